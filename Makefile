@@ -1,0 +1,50 @@
+# Every target sets up what it needs: `make demo` or `make test` in a fresh clone is enough.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+# More words for pytest: make test ARGS="-x -k kernels"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint notebooks bench clean FORCE
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# A stamp whose Python does not run, or that came from another folder, is out of date however new it is.
+$(STAMP): pyproject.toml constraints.txt $(shell sh .ci/venv.sh check || echo FORCE)
+	@sh .ci/venv.sh
+
+FORCE:
+
+# Compiled programs outlive the process: the second run of the tests or the demo compiles next to nothing.
+demo test test-all notebooks: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
+demo test test-all notebooks: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.5
+
+demo: $(STAMP) ## compose and sample the pretrained densities; tables and pictures in demo_output/
+	$(BIN)/numpyro-diffusion demo --output demo_output
+
+test: $(STAMP) ## the quick tests
+	$(BIN)/python -m pytest -q -m "not slow" $(ARGS) tests
+
+test-all: $(STAMP) ## all tests, the slow ones too
+	$(BIN)/python -m pytest -q $(ARGS) tests
+
+lint: $(STAMP) ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+notebooks: $(STAMP) ## execute notebooks/*.py into notebooks/executed/
+	$(BIN)/python notebooks/execute.py
+
+# Names with a leading underscore are shared parts, not benchmarks.
+bench: $(STAMP) ## every benchmark once, the quick way
+	@set -e; for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
+		echo "$$script --quick"; $(BIN)/python "$$script" --quick; done
+
+clean: ## remove what make made
+	rm -rf $(VENV) .venv-uv .jax_cache demo_output notebooks/executed build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

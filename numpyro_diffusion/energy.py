@@ -1,0 +1,201 @@
+r"""Trained networks as densities: energy densities, calibrated or as in the paper, and score-only models.
+
+All are written in variance exploding units y = x / alpha_t at the noise-to-signal ratio r = sigma_t / alpha_t, and read
+under their schedule by log p(x, t) = log p(y, r) - d log alpha_t. With the data's mean mu and covariance
+C = V Lambda V', preconditioned u = (Lambda + r^2)^{-1/2} V'(y - mu), and s^2 = tr C / d,
+
+.. math::
+    \log p(y, r) = \log N(y; \mu, C + r^2 I)
+                   + \frac{s^2}{r^2 + s^2} \left[ b(r) - \frac{s}{r} E(u, r) \right] - c(r)
+
+is the *calibrated* form. The Gaussian base is exact at large noise, where the bracket is switched off; the
+offset b lets a bounded energy reach the height of a concentrated density; c is the measured log normaliser
+(`numpyro_diffusion.recalibrate`), zero until measured. The energy E is one of
+
+    l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
+    inner_product  E = u . f
+
+of a network f(u, log r). The *uncalibrated* form is that of Du et al. (2023), with neither base nor offset, and so
+without a known normaliser: log p = -(sqrt(r^2 + s^2) / r) E(u, r).
+
+The score-only model is s(y, r) = grad log N(y; mu, C + r^2 I) + s / (r sqrt(r^2 + s^2)) f, the preconditioning of
+Karras et al. (2022).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from .density import Density, Gaussian, register_density
+from .errors import ParameterError, ShapeError
+from .networks.mlp import Offset, ResidualMLP
+
+PARAMETERISATIONS = ("l2", "dae", "inner_product")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Architecture of a density's network: static, compared by value, stored with its checkpoint."""
+
+    width: int = 128
+    num_blocks: int = 4
+    expansion: int = 2
+    embedding_size: int = 32
+    condition_size: int = 0
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), 0 if field.name == "condition_size" else 1
+            if not isinstance(value, int) or value < least:
+                raise ParameterError(f"{field.name} must be an integer >= {least}; got {value!r}.")
+        if self.embedding_size % 2:
+            raise ParameterError(f"embedding_size must be even; got {self.embedding_size}.")
+
+    def build(self, size: int, rng_key: jax.Array) -> tuple[Any, Any]:
+        """A fresh network and offset as nnx (graph definition, state)."""
+        rngs = nnx.Rngs(params=rng_key)
+        shape = (size, self.width, self.num_blocks, self.expansion, self.embedding_size, self.condition_size)
+        return nnx.split(nnx.Dict(network=ResidualMLP(*shape, rngs=rngs), offset=Offset(rngs=rngs)))
+
+
+class _NetworkDensity(Density):
+    """What energy densities and score models share: network, units, base Gaussian, condition."""
+
+    shares_network = True
+    _data = ("state", "mean", "eigenvalues", "eigenvectors", "sigmas", "condition", "log_z")
+    _static = ("graphdef", "config", "parameterisation", "is_calibrated", "schedule", "event_shape", "name")
+
+    def __init__(
+        self, rng_key, event_shape, schedule, mean, covariance, sigma_min, sigma_max, config, parameterisation, calibrated
+    ):
+        self.event_shape, self.schedule, self.config, self.name = tuple(event_shape), schedule, config, None
+        self.parameterisation, self.is_calibrated = parameterisation, calibrated
+        size = int(np.prod(event_shape, initial=1))
+        self.graphdef, self.state = config.build(size, rng_key)
+        eigenvalues, eigenvectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64).reshape(size, size))
+        self.mean = jnp.asarray(np.reshape(mean, size), dtype=float)
+        self.eigenvalues = jnp.asarray(np.maximum(eigenvalues, 1e-8 * eigenvalues.max()), dtype=float)
+        self.eigenvectors = jnp.asarray(eigenvectors, dtype=float)
+        self.sigmas = jnp.array([sigma_min, sigma_max], dtype=float)
+        self.condition = jnp.zeros(config.condition_size + 1) if config.condition_size else None
+        # Measured log normaliser: knots in log r, and values; zero until measured.
+        self.log_z = jnp.zeros((2, 2)).at[0].set(jnp.log(self.sigmas))
+
+    def given(self, condition) -> Density:
+        """The conditional density p(x | condition), on the same weights; None for the unconditional one.
+
+        Raises:
+            ShapeError: if the condition's length is not the network's, or the network takes none.
+        """
+        size = self.config.condition_size
+        if size == 0:
+            raise ShapeError(f"{self!r} was trained without conditions. Train with nd.fit(..., conditions=...).")
+        if condition is None:
+            return self._replace(condition=jnp.zeros(size + 1))
+        condition = jnp.asarray(condition, dtype=float)
+        if condition.shape != (size,):
+            raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
+        label = f"{self!r}|{np.array2string(np.asarray(condition), precision=2)}" if _concrete(condition) else None
+        return self._replace(condition=jnp.append(condition, 1.0), name=label)
+
+    def with_schedule(self, schedule):
+        return self._replace(schedule=schedule)
+
+    def _replace(self, **changes):
+        new = jax.tree.map(lambda a: a, self)
+        for field, value in changes.items():
+            setattr(new, field, value)
+        return new
+
+    def _moments(self):
+        return Gaussian(self.mean, (self.eigenvectors * self.eigenvalues) @ self.eigenvectors.T)
+
+    def _units(self, x, t):
+        """(V'(y - mu), r clipped to the trained range below, log alpha)."""
+        alpha = self.schedule.alpha(t)
+        r = jnp.maximum(self.schedule.noise_to_signal(t), self.sigmas[0])
+        return (jnp.ravel(x) / alpha - self.mean) @ self.eigenvectors, r, jnp.log(alpha)
+
+    def _log_r(self, r):
+        return jnp.clip(jnp.log(r), jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]))
+
+    def _network(self, u, r):
+        modules = nnx.merge(self.graphdef, self.state)
+        return modules["network"](u, self._log_r(r) / 4, self.condition)
+
+    def _scale(self):
+        return jnp.sqrt(jnp.mean(self.eigenvalues))
+
+
+@register_density(_NetworkDensity._data, _NetworkDensity._static)
+class EnergyDensity(_NetworkDensity):
+    """A trained energy as a log density; see the module for the formula. Made by `fit` or `load`.
+
+    `parameterisation` is one of "l2", "dae", "inner_product". `calibrated` adds the Gaussian base and the offset;
+    with the calibrated losses the result is normalised at every noise level.
+    """
+
+    def _log_prob(self, x, t):
+        y, r, log_alpha = self._units(x, t)
+        return self.log_prob_at(y, r) - y.size * log_alpha
+
+    def log_prob_at(self, y, r):
+        """log p(y, r) of centred, rotated y = V'(x / alpha - mu) [d] at noise-to-signal ratio r."""
+        variance, s = self.eigenvalues + r**2, self._scale()
+        u = y / jnp.sqrt(variance)
+        f = self._network(u, r)
+        if self.parameterisation == "l2":
+            energy = 0.5 * jnp.sum(f**2)
+        elif self.parameterisation == "dae":
+            energy = 0.5 * jnp.sum((u - f) ** 2)
+        else:
+            energy = jnp.sum(u * f)
+        log_z = jnp.interp(jnp.log(r), self.log_z[0], self.log_z[1])
+        if not self.is_calibrated:
+            return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
+        base = -0.5 * jnp.sum(u**2) - 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance))
+        modules = nnx.merge(self.graphdef, self.state)
+        offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
+        return base + s**2 / (r**2 + s**2) * (y.size * offset - s / r * energy) - log_z
+
+
+@register_density(_NetworkDensity._data, _NetworkDensity._static)
+class ScoreModel(_NetworkDensity):
+    """A trained score without a log density. Products and powers work; what needs a log density refuses."""
+
+    has_log_density = False
+
+    def _log_prob(self, x, t):
+        # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
+        return _zero_with_gradient(x, self._score(x, t))
+
+    def _score(self, x, t):
+        y, r, log_alpha = self._units(x, t)
+        return ((self.eigenvectors @ self.score_at(y, r)) / jnp.exp(log_alpha)).reshape(self.event_shape)
+
+    def score_at(self, y, r):
+        """Score of p(y, r) with respect to centred, rotated y [d] at noise-to-signal ratio r."""
+        variance, s = self.eigenvalues + r**2, self._scale()
+        u = y / jnp.sqrt(variance)
+        return -u / jnp.sqrt(variance) + s / (r * jnp.sqrt(r**2 + s**2)) * self._network(u, r)
+
+
+@jax.custom_vjp
+def _zero_with_gradient(x, gradient):
+    return jnp.zeros((), dtype=x.dtype)
+
+
+_zero_with_gradient.defvjp(
+    lambda x, gradient: (jnp.zeros((), dtype=x.dtype), gradient),
+    lambda gradient, cotangent: (cotangent * gradient, jnp.zeros_like(gradient)),
+)
+
+
+def _concrete(value) -> bool:
+    return not isinstance(value, jax.core.Tracer)

@@ -1,0 +1,58 @@
+"""The residual MLP of Du et al. (2023): blocks of two layers with the noise level added in the middle."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class ResidualMLP(nnx.Module):
+    """f(u, c, condition) for u [d]: smooth, zero residual branches and a small output at the start.
+
+    Args:
+        size: Dimension d of input and output.
+        width: Width of the residual stream.
+        num_blocks: Number of residual blocks.
+        expansion: Width of a block's hidden layer over `width`.
+        embedding_size: Size of the random Fourier embedding of the noise level, even.
+        condition_size: Length of the condition vector; 0 for an unconditional network.
+        rngs: nnx random streams.
+    """
+
+    def __init__(self, size, width=128, num_blocks=4, expansion=2, embedding_size=32, condition_size=0, *, rngs):
+        def linear(n_in, n_out, scale=1.0):
+            init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal") if scale else nnx.initializers.zeros
+            return nnx.Linear(n_in, n_out, kernel_init=init, rngs=rngs)
+
+        hidden = expansion * width
+        self.frequencies = nnx.Param(jax.random.normal(rngs.params(), (embedding_size // 2,)))
+        self.stem = linear(size, width)
+        self.hidden = nnx.List([linear(width, hidden) for _ in range(num_blocks)])
+        self.noise = nnx.List([linear(embedding_size, hidden) for _ in range(num_blocks)])
+        self.back = nnx.List([linear(hidden, width, 0.0) for _ in range(num_blocks)])
+        # One more input says whether there is a condition at all.
+        self.condition = linear(condition_size + 1, embedding_size) if condition_size else None
+        self.head = linear(width, size, 0.1)
+
+    def __call__(self, u, c, condition=None):
+        phase = self.frequencies[...] * c
+        embedding = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
+        if self.condition is not None:
+            embedding = embedding + self.condition(condition)
+        h = self.stem(u)
+        for hidden, noise, back in zip(self.hidden, self.noise, self.back, strict=True):
+            h = h + back(nnx.silu(hidden(nnx.silu(h)) + noise(embedding)))
+        return self.head(h)
+
+
+class Offset(nnx.Module):
+    """A smooth scalar function g(c) of the log noise level, for the offset b = g(c) - g(c_max)."""
+
+    def __init__(self, width=32, *, rngs):
+        self.first = nnx.Linear(1, width, rngs=rngs)
+        self.second = nnx.Linear(width, width, rngs=rngs)
+        self.head = nnx.Linear(width, 1, kernel_init=nnx.initializers.zeros, use_bias=False, rngs=rngs)
+
+    def __call__(self, c):
+        return self.head(jnp.tanh(self.second(jnp.tanh(self.first(jnp.reshape(c, 1))))))[0]

@@ -1,0 +1,290 @@
+r"""Training: denoising score matching, and the time score that makes log densities comparable.
+
+For y_r = y_0 + r eps with log r uniform, all losses regress on what is known given (y_0, eps):
+
+.. math::
+    L = \frac2d |r \nabla_y \log p + \varepsilon|^2
+        + \frac{w}{2d} \left( \partial_{\log r} \log p - (|\varepsilon|^2 - d) \right)^2 .
+
+The first term alone fixes the density up to constants that differ per noise level *and per isolated mode*. The second,
+time-score matching, ties them together: its target is the conditional time score, its expectation d/d(log r) of log p.
+The anchor at the largest noise, where log p is the Gaussian's, is built into `energy.EnergyDensity`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm.auto import tqdm
+
+from . import checkpoint
+from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, ScoreModel
+from .errors import CheckpointError, ParameterError, ShapeError
+from .schedule import NoiseSchedule, VariancePreserving
+
+CHUNK = 100  # optimiser steps per compiled call; the progress bar's and the checkpoint's grain
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Optimisation settings of `fit`; static, and part of a checkpoint's identity."""
+
+    num_steps: int = 10_000
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    ema_decay: float = 0.999
+    max_gradient_norm: float = 1.0
+    time_score_weight: float = 1.0
+    condition_dropout: float = 0.1
+
+    def __post_init__(self):
+        for field in ("num_steps", "batch_size", "learning_rate", "max_gradient_norm"):
+            value = getattr(self, field)
+            if not (np.isfinite(value) and value > 0):
+                raise ParameterError(f"{field} must be positive; got {value}.")
+        for field in ("ema_decay", "condition_dropout"):
+            value = getattr(self, field)
+            if not 0 <= value < 1:
+                raise ParameterError(f"{field} must lie in [0, 1); got {value}.")
+        if not (np.isfinite(self.time_score_weight) and self.time_score_weight >= 0):
+            raise ParameterError(f"time_score_weight must be >= 0; got {self.time_score_weight}.")
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam with warm-up, cosine decay and gradient clipping."""
+        warmup = min(200, self.num_steps // 10)
+        rate = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warmup, self.num_steps)
+        return optax.chain(optax.clip_by_global_norm(self.max_gradient_norm), optax.adam(rate))
+
+
+def loss(density, rng_key, y, condition, time_score_weight):
+    """Mean training loss over a batch of centred, rotated data y [n, d]; `condition` is [n, c + 1] or None."""
+    n, d = y.shape
+    level_key, noise_key = jax.random.split(rng_key)
+    low, high = jnp.log(density.sigmas[0]), jnp.log(density.sigmas[1])
+    # One stratum per sample: the noise levels of a batch cover the range evenly.
+    log_r = low + (high - low) * (jax.random.permutation(level_key, n) + jax.random.uniform(level_key, (n,))) / n
+    r, eps = jnp.exp(log_r), jax.random.normal(noise_key, y.shape)
+    noisy = y + r[:, None] * eps
+    if isinstance(density, ScoreModel):
+        score = jax.vmap(lambda z, q, c: density._replace(condition=c).score_at(z, q))(noisy, r, condition)
+        return jnp.mean(jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
+
+    def log_prob(z, log_q, c):
+        return density._replace(condition=c).log_prob_at(z, jnp.exp(log_q))
+
+    if not density.is_calibrated:
+        score = jax.vmap(jax.grad(log_prob))(noisy, log_r, condition)
+        return jnp.mean(jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
+    score, time_score = jax.vmap(jax.grad(log_prob, (0, 1)))(noisy, log_r, condition)
+    space = jnp.mean(jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
+    scale = jnp.mean((time_score - (jnp.sum(eps**2, -1) - d)) ** 2) / (2 * d)
+    return space + time_score_weight * scale
+
+
+@functools.partial(jax.jit, static_argnames=("config", "draw", "count"), donate_argnums=0)
+def _train_chunk(carry, density, rng_key, data, *, config: TrainingConfig, draw: Callable, count: int):
+    """`count` optimiser steps; the keys depend on the step's number only, so a resumed run repeats exactly."""
+    optimiser = config.optimiser()
+
+    def step(carry, _):
+        state, optimiser_state, average, number = carry
+        batch_key, drop_key, loss_key = jax.random.split(jax.random.fold_in(rng_key, number), 3)
+        x, condition = draw(batch_key, config.batch_size, data)
+        y = (x.reshape(config.batch_size, -1) - density.mean) @ density.eigenvectors
+        if condition is not None:
+            kept = jax.random.bernoulli(drop_key, 1 - config.condition_dropout, (config.batch_size, 1))
+            condition = jnp.concatenate([condition * kept, kept], axis=-1)
+
+        def objective(state):
+            return loss(density._replace(state=state), loss_key, y, condition, config.time_score_weight)
+
+        value, gradient = jax.value_and_grad(objective)(state)
+        updates, optimiser_state = optimiser.update(gradient, optimiser_state, state)
+        state = optax.apply_updates(state, updates)
+        # The average forgets its start faster while young.
+        decay = jnp.minimum(config.ema_decay, (1.0 + number) / (10.0 + number))
+        average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, state)
+        return (state, optimiser_state, average, number + 1), value
+
+    return jax.lax.scan(step, carry, None, length=count)
+
+
+def _draw_from_array(rng_key, num_samples, data):
+    x, condition = data
+    index = jax.random.randint(rng_key, (num_samples,), 0, len(x))
+    return x[index], None if condition is None else condition[index]
+
+
+@functools.lru_cache(maxsize=32)
+def _draw_from_sampler(sampler):
+    def draw(rng_key, num_samples, data):
+        x = sampler(rng_key, num_samples)
+        return x if isinstance(x, tuple) else (x, None)
+
+    return draw
+
+
+def fit(
+    rng_key: jax.Array,
+    data: Any,
+    *,
+    model: str = "energy",
+    parameterisation: str = "l2",
+    calibrated: bool = True,
+    schedule: NoiseSchedule | None = None,
+    conditions: Any = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    network: NetworkConfig | None = None,
+    training: TrainingConfig | None = None,
+    name: str | None = None,
+    checkpoint_path: str | Path | None = None,
+    checkpoint_every_seconds: float = 60.0,
+    progress_bar: bool = True,
+):
+    """Train a diffusion model as a density at every noise level.
+
+    Args:
+        rng_key: JAX random key.
+        data: Array [n, *event_shape], or a sampler `(rng_key, num_samples) -> x` (or `-> (x, conditions)`).
+        model: "energy" (a log density) or "score" (cheaper, but no log density).
+        parameterisation: Energy form "l2", "dae" or "inner_product".
+        calibrated: Train a normalised log density. False gives the energies of Du et al. (2023).
+        schedule: Noise schedule t is read under; variance preserving cosine by default. Training itself is in
+            noise-to-signal ratios, so any other schedule can be taken afterwards with `with_schedule`.
+        conditions: Array [n, c] of condition vectors for an array of data; see `EnergyDensity.given`.
+        sigma_min, sigma_max: Range of noise-to-signal ratios in data units; 0.006 and 20 data standard deviations by
+            default. Below `sigma_min` the density is that at `sigma_min`: choose it well below the finest detail.
+        network: Architecture; `condition_size` follows from the data.
+        training: Optimisation settings.
+        name: Name for formulas.
+        checkpoint_path: File to keep the run's state in. If it exists and belongs to the same settings, training goes on
+            from there and ends with the same weights as an uninterrupted run.
+        checkpoint_every_seconds: The most training time a kill can lose.
+        progress_bar: Show steps and loss.
+
+    Returns:
+        EnergyDensity or ScoreModel, with the exponential moving average of the weights.
+
+    Raises:
+        ShapeError, ParameterError: for data or settings out of range, NaN in the data among them.
+        CheckpointError: if `checkpoint_path` belongs to other settings or other data.
+
+    References:
+        Du et al. (2023), arXiv:2302.11552, Section 3; Guth et al. (2025), arXiv:2506.05310 (time scores).
+    """
+    if model not in ("energy", "score"):
+        raise ParameterError(f"model must be 'energy' or 'score'; got {model!r}.")
+    if parameterisation not in PARAMETERISATIONS:
+        raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
+    training, network = training or TrainingConfig(), network or NetworkConfig()
+    draw, arrays, sample = _check_data(rng_key, data, conditions)
+    x, condition = sample
+    event_shape = x.shape[1:]
+    flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    mean, covariance = flat.mean(0), np.atleast_2d(np.cov(flat.T))
+    std = float(np.sqrt(np.mean(np.diag(covariance))))
+    if not std > 0:
+        raise ParameterError("data must vary; every point is the same.")
+    sigma_min, sigma_max = sigma_min or 0.006 * std, sigma_max or 20 * std
+    if not 0 < sigma_min < sigma_max:
+        raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigma_min} and {sigma_max}.")
+    network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
+    init_key, step_key = jax.random.split(rng_key)
+    cls, form = (EnergyDensity, parameterisation) if model == "energy" else (ScoreModel, "score")
+    density = cls(
+        init_key, event_shape, schedule or VariancePreserving.cosine(), mean, covariance, sigma_min, sigma_max,
+        network, form, calibrated if model == "energy" else False,
+    )  # fmt: skip
+    density.name = name
+    carry = (density.state, training.optimiser().init(density.state), density.state, jnp.zeros((), jnp.int32))
+    carry = jax.tree.map(jnp.array, carry)  # distinct buffers: the carry is donated
+    identity = {
+        "kind": "training",
+        "model": model,
+        "parameterisation": form,
+        "calibrated": calibrated,
+        "network": dataclasses.asdict(network),
+        "training": dataclasses.asdict(training),
+        "rng_key": np.asarray(jax.random.key_data(rng_key) if _is_typed(rng_key) else rng_key).tolist(),
+        "moments": [round(float(v), 5) for v in (*mean[:4], *np.diag(covariance)[:4], sigma_min, sigma_max)],
+    }
+    if checkpoint_path is not None and Path(checkpoint_path).exists():
+        carry = _resume(checkpoint_path, identity, carry)
+    density.state = _run(carry, density, step_key, arrays, training, draw, identity, checkpoint_path,
+                         checkpoint_every_seconds, progress_bar)  # fmt: skip
+    return density
+
+
+def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, progress_bar):
+    saved, number = time.monotonic(), int(carry[3])
+    bar = tqdm(total=config.num_steps, initial=number, disable=not progress_bar, desc=density.name or "fit")
+    with bar:
+        while number < config.num_steps:
+            count = min(CHUNK, config.num_steps - number)
+            carry, values = _train_chunk(carry, density, rng_key, arrays, config=config, draw=draw, count=count)
+            value, number = float(jnp.mean(values)), int(carry[3])
+            if not np.isfinite(value):
+                raise ParameterError(
+                    f"the loss became {value} at step {number}; the checkpoint before it is kept. "
+                    "Lower learning_rate or max_gradient_norm."
+                )
+            bar.update(count)
+            bar.set_postfix(loss=f"{value:.4f}")
+            if path is not None and (time.monotonic() - saved > every or number == config.num_steps):
+                leaves = jax.tree.leaves(carry)
+                checkpoint.write(path, {f"{i:04d}": np.asarray(a) for i, a in enumerate(leaves)}, identity)
+                saved = time.monotonic()
+    return carry[2]
+
+
+def _resume(path, identity, carry):
+    arrays, config = checkpoint.read(path, kind="training")
+    different = sorted(k for k in identity if config.get(k) != identity[k])
+    leaves, treedef = jax.tree.flatten(carry)
+    found = [arrays[k] for k in sorted(arrays)]
+    if different or [a.shape for a in found] != [a.shape for a in leaves]:
+        raise CheckpointError(
+            f"{path} belongs to a run with other {', '.join(different) or 'shapes'}. "
+            "Repeat that run's arguments, or choose another checkpoint_path."
+        )
+    return jax.tree.unflatten(treedef, [jnp.asarray(a, b.dtype) for a, b in zip(found, leaves, strict=True)])
+
+
+def _is_typed(rng_key) -> bool:
+    return jnp.issubdtype(jnp.asarray(rng_key).dtype, jax.dtypes.prng_key)
+
+
+def _check_data(rng_key, data, conditions):
+    """(draw function, arrays it draws from, a sample to take moments of)."""
+    if callable(data):
+        if conditions is not None:
+            raise ParameterError("a sampler returns its conditions itself: (x, conditions). Drop `conditions`.")
+        sample = _draw_from_sampler(data)(jax.random.fold_in(rng_key, 0x5EED), 50_000, None)
+        draw, arrays = _draw_from_sampler(data), None
+    else:
+        sample = (np.asarray(data), None if conditions is None else np.asarray(conditions))
+        draw, arrays = _draw_from_array, None
+    x, condition = sample
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ShapeError(f"data must be floating point; got dtype {x.dtype}. Convert and scale it to order one.")
+    if x.ndim < 2 or len(x) < 2:
+        raise ShapeError(f"data must have shape [n, *event_shape] with n >= 2; got {x.shape}.")
+    for what, values in (("data", x), ("conditions", condition)):
+        if values is not None and not bool(np.all(np.isfinite(np.asarray(values)))):
+            bad = int(np.sum(~np.isfinite(np.asarray(values))))
+            raise ParameterError(f"{what} must be finite; got {bad} NaN or infinite values. Remove those rows.")
+    if condition is not None and (condition.ndim != 2 or len(condition) != len(x)):
+        raise ShapeError(f"conditions must have shape [{len(x)}, c]; got {condition.shape}.")
+    if not callable(data):
+        arrays = (jnp.asarray(x, dtype=float), None if condition is None else jnp.asarray(condition, dtype=float))
+    return draw, arrays, sample
