@@ -1,0 +1,278 @@
+r"""Formulas over densities: each distinct leaf once, evaluated together where leaves share a network.
+
+A formula is static, ("leaf", i) or (kind, ((node, k), ...)) with k an index into the traced coefficients:
+"product" means sum_k c_k log f_k, "mixture" means log sum_k w_k f_k. Terms of the same kind are flattened, and the
+coefficients of equal leaves add up, so ``p * q / (p + q)`` evaluates p and q once each and the paper's Eq. 13 collects
+the unconditional density's exponent 1 - c.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+
+from .density import Density, Gaussian
+from .errors import DiagnosticWarning, ParameterError, ScheduleError, ShapeError
+from .gaussian import gaussian_mixture, gaussian_product
+
+
+def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
+    """Expression of one `kind`, flattened into its terms where they are of the same kind.
+
+    Args:
+        kind: "product" with exponents, or "mixture" with positive masses.
+        terms: Pairs (density, exponent or mass).
+
+    Raises:
+        ParameterError: if there are no terms, a mass is not positive, or an exponent is not finite.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+        ScoreOnlyError: if a mixture has a score-only term.
+    """
+    if not terms:
+        raise ParameterError(f"a {kind} needs at least one density; got none.")
+    densities = [density for density, _ in terms]
+    for density in densities:
+        if not isinstance(density, Density):
+            raise TypeError(f"a {kind} takes densities; got {type(density).__name__}. Wrap functions in nd.as_density.")
+    first = densities[0]
+    for density in densities[1:]:
+        if density.event_shape != first.event_shape:
+            raise ShapeError(f"a {kind} needs one event shape; got {first.event_shape} and {density.event_shape}.")
+        if density.schedule != first.schedule:
+            raise ScheduleError(
+                f"a {kind} needs one schedule; got {first.schedule} and {density.schedule}. "
+                "Convert one with density.with_schedule(...), which is exact."
+            )
+    leaves: list[Density] = []
+    coefficients: list[Any] = []
+    children: list[tuple[tuple, int]] = []
+    for density, coefficient in terms:
+        coefficient = _check_coefficient(kind, coefficient)
+        if kind == "mixture" and len(terms) > 1:
+            density.require_log_density("a mixture")
+            unknown = [repr(leaf) for leaf in _parts(density)[0] if not leaf.is_calibrated]
+            if unknown:
+                warnings.warn(
+                    f"{', '.join(unknown)} is not calibrated, so its share of the mixture is arbitrary. "
+                    "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate.",
+                    DiagnosticWarning,
+                    stacklevel=3,
+                )
+        parts, inner, formula = _parts(density)
+        position = []
+        for leaf in parts:
+            where = next((i for i, known in enumerate(leaves) if known is leaf), None)
+            if where is None:
+                where = len(leaves)
+                leaves.append(leaf)
+            position.append(where)
+        shift = len(coefficients)
+        coefficients += inner
+        formula = _shifted(formula, position, shift)
+        nodes = formula[1] if formula[0] == kind else ((formula, None),)
+        for node, k in nodes:
+            value = coefficient if k is None else coefficient * coefficients[k]
+            same = next((j for other, j in children if other == node and node[0] == "leaf"), None)
+            if same is not None:
+                coefficients[same] = coefficients[same] + value
+            else:
+                children.append((node, len(coefficients)))
+                coefficients.append(value)
+    used = sorted(_indices((kind, tuple(children))))
+    renumber = {k: i for i, k in enumerate(used)}
+    formula = _renumbered((kind, tuple(children)), renumber)
+    values = jnp.stack([jnp.asarray(coefficients[k], dtype=float) for k in used])
+    return Expression(tuple(leaves), values, formula)
+
+
+def _check_coefficient(kind, value):
+    if not isinstance(value, jax.core.Tracer):
+        what = "exponent" if kind == "product" else "weight"
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{what} must be a real number; got {value!r}.") from error
+        if not np.isfinite(number):
+            raise ParameterError(f"{what} must be finite; got {number}.")
+        if kind == "mixture" and number <= 0:
+            raise ParameterError(f"weight must be positive; got {number}. For 'and not q' write p / q ** alpha.")
+    return jnp.asarray(value, dtype=float)
+
+
+def _parts(density):
+    if isinstance(density, Expression):
+        return density.leaves, list(density.coefficients), density.formula
+    return (density,), [], ("leaf", 0)
+
+
+def _shifted(node, position, shift):
+    if node[0] == "leaf":
+        return ("leaf", position[node[1]])
+    return (node[0], tuple((_shifted(child, position, shift), k + shift) for child, k in node[1]))
+
+
+def _indices(node):
+    return set() if node[0] == "leaf" else {k for c, k in node[1]} | {i for c, _ in node[1] for i in _indices(c)}
+
+
+def _renumbered(node, renumber):
+    if node[0] == "leaf":
+        return node
+    return (node[0], tuple((_renumbered(c, renumber), renumber[k]) for c, k in node[1]))
+
+
+class Expression(Density):
+    """A formula over distinct leaves. Made by the algebra or by `numpyro_diffusion.compose`, never by hand."""
+
+    def __init__(self, leaves: tuple[Density, ...], coefficients: jax.Array, formula: tuple):
+        self.leaves, self.coefficients, self.formula = leaves, coefficients, formula
+        self.schedule, self.event_shape = leaves[0].schedule, leaves[0].event_shape
+        # Leaves may hold the very same arrays (one network under several conditions). Which ones is
+        # remembered as a static pattern, because identity does not survive flattening otherwise.
+        arrays = [a for leaf in leaves for a in jax.tree.leaves(leaf)]
+        first: dict[int, int] = {}
+        self.sharing = tuple(first.setdefault(id(a), i) for i, a in enumerate(arrays))
+
+    @property
+    def has_log_density(self):
+        return all(leaf.has_log_density for leaf in self.leaves)
+
+    @property
+    def is_calibrated(self):
+        """A mixture of calibrated densities with total mass one; products are never normalised."""
+        if self.formula[0] != "mixture" or any(node[0] != "leaf" for node, _ in self.formula[1]):
+            return False
+        if not all(leaf.is_calibrated for leaf in self.leaves):
+            return False
+        total = jnp.sum(self.coefficients)
+        return isinstance(total, jax.core.Tracer) or bool(abs(float(total) - 1) < 1e-4)
+
+    def _log_prob(self, x, t):
+        values = self._leaf_log_probs(x, t)
+
+        def evaluate(node):
+            if node[0] == "leaf":
+                return values[node[1]]
+            terms = jnp.stack([evaluate(child) for child, _ in node[1]])
+            coefficients = self.coefficients[jnp.array([k for _, k in node[1]])].astype(terms.dtype)
+            if node[0] == "product":
+                # A zero density stays zero (and not NaN) under any denominator: -inf wins over +inf.
+                scaled = coefficients * terms
+                dead = jnp.any(jnp.isneginf(terms) & (coefficients > 0))
+                return jnp.where(dead, -jnp.inf, jnp.sum(jnp.where(dead, 0.0, scaled)))
+            return _log_sum_exp(jnp.log(coefficients) + terms)
+
+        return evaluate(self.formula)
+
+    def _leaf_log_probs(self, x, t):
+        values: list[Any] = [None] * len(self.leaves)
+        for group in self._groups():
+            if len(group) == 1:
+                values[group[0]] = self.leaves[group[0]]._log_prob(x, t)
+                continue
+            # One network, several conditions: arrays held in common stay single, the others are stacked.
+            flat = [jax.tree.flatten(self.leaves[i]) for i in group]
+            columns = list(zip(*(arrays for arrays, _ in flat), strict=True))
+            common = [all(a is column[0] for a in column) for column in columns]
+            stacked = [c[0] if same else jnp.stack(c) for c, same in zip(columns, common, strict=True)]
+            axes = [None if same else 0 for same in common]
+
+            def call(arrays, treedef=flat[0][1]):
+                return jax.tree.unflatten(treedef, arrays)._log_prob(x, t)
+
+            batch = jax.vmap(call, in_axes=(axes,))(stacked)
+            for j, i in enumerate(group):
+                values[i] = batch[j]
+        return values
+
+    def _groups(self) -> list[list[int]]:
+        """Leaves that can be evaluated together: same structure, and holding some arrays in common."""
+        groups: dict[Any, list[int]] = {}
+        for i, leaf in enumerate(self.leaves):
+            arrays, treedef = jax.tree.flatten(leaf)
+            shared = [a for a in arrays if jnp.size(a) > 1]
+            key = (treedef, id(max(shared, key=jnp.size))) if leaf.shares_network and shared else i
+            groups.setdefault(key, []).append(i)
+        return list(groups.values())
+
+    def with_schedule(self, schedule):
+        leaves = tuple(leaf.with_schedule(schedule) for leaf in self.leaves)
+        return Expression(leaves, self.coefficients, self.formula)
+
+    def gaussian(self, t):
+        parts = [leaf.gaussian(t) for leaf in self.leaves]
+
+        def evaluate(node) -> Gaussian | None:
+            if node[0] == "leaf":
+                return parts[node[1]]
+            pairs = [(evaluate(child), self.coefficients[k]) for child, k in node[1]]
+            known = [(g, c) for g, c in pairs if g is not None]
+            if not known:
+                return None
+            return (gaussian_product if node[0] == "product" else gaussian_mixture)(known)
+
+        return evaluate(self.formula)
+
+    def __repr__(self):
+        return _formula_text(self.formula, self.leaves, self.coefficients)
+
+
+def _flatten_expression(expression):
+    arrays = [a for leaf in expression.leaves for a in jax.tree.leaves(leaf)]
+    treedefs = tuple(jax.tree.structure(leaf) for leaf in expression.leaves)
+    distinct = tuple(arrays[i] for i in sorted(set(expression.sharing)))
+    return (distinct, expression.coefficients), (treedefs, expression.sharing, expression.formula)
+
+
+def _unflatten_expression(aux, children):
+    treedefs, sharing, formula = aux
+    distinct, coefficients = children
+    slot = {i: j for j, i in enumerate(sorted(set(sharing)))}
+    arrays, leaves, start = [distinct[slot[i]] for i in sharing], [], 0
+    for treedef in treedefs:
+        leaves.append(jax.tree.unflatten(treedef, arrays[start : start + treedef.num_leaves]))
+        start += treedef.num_leaves
+    self = object.__new__(Expression)
+    self.leaves, self.coefficients, self.formula, self.sharing = tuple(leaves), coefficients, formula, sharing
+    self.schedule, self.event_shape = leaves[0].schedule, leaves[0].event_shape
+    return self
+
+
+jax.tree_util.register_pytree_node(Expression, _flatten_expression, _unflatten_expression)
+
+
+def _log_sum_exp(terms):
+    """logsumexp whose gradient is 0, not NaN, where every term is -inf."""
+    dead = jnp.all(jnp.isneginf(terms))
+    return jnp.where(dead, -jnp.inf, logsumexp(jnp.where(dead, 0.0, terms)))
+
+
+def _number(value) -> str:
+    return "?" if isinstance(value, jax.core.Tracer) else f"{float(value):.4g}"
+
+
+def _formula_text(node, leaves, coefficients) -> str:
+    if node[0] == "leaf":
+        return repr(leaves[node[1]])
+    if node[0] == "mixture":
+        texts = []
+        for child, k in node[1]:
+            weight, text = _number(coefficients[k]), _formula_text(child, leaves, coefficients)
+            texts.append(text if weight == "1" else f"{weight} * {text}")
+        return texts[0] if len(texts) == 1 else "(" + " + ".join(texts) + ")"
+    above, below = [], []
+    for child, k in node[1]:
+        text, power = _formula_text(child, leaves, coefficients), _number(coefficients[k])
+        if child[0] == "mixture" and len(child[1]) == 1 and power != "1":
+            text = f"({text})"
+        side = below if power.startswith("-") else above
+        power = power.removeprefix("-")
+        side.append(text if power == "1" else f"{text} ** {power}")
+    text = " * ".join(above) if above else "1"
+    return text if not below else f"{text} / {below[0] if len(below) == 1 else '(' + ' * '.join(below) + ')'}"

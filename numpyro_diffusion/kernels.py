@@ -1,0 +1,252 @@
+r"""MCMC kernels, built from BlackJAX parts. The only file that knows BlackJAX.
+
+A kernel is a small pytree of settings. `init` evaluates the log density and its gradient at a position; `step` moves one
+chain. Step sizes follow BlackJAX's conventions: ULA and MALA step :math:`x + \epsilon g + \sqrt{2\epsilon}\,\xi` (the paper's
+Eq. 4 has :math:`\sigma^2/2 = \epsilon`), the HMC pair uses leapfrog steps of length :math:`\epsilon` and unit mass.
+
+Every step also reports its *log weight*, what it adds to an annealed importance weight,
+
+.. math:: \log \frac{\gamma(x') F(x' \to x)}{\gamma(x) F(x \to x')} ,
+
+zero for kernels that leave :math:`\gamma` invariant, and the Metropolis-Hastings log ratio for those that always accept.
+
+A point of infinite or NaN energy is never moved to, not even by the unadjusted kernels. A proposal whose acceptance
+probability is zero in floating point (NaN, infinite, or a hundred nats worse) counts as a divergence.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.mcmc import diffusions, hmc, integrators, mala, metrics
+from blackjax.mcmc.proposal import static_binomial_sampling
+from blackjax.smc import ess as blackjax_ess
+from blackjax.smc import resampling
+
+from .density import register_density as register_pytree
+from .errors import ParameterError
+
+
+class KernelState(NamedTuple):
+    """One chain: `position` [d], `momentum` [d], `logdensity` and `logdensity_grad` [d] *at the present level*."""
+
+    position: jax.Array
+    momentum: jax.Array
+    logdensity: jax.Array
+    logdensity_grad: jax.Array
+
+
+class StepInfo(NamedTuple):
+    """What one step reports: acceptance probability, whether the proposal diverged, and the log weight."""
+
+    acceptance_rate: jax.Array
+    is_divergent: jax.Array
+    log_weight: jax.Array
+
+
+def init(position, momentum, logdensity_fn) -> KernelState:
+    """Chain state at `position`: one value-and-gradient evaluation."""
+    return KernelState(position, momentum, *jax.value_and_grad(logdensity_fn)(position))
+
+
+class Kernel(abc.ABC):
+    """Settings of an MCMC kernel; `step_size` is a number, an array over the levels, or None to have it tuned."""
+
+    step_size: Any
+    #: Metropolis adjusted: leaves the density invariant.
+    is_adjusted: bool = True
+    target_acceptance: float = 0.6
+    #: Gradient evaluations of one step.
+    evaluations_per_step: int = 1
+
+    @abc.abstractmethod
+    def step(self, rng_key, state: KernelState, logdensity_fn: Callable, step_size) -> tuple[KernelState, StepInfo]:
+        """One transition of one chain."""
+
+    def first_step_size(self, size: int) -> float:
+        """Where tuning starts, for a unit-scale target in `size` dimensions."""
+        return 0.3 * size ** (-1 / 3)
+
+
+def _check_step_size(step_size):
+    if step_size is None or isinstance(step_size, jax.core.Tracer):
+        return step_size
+    value = np.asarray(step_size, dtype=float)
+    if value.ndim > 1 or not np.all(np.isfinite(value) & (value > 0)):
+        raise ParameterError(f"step_size must be positive, a number or one per level, or None to tune; got {step_size}.")
+    return value
+
+
+def _finite_or_stay(new: KernelState, old: KernelState, log_ratio):
+    """Accept unless the density vanishes or fails there; staying put carries no weight (F(x -> x) both ways)."""
+    fine = jnp.isfinite(new.logdensity) & jnp.all(jnp.isfinite(new.logdensity_grad)) & jnp.isfinite(log_ratio)
+    kept = jax.tree.map(partial(jnp.where, fine), new, old)
+    rate = jnp.where(fine, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
+    return kept, StepInfo(rate, ~fine, jnp.where(fine, log_ratio, 0.0))
+
+
+def _adjusted(acceptance_rate) -> StepInfo:
+    return StepInfo(acceptance_rate, acceptance_rate <= 0, jnp.zeros_like(acceptance_rate))
+
+
+def _langevin(rng_key, state, logdensity_fn, step_size):
+    one_step = diffusions.overdamped_langevin(jax.value_and_grad(logdensity_fn))
+    return one_step(rng_key, mala.MALAState(state.position, state.logdensity, state.logdensity_grad), step_size)
+
+
+@partial(register_pytree, data=("step_size",), static=())
+class ULA(Kernel):
+    """Unadjusted Langevin algorithm: one gradient per step, biased of order `step_size`.
+
+    Args:
+        step_size: Epsilon; None tunes the Metropolis ratio's mean to 0.6, which bounds the bias.
+    """
+
+    is_adjusted = False
+
+    def __init__(self, step_size=None):
+        self.step_size = _check_step_size(step_size)
+
+    def step(self, rng_key, state, logdensity_fn, step_size):
+        new = _langevin(rng_key, state, logdensity_fn, step_size)
+
+        def log_proposal(start, end):
+            drift = end.position - start.position - step_size * start.logdensity_grad
+            return -jnp.sum(drift**2) / (4 * step_size)
+
+        log_ratio = new.logdensity - state.logdensity + log_proposal(new, state) - log_proposal(state, new)
+        return _finite_or_stay(KernelState(new.position, state.momentum, *new[1:]), state, log_ratio)
+
+
+@partial(register_pytree, data=("step_size",), static=())
+class MALA(Kernel):
+    """Metropolis-adjusted Langevin algorithm: one gradient per step.
+
+    Args:
+        step_size: Epsilon; None tunes to 60 % acceptance.
+    """
+
+    def __init__(self, step_size=None):
+        self.step_size = _check_step_size(step_size)
+
+    def step(self, rng_key, state, logdensity_fn, step_size):
+        old = mala.MALAState(state.position, state.logdensity, state.logdensity_grad)
+        new, info = mala.build_kernel()(rng_key, old, logdensity_fn, step_size)
+        return KernelState(new.position, state.momentum, *new[1:]), _adjusted(info.acceptance_rate)
+
+
+def _always_accept(rng_key, log_ratio, state, new):
+    return new, (jnp.array(True), jnp.exp(jnp.minimum(log_ratio, 0.0)), None)
+
+
+class _Hamiltonian(Kernel):
+    target_acceptance = 0.7
+
+    def __init__(self, step_size=None, num_integration_steps: int = 3, persistence: float = 0.0):
+        if not isinstance(num_integration_steps, int) or num_integration_steps < 1:
+            raise ParameterError(f"num_integration_steps must be an integer >= 1; got {num_integration_steps!r}.")
+        if not isinstance(persistence, jax.core.Tracer) and not 0 <= float(persistence) < 1:
+            raise ParameterError(f"persistence must lie in [0, 1); got {persistence}. 0 refreshes the momentum fully.")
+        self.step_size = _check_step_size(step_size)
+        self.num_integration_steps, self.persistence = num_integration_steps, persistence
+
+    @property
+    def evaluations_per_step(self):
+        return self.num_integration_steps
+
+    def first_step_size(self, size):
+        return 0.6 * size ** (-1 / 4)
+
+    def _propose(self, rng_key, state, logdensity_fn, step_size, sample_proposal):
+        refresh_key, accept_key = jax.random.split(rng_key)
+        metric = metrics.default_metric(jnp.ones(state.position.shape))
+        noise = metric.sample_momentum(refresh_key, state.position)
+        momentum = self.persistence * state.momentum + jnp.sqrt(1 - self.persistence**2) * noise
+        start = integrators.IntegratorState(state.position, momentum, state.logdensity, state.logdensity_grad)
+        generate = hmc.hmc_proposal(
+            integrators.velocity_verlet(logdensity_fn, metric.kinetic_energy),
+            metric.kinetic_energy,
+            step_size,
+            self.num_integration_steps,
+            sample_proposal=sample_proposal,
+        )
+        new, info, _ = generate(accept_key, start)
+        # The proposal ends with its momentum flipped. Flipping once more keeps the direction after an acceptance
+        # and reverses it after a rejection, without which partial refreshment has the wrong stationary law.
+        new = hmc.flip_momentum(new)
+        return start, KernelState(new.position, new.momentum, new.logdensity, new.logdensity_grad), info
+
+
+@partial(register_pytree, data=("step_size", "persistence"), static=("num_integration_steps",))
+class HMC(_Hamiltonian):
+    """Hamiltonian Monte Carlo with partial momentum refreshment (Du et al. 2023, Algorithm 3).
+
+    Args:
+        step_size: Leapfrog step; None tunes to 70 % acceptance.
+        num_integration_steps: Leapfrog steps L per transition, each one gradient.
+        persistence: Share gamma in [0, 1) of the momentum that is kept, v <- gamma v + sqrt(1 - gamma^2) xi.
+    """
+
+    def step(self, rng_key, state, logdensity_fn, step_size):
+        _, new, info = self._propose(rng_key, state, logdensity_fn, step_size, static_binomial_sampling)
+        return new, _adjusted(info.acceptance_rate)
+
+
+@partial(register_pytree, data=("step_size", "persistence"), static=("num_integration_steps",))
+class UHMC(_Hamiltonian):
+    """Unadjusted HMC: every trajectory is accepted (Du et al. 2023, Algorithm 2). Arguments as for `HMC`."""
+
+    is_adjusted = False
+
+    def step(self, rng_key, state, logdensity_fn, step_size):
+        start, new, info = self._propose(rng_key, state, logdensity_fn, step_size, _always_accept)
+        log_ratio = new.logdensity - start.logdensity - 0.5 * (jnp.sum(new.momentum**2) - jnp.sum(start.momentum**2))
+        # Staying put reverses the momentum, as a rejection does.
+        stay = KernelState(start.position, -start.momentum, start.logdensity, start.logdensity_grad)
+        return _finite_or_stay(new, stay, log_ratio)
+
+
+@partial(register_pytree, data=("step_size", "parameters"), static=("algorithm", "is_adjusted", "target_acceptance"))
+class BlackJAX(Kernel):
+    """Any BlackJAX algorithm: `nd.BlackJAX(blackjax.barker)`, `nd.BlackJAX(blackjax.nuts, inverse_mass_matrix=...)`.
+
+    The algorithm is started afresh at every step, so a momentum it keeps between steps is lost.
+
+    Args:
+        algorithm: A BlackJAX top-level algorithm, called as `algorithm(logdensity_fn, step_size=..., **parameters)`.
+        step_size: As for the other kernels; None tunes the reported acceptance rate.
+        is_adjusted: Whether the algorithm leaves its target invariant. If not, runs have no weights.
+        target_acceptance: What tuning aims for.
+        **parameters: Passed on, as traced arguments where they are arrays.
+    """
+
+    def __init__(self, algorithm, step_size=None, *, is_adjusted=True, target_acceptance=0.7, **parameters):
+        if not hasattr(algorithm, "build_kernel"):
+            raise TypeError(f"algorithm must be a BlackJAX algorithm such as blackjax.barker; got {algorithm!r}.")
+        self.algorithm, self.step_size, self.parameters = algorithm, _check_step_size(step_size), parameters
+        self.is_adjusted, self.target_acceptance = is_adjusted, target_acceptance
+
+    def step(self, rng_key, state, logdensity_fn, step_size):
+        algorithm = self.algorithm(logdensity_fn, step_size=step_size, **self.parameters)
+        init_key, step_key = jax.random.split(rng_key)
+        new, info = algorithm.step(step_key, algorithm.init(state.position, init_key))
+        rate = getattr(info, "acceptance_rate", jnp.ones(()))
+        moved = init(new.position, state.momentum, logdensity_fn)
+        fine = jnp.isfinite(moved.logdensity)
+        return jax.tree.map(partial(jnp.where, fine), moved, state), StepInfo(rate, ~fine, jnp.zeros_like(rate))
+
+
+def effective_sample_size(log_weights) -> jax.Array:
+    """(sum w)^2 / sum w^2 of weights given as logarithms."""
+    return blackjax_ess.ess(log_weights)
+
+
+def systematic_resampling(rng_key, log_weights, num_samples: int) -> jax.Array:
+    """Indices [num_samples] drawn systematically in proportion to exp(log_weights)."""
+    return resampling.systematic(rng_key, jax.nn.softmax(log_weights), num_samples)

@@ -1,0 +1,147 @@
+"""Trained densities on disk: `save`, `load` and the pretrained ones that ship with the package.
+
+One file holds weights (safetensors) and architecture (JSON); see `checkpoint` for how it is written and checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from importlib import resources
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import checkpoint
+from .density import Density
+from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, ScoreModel
+from .errors import CheckpointError, ParameterError, UnknownNameError
+from .schedule import VarianceExploding, VariancePreserving
+
+_CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
+_SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding)}
+_FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z")
+
+
+def _weights(state) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]}
+
+
+def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str | None = None) -> None:
+    """Save a trained density, entirely or not at all.
+
+    Args:
+        density: An `EnergyDensity` or `ScoreModel`, not conditioned.
+        path: File to write, customarily `*.safetensors`.
+        card: What made it: script, seed, figures; JSON, kept in the file.
+        dtype: Store the network's weights in this type ("float16" halves the file).
+
+    Raises:
+        TypeError: for a density without trained weights; save its parts.
+        CheckpointError: if the file cannot be written.
+    """
+    if type(density).__name__ not in _CLASSES:
+        raise TypeError(f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {density!r}. Save its leaves.")
+    assert isinstance(density, EnergyDensity | ScoreModel)
+    weights = {k: np.asarray(v) for k, v in _weights(density.state).items()}
+    if dtype is not None:
+        weights = {k: v.astype(dtype) for k, v in weights.items()}
+    arrays = {f"state{k}": v for k, v in weights.items()} | {k: np.asarray(getattr(density, k)) for k in _FIELDS}
+    schedule = {"type": type(density.schedule).__name__} | dataclasses.asdict(density.schedule)  # pyright: ignore
+    config = {
+        "kind": "density",
+        "class": type(density).__name__,
+        "event_shape": list(density.event_shape),
+        "schedule": schedule,
+        "network": dataclasses.asdict(density.config),
+        "parameterisation": density.parameterisation,
+        "calibrated": density.is_calibrated,
+        "name": density.name,
+        "card": card or {},
+    }
+    checkpoint.write(path, arrays, config)
+
+
+def load(path: str | os.PathLike[str]) -> Density:
+    """The density that `save` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, foreign, or does not fit the architecture it names.
+    """
+    arrays, config = checkpoint.read(path, kind="density")
+    try:
+        cls, network = _CLASSES[config["class"]], NetworkConfig(**config["network"])
+        kind, *_ = (config["schedule"]["type"],)
+        schedule = _SCHEDULES[kind](**{k: v for k, v in config["schedule"].items() if k != "type"})
+        event_shape = tuple(int(n) for n in config["event_shape"])
+        size = int(np.prod(event_shape, initial=1))
+        form, calibrated = config["parameterisation"], bool(config["calibrated"])
+        if form not in (*PARAMETERISATIONS, "score"):
+            raise ParameterError(f"unknown parameterisation {form!r}")
+        # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
+        graphdef, abstract = jax.eval_shape(lambda key: _Graph(*network.build(size, key)), jax.random.key(0)).pair
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+        state = []
+        for where, leaf in leaves:
+            array = arrays[f"state{jax.tree_util.keystr(where)}"]
+            if array.shape != leaf.shape:
+                raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
+            state.append(jnp.asarray(array, dtype=leaf.dtype))
+        shapes = {"mean": (size,), "eigenvalues": (size,), "eigenvectors": (size, size), "sigmas": (2,)}
+        for field, shape in shapes.items():
+            if arrays[field].shape != shape:
+                raise ParameterError(f"{field} has shape {arrays[field].shape}, expected {shape}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is intact but does not describe a density of this version: {error}. Save it again."
+        ) from error
+    density = object.__new__(cls)
+    density.graphdef, density.state = graphdef, jax.tree_util.tree_unflatten(treedef, state)
+    density.event_shape, density.schedule, density.config = event_shape, schedule, network
+    density.parameterisation, density.is_calibrated, density.name = form, calibrated, config["name"]
+    density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
+    for field in _FIELDS:
+        setattr(density, field, jnp.asarray(arrays[field], dtype=float))
+    return density
+
+
+class _Graph:
+    """Carries a static graph definition out of `eval_shape` beside the abstract state."""
+
+    def __init__(self, graphdef, state):
+        self.pair = (graphdef, state)
+
+
+jax.tree_util.register_pytree_node(
+    _Graph, lambda g: ((g.pair[1],), g.pair[0]), lambda graphdef, children: _Graph(graphdef, children[0])
+)
+
+
+def _pretrained():
+    return resources.files(__package__) / "pretrained"
+
+
+def list_pretrained() -> list[str]:
+    """Names that `load_pretrained` knows."""
+    return sorted(p.name.removesuffix(".safetensors") for p in _pretrained().iterdir() if p.name.endswith(".safetensors"))
+
+
+def load_pretrained(name: str) -> Density:
+    """A density that ships with the package, such as "ring" (calibrated), "ring_paper" or "ring_score".
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+    """
+    if name not in list_pretrained():
+        raise UnknownNameError(f"no pretrained density is called {name!r}. There are {', '.join(list_pretrained())}.")
+    with resources.as_file(_pretrained() / f"{name}.safetensors") as path:
+        return load(path)
+
+
+def pretrained_card(name: str) -> dict:
+    """How a pretrained density was made and what it measured: script, seed, settings, figures."""
+    load_pretrained(name)
+    return json.loads((_pretrained() / f"{name}.json").read_text(encoding="utf-8"))
