@@ -1,8 +1,31 @@
-"""Trained diffusion models as densities: train, compose, anneal, diagnose."""
-__version__ = "0.1.0"
-from . import exact
-from .energy import NetworkConfig
-from .training import TrainingConfig, fit
+"""Trained diffusion models as densities at every noise level: train, compose, anneal, diagnose.
+
+The names below follow the path: schedules, densities, training, composition, sampling, bounds.
+"""
+
+from . import datasets, exact, metrics, plots
+from .anneal import anneal
+from .bounds import Bound, ais_bound, bdmc, raise_bound
+from .calibration import calibration_report, recalibrate
+from .compose import (
+    classifier_free_guided,
+    compose_conditions,
+    contrast,
+    guided,
+    harmonic_mean,
+    mixture,
+    negation,
+    product,
+    temper,
+)
+from .density import Density
+from .energy import EnergyDensity, NetworkConfig, ScoreModel
 from .function import as_density
+from .kernels import HMC, MALA, ULA, UHMC, BlackJAX
+from .reverse import Reverse
+from .run import AnnealedRun
+from .schedule import NoiseSchedule, VarianceExploding, VariancePreserving
 from .storage import list_pretrained, load, load_pretrained, pretrained_card, save
-from . import storage
+from .training import TrainingConfig, fit
+
+__version__ = "0.1.0"

@@ -100,15 +100,16 @@ def _langevin(rng_key, state, logdensity_fn, step_size):
     return one_step(rng_key, mala.MALAState(state.position, state.logdensity, state.logdensity_grad), step_size)
 
 
-@partial(register_pytree, data=("step_size",), static=())
+@register_pytree(data=("step_size",), static=())
 class ULA(Kernel):
     """Unadjusted Langevin algorithm: one gradient per step, biased of order `step_size`.
 
     Args:
-        step_size: Epsilon; None tunes the Metropolis ratio's mean to 0.6, which bounds the bias.
+        step_size: Epsilon; None tunes so that a Metropolis step would accept 95 %, which bounds the bias.
     """
 
     is_adjusted = False
+    target_acceptance = 0.95
 
     def __init__(self, step_size=None):
         self.step_size = _check_step_size(step_size)
@@ -124,7 +125,7 @@ class ULA(Kernel):
         return _finite_or_stay(KernelState(new.position, state.momentum, *new[1:]), state, log_ratio)
 
 
-@partial(register_pytree, data=("step_size",), static=())
+@register_pytree(data=("step_size",), static=())
 class MALA(Kernel):
     """Metropolis-adjusted Langevin algorithm: one gradient per step.
 
@@ -183,7 +184,7 @@ class _Hamiltonian(Kernel):
         return start, KernelState(new.position, new.momentum, new.logdensity, new.logdensity_grad), info
 
 
-@partial(register_pytree, data=("step_size", "persistence"), static=("num_integration_steps",))
+@register_pytree(data=("step_size", "persistence"), static=("num_integration_steps",))
 class HMC(_Hamiltonian):
     """Hamiltonian Monte Carlo with partial momentum refreshment (Du et al. 2023, Algorithm 3).
 
@@ -198,11 +199,12 @@ class HMC(_Hamiltonian):
         return new, _adjusted(info.acceptance_rate)
 
 
-@partial(register_pytree, data=("step_size", "persistence"), static=("num_integration_steps",))
+@register_pytree(data=("step_size", "persistence"), static=("num_integration_steps",))
 class UHMC(_Hamiltonian):
-    """Unadjusted HMC: every trajectory is accepted (Du et al. 2023, Algorithm 2). Arguments as for `HMC`."""
+    """Unadjusted HMC: every trajectory is accepted (Du et al. 2023, Algorithm 2). Arguments as for `HMC`, tuned to 95 %."""
 
     is_adjusted = False
+    target_acceptance = 0.95
 
     def step(self, rng_key, state, logdensity_fn, step_size):
         start, new, info = self._propose(rng_key, state, logdensity_fn, step_size, _always_accept)
@@ -212,7 +214,7 @@ class UHMC(_Hamiltonian):
         return _finite_or_stay(new, stay, log_ratio)
 
 
-@partial(register_pytree, data=("step_size", "parameters"), static=("algorithm", "is_adjusted", "target_acceptance"))
+@register_pytree(data=("step_size", "parameters"), static=("algorithm", "is_adjusted", "target_acceptance"))
 class BlackJAX(Kernel):
     """Any BlackJAX algorithm: `nd.BlackJAX(blackjax.barker)`, `nd.BlackJAX(blackjax.nuts, inverse_mass_matrix=...)`.
 

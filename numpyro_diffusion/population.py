@@ -1,0 +1,187 @@
+r"""A population of annealed chains and its move from one noise level to the next.
+
+At each level, in this order: re-initialise every chain's log density and gradient, add
+:math:`\log \gamma_k(u) - \log \gamma_{k-1}(u)` to its log weight (Neal 2001; it comes free with the re-initialisation),
+resample if the effective sample size is small, then take the kernel's steps.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+from . import frame as frames
+from .density import Density
+from .kernels import Kernel, KernelState, effective_sample_size, init, systematic_resampling
+from .reverse import reverse_step
+
+
+class Population(NamedTuple):
+    """`state` of N chains, `log_weight` [N], founding `ancestor` [N], and the log evidence folded in so far."""
+
+    state: KernelState
+    log_weight: jax.Array
+    ancestor: jax.Array
+    log_evidence: jax.Array
+
+    def evidence(self) -> jax.Array:
+        """Estimate of log Z of the present level: its exponential is unbiased."""
+        return self.log_evidence + logsumexp(self.log_weight) - jnp.log(self.log_weight.size)
+
+
+class LevelStats(NamedTuple):
+    """Population summaries of one level, all scalars; `ess` and `conditional_ess` as shares of the population."""
+
+    acceptance_rate: jax.Array
+    step_size: jax.Array
+    ess: jax.Array
+    conditional_ess: jax.Array
+    log_weight_increment: jax.Array
+    log_weight_increment_sd: jax.Array
+    log_evidence: jax.Array
+    resampled: jax.Array
+    divergences: jax.Array
+
+
+class ChainStats(NamedTuple):
+    """Per-chain values of one level [N]."""
+
+    acceptance_rate: jax.Array
+    log_weight_increment: jax.Array
+
+
+def log_density_in_frame(density: Density, t, frame_kind: str):
+    """u -> log q(u, t) at one level."""
+    frame = frames.frame_at(density, t, frame_kind)
+    return lambda u: density._log_prob(frame.point(u, density.event_shape), t) + frame.log_det
+
+
+def map_chains(fn, *arrays, chain_batch_size=None):
+    """vmap over the chains, in pieces of `chain_batch_size` to bound memory."""
+    if chain_batch_size is None:
+        return jax.vmap(fn)(*arrays)
+    return jax.lax.map(lambda args: fn(*args), arrays, batch_size=chain_batch_size)
+
+
+def chain_keys(rng_key, num_chains):
+    """One key per chain, that depends on the chain's number only."""
+    return jax.vmap(partial(jax.random.fold_in, rng_key))(jnp.arange(num_chains))
+
+
+@partial(jax.jit, static_argnames=("num_chains", "frame"))
+def start(density: Density, rng_key, *, num_chains: int, frame: str) -> Population:
+    """Exact draws of the Gaussian at t = 1, whose log density is the base of all weights."""
+
+    def one(key):
+        place, push = jax.random.split(key)
+        u, log_prob = frames.start(density, place, frame)
+        return KernelState(u, jax.random.normal(push, u.shape), log_prob, jnp.zeros_like(u))
+
+    state = jax.vmap(one)(chain_keys(rng_key, num_chains))
+    return Population(state, jnp.zeros(num_chains), jnp.arange(num_chains), jnp.zeros(()))
+
+
+def conditional_ess(log_weight, increment):
+    """Share (sum W v)^2 / sum W v^2 of an increment v given normalised weights W; 1 if v is constant."""
+    log_w = log_weight - logsumexp(log_weight)
+    return jnp.exp(2 * logsumexp(log_w + increment) - logsumexp(log_w + 2 * increment))
+
+
+def reweigh(population: Population, state: KernelState, rng_key, threshold):
+    """Add the increment, and resample systematically if ESS / N < threshold. Returns (population, increment, ess, cess)."""
+    increment = state.logdensity - population.state.logdensity
+    # A NaN energy is a dead chain: weight zero. One that was dead before (-inf - -inf) stays dead.
+    increment = jnp.where(jnp.isnan(increment), -jnp.inf, increment)
+    cess = conditional_ess(population.log_weight, increment)
+    population = population._replace(state=state, log_weight=population.log_weight + increment)
+    alive = jnp.any(jnp.isfinite(population.log_weight))
+    ess = jnp.where(alive, effective_sample_size(population.log_weight) / increment.size, 0.0)
+    due = (ess < threshold) & alive
+    population = jax.tree.map(partial(jnp.where, due), resample(population, rng_key), population)
+    return population, increment, ess, cess, due
+
+
+@jax.jit
+def resample(population: Population, rng_key) -> Population:
+    """Systematic resampling: equal weights, their mean folded into the log evidence."""
+    num_chains = population.log_weight.size
+    # Without a single live chain there is nothing to prefer.
+    safe = jnp.where(jnp.any(jnp.isfinite(population.log_weight)), population.log_weight, 0.0)
+    index = systematic_resampling(rng_key, safe, num_chains)
+    return Population(
+        jax.tree.map(lambda a: a[index], population.state),
+        jnp.zeros(num_chains),
+        population.ancestor[index],
+        population.evidence(),
+    )
+
+
+@partial(jax.jit, static_argnames=("num_steps", "frame", "weighted", "predictor", "chain_batch_size"))
+def advance(
+    density: Density, kernel: Kernel, population: Population, rng_key, t_from, t, step_size, threshold,
+    *, num_steps: int, frame: str, weighted: bool, predictor: bool, chain_batch_size: int | None,
+) -> tuple[Population, LevelStats, ChainStats]:  # fmt: skip
+    """Take the population to time t. The densities and settings are traced: one compiled program serves every level.
+
+    A chain's cached log density and gradient belong to the level they were computed at. They are recomputed here, first
+    of all: carried across, chains reject and accept against the wrong density, at healthy acceptance rates.
+    """
+    logdensity_fn = log_density_in_frame(density, t, frame)
+    num_chains = population.log_weight.size
+    predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
+    state = population.state
+    if predictor:
+        before, after = frames.frame_at(density, t_from, frame), frames.frame_at(density, t, frame)
+
+        def predict(key, u):
+            x = reverse_step(density, key, before.point(u, density.event_shape), t_from, t)
+            return after.coordinates(x)
+
+        position = map_chains(
+            predict, chain_keys(predict_key, num_chains), state.position, chain_batch_size=chain_batch_size
+        )
+        state = state._replace(position=position)
+
+    def refresh(position, momentum):
+        return init(position, momentum, logdensity_fn)
+
+    fresh = map_chains(refresh, state.position, state.momentum, chain_batch_size=chain_batch_size)
+    if weighted:
+        population, increment, ess, cess, resampled = reweigh(population, fresh, resample_key, threshold)
+    else:
+        population = population._replace(state=fresh)
+        increment = jnp.zeros(num_chains)
+        ess, cess, resampled = jnp.ones(()), jnp.ones(()), jnp.zeros((), bool)
+
+    def move(key, state):
+        def one_step(carry, key):
+            state, info = kernel.step(key, carry, logdensity_fn, step_size)
+            return state, info
+
+        state, info = jax.lax.scan(one_step, state, jax.random.split(key, num_steps))
+        return state, info.acceptance_rate.mean(), info.is_divergent.sum(), info.log_weight.sum()
+
+    keys = chain_keys(move_key, num_chains)
+    state, acceptance, diverged, correction = map_chains(
+        move, keys, population.state, chain_batch_size=chain_batch_size
+    )
+    log_weight = population.log_weight + (correction if weighted else 0.0)
+    population = population._replace(state=state, log_weight=log_weight)
+    finite = jnp.isfinite(increment)
+    mean = jnp.sum(jnp.where(finite, increment, 0.0)) / jnp.maximum(finite.sum(), 1)
+    sd = jnp.sqrt(jnp.sum(jnp.where(finite, (increment - mean) ** 2, 0.0)) / jnp.maximum(finite.sum(), 1))
+    stats = LevelStats(
+        acceptance.mean(), step_size, ess, cess, mean, sd, population.evidence(), resampled, diverged.sum()
+    )
+    return population, stats, ChainStats(acceptance, increment)
+
+
+@partial(jax.jit, static_argnames=("frame",))
+def points(density: Density, population: Population, t, *, frame: str) -> jax.Array:
+    """Chains [N, *event_shape] in x."""
+    at = frames.frame_at(density, t, frame)
+    return jax.vmap(lambda u: at.point(u, density.event_shape))(population.state.position)

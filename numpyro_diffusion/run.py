@@ -1,0 +1,65 @@
+"""The result of an annealed run: arrays, statistics by level, and what to make of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from .density import Density
+
+
+@dataclasses.dataclass
+class AnnealedRun:
+    """Samples of a density with their weights, evidence and statistics by noise level.
+
+    Attributes:
+        samples: [N, *event_shape] at the last level; equally weighted unless resampling was switched off.
+        log_weights: [N], relative to `log_evidence`'s own folded-in part; all zero after resampling.
+        log_evidence: Estimate of log of the density's integral, in nats; NaN where weights are not defined.
+        log_evidence_error: Its standard error, estimated from how many founding chains survive.
+        levels: [K] decreasing times.
+        stats: Arrays [K] by name: acceptance_rate, step_size, ess and conditional_ess (shares of N),
+            log_weight_increment (population mean) and its sd, log_evidence, resampled, divergences.
+        history: Arrays [K, N] by name if kept, else None.
+        density, kernel: What was run.
+        evaluations_per_chain: Evaluations of value and gradient, pilot excluded.
+    """
+
+    samples: jax.Array
+    log_weights: jax.Array
+    log_evidence: float
+    log_evidence_error: float
+    levels: np.ndarray
+    stats: dict[str, np.ndarray]
+    history: dict[str, np.ndarray] | None
+    density: Density
+    kernel: Any
+    evaluations_per_chain: int
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of `log_weights`, in chains."""
+        w = np.asarray(self.log_weights, dtype=float)
+        w = np.exp(w - w.max())
+        return float(w.sum() ** 2 / (w**2).sum())
+
+    def to_datatree(self):
+        """ArviZ DataTree with groups posterior, sample_stats and annealing; see `diagnostics.to_datatree`."""
+        from .diagnostics import to_datatree
+
+        return to_datatree(self)
+
+    def print_summary(self) -> None:
+        """Print evidence, ESS, acceptance and warnings."""
+        from .diagnostics import summary
+
+        print(summary(self))
+
+    def warn(self) -> None:
+        """Issue a DiagnosticWarning for each finding of `diagnostics.findings`."""
+        from .diagnostics import warn
+
+        warn(self)

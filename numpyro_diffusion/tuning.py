@@ -1,0 +1,179 @@
+r"""The pilot run: where to put noise levels, and how far to step at each.
+
+A small population anneals once. The next level is the furthest at which the *conditional* effective sample size of the
+weight increment stays at a target share (Zhou, Johansen and Aston 2016); at each level the log step size follows
+Robbins and Monro to the kernel's target acceptance. Both are frozen before the weighted run, whose evidence therefore
+stays unbiased.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .density import Density
+from .errors import DiagnosticWarning, ParameterError, ScheduleError
+from .kernels import Kernel, init
+from .population import Population, conditional_ess, log_density_in_frame, reweigh, start
+
+PILOT_CHAINS = 256
+PILOT_STEPS = 8
+MAX_LEVELS = 400
+
+
+class Plan(NamedTuple):
+    """Decreasing `levels` [K] from 1 to 0 and a `step_sizes` entry for each."""
+
+    levels: np.ndarray
+    step_sizes: np.ndarray
+
+
+def check_levels(levels: Any) -> np.ndarray:
+    """Levels as a decreasing array in [0, 1].
+
+    Raises:
+        ScheduleError: if they do not decrease, leave [0, 1], or are fewer than two.
+    """
+    levels = np.asarray(levels, dtype=float)
+    if levels.ndim != 1 or len(levels) < 2:
+        raise ScheduleError(f"levels must be a list of at least two times; got shape {levels.shape}.")
+    if not np.all((levels >= 0) & (levels <= 1)):
+        raise ScheduleError(f"levels must lie in [0, 1]; got {levels.min()} to {levels.max()}.")
+    wrong = np.flatnonzero(np.diff(levels) >= 0)
+    if len(wrong):
+        i = wrong[0]
+        raise ScheduleError(f"levels must decrease; got {levels[i]:.6g} before {levels[i + 1]:.6g}. Reverse or sort them.")
+    return levels
+
+
+@partial(jax.jit, static_argnames=("frame",))
+def _next_level(density: Density, population: Population, t, target, smallest, *, frame: str):
+    """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if that will do."""
+    schedule = density.schedule
+
+    def share(s):
+        log_density = jax.vmap(log_density_in_frame(density, s, frame))(population.state.position)
+        increment = log_density - population.state.logdensity
+        return conditional_ess(population.log_weight, jnp.where(jnp.isnan(increment), -jnp.inf, increment))
+
+    high = jnp.log(schedule.noise_to_signal(t))
+    low = jnp.minimum(jnp.log(smallest), high - 1e-3)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        enough = share(schedule.time(jnp.exp(middle))) >= target
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    _, found = jax.lax.fori_loop(0, 12, halve, (low, high))
+    # Always move: 2 % of a factor at least.
+    found = schedule.time(jnp.exp(jnp.minimum(found, high - 0.02)))
+    return jnp.where(share(jnp.zeros_like(t)) >= target, 0.0, jnp.minimum(found, t * (1 - 1e-4)))
+
+
+@partial(jax.jit, static_argnames=("frame",))
+def _pilot_level(density: Density, kernel: Kernel, population: Population, rng_key, t, log_step, target, gain, *, frame):
+    """Advance the pilot to t, adapting the log step size; returns (population, mean of its second half)."""
+    logdensity_fn = log_density_in_frame(density, t, frame)
+    resample_key, move_key = jax.random.split(rng_key)
+    fresh = jax.vmap(lambda s: init(s.position, s.momentum, logdensity_fn))(population.state)
+    population, *_ = reweigh(population, fresh, resample_key, 0.5)
+
+    def one_step(carry, inputs):
+        state, log_step = carry
+        key, number = inputs
+        keys = jax.random.split(key, population.log_weight.size)
+        state, info = jax.vmap(lambda k, s: kernel.step(k, s, logdensity_fn, jnp.exp(log_step)))(keys, state)
+        rate = jnp.mean(jnp.nan_to_num(info.acceptance_rate))
+        log_step = log_step + gain * (rate - target) / jnp.sqrt(1.0 + number)
+        return (state, log_step), log_step
+
+    inputs = (jax.random.split(move_key, PILOT_STEPS), jnp.arange(PILOT_STEPS))
+    (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
+    return population._replace(state=state), path[PILOT_STEPS // 2 :].mean()
+
+
+def plan(
+    rng_key, density: Density, kernel: Kernel, levels, *, frame: str, level_ess: float, num_chains: int = PILOT_CHAINS
+) -> Plan:
+    """Levels and step sizes for a run; no pilot where both are given.
+
+    Args:
+        levels: None to place them by conditional ESS, a number of geometric levels, or the levels themselves.
+        level_ess: Target share of the conditional ESS between levels, in (0, 1).
+
+    Raises:
+        ParameterError: if `level_ess` is out of range, or there are not as many step sizes as levels.
+    """
+    if not 0 < level_ess < 1:
+        raise ParameterError(f"level_ess must lie in (0, 1); got {level_ess}.")
+    if levels is not None:
+        if isinstance(levels, int | np.integer):
+            levels = density.schedule.levels(int(levels), smallest=_smallest(density))
+        levels = check_levels(levels)
+    steps = kernel.step_size
+    if steps is not None and np.ndim(steps) == 1 and (levels is None or len(levels) != len(steps)):
+        count = "levels placed by conditional ESS" if levels is None else f"{len(levels)} levels"
+        raise ParameterError(f"got {len(steps)} step sizes for {count}. Give one step size, or as many as levels.")
+    if levels is not None and steps is not None:
+        return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy())
+    if not density.has_log_density:
+        if steps is None:
+            raise ParameterError(
+                f"{density!r} has only a score, from which acceptance cannot be measured. Give the kernel a step_size."
+            )
+        levels = density.schedule.levels(100, smallest=_smallest(density))
+        return Plan(levels, np.full(len(levels), float(steps)))
+    return _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains)
+
+
+def _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains) -> Plan:
+    start_key, level_key = jax.random.split(rng_key)
+    population = start(density, start_key, num_chains=num_chains, frame=frame)
+    size, fixed = population.state.position.shape[-1], kernel.step_size
+    log_step = jnp.log(kernel.first_step_size(size) if fixed is None else float(fixed))
+    # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
+    push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
+    t, smallest = jnp.ones(()), _smallest(density)
+    found, steps, i = [], [], 0
+    while True:
+        if levels is not None:
+            t = jnp.asarray(levels[i], dtype=float)
+        elif i:
+            t = _next_level(density, population, t, level_ess, smallest, frame=frame)
+        # The first level has the start's step size to find; later ones follow their predecessor.
+        for sweep in range(3 if i == 0 and fixed is None else 1):
+            key = jax.random.fold_in(level_key, 10 * i + sweep)
+            gain = push * (1.5 if i == 0 else 0.8)
+            population, log_step = _pilot_level(
+                density, kernel, population, key, t, log_step, kernel.target_acceptance, gain, frame=frame
+            )
+        found.append(float(t))
+        steps.append(float(jnp.exp(log_step)))
+        i += 1
+        if found[-1] == 0.0 or (levels is not None and i == len(levels)):
+            break
+        if i == MAX_LEVELS:
+            warnings.warn(
+                f"{MAX_LEVELS} levels did not reach t = 0 at level_ess = {level_ess}; the last step is a leap. "
+                "The factors may not overlap, or level_ess is too close to 1.",
+                DiagnosticWarning,
+                stacklevel=4,
+            )
+            found.append(0.0)
+            steps.append(steps[-1])
+            break
+    return Plan(np.asarray(found), np.asarray(steps))
+
+
+def _smallest(density) -> float:
+    """The finest noise-to-signal ratio worth a level of its own: 1/500 of the density's narrowest direction."""
+    from .frame import gaussian_at
+
+    scale = float(jnp.sqrt(jnp.linalg.eigvalsh(gaussian_at(density, 0.0).covariance)[0]))
+    return max(scale / 500, 1e-6)
