@@ -32,7 +32,7 @@ def anneal(
     num_chains: int = 1000,
     num_steps: int = 2,
     levels: Any = None,
-    level_ess: float = 0.95,
+    level_ess: float = 0.98,
     resample_threshold: float = 0.5,
     frame: str = "whitened",
     predictor: bool = False,

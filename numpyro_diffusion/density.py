@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .errors import ParameterError, ScoreOnlyError, ShapeError
 from .schedule import NoiseSchedule
@@ -44,7 +45,8 @@ def register_density(data: Sequence[str], static: Sequence[str]):
     def decorate(cls):
         def flatten(self):
             aux = (getattr(self, f) for f in static)
-            return tuple(getattr(self, f) for f in data), tuple(Label(v) if f == "name" else v for f, v in zip(static, aux))
+            aux = tuple(Label(value) if f == "name" else value for f, value in zip(static, aux, strict=True))
+            return tuple(getattr(self, f) for f in data), aux
 
         def flatten_with_keys(self):
             children, aux = flatten(self)
@@ -72,8 +74,11 @@ class Gaussian(NamedTuple):
 
 def check_time(t) -> None:
     """Raise ParameterError unless t lies in [0, 1]; traced values pass."""
-    if not isinstance(t, jax.core.Tracer):
-        value = np.asarray(t)
+    if not isinstance(t, Tracer):
+        try:
+            value = np.asarray(t, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"t must be a number in [0, 1] (0 is data, 1 is noise); got {t!r}.") from error
         if not np.all((value >= 0) & (value <= 1)):
             raise ParameterError(f"t must lie in [0, 1] (0 is data, 1 is noise); got {t}.")
 
@@ -152,11 +157,19 @@ class Density(abc.ABC):
     def _batched(self, fn, x, t, out_shape):
         x = as_points(x, self.event_shape)
         check_time(t)
-        batch = jnp.broadcast_shapes(x.shape[: x.ndim - len(self.event_shape)], jnp.shape(t))
+        t = jnp.asarray(t, dtype=x.dtype)
+        outer = x.shape[: x.ndim - len(self.event_shape)]
+        try:
+            batch = jnp.broadcast_shapes(outer, t.shape)
+        except ValueError as error:
+            raise ShapeError(
+                f"t must be a scalar or match the batch of x, {outer}; got shape {t.shape}. For every point at every "
+                "level, add an axis: log_prob(x, t[:, None])."
+            ) from error
         if not batch:
-            return fn(x, jnp.asarray(t, dtype=x.dtype))
+            return fn(x, t)
         x = jnp.broadcast_to(x, batch + self.event_shape).reshape((-1, *self.event_shape))
-        t = jnp.broadcast_to(jnp.asarray(t, dtype=x.dtype), batch).reshape(-1)
+        t = jnp.broadcast_to(t, batch).reshape(-1)
         return jax.vmap(fn)(x, t).reshape(batch + out_shape)
 
     # The algebra. Scalars are masses: 0.5 * p has half the mass of p. `expression` stands on this file, hence the

@@ -31,12 +31,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 from .density import Density, Gaussian, register_density
 from .errors import ParameterError, ShapeError
 from .networks.mlp import Offset, ResidualMLP
 
 PARAMETERISATIONS = ("l2", "dae", "inner_product")
+NORMALISER_KNOTS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,8 @@ class _NetworkDensity(Density):
         self.sigmas = jnp.array([sigma_min, sigma_max], dtype=float)
         self.condition = jnp.zeros(config.condition_size + 1) if config.condition_size else None
         # Measured log normaliser: knots in log r, and values; zero until measured.
-        self.log_z = jnp.zeros((2, 2)).at[0].set(jnp.log(self.sigmas))
+        knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
+        self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
 
     def given(self, condition) -> Density:
         """The conditional density p(x | condition), on the same weights; None for the unconditional one.
@@ -198,4 +201,4 @@ _zero_with_gradient.defvjp(
 
 
 def _concrete(value) -> bool:
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.scipy.special import logsumexp
 
 from .density import Density, Gaussian
@@ -92,7 +93,7 @@ def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
 
 
 def _check_coefficient(kind, value):
-    if not isinstance(value, jax.core.Tracer):
+    if not isinstance(value, Tracer):
         what = "exponent" if kind == "product" else "weight"
         try:
             number = float(value)
@@ -151,7 +152,7 @@ class Expression(Density):
         if not all(leaf.is_calibrated for leaf in self.leaves):
             return False
         total = jnp.sum(self.coefficients)
-        return isinstance(total, jax.core.Tracer) or bool(abs(float(total) - 1) < 1e-4)
+        return isinstance(total, Tracer) or bool(abs(float(total) - 1) < 1e-4)
 
     def _log_prob(self, x, t):
         values = self._leaf_log_probs(x, t)
@@ -162,10 +163,14 @@ class Expression(Density):
             terms = jnp.stack([evaluate(child) for child, _ in node[1]])
             coefficients = self.coefficients[jnp.array([k for _, k in node[1]])].astype(terms.dtype)
             if node[0] == "product":
-                # A zero density stays zero (and not NaN) under any denominator: -inf wins over +inf.
-                scaled = coefficients * terms
-                dead = jnp.any(jnp.isneginf(terms) & (coefficients > 0))
-                return jnp.where(dead, -jnp.inf, jnp.sum(jnp.where(dead, 0.0, scaled)))
+                # A zero density stays zero (and not NaN) under any denominator: -inf wins over +inf. What has cancelled
+                # (exponent 0) counts as 1 even where it is zero. Infinities are kept apart and without gradient,
+                # because 0 * inf is NaN, in the gradient too.
+                finite = jnp.isfinite(terms)
+                infinite = jax.lax.stop_gradient(jnp.sign(coefficients) * terms)
+                infinite = jnp.where(finite | (coefficients == 0), 0.0, infinite)
+                total = jnp.sum(coefficients * jnp.where(finite, terms, 0.0)) + jnp.sum(infinite)
+                return jnp.where(jnp.any(jnp.isneginf(infinite)), -jnp.inf, total)
             return _log_sum_exp(jnp.log(coefficients) + terms)
 
         return evaluate(self.formula)
@@ -248,13 +253,14 @@ jax.tree_util.register_pytree_node(Expression, _flatten_expression, _unflatten_e
 
 
 def _log_sum_exp(terms):
-    """logsumexp whose gradient is 0, not NaN, where every term is -inf."""
-    dead = jnp.all(jnp.isneginf(terms))
-    return jnp.where(dead, -jnp.inf, logsumexp(jnp.where(dead, 0.0, terms)))
+    """logsumexp whose gradient is 0, not NaN, where every term is -inf or one is +inf."""
+    zero, infinite = jnp.all(jnp.isneginf(terms)), jnp.any(jnp.isposinf(terms))
+    fixed = jnp.where(infinite, jnp.inf, -jnp.inf)
+    return jnp.where(zero | infinite, fixed, logsumexp(jnp.where(zero | infinite, 0.0, terms)))
 
 
 def _number(value) -> str:
-    return "?" if isinstance(value, jax.core.Tracer) else f"{float(value):.4g}"
+    return "?" if isinstance(value, Tracer) else f"{float(value):.4g}"
 
 
 def _formula_text(node, leaves, coefficients) -> str:

@@ -77,10 +77,36 @@ class Kernel(abc.ABC):
 def _check_step_size(step_size):
     if step_size is None or isinstance(step_size, jax.core.Tracer):
         return step_size
-    value = np.asarray(step_size, dtype=float)
+    try:
+        value = np.asarray(step_size, dtype=float)
+    except (TypeError, ValueError):
+        value = np.array(np.nan)
     if value.ndim > 1 or not np.all(np.isfinite(value) & (value > 0)):
         raise ParameterError(f"step_size must be positive, a number or one per level, or None to tune; got {step_size}.")
     return value
+
+
+def _check_persistence(persistence):
+    if not isinstance(persistence, jax.core.Tracer):
+        try:
+            fine = 0 <= float(persistence) < 1
+        except (TypeError, ValueError):
+            fine = False
+        if not fine:
+            raise ParameterError(
+                f"persistence must lie in [0, 1); got {persistence}. 0 refreshes the momentum fully."
+            )
+    return persistence
+
+
+def _refuse_plus_infinity(logdensity_fn):
+    """An infinite density (a quotient whose denominator vanishes) reads as NaN: a Metropolis ratio would accept it for good."""
+
+    def guarded(position):
+        value = logdensity_fn(position)
+        return jnp.where(jnp.isposinf(value), jnp.nan, value)
+
+    return guarded
 
 
 def _finite_or_stay(new: KernelState, old: KernelState, log_ratio):
@@ -138,7 +164,7 @@ class MALA(Kernel):
 
     def step(self, rng_key, state, logdensity_fn, step_size):
         old = mala.MALAState(state.position, state.logdensity, state.logdensity_grad)
-        new, info = mala.build_kernel()(rng_key, old, logdensity_fn, step_size)
+        new, info = mala.build_kernel()(rng_key, old, _refuse_plus_infinity(logdensity_fn), step_size)
         return KernelState(new.position, state.momentum, *new[1:]), _adjusted(info.acceptance_rate)
 
 
@@ -150,12 +176,11 @@ class _Hamiltonian(Kernel):
     target_acceptance = 0.7
 
     def __init__(self, step_size=None, num_integration_steps: int = 3, persistence: float = 0.0):
-        if not isinstance(num_integration_steps, int) or num_integration_steps < 1:
-            raise ParameterError(f"num_integration_steps must be an integer >= 1; got {num_integration_steps!r}.")
-        if not isinstance(persistence, jax.core.Tracer) and not 0 <= float(persistence) < 1:
-            raise ParameterError(f"persistence must lie in [0, 1); got {persistence}. 0 refreshes the momentum fully.")
+        count = num_integration_steps
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+            raise ParameterError(f"num_integration_steps must be an integer >= 1; got {count!r}.")
         self.step_size = _check_step_size(step_size)
-        self.num_integration_steps, self.persistence = num_integration_steps, persistence
+        self.num_integration_steps, self.persistence = int(count), _check_persistence(persistence)
 
     @property
     def evaluations_per_step(self):
@@ -171,7 +196,7 @@ class _Hamiltonian(Kernel):
         momentum = self.persistence * state.momentum + jnp.sqrt(1 - self.persistence**2) * noise
         start = integrators.IntegratorState(state.position, momentum, state.logdensity, state.logdensity_grad)
         generate = hmc.hmc_proposal(
-            integrators.velocity_verlet(logdensity_fn, metric.kinetic_energy),
+            integrators.velocity_verlet(_refuse_plus_infinity(logdensity_fn), metric.kinetic_energy),
             metric.kinetic_energy,
             step_size,
             self.num_integration_steps,
@@ -235,13 +260,15 @@ class BlackJAX(Kernel):
         self.is_adjusted, self.target_acceptance = is_adjusted, target_acceptance
 
     def step(self, rng_key, state, logdensity_fn, step_size):
-        algorithm = self.algorithm(logdensity_fn, step_size=step_size, **self.parameters)
+        algorithm = self.algorithm(_refuse_plus_infinity(logdensity_fn), step_size=step_size, **self.parameters)
         init_key, step_key = jax.random.split(rng_key)
         new, info = algorithm.step(step_key, algorithm.init(state.position, init_key))
-        rate = getattr(info, "acceptance_rate", jnp.ones(()))
+        # Some algorithms report NaN for a proposal of NaN energy, which they reject.
+        rate = jnp.nan_to_num(getattr(info, "acceptance_rate", jnp.ones(())))
         moved = init(new.position, state.momentum, logdensity_fn)
-        fine = jnp.isfinite(moved.logdensity)
-        return jax.tree.map(partial(jnp.where, fine), moved, state), StepInfo(rate, ~fine, jnp.zeros_like(rate))
+        fine = jnp.isfinite(moved.logdensity) & jnp.all(jnp.isfinite(moved.logdensity_grad))
+        diverged = ~fine | (rate <= 0) | getattr(info, "is_divergent", False)
+        return jax.tree.map(partial(jnp.where, fine), moved, state), StepInfo(rate, diverged, jnp.zeros_like(rate))
 
 
 def effective_sample_size(log_weights) -> jax.Array:

@@ -93,9 +93,9 @@ def conditional_ess(log_weight, increment):
 
 def reweigh(population: Population, state: KernelState, rng_key, threshold):
     """Add the increment, and resample systematically if ESS / N < threshold. Returns (population, increment, ess, cess)."""
-    increment = state.logdensity - population.state.logdensity
-    # A NaN energy is a dead chain: weight zero. One that was dead before (-inf - -inf) stays dead.
-    increment = jnp.where(jnp.isnan(increment), -jnp.inf, increment)
+    # A NaN or infinite energy is a dead chain: weight zero. One that was dead before stays dead, wherever it is now.
+    known = jnp.isfinite(state.logdensity) & jnp.isfinite(population.state.logdensity)
+    increment = jnp.where(known, state.logdensity - population.state.logdensity, -jnp.inf)
     cess = conditional_ess(population.log_weight, increment)
     population = population._replace(state=state, log_weight=population.log_weight + increment)
     alive = jnp.any(jnp.isfinite(population.log_weight))

@@ -63,7 +63,7 @@ class NoiseSchedule(abc.ABC):
         if num_levels < 2:
             raise ParameterError(f"num_levels must be at least 2; got {num_levels}. One level cannot anneal.")
         low, high = self.noise_range
-        if low >= smallest:
+        if low > 0:
             ratios = np.geomspace(high, low, num_levels)
             times = np.array(self.time(ratios))
         else:

@@ -47,7 +47,11 @@ class TrainingConfig:
     condition_dropout: float = 0.1
 
     def __post_init__(self):
-        for field in ("num_steps", "batch_size", "learning_rate", "max_gradient_norm"):
+        for field in ("num_steps", "batch_size"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ParameterError(f"{field} must be an integer >= 1; got {value!r}.")
+        for field in ("learning_rate", "max_gradient_norm"):
             value = getattr(self, field)
             if not (np.isfinite(value) and value > 0):
                 raise ParameterError(f"{field} must be positive; got {value}.")
@@ -195,7 +199,8 @@ def fit(
     std = float(np.sqrt(np.mean(np.diag(covariance))))
     if not std > 0:
         raise ParameterError("data must vary; every point is the same.")
-    sigma_min, sigma_max = sigma_min or 0.006 * std, sigma_max or 20 * std
+    sigma_min = 0.006 * std if sigma_min is None else sigma_min
+    sigma_max = 20 * std if sigma_max is None else sigma_max
     if not 0 < sigma_min < sigma_max:
         raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigma_min} and {sigma_max}.")
     network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
@@ -279,6 +284,10 @@ def _check_data(rng_key, data, conditions):
         raise ShapeError(f"data must be floating point; got dtype {x.dtype}. Convert and scale it to order one.")
     if x.ndim < 2 or len(x) < 2:
         raise ShapeError(f"data must have shape [n, *event_shape] with n >= 2; got {x.shape}.")
+    if condition is not None and not (
+        np.issubdtype(condition.dtype, np.floating) or np.issubdtype(condition.dtype, np.integer)
+    ):
+        raise ShapeError(f"conditions must be numbers; got dtype {condition.dtype}. One-hot encode classes.")
     for what, values in (("data", x), ("conditions", condition)):
         if values is not None and not bool(np.all(np.isfinite(np.asarray(values)))):
             bad = int(np.sum(~np.isfinite(np.asarray(values))))

@@ -59,7 +59,7 @@ def _next_level(density: Density, population: Population, t, target, smallest, *
     def share(s):
         log_density = jax.vmap(log_density_in_frame(density, s, frame))(population.state.position)
         increment = log_density - population.state.logdensity
-        return conditional_ess(population.log_weight, jnp.where(jnp.isnan(increment), -jnp.inf, increment))
+        return conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
 
     high = jnp.log(schedule.noise_to_signal(t))
     low = jnp.minimum(jnp.log(smallest), high - 1e-3)

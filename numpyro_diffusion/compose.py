@@ -1,0 +1,347 @@
+r"""The named compositions of the literature, on top of the algebra of `density`.
+
+Each returns the formula that the operators would build, with its arguments checked:
+
+======================== ====================================================================
+product                  :math:`\prod_i p_i^{a_i}`
+mixture                  :math:`\sum_i w_i p_i`
+negation                 :math:`p / q^\alpha`
+temper                   :math:`p^{1/T}`
+guided                   :math:`p(x) \, p(y | x)^s`
+classifier_free_guided   :math:`p(x)^{1-s} \, p(x | c)^s`
+compose_conditions       :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}`
+harmonic_mean            :math:`p q / (\alpha p + (1 - \alpha) q)`
+contrast                 :math:`p^2 / (\alpha p + (1 - \alpha) q)`
+======================== ====================================================================
+
+Exponents and weights are traced, so changing them compiles nothing anew. They may be tracers themselves; a tracer's
+value cannot be checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .density import Density
+from .errors import ParameterError, ShapeError
+from .expression import combine
+
+
+def product(*densities: Density, exponents: Any = None) -> Density:
+    r"""Density :math:`\prod_i p_i^{a_i}` (unnormalised), high where all are high.
+
+    Args:
+        *densities: At least one density, on one event shape under one noise schedule.
+        exponents: Real numbers a_i, one per density; 1 by default.
+
+    Raises:
+        ParameterError: if there are no densities, or exponents are not finite or not one per density.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+
+    References:
+        Du et al. (2023), arXiv:2302.11552, Section 4.1.
+    """
+    _check_densities("a product", densities)
+    exponents = _vector("exponents", exponents, len(densities), 1.0)
+    return combine("product", list(zip(densities, exponents, strict=True)))
+
+
+def mixture(*densities: Density, weights: Any = None) -> Density:
+    r"""Density :math:`\sum_i w_i p_i` with :math:`\sum_i w_i = 1`, high where any is high.
+
+    Exact for calibrated densities; otherwise the shares are arbitrary, and a warning says so.
+
+    Args:
+        *densities: At least one density, on one event shape under one noise schedule.
+        weights: Positive numbers, one per density, normalised to sum one; equal by default.
+
+    Raises:
+        ParameterError: if there are no densities, or weights are not positive or not one per density.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+        ScoreOnlyError: if a density has no log density.
+
+    References:
+        Du et al. (2023), arXiv:2302.11552, Section 4.1.
+    """
+    _check_densities("a mixture", densities, needs_log_density=True)
+    weights = _weights(weights, len(densities))
+    return combine("mixture", list(zip(densities, weights, strict=True)))
+
+
+def negation(density: Density, negated: Density, alpha: Any = 0.5, *, floor: Any = 0.0) -> Density:
+    r"""Density :math:`p / ((1 - f) q + f p)^\alpha` (unnormalised): high where p is high, less so where q is high.
+
+    With `floor` f = 0 this is the paper's :math:`p / q^\alpha`, which is unbounded wherever q vanishes faster than p: for
+    calibrated densities it may have no finite mass at low noise, and its samples then run away from both. A small
+    floor keeps it proper at every noise level, and suppresses q's region by about :math:`(f p / q)^\alpha`.
+
+    Args:
+        density: The density p.
+        negated: The density q.
+        alpha: Strength of the negation, in (0, 1].
+        floor: Share f of p in the denominator, in [0, 1).
+
+    Raises:
+        ParameterError: if alpha is outside (0, 1], or floor outside [0, 1).
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+        ScoreOnlyError: for a score-only density with floor > 0.
+
+    References:
+        Du et al. (2023), arXiv:2302.11552, Section 4.1; the floor is ours.
+    """
+    _check_densities("a negation", (density, negated))
+    value, share = _concrete("alpha", alpha), _concrete("floor", floor)
+    if value is not None and not 0 < value <= 1:
+        raise ParameterError(f"alpha of a negation must lie in (0, 1]; got {value}. For more, write p / q ** alpha.")
+    if share is not None and not 0 <= share < 1:
+        raise ParameterError(f"floor of a negation must lie in [0, 1); got {share}.")
+    below = negated if share == 0 else combine("mixture", [(negated, 1 - floor), (density, floor)])
+    return combine("product", [(density, 1.0), (below, -alpha)])
+
+
+def temper(density: Density, temperature: Any) -> Density:
+    r"""Density :math:`p^{1/T}` (unnormalised): flatter for temperature T > 1, sharper for T < 1.
+
+    Raises:
+        ParameterError: if the temperature is not positive.
+    """
+    _check_densities("tempering", (density,))
+    value = _concrete("temperature", temperature)
+    if value is not None and not value > 0:
+        raise ParameterError(f"temperature must be positive; got {value}. 1 leaves the density as it is.")
+    return combine("product", [(density, 1.0 / temperature)])
+
+
+def guided(density: Density, classifier: Density, scale: Any = 1.0) -> Density:
+    r"""Classifier guidance, :math:`p(x, t) \, p(y | x, t)^s`; s = 1 is Bayes' rule.
+
+    Args:
+        density: The density p.
+        classifier: The likelihood log p(y | x, t) of one y as a factor, from `nd.as_density`. To be right at every
+            noise level, it must have been trained on noised points.
+        scale: Guidance scale s.
+
+    Raises:
+        ParameterError: if the scale is not finite.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+
+    References:
+        Dhariwal and Nichol (2021), arXiv:2105.05233, Section 4; Du et al. (2023), arXiv:2302.11552, Section 3.3.
+    """
+    _check_densities("guidance", (density, classifier))
+    _concrete("scale", scale)
+    return combine("product", [(density, 1.0), (classifier, scale)])
+
+
+def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Density:
+    r"""Classifier-free guidance, :math:`p(x)^{1-s} \, p(x | c)^s`, in one batched network call.
+
+    Args:
+        density: A density trained with conditions, `nd.fit(..., conditions=...)`.
+        condition: Condition vector [k].
+        scale: Guidance scale s; 0 is unconditional, 1 conditional, more exaggerates the condition.
+
+    Raises:
+        TypeError: if the density cannot be conditioned.
+        ShapeError: if the condition has the wrong length.
+        ParameterError: if the scale is not finite.
+
+    References:
+        Ho and Salimans (2022), arXiv:2207.12598.
+    """
+    given = _given("classifier-free guidance", density)
+    _concrete("scale", scale)
+    return combine("product", [(given(None), 1.0 - scale), (given(condition), scale)])
+
+
+def compose_conditions(density: Density, conditions: Any, weights: Any = None) -> Density:
+    r"""All conditions at once, :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}`.
+
+    The exponent of the unconditional density is collected to :math:`1 - \sum_i w_i`, and everything costs one
+    batched network call.
+
+    Args:
+        density: A density trained with conditions, `nd.fit(..., conditions=...)`.
+        conditions: Condition vectors [c, k].
+        weights: Guidance scales w_i [c]; 1 by default.
+
+    Raises:
+        TypeError: if the density cannot be conditioned.
+        ShapeError: if `conditions` is not [c, k] with the k of the network.
+        ParameterError: if there are no conditions, or weights are not finite or not one per condition.
+
+    References:
+        Du et al. (2023), arXiv:2302.11552, Eq. 13.
+    """
+    given = _given("compose_conditions", density)
+    if not isinstance(conditions, jax.Array | np.ndarray):
+        try:
+            conditions = jnp.asarray(conditions, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"conditions must be an array [c, k]; got {conditions!r}.") from error
+    if conditions.ndim != 2:
+        raise ShapeError(f"conditions must have shape [c, k]; got {conditions.shape}. One condition is [1, k].")
+    if len(conditions) == 0:
+        raise ParameterError("compose_conditions needs at least one condition; got none.")
+    weights = _vector("weights", weights, len(conditions), 1.0)
+    terms = [(given(c), w) for c, w in zip(conditions, weights, strict=True)]
+    return combine("product", [(given(None), 1.0 - jnp.sum(weights)), *terms])
+
+
+def harmonic_mean(p: Density, q: Density, *more: Density, alpha: Any = None, weights: Any = None) -> Density:
+    r"""Density :math:`p q / (\alpha p + (1 - \alpha) q)` (unnormalised), high where both are high.
+
+    For any number of densities it is the weighted harmonic mean
+
+    .. math:: \Big(\sum_i \frac{w_i}{p_i}\Big)^{-1} = \frac{\prod_i p_i}{\sum_i w_i \prod_{j \ne i} p_j},
+
+    in which alpha stands beside p and hence belongs to 1 / q: weights = (1 - alpha, alpha). Zero where any is zero.
+    Exact for calibrated densities; otherwise the weights absorb the unknown ratios of normalisers, and a warning
+    says so.
+
+    Args:
+        p, q, *more: Densities on one event shape under one noise schedule.
+        alpha: Weight of `p` in the denominator, in (0, 1), for two densities; 0.5 by default.
+        weights: Instead of alpha: positive weights w_i of 1 / p_i, normalised to sum one; equal by default.
+
+    Returns:
+        A density; one call evaluates each of them once.
+
+    Raises:
+        ParameterError: if alpha is outside (0, 1), weights are not positive or not one per density, alpha is given
+            for more than two densities, or both are given.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+        ScoreOnlyError: if a density has no log density.
+
+    References:
+        Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes. arXiv:2309.16115.
+    """
+    densities = (p, q, *more)
+    _check_densities("a harmonic mean", densities, needs_log_density=True)
+    if alpha is not None:
+        if weights is not None:
+            raise ParameterError("give alpha or weights, not both: weights = (1 - alpha, alpha).")
+        if more:
+            raise ParameterError(f"alpha weights two densities; got {len(densities)}. Give weights, one per density.")
+        _check_alpha(alpha)
+        shares = [1.0 - alpha, alpha]
+    else:
+        shares = list(_weights(weights, len(densities)))
+    # Written with products, not with inverses: a density that is zero then kills the numerator, and no 1 / 0 arises.
+    # From last to first, so that two densities print as p * q / (alpha * p + (1 - alpha) * q).
+    terms = []
+    for i in reversed(range(len(densities))):
+        others = [(d, 1.0) for j, d in enumerate(densities) if j != i]
+        terms.append((others[0][0] if len(others) == 1 else combine("product", others), shares[i]))
+    denominator = combine("mixture", terms)
+    return combine("product", [*((d, 1.0) for d in densities), (denominator, -1.0)])
+
+
+def contrast(p: Density, q: Density, *more: Density, alpha: Any = None, weights: Any = None) -> Density:
+    r"""Density :math:`p^2 / (\alpha p + (1 - \alpha) q)` (unnormalised), high where p is high and q is not.
+
+    Against several densities it is :math:`p^2 / (w_0 p + \sum_i w_i q_i)`. It is at most :math:`p / w_0`, so unlike a
+    negation it always has finite mass. Exact for calibrated densities; otherwise the weights absorb the unknown
+    ratios of normalisers, and a warning says so.
+
+    Args:
+        p: The density to keep.
+        q, *more: The densities to avoid, on the event shape and under the noise schedule of p.
+        alpha: Weight of `p` in the denominator, in (0, 1), for two densities; 0.5 by default.
+        weights: Instead of alpha: positive weights of the densities in the denominator, p first, normalised to sum
+            one; equal by default.
+
+    Returns:
+        A density; one call evaluates each of them once.
+
+    Raises:
+        ParameterError: if alpha is outside (0, 1), weights are not positive or not one per density, alpha is given
+            for more than two densities, or both are given.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+        ScoreOnlyError: if a density has no log density.
+
+    References:
+        Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes. arXiv:2309.16115.
+    """
+    densities = (p, q, *more)
+    _check_densities("a contrast", densities, needs_log_density=True)
+    if alpha is not None:
+        if weights is not None:
+            raise ParameterError("give alpha or weights, not both: weights = (alpha, 1 - alpha).")
+        if more:
+            raise ParameterError(f"alpha weights two densities; got {len(densities)}. Give weights, one per density.")
+        _check_alpha(alpha)
+        shares = [alpha, 1.0 - alpha]
+    else:
+        shares = list(_weights(weights, len(densities)))
+    denominator = combine("mixture", list(zip(densities, shares, strict=True)))
+    return combine("product", [(p, 2.0), (denominator, -1.0)])
+
+
+def _check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:
+    if not densities:
+        raise ParameterError(f"{what} needs at least one density; got none.")
+    for density in densities:
+        if not isinstance(density, Density):
+            raise TypeError(
+                f"{what} takes densities; got {type(density).__name__}. Give numbers by keyword, and wrap functions "
+                "in nd.as_density."
+            )
+        if needs_log_density:
+            density.require_log_density(what)
+
+
+def _given(what: str, density: Any):
+    given = getattr(density, "given", None)
+    if given is None:
+        raise TypeError(
+            f"{what} needs a density trained with conditions, nd.fit(..., conditions=...); got {density!r}. "
+            "For densities of their own, use product, guided or p / q ** alpha."
+        )
+    return given
+
+
+def _concrete(name: str, value: Any) -> float | None:
+    """`value` as a finite float, or None for a tracer."""
+    if isinstance(value, Tracer):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"{name} must be one real number; got {value!r}.") from error
+    if not np.isfinite(number):
+        raise ParameterError(f"{name} must be finite; got {number}.")
+    return number
+
+
+def _check_alpha(alpha: Any) -> None:
+    value = _concrete("alpha", alpha)
+    if value is not None and not 0 < value < 1:
+        raise ParameterError(f"alpha must lie in (0, 1); got {value}. At the ends only one density is left: take that.")
+
+
+def _vector(name: str, values: Any, count: int, default: float) -> jax.Array:
+    if values is None:
+        return jnp.full(count, default)
+    try:
+        vector = jnp.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"{name} must be {count} real numbers; got {values!r}.") from error
+    if vector.shape != (count,):
+        raise ParameterError(f"{name} must be {count} numbers, one for each; got shape {vector.shape}.")
+    if not isinstance(vector, Tracer) and not np.all(np.isfinite(vector)):
+        raise ParameterError(f"{name} must be finite; got {np.asarray(vector)}.")
+    return vector
+
+
+def _weights(values: Any, count: int) -> jax.Array:
+    weights = _vector("weights", values, count, 1.0)
+    if not isinstance(weights, Tracer) and not np.all(np.asarray(weights) > 0):
+        raise ParameterError(f"weights must be positive; got {np.asarray(weights)}. Leave out what has no weight.")
+    return weights / jnp.sum(weights)

@@ -1,0 +1,83 @@
+"""Points and pictures on disk: .npy files read with suspicion, every file written entirely or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ParameterError, ShapeError
+
+NPY_MAGIC = b"\x93NUMPY"
+
+
+def read_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array in an .npy file; nothing is unpickled, and no more memory is taken than the file is long.
+
+    Raises:
+        ParameterError: if the file is missing, or is not a whole .npy file of numbers.
+        ShapeError: if it holds anything but real numbers.
+    """
+    where, remedy = os.fspath(path), "Write it with numpy.save(path, array)."
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(len(NPY_MAGIC))
+        if magic != NPY_MAGIC:
+            raise ParameterError(f"{where} is not an .npy file. {remedy}")
+        # Mapping compares the size that the header claims with that of the file before anything is read.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype.kind not in "fiu":
+            raise ShapeError(f"{where} must hold real numbers; got dtype {array.dtype}. {remedy}")
+        return np.array(array)
+    except OSError as error:
+        raise ParameterError(f"cannot read {where}: {error.strerror or error}. Check the path.") from error
+    except (ValueError, EOFError, SyntaxError) as error:
+        if isinstance(error, ParameterError | ShapeError):
+            raise
+        if "object" in str(error).lower():
+            raise ParameterError(f"{where} holds Python objects, which are never unpickled. Save a float array.") from error
+        raise ParameterError(f"{where} is damaged or cut short: {error}. {remedy}") from error
+
+
+def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """The path, if a file may be written there: asked before hours of work, not after.
+
+    Raises:
+        ParameterError: if the folder does not exist, or the file does and `force` is not set.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ParameterError(f"{path} is a folder. Name a file in it.")
+    if not path.parent.is_dir():
+        raise ParameterError(f"the folder {path.parent} does not exist. Create it first.")
+    if path.exists() and not force:
+        raise ParameterError(f"{path} exists already. Choose another name, or say --force to replace it.")
+    return path
+
+
+def write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file in one step: a reader finds the previous one or the new one, whatever interrupts."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ParameterError(f"cannot write {path}: {error.strerror or error}. Check space and permissions.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_array(path: str | os.PathLike[str], array) -> None:
+    """Write an array as .npy in one step."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array), allow_pickle=False)
+    write(path, buffer.getvalue())

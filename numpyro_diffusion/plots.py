@@ -1,0 +1,300 @@
+"""Pictures of samples, of an annealed run by noise level, and of bounds. Needs the extra `plots` (matplotlib)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .bounds import Bound
+from .datatree import batch_log_prob
+from .density import Density
+from .errors import ParameterError, ShapeError
+from .run import AnnealedRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart with every kind of colour vision.
+BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8F98", "#2B2F36"
+#: Shares of the mass that contours enclose, and the fills between them from the outside in.
+MASSES = (0.99, 0.9, 0.7, 0.4)
+FILLS = ("#F1ECE3", "#E5DACA", "#D6C5AB", "#C6AF8B")
+
+
+def _pyplot():
+    # Here, not at the top: the package works without matplotlib.
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "numpyro_diffusion.plots needs matplotlib. Install the extra: pip install 'numpyro-diffusion[plots]'."
+        ) from error
+    return plt
+
+
+def _style(ax, *, grid: bool = True) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GREY)
+    ax.tick_params(colors=INK, labelsize=9, width=0.8, which="major")
+    ax.tick_params(which="minor", length=0)
+    ax.set_axisbelow(True)
+    if grid:
+        ax.grid(color="#E6E8EB", linewidth=0.8)
+
+
+def _legend(ax, **options) -> None:
+    ax.legend(fontsize=9, frameon=False, handlelength=1.6, labelcolor=INK, **options)
+
+
+def plot_samples(
+    samples: AnnealedRun | Any,
+    density: Density | None = None,
+    t: float | None = None,
+    *,
+    ax: Axes | None = None,
+    contours: bool = True,
+    limits: Sequence[tuple[float, float]] | None = None,
+    max_points: int = 2000,
+    grid_size: int = 160,
+    title: str | None = None,
+) -> Axes:
+    """Two-dimensional samples over their density, whose contours enclose 40, 70, 90 and 99 % of the mass.
+
+    Args:
+        samples: A run, or points [N, 2]. Of a run with unequal weights, draws in proportion to them.
+        density: Density of the contours; a run's own by default, none for bare points.
+        t: Noise level of the contours; by default the run's last level, else 0.
+        ax: Axes to draw on; new ones by default.
+        contours: Whether to draw contours. A score-only density has none.
+        limits: ((x_low, x_high), (y_low, y_high)); from the samples by default.
+        max_points: Points drawn at most.
+        grid_size: Grid points per axis for the contours.
+        title: Title of the axes.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ShapeError: if the points are not [N, 2].
+        ParameterError: if no sample is finite.
+        ImportError: without matplotlib.
+
+    Cost: `grid_size` ** 2 log densities.
+    """
+    plt = _pyplot()
+    if isinstance(samples, AnnealedRun):
+        density = samples.density if density is None else density
+        t = float(samples.levels[-1]) if t is None else t
+        points = _equally_weighted(samples)
+    else:
+        points = np.asarray(samples)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ShapeError(f"plot_samples draws points [N, 2]; got shape {points.shape}. Choose two of the coordinates.")
+    if density is not None and density.event_shape != (2,):
+        raise ShapeError(f"plot_samples draws densities of event shape (2,); got {density.event_shape}.")
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        raise ParameterError("plot_samples needs finite samples; got none. See run.print_summary().")
+    limits = _limits(points) if limits is None else limits
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
+    if density is not None and density.has_log_density and contours:
+        _contours(ax, density, 0.0 if t is None else t, limits, grid_size)
+    shown = points[:: -(-len(points) // max_points)]
+    size = float(np.clip(2500 / len(shown), 2.5, 14.0))
+    ax.scatter(*shown.T, s=size, color=BLUE, alpha=0.55, linewidths=0, zorder=3)
+    ax.set(xlim=limits[0], ylim=limits[1], aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+    ax.locator_params(nbins=5)
+    if title:
+        ax.set_title(title, fontsize=11, color=INK)
+    _style(ax, grid=False)
+    return ax
+
+
+def _equally_weighted(run) -> np.ndarray:
+    samples, log_weights = np.asarray(run.samples), np.asarray(run.log_weights, dtype=float)
+    if np.ptp(log_weights) == 0 or not np.isfinite(log_weights).any():
+        return samples
+    weights = np.exp(log_weights - log_weights.max())
+    # Systematic, at fixed offsets: the same run gives the same picture.
+    positions = (np.arange(len(samples)) + 0.5) / len(samples)
+    index = np.searchsorted(np.cumsum(weights) / weights.sum(), positions)
+    return samples[np.minimum(index, len(samples) - 1)]
+
+
+def _limits(points):
+    """A square around all but the farthest 0.2 % of the points on each side."""
+    low, high = np.quantile(points, (0.002, 0.998), axis=0)
+    middle, half = (low + high) / 2, 0.62 * max(float(np.max(high - low)), 1e-6)
+    return tuple((m - half, m + half) for m in middle)
+
+
+def _contours(ax, density, t, limits, grid_size):
+    axes = [np.linspace(low, high, grid_size) for low, high in limits]
+    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    log_p = np.asarray(batch_log_prob(density, jnp.asarray(grid, dtype=float), t), dtype=float)
+    log_p = np.where(np.isnan(log_p), -np.inf, log_p)
+    if not np.isfinite(log_p.max()):
+        return
+    p = np.exp(log_p - log_p.max()).reshape(grid_size, grid_size)
+    descending = np.sort(p.ravel())[::-1]
+    mass = np.cumsum(descending) / descending.sum()
+    levels = descending[np.searchsorted(mass, MASSES)]
+    # On a plateau all levels coincide: keep the outermost that differ, just below it.
+    keep = np.append(np.diff(levels) > 1e-3 * levels[-1], True)
+    levels = levels[keep] * (1 - 1e-3)
+    fills = FILLS[: len(levels)]
+    ax.contourf(*axes, p, levels=[*levels, np.inf], colors=fills, zorder=1)
+    ax.contour(*axes, p, levels=levels, colors="#A58B63", linewidths=0.6, zorder=2)
+
+
+def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6)) -> Figure:
+    """Four panels by noise-to-signal ratio: acceptance, step size, ESS and log-weight increments.
+
+    Args:
+        run: Result of `nd.anneal` with a kernel. With history kept, acceptance shows the middle 80 % of the chains.
+        figsize: Inches.
+
+    Returns:
+        The figure; the ratio zero (t = 0) stands at the right end of the logarithmic axis, after a gap.
+
+    Raises:
+        ParameterError: for reverse diffusion, which keeps no statistics.
+        ImportError: without matplotlib.
+    """
+    plt = _pyplot()
+    if not run.stats:
+        raise ParameterError(
+            "plot_annealing needs statistics by level, and reverse diffusion has none. Use an MCMC kernel."
+        )
+    stats = {name: np.asarray(value) for name, value in run.stats.items()}
+    ratio = np.asarray(run.density.schedule.noise_to_signal(run.levels), dtype=float)
+    x, zero = _positions(ratio)
+    figure, panels = plt.subplots(2, 2, figsize=figsize, sharex=True, layout="constrained")
+    acceptance, step, ess, weight = panels.flat
+
+    if run.history is not None:
+        low, high = np.nanquantile(np.asarray(run.history["acceptance_rate"]), (0.1, 0.9), axis=1)
+        acceptance.fill_between(x, low, high, color=BLUE, alpha=0.15, linewidth=0, label="80 % of chains")
+    _line(acceptance, x, stats["acceptance_rate"], BLUE, "mean")
+    if run.kernel.step_size is None:
+        target = run.kernel.target_acceptance
+        acceptance.axhline(target, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"target {target:.2f}")
+    acceptance.set(ylim=(0, 1.03), title="Acceptance rate")
+    _legend(acceptance, loc="lower left")
+
+    _line(step, x, stats["step_size"], BLUE, None)
+    step.set(yscale="log", title="Step size")
+    for axis_format in (step.yaxis.set_major_formatter, step.yaxis.set_minor_formatter):
+        axis_format(lambda value, _: f"{value:.3g}")
+
+    _line(ess, x, stats["ess"], BLUE, "ESS")
+    _line(ess, x, stats["conditional_ess"], ORANGE, "conditional ESS")
+    when = stats["resampled"].astype(bool)
+    if when.any():
+        ess.scatter(
+            x[when], np.full(when.sum(), 0.02), marker="^", s=26, color=GREY, linewidths=0, label="resampled", zorder=3
+        )
+    ess.set(ylim=(0, 1.03), title="Effective sample size, share of chains")
+    _legend(ess, loc="best")
+
+    mean, sd = stats["log_weight_increment"], stats["log_weight_increment_sd"]
+    weight.fill_between(x, mean - sd, mean + sd, color=GREEN, alpha=0.2, linewidth=0, label="one sd over chains")
+    _line(weight, x, mean, GREEN, "mean")
+    weight.axhline(0, color=GREY, linewidth=0.8)
+    if np.max(np.abs(mean) + sd) > 30:  # A hard wall moves a few chains by hundreds of nats.
+        weight.set_yscale("symlog", linthresh=1.0)
+    weight.set_title("Log-weight increment, nats")
+    _legend(weight, loc="best")
+
+    for panel in panels.flat:
+        panel.title.set(fontsize=10.5, color=INK)
+        _style(panel)
+    _ratio_axis(panels.flat, x, ratio, zero)
+    figure.supxlabel("noise-to-signal ratio $\\sigma_t / \\alpha_t$, noise to data", fontsize=10, color=INK)
+    return figure
+
+
+def _line(ax, x, y, color, label):
+    ax.plot(x, y, color=color, linewidth=1.5, marker="o", markersize=3, markeredgewidth=0, label=label)
+
+
+def _positions(ratio):
+    """Log10 of the ratios, and the place beyond the smallest that a ratio of zero gets, or None."""
+    positive = ratio > 0
+    if not positive.any() or positive.all():
+        return np.log10(np.where(positive, ratio, 1.0)), None
+    logs = np.log10(ratio[positive])
+    zero = logs.min() - max(0.07 * np.ptp(logs), 0.15)
+    return np.where(positive, np.log10(np.where(positive, ratio, 1.0)), zero), zero
+
+
+def _ratio_axis(panels, x, ratio, zero):
+    decades = np.arange(np.ceil(x[ratio > 0].min()), np.floor(x.max() + 1e-3) + 1)
+    if zero is not None:
+        # A decade's label needs room beside that of zero.
+        decades = decades[decades > zero + 0.05 * np.ptp(x)]
+    ticks, labels = list(decades), [f"$10^{{{int(d)}}}$" for d in decades]
+    if zero is not None:
+        ticks, labels = [zero, *ticks], ["0", *labels]
+    margin = 0.03 * max(np.ptp(x), 1e-3)
+    for panel in panels:
+        panel.set_xticks(ticks, labels)
+        panel.set_xlim(x.max() + margin, x.min() - margin)
+        if zero is not None:
+            gap = (zero + x[ratio > 0].min()) / 2
+            panel.axvline(gap, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
+
+
+def plot_bounds(
+    bounds: Bound | Sequence[Bound] | Mapping[str, Bound], truth: float | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """The sandwich: lower and upper bounds in nats with two standard errors, one row per bound.
+
+    Args:
+        bounds: One or several bounds; a mapping gives their labels, else kind and number of levels do.
+        truth: True value, drawn as a line.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ParameterError: without a bound.
+        ImportError: without matplotlib.
+    """
+    plt = _pyplot()
+    if isinstance(bounds, Mapping):
+        rows = list(bounds.items())
+    else:
+        several = [bounds] if isinstance(bounds, Bound) else list(bounds)
+        rows = [(f"{bound.kind.upper()}\n{len(bound.levels)} levels", bound) for bound in several]
+    if not rows:
+        raise ParameterError("plot_bounds needs at least one bound; got none.")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, 1.5 + 0.55 * len(rows)), layout="constrained")
+    if truth is not None:
+        ax.axvline(truth, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label="truth", zorder=1)
+    style: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0, "linewidth": 1.4, "zorder": 3}
+    for y, (_, bound) in enumerate(rows):
+        if np.isfinite(bound.upper):
+            ax.plot([bound.lower, bound.upper], [y, y], color="#D4D8DD", linewidth=7, solid_capstyle="butt", zorder=1)
+            error = 2 * bound.upper_error
+            ax.errorbar(bound.upper, y, xerr=error, color=ORANGE, marker="<", label="upper bound", **style)
+        ax.errorbar(bound.lower, y, xerr=2 * bound.lower_error, color=BLUE, marker=">", label="lower bound", **style)
+    ax.set_yticks(range(len(rows)), [label for label, _ in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlabel("nats (bars: two standard errors)", fontsize=10, color=INK)
+    _style(ax)
+    ax.grid(visible=False, axis="y")
+    # One entry per meaning, however many rows.
+    handles, labels = ax.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    _legend(
+        ax, handles=list(unique.values()), labels=list(unique), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3
+    )
+    return ax

@@ -1,0 +1,71 @@
+"""Small densities that the tests share: every kind of leaf, in two dimensions, quick to compile."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import numpyro_diffusion as nd
+
+NETWORK = {"width": 8, "num_blocks": 1, "embedding_size": 4}
+MEAN = np.array([0.3, -0.2])
+COVARIANCE = np.array([[1.0, 0.3], [0.3, 0.5]])
+
+
+def gaussian(mean=(0.0, 0.0), covariance=((1.0, 0.0), (0.0, 1.0)), name="g", **kwargs):
+    return nd.exact.GaussianMixture([mean], [covariance], name=name, **kwargs)
+
+
+def mixture(name="m", **kwargs):
+    means = [[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]
+    covariances = [[[0.2, 0.05], [0.05, 0.1]], [[0.3, 0.0], [0.0, 0.3]], [[0.1, 0.0], [0.0, 0.4]]]
+    return nd.exact.GaussianMixture(means, covariances, [0.2, 0.5, 0.3], name=name, **kwargs)
+
+
+def box(name="box", **kwargs):
+    return nd.exact.UniformBox([-1.0, -0.5], [0.8, 1.5], name=name, **kwargs)
+
+
+def network(
+    parameterisation="l2", calibrated=True, *, seed=0, name=None, schedule=None, condition_size=0, event_shape=(2,)
+):
+    """An untrained energy density, or a score model, whose weights are all random: none of its parts is trivial."""
+    cls = nd.ScoreModel if parameterisation == "score" else nd.EnergyDensity
+    init_key, noise_key = jax.random.split(jax.random.key(seed))
+    config = nd.NetworkConfig(**NETWORK, condition_size=condition_size)
+    size = int(np.prod(event_shape))
+    mean, covariance = np.resize(MEAN, size), np.kron(np.eye(size // 2), COVARIANCE)
+    density = cls(
+        init_key, event_shape, schedule or nd.VariancePreserving.cosine(), mean, covariance, 0.01, 20.0, config,
+        parameterisation, calibrated and cls is nd.EnergyDensity,
+    )  # fmt: skip
+    leaves, treedef = jax.tree.flatten(density.state)
+    keys = jax.random.split(noise_key, len(leaves))
+    leaves = [a + 0.3 * jax.random.normal(key, a.shape) for a, key in zip(leaves, keys, strict=True)]
+    density.state = jax.tree.unflatten(treedef, leaves)
+    density.name = name or parameterisation
+    return density
+
+
+def function(name="f", **kwargs):
+    """A normalised density as a user would write it: a Gaussian with the noise added by hand."""
+    schedule = kwargs.get("schedule") or nd.VariancePreserving.cosine()
+
+    def fn(parameters, x, t):
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        variance = alpha**2 * parameters["variance"] + sigma**2
+        return jnp.sum(-0.5 * (x - alpha * parameters["mean"]) ** 2 / variance - 0.5 * jnp.log(2 * jnp.pi * variance))
+
+    parameters = {"mean": jnp.array([0.5, -0.5]), "variance": jnp.array([0.4, 0.9])}
+    return nd.as_density(fn, (2,), schedule, parameters=parameters, normalised=True, name=name)
+
+
+LEAVES = {
+    "mixture": mixture,
+    "box": box,
+    "function": function,
+    "l2": lambda **kw: network("l2", **kw),
+    "dae": lambda **kw: network("dae", **kw),
+    "inner_product": lambda **kw: network("inner_product", **kw),
+    "l2_uncalibrated": lambda **kw: network("l2", False, **kw),
+    "score": lambda **kw: network("score", **kw),
+}
