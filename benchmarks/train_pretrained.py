@@ -30,9 +30,9 @@ NAMES = [*(f"{name}{variant}" for variant in VARIANTS for name in planar.NAMES),
 # The paper's network (residual MLP, 4 blocks, 128 wide), and no more samples than its 15,000 Adam steps of 1,000.
 PLANAR = nd.NetworkConfig(width=128, num_blocks=4)
 CALIBRATED = nd.TrainingConfig(num_steps=12_000, batch_size=1024, learning_rate=2e-3)
-USUAL = nd.TrainingConfig(num_steps=8_000, batch_size=512, learning_rate=1e-3)
+USUAL = nd.TrainingConfig(num_steps=6_000, batch_size=512, learning_rate=1e-3)
 DIGITS = nd.NetworkConfig(width=256, num_blocks=4)
-DIGITS_TRAINING = nd.TrainingConfig(num_steps=8_000, batch_size=512, learning_rate=2e-3)
+DIGITS_TRAINING = nd.TrainingConfig(num_steps=6_000, batch_size=512, learning_rate=2e-3)
 
 
 def settings(name: str) -> tuple[str, dict]:

@@ -77,13 +77,14 @@ def anneal(
         raise TypeError(f"nd.anneal takes a density; got {type(density).__name__}. Wrap functions in nd.as_density.")
     if not isinstance(kernel, Kernel | Reverse):
         raise TypeError(f"nd.anneal takes a kernel such as nd.HMC(); got {kernel!r}.")
-    for name, value in {"num_chains": num_chains, "num_steps": num_steps}.items():
+    counts = {"num_chains": num_chains, "num_steps": num_steps, "chain_batch_size": chain_batch_size}
+    for name, value in counts.items():
+        if name == "chain_batch_size" and value is None:
+            continue
         if not isinstance(value, int | np.integer) or value < 1:
             raise ParameterError(f"{name} must be an integer >= 1; got {value!r}.")
     if not 0 <= resample_threshold <= 1:
         raise ParameterError(f"resample_threshold must lie in [0, 1]; got {resample_threshold}.")
-    if chain_batch_size is not None and chain_batch_size < 1:
-        raise ParameterError(f"chain_batch_size must be >= 1 or None; got {chain_batch_size}.")
     if frame not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
     if isinstance(kernel, Reverse):
@@ -97,14 +98,14 @@ def anneal(
     pilot_key, start_key, level_key = jax.random.split(rng_key, 3)
     schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess)
     population = populations.start(density, start_key, num_chains=num_chains, frame=frame)
-    times = schedule.levels
+    times, mover = schedule.levels, kernel.without_step_size()
     stats, history = [], []
     with tqdm(total=len(times), disable=not progress_bar, desc="anneal") as bar:
         for i, (t, step_size) in enumerate(zip(times, schedule.step_sizes, strict=True)):
             # Before the last level's steps everything is resampled: equal weights, and the steps part the copies.
             last = i == len(times) - 1 and resample_threshold > 0
             population, level, chains = populations.advance(
-                density, kernel, population, jax.random.fold_in(level_key, i), float(times[max(i - 1, 0)]), float(t),
+                density, mover, population, jax.random.fold_in(level_key, i), float(times[max(i - 1, 0)]), float(t),
                 float(step_size), 2.0 if last else float(resample_threshold), num_steps=num_steps, frame=frame,
                 weighted=weighted, predictor=predictor and i > 0, chain_batch_size=chain_batch_size,
             )  # fmt: skip

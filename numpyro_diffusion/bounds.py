@@ -152,7 +152,7 @@ def raise_bound(
     schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess)
     start = jnp.repeat(x, num_repeats, axis=0)
     log_w = _backward(path_key, density, kernel, start, schedule, num_steps, frame, chain_batch_size, progress_bar)
-    log_gamma = jax.vmap(lambda z: density._log_prob(z, jnp.zeros(())))(start)
+    log_gamma = density.log_prob(start, float(schedule.levels[-1]))
     estimates = np.asarray(log_gamma - log_w, dtype=np.float64).reshape(len(x), num_repeats)
     per_point = np.asarray(logsumexp(estimates, axis=1)) - np.log(num_repeats)
     error = float(per_point.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else np.nan
@@ -204,7 +204,7 @@ def _with_step_sizes(kernel: Kernel, schedule: Plan) -> Kernel:
 
 def _backward(rng_key, density, kernel, x, schedule: Plan, num_steps, frame, chain_batch_size, progress_bar):
     """Log weights [n] of backward paths from points x [n, *event_shape]."""
-    position, logdensity = _enter(density, x, frame=frame)
+    position, logdensity = _enter(density, x, float(schedule.levels[-1]), frame=frame)
     log_w = jnp.zeros(len(x))
     steps = list(zip(schedule.levels, schedule.step_sizes, strict=True))[::-1]
     for i, (t, step_size) in enumerate(tqdm(steps, disable=not progress_bar, desc="backward")):
@@ -217,10 +217,10 @@ def _backward(rng_key, density, kernel, x, schedule: Plan, num_steps, frame, cha
 
 
 @partial(jax.jit, static_argnames=("frame",))
-def _enter(density, x, *, frame):
-    at = frames.frame_at(density, 0.0, frame)
+def _enter(density, x, t, *, frame):
+    at = frames.frame_at(density, t, frame)
     position = jax.vmap(at.coordinates)(x)
-    return position, jax.vmap(log_density_in_frame(density, jnp.zeros(()), frame))(position)
+    return position, jax.vmap(log_density_in_frame(density, t, frame))(position)
 
 
 @partial(jax.jit, static_argnames=("frame",))

@@ -191,11 +191,12 @@ class ScoreModel(_NetworkDensity):
 
 @jax.custom_vjp
 def _zero_with_gradient(x, gradient):
-    return jnp.zeros((), dtype=x.dtype)
+    # Computed from both, so that under vmap the value is batched wherever the gradient is.
+    return jnp.sum(0 * x) + jnp.sum(0 * gradient)
 
 
 _zero_with_gradient.defvjp(
-    lambda x, gradient: (jnp.zeros((), dtype=x.dtype), gradient),
+    lambda x, gradient: (_zero_with_gradient(x, gradient), gradient),
     lambda gradient, cotangent: (cotangent * gradient, jnp.zeros_like(gradient)),
 )
 

@@ -60,7 +60,7 @@ def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
             unknown = [repr(leaf) for leaf in _parts(density)[0] if not leaf.is_calibrated]
             if unknown:
                 warnings.warn(
-                    f"{', '.join(unknown)} is not calibrated, so its share of the mixture is arbitrary. "
+                    f"{', '.join(unknown)}: not calibrated, so the share of the mixture is arbitrary. "
                     "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate.",
                     DiagnosticWarning,
                     stacklevel=3,
@@ -213,16 +213,30 @@ class Expression(Density):
     def gaussian(self, t):
         parts = [leaf.gaussian(t) for leaf in self.leaves]
 
-        def evaluate(node) -> Gaussian | None:
+        def evaluate(node) -> tuple[Gaussian | None, Any]:
+            # A Gaussian, and -1 where the node is like its inverse: in 1 / (1 / p + 1 / q) neither p nor q is lost.
             if node[0] == "leaf":
-                return parts[node[1]]
-            pairs = [(evaluate(child), self.coefficients[k]) for child, k in node[1]]
-            known = [(g, c) for g, c in pairs if g is not None]
+                return parts[node[1]], 1.0
+            triples = [(*evaluate(child), self.coefficients[k]) for child, k in node[1]]
+            known = [(g, sign, c) for g, sign, c in triples if g is not None]
             if not known:
-                return None
-            return (gaussian_product if node[0] == "product" else gaussian_mixture)(known)
+                return None, 1.0
+            signs, coefficients = (jnp.stack([jnp.asarray(part[i]) for part in known]) for i in (1, 2))
+            gaussians = [g for g, _, _ in known]
+            if node[0] == "product":
+                powers = signs * coefficients
+                sign = jnp.where(jnp.all(powers <= 0), -1.0, 1.0)
+                return gaussian_product(list(zip(gaussians, sign * powers, strict=True))), sign
+            # A sum is ruled by its largest term: by the densities if there are any, else by the smallest of what
+            # it holds the inverses of, for which the geometric mean stands.
+            sign = jnp.where(jnp.all(signs < 0), -1.0, 1.0)
+            weights = jnp.where(signs == sign, coefficients, 0.0)
+            weights = weights / jnp.sum(weights)
+            pairs = list(zip(gaussians, weights, strict=True))
+            both = gaussian_mixture(pairs), gaussian_product(pairs)
+            return Gaussian(*(jnp.where(sign > 0, a, b) for a, b in zip(*both, strict=True))), sign
 
-        return evaluate(self.formula)
+        return evaluate(self.formula)[0]
 
     def __repr__(self):
         return _formula_text(self.formula, self.leaves, self.coefficients)

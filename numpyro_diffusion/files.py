@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import secrets
 from pathlib import Path
 
 import numpy as np
 
+from . import checkpoint
 from .errors import ParameterError, ShapeError
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -39,7 +38,9 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
         if isinstance(error, ParameterError | ShapeError):
             raise
         if "object" in str(error).lower():
-            raise ParameterError(f"{where} holds Python objects, which are never unpickled. Save a float array.") from error
+            raise ParameterError(
+                f"{where} holds Python objects, which are never unpickled. Save a float array."
+            ) from error
         raise ParameterError(f"{where} is damaged or cut short: {error}. {remedy}") from error
 
 
@@ -61,19 +62,10 @@ def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> Path
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file in one step: a reader finds the previous one or the new one, whatever interrupts."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        checkpoint._replace_file(Path(path), content)
     except OSError as error:
         raise ParameterError(f"cannot write {path}: {error.strerror or error}. Check space and permissions.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def write_array(path: str | os.PathLike[str], array) -> None:

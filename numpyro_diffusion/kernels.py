@@ -17,6 +17,7 @@ probability is zero in floating point (NaN, infinite, or a hundred nats worse) c
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -68,6 +69,12 @@ class Kernel(abc.ABC):
     @abc.abstractmethod
     def step(self, rng_key, state: KernelState, logdensity_fn: Callable, step_size) -> tuple[KernelState, StepInfo]:
         """One transition of one chain."""
+
+    def without_step_size(self) -> Kernel:
+        """The other settings. Given, tuned or per level: what compiled programs see is one structure."""
+        new = copy.copy(self)
+        new.step_size = None
+        return new
 
     def first_step_size(self, size: int) -> float:
         """Where tuning starts, for a unit-scale target in `size` dimensions."""

@@ -156,17 +156,24 @@ def sliced_wasserstein2(x, y, num_projections: int = 128, seed: int = 0) -> floa
     A shift by a vector delta gives |delta| / sqrt(d).
 
     Args:
-        x, y: Points [n, d], as many of each.
+        x: Points [n, d].
+        y: Points [m, d]; with m a multiple of n, quantiles of the larger set are compared with the smaller.
         num_projections: Directions.
         seed: Their seed; the same directions for every sampler compared.
     """
-    x, y = _pair(x, y)
+    x, y = _points("x", x), _points("y", y)
+    if len(x) > len(y):
+        x, y = y, x
+    if x.shape[1] != y.shape[1] or len(y) % len(x):
+        raise ShapeError(f"x and y must have one dimension, and sizes that divide; got shapes {x.shape} and {y.shape}.")
     if num_projections < 1:
         raise ParameterError(f"num_projections must be >= 1; got {num_projections}.")
     directions = np.random.default_rng(seed).standard_normal((x.shape[1], num_projections))
     directions /= np.linalg.norm(directions, axis=0)
     along_x, along_y = np.sort(x @ directions, axis=0), np.sort(y @ directions, axis=0)
-    return float(np.sqrt(np.mean((along_x - along_y) ** 2)))
+    # The optimal plan in one dimension matches ranks: each point of x with a block of consecutive points of y.
+    blocks = along_y.reshape(len(x), -1, num_projections)
+    return float(np.sqrt(np.mean((along_x[:, None] - blocks) ** 2)))
 
 
 def fraction_outside(samples, is_outside: Callable[[Any], Any]) -> float:

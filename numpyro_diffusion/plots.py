@@ -109,8 +109,7 @@ def plot_samples(
     ax.scatter(*shown.T, s=size, color=BLUE, alpha=0.55, linewidths=0, zorder=3)
     ax.set(xlim=limits[0], ylim=limits[1], aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     ax.locator_params(nbins=5)
-    if title:
-        ax.set_title(title, fontsize=11, color=INK)
+    ax.set_title(title or "", fontsize=11, color=INK)
     _style(ax, grid=False)
     return ax
 
@@ -171,6 +170,8 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
         raise ParameterError(
             "plot_annealing needs statistics by level, and reverse diffusion has none. Use an MCMC kernel."
         )
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     stats = {name: np.asarray(value) for name, value in run.stats.items()}
     ratio = np.asarray(run.density.schedule.noise_to_signal(run.levels), dtype=float)
     x, zero = _positions(ratio)
@@ -189,16 +190,18 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
 
     _line(step, x, stats["step_size"], BLUE, None)
     step.set(yscale="log", title="Step size")
-    for axis_format in (step.yaxis.set_major_formatter, step.yaxis.set_minor_formatter):
-        axis_format(lambda value, _: f"{value:.3g}")
+    low, high = step.get_ylim()
+    step.set_ylim(min(low, high / 3), max(high, 3 * low))  # Constant step sizes have ticks beside them, too.
+    step.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if high < 20 * low else (1,)))
+    step.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+    step.yaxis.set_minor_formatter(NullFormatter())
 
     _line(ess, x, stats["ess"], BLUE, "ESS")
     _line(ess, x, stats["conditional_ess"], ORANGE, "conditional ESS")
     when = stats["resampled"].astype(bool)
     if when.any():
-        ess.scatter(
-            x[when], np.full(when.sum(), 0.02), marker="^", s=26, color=GREY, linewidths=0, label="resampled", zorder=3
-        )
+        at = np.full(when.sum(), 0.02)
+        ess.scatter(x[when], at, marker="^", s=26, color=GREY, linewidths=0, label="resampled", zorder=3)
     ess.set(ylim=(0, 1.03), title="Effective sample size, share of chains")
     _legend(ess, loc="best")
 
@@ -234,17 +237,13 @@ def _positions(ratio):
 
 
 def _ratio_axis(panels, x, ratio, zero):
-    decades = np.arange(np.ceil(x[ratio > 0].min()), np.floor(x.max() + 1e-3) + 1)
-    if zero is not None:
-        # A decade's label needs room beside that of zero.
-        decades = decades[decades > zero + 0.05 * np.ptp(x)]
-    ticks, labels = list(decades), [f"$10^{{{int(d)}}}$" for d in decades]
-    if zero is not None:
-        ticks, labels = [zero, *ticks], ["0", *labels]
-    margin = 0.03 * max(np.ptp(x), 1e-3)
+    ticks = list(np.arange(np.ceil(x[ratio > 0].min()), np.floor(x.max() + 1e-3) + 1))
+    if zero is not None:  # The next decade's label needs room beside that of zero.
+        ticks = [zero, *(tick for tick in ticks if tick > zero + 0.05 * np.ptp(x))]
+    labels = ["0" if tick == zero else f"$10^{{{int(tick)}}}$" for tick in ticks]
     for panel in panels:
         panel.set_xticks(ticks, labels)
-        panel.set_xlim(x.max() + margin, x.min() - margin)
+        panel.set_xlim(x.max() + 0.03 * np.ptp(x), x.min() - 0.03 * np.ptp(x))
         if zero is not None:
             gap = (zero + x[ratio > 0].min()) / 2
             panel.axvline(gap, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
@@ -278,23 +277,23 @@ def plot_bounds(
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 1.5 + 0.55 * len(rows)), layout="constrained")
     if truth is not None:
-        ax.axvline(truth, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label="truth", zorder=1)
+        ax.axvline(truth, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label="truth", zorder=2)
     style: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0, "linewidth": 1.4, "zorder": 3}
     for y, (_, bound) in enumerate(rows):
+        # Side by side, so that the error bars of a tight sandwich can be told apart.
+        error = 2 * bound.lower_error
+        ax.errorbar(bound.lower, y + 0.08, xerr=error, color=BLUE, marker=">", label="lower bound", **style)
         if np.isfinite(bound.upper):
-            ax.plot([bound.lower, bound.upper], [y, y], color="#D4D8DD", linewidth=7, solid_capstyle="butt", zorder=1)
             error = 2 * bound.upper_error
-            ax.errorbar(bound.upper, y, xerr=error, color=ORANGE, marker="<", label="upper bound", **style)
-        ax.errorbar(bound.lower, y, xerr=2 * bound.lower_error, color=BLUE, marker=">", label="lower bound", **style)
+            ax.errorbar(bound.upper, y - 0.08, xerr=error, color=ORANGE, marker="<", label="upper bound", **style)
+            ax.fill_between([bound.lower, bound.upper], y - 0.17, y + 0.17, color="#E4E7EA", linewidth=0, zorder=1)
     ax.set_yticks(range(len(rows)), [label for label, _ in rows])
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xlabel("nats (bars: two standard errors)", fontsize=10, color=INK)
+    ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="nats (bars: two standard errors)")
     _style(ax)
     ax.grid(visible=False, axis="y")
     # One entry per meaning, however many rows.
     handles, labels = ax.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    _legend(
-        ax, handles=list(unique.values()), labels=list(unique), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3
-    )
+    entries = {"handles": list(unique.values()), "labels": list(unique)}
+    _legend(ax, **entries, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return ax

@@ -39,7 +39,10 @@ def check_levels(levels: Any) -> np.ndarray:
     Raises:
         ScheduleError: if they do not decrease, leave [0, 1], or are fewer than two.
     """
-    levels = np.asarray(levels, dtype=float)
+    try:
+        levels = np.asarray(levels, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ScheduleError(f"levels must be None, a number of levels, or a list of times; got {levels!r}.") from error
     if levels.ndim != 1 or len(levels) < 2:
         raise ScheduleError(f"levels must be a list of at least two times; got shape {levels.shape}.")
     if not np.all((levels >= 0) & (levels <= 1)):
@@ -135,8 +138,8 @@ def plan(
 def _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains) -> Plan:
     start_key, level_key = jax.random.split(rng_key)
     population = start(density, start_key, num_chains=num_chains, frame=frame)
-    size, fixed = population.state.position.shape[-1], kernel.step_size
-    log_step = jnp.log(kernel.first_step_size(size) if fixed is None else float(fixed))
+    size, fixed, mover = population.state.position.shape[-1], kernel.step_size, kernel.without_step_size()
+    log_step = jnp.asarray(np.log(kernel.first_step_size(size) if fixed is None else float(fixed)), dtype=float)
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
     push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
     t, smallest = jnp.ones(()), _smallest(density)
@@ -151,7 +154,7 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains) -> Pl
             key = jax.random.fold_in(level_key, 10 * i + sweep)
             gain = push * (1.5 if i == 0 else 0.8)
             population, log_step = _pilot_level(
-                density, kernel, population, key, t, log_step, kernel.target_acceptance, gain, frame=frame
+                density, mover, population, key, t, log_step, kernel.target_acceptance, gain, frame=frame
             )
         found.append(float(t))
         steps.append(float(jnp.exp(log_step)))

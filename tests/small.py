@@ -6,6 +6,10 @@ import numpy as np
 
 import numpyro_diffusion as nd
 
+# One compiled program per structure: operation by operation, JAX would compile hundreds.
+log_prob = jax.jit(lambda density, x, t=0.0: density.log_prob(x, t))
+score = jax.jit(lambda density, x, t=0.0: density.score(x, t))
+
 NETWORK = {"width": 8, "num_blocks": 1, "embedding_size": 4}
 MEAN = np.array([0.3, -0.2])
 COVARIANCE = np.array([[1.0, 0.3], [0.3, 0.5]])

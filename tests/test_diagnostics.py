@@ -108,7 +108,7 @@ def test_a_tuned_kernel_may_miss_its_target_at_a_quarter_of_the_levels(run, shar
 
 
 def test_divergences_count_at_noisy_levels_only(run):
-    noisy = np.asarray(run.density.schedule.noise_to_signal(run.levels)) > 0.05
+    noisy = np.asarray(run.density.schedule.noise_to_signal(run.levels)) > 0.01
     count = 0.1 * CHAINS * STEPS
     assert "10% of the proposals" in only(altered(run, divergences=np.where(noisy, count, 0)))
     # Hard walls: proposals across them are hopeless where the noise is small, and rightly rejected.
@@ -175,7 +175,7 @@ def test_a_disjoint_product_warns_at_the_line_of_the_call():
 
 def test_an_uncalibrated_mixture_is_found_but_warned_of_once(run):
     loose = as_density(lambda x, t: -jnp.sum(x**2), (2,), name="loose")
-    with pytest.warns(DiagnosticWarning, match="loose is not calibrated"):
+    with pytest.warns(DiagnosticWarning, match="loose: not calibrated|loose is not calibrated"):
         mixture = 0.5 * loose + 0.5 * BAR
     bad = dataclasses.replace(run, density=mixture)
     assert "loose in a mixture" in only(bad)

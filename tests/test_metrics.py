@@ -130,7 +130,7 @@ def test_log_densities_integrate_to_one_and_stay_finite(name):
     assert np.all(np.isfinite(target.log_prob(np.array([[3.0, -4.0], [0.0, 0.0]]))))
 
 
-@pytest.mark.parametrize("name", ["product", "mixture"])
+@pytest.mark.parametrize("name", targets.NAMES)
 def test_the_oracles_composition_is_the_target(name):
     target = targets.target(name)
     density, x = target.density(planar.exact), target.sample(50, seed=1)

@@ -126,7 +126,7 @@ def test_annealing_panels_show_the_statistics():
 
 def test_noise_runs_from_left_to_right_and_zero_has_its_place():
     run = make_run()
-    ax = plots.plot_annealing(run).axes[0]
+    ax = plots.plot_annealing(run).axes[2]  # The upper panels share its axis and hide the labels.
     x = ax.lines[0].get_xdata()
     ratio = run.density.schedule.noise_to_signal(run.levels)
     np.testing.assert_allclose(x[:-1], np.log10(ratio[:-1]), rtol=1e-5)

@@ -4,8 +4,8 @@ r"""The compositions of Du et al. (2023) in two dimensions, with everything abou
     mixture    0.5 * left_column + 0.5 * right_column
     negation   large_box / (0.99 * small_box + 0.01 * large_box) ** 0.5
 
-The truth at t = 0 is computed, not quoted: evidence, moments and the mean log density of the truth's own draws come from a
-midpoint rule aligned with the hard walls.
+The truth at t = 0 is computed, not quoted: evidence, moments and the mean log density of the truth's own draws come
+from a midpoint rule aligned with the hard walls.
 
 The paper's negation, large_box / small_box ** 0.5, has no density at t = 0: outside the small box its denominator
 vanishes. The truth here has the floor of `compose.negation`, large / (0.99 small + 0.01 large) ** 0.5. Uncalibrated and

@@ -1,0 +1,241 @@
+"""The demonstration: pretrained densities composed, sampled two ways and held against the truth, in a minute.
+
+Du et al. (2023), Figures 2 and A5-A7, with a table beside the picture; then handwritten digits with their evidence.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import files, metrics
+from .anneal import anneal
+from .datasets import digits
+from .datasets.targets import NAMES, Target, hole_fraction, target
+from .density import Density
+from .kernels import HMC
+from .reverse import Reverse
+from .run import AnnealedRun
+from .storage import list_pretrained, load_pretrained
+
+#: Log likelihoods of the paper's Table 1: energies, reverse diffusion and HMC.
+PAPER = {
+    ("product", "reverse"): -6.03,
+    ("product", "annealed"): 2.72,
+    ("mixture", "reverse"): -2.17,
+    ("mixture", "annealed"): 1.30,
+}
+SAMPLERS = {"reverse": Reverse(), "annealed": HMC()}
+COLUMNS = {
+    "problem": "problem",
+    "sampler": "sampler",
+    "log_likelihood": "LL",
+    "truth": "truth",
+    "paper": "paper",
+    "fraction_outside": "outside",
+    "mode_weight_tv": "mode TV",
+    "log_mmd2": "ln MMD2",
+    "log_mmd2_floor": "(floor)",
+    "log_evidence": "log Z",
+    "true_log_evidence": "(truth)",
+    "evaluations": "evals",
+    "seconds": "seconds",
+}
+
+
+def compare(
+    name: str, *, num_chains: int, seed: int, progress_bar: bool = False
+) -> tuple[list[dict], list[np.ndarray]]:
+    """One planar problem: a table row and samples [num_chains, 2] per entry of `SAMPLERS`, after those of the truth."""
+    problem, rows = target(name), []
+    truth, second = problem.sample(num_chains, seed), problem.sample(num_chains, seed + 1)
+    floor = metrics.report(second, problem, truth=truth)
+    rows.append({"problem": name, "sampler": "truth"} | floor)
+    samples = [truth]
+    density = problem.density(load_pretrained)
+    for label, sampler in SAMPLERS.items():
+        start = time.perf_counter()
+        key = jax.random.fold_in(jax.random.key(seed), NAMES.index(name))
+        run = anneal(key, density, sampler, num_chains=num_chains, progress_bar=progress_bar)
+        drawn = np.asarray(run.samples)
+        seconds = time.perf_counter() - start
+        figures = {"log_evidence": run.log_evidence, "evaluations": run.evaluations_per_chain, "seconds": seconds}
+        rows.append({"problem": name, "sampler": label} | figures | metrics.report(drawn, problem, truth=truth))
+        samples.append(drawn)
+    for row, drawn in zip(rows, (second, *samples[1:]), strict=True):
+        row["hole_fraction"] = hole_fraction(drawn) if name == "negation" else None
+        row |= {"truth": problem.mean_log_prob, "true_log_evidence": problem.log_evidence}
+        row |= {"log_mmd2_floor": floor["log_mmd2"], "paper": PAPER.get((name, row["sampler"]))}
+    return rows, samples
+
+
+def table(rows: Sequence[dict]) -> str:
+    """The rows as text, one line each; what is not defined is a dash."""
+    lines = [list(COLUMNS.values())] + [[_cell(row.get(key), key) for key in COLUMNS] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = []
+    for line in lines:
+        cells = zip(line, widths, strict=True)
+        text.append("  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(cells)))
+    text.insert(1, "-" * len(text[0]))
+    return "\n".join(text)
+
+
+def _cell(value, key) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "-"
+    if isinstance(value, str):
+        return value
+    if key == "evaluations":
+        return str(value)
+    return f"{value:.{ {'fraction_outside': 3, 'mode_weight_tv': 3, 'seconds': 1}.get(key, 2) }f}"
+
+
+def picture(problems: Sequence[Target], samples: Sequence[Sequence[np.ndarray]]) -> bytes:
+    """PNG with a row per problem: the trained components, draws of the truth, of reverse diffusion, of annealing.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    shade = LinearSegmentedColormap.from_list("density", ["white", "#c9d9ec", "#4a7ab5", "#14315c"])
+    edge, size = 1.08, 217
+    axis = np.linspace(-edge, edge, size)
+    grid = jnp.asarray(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2), dtype=float)
+    figure = Figure(figsize=(11, 2.3 * len(problems) + 0.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(problems), 5, squeeze=False)
+    for row, (problem, drawn) in enumerate(zip(problems, samples, strict=True)):
+        for column, factor in enumerate(problem.factors):
+            height = _density_on(load_pretrained(factor), grid).reshape(size, size)
+            axes[row, column].imshow(
+                height, origin="lower", extent=(-edge, edge, -edge, edge), cmap=shade, vmax=np.quantile(height, 0.999)
+            )
+            axes[row, column].set_title(factor.replace("_", " "), fontsize=9, color="#444444")
+        for column, (label, x) in enumerate(zip(("truth", "reverse diffusion", "annealed HMC"), drawn, strict=True), 2):
+            colour = "#777777" if column == 2 else "#c0562f" if column == 3 else "#14315c"
+            axes[row, column].scatter(*x[:2000].T, s=2.5, alpha=0.35, linewidths=0, color=colour)
+            axes[row, column].set_title(label, fontsize=9, color=colour)
+        axes[row, 0].set_ylabel(problem.name, fontsize=11)
+    for ax in axes.flat:
+        ax.set(xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[], aspect="equal")
+        ax.spines[:].set_color("#cccccc")
+    return _png(figure)
+
+
+@jax.jit
+def _density_at(density: Density, x):
+    return jnp.exp(jax.vmap(lambda point: density._log_prob(point, jnp.zeros(())))(x))
+
+
+def _density_on(density, x):
+    return np.asarray(_density_at(density, x))
+
+
+def digit_picture(drawn, real, count: int = 10) -> bytes:
+    """PNG of two blocks of 8x8 digits [n, 64], side by side: drawn ones and real ones."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.6, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for ax, images, title in zip(figure.subplots(1, 2), (drawn, real), ("drawn", "real"), strict=True):
+        tiles = np.full((count * count, 9, 9), np.nan)
+        chosen = np.asarray(images)[: count * count].reshape(-1, 8, 8)
+        tiles[: len(chosen), :8, :8] = chosen
+        block = tiles.reshape(count, count, 9, 9).transpose(0, 2, 1, 3).reshape(9 * count, 9 * count)
+        ax.imshow(block[:-1, :-1], cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
+        ax.set_title(title, fontsize=11)
+        ax.set_axis_off()
+    return _png(figure)
+
+
+def _png(figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=130)
+    return buffer.getvalue()
+
+
+def draw_digits(*, num_chains: int, seed: int, progress_bar: bool = False) -> AnnealedRun:
+    """Annealed draws of the pretrained digits. Their density is normalised, so its log evidence should be zero."""
+    return anneal(
+        jax.random.key(seed), load_pretrained("digits"), HMC(), num_chains=num_chains, progress_bar=progress_bar
+    )
+
+
+def run(
+    output: Path, *, seed: int = 0, num_chains: int = 2000, num_digits: int = 128, echo: Callable[[str], Any] = print
+) -> dict[str, Any]:
+    """The whole demonstration: prints its tables, writes pictures and results.json into the folder `output`.
+
+    Args:
+        output: Folder, made if missing; earlier results in it are replaced.
+        seed: Seed of chains and truths.
+        num_chains: Chains, and draws of the truth, per planar problem.
+        num_digits: Digits drawn.
+        echo: Takes what is printed.
+
+    Returns:
+        What results.json holds: "planar", the rows of the table, and "digits".
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    available, begin = set(list_pretrained()), time.perf_counter()
+    problems = [target(name) for name in NAMES if available.issuperset(target(name).factors)]
+    rows: list[dict] = []
+    samples, written = [], []
+    for problem in problems:
+        echo(f"{problem.name}: {problem.density(load_pretrained)!r}")
+        new, drawn = compare(problem.name, num_chains=num_chains, seed=seed)
+        rows += new
+        samples.append(drawn)
+    if rows:
+        echo(f"\n{table(rows)}\n")
+        echo("LL: mean true log density; right is the truth's own, above it is too sharp. evals: gradients per chain.")
+        holes = [f"{row['sampler']} {row['hole_fraction']:.3f}" for row in rows if row["problem"] == "negation"]
+        if holes:
+            echo(f"Share of the negation's draws in the small box: {', '.join(holes)}.")
+    results: dict[str, Any] = {"planar": rows}
+    pictures: dict[str, Callable[[], bytes]] = {}
+    if problems:
+        pictures["compositions.png"] = lambda: picture(problems, samples)
+    if "digits" in available:
+        start = time.perf_counter()
+        drawn = draw_digits(num_chains=num_digits, seed=seed)
+        value, error = drawn.log_evidence, drawn.log_evidence_error
+        verdict = "passed" if abs(value) <= 1 else "FAILED"
+        echo(
+            f"\ndigits: {num_digits} drawn in {time.perf_counter() - start:.1f} s, {len(drawn.levels)} levels, "
+            f"{drawn.evaluations_per_chain} evaluations each"
+            f"\nevidence check {verdict}: log Z = {value:+.2f} +- {error:.2f} nats; 0 is normalised, 1 allowed"
+        )
+        results["digits"] = {"log_evidence": value, "log_evidence_error": error, "num_chains": num_digits}
+        pictures["digits.png"] = lambda: digit_picture(drawn.samples, digits.images("test")[0])
+    try:
+        for name, draw in pictures.items():
+            files.write(output / name, draw())
+            written.append(name)
+    except ImportError:
+        echo("\nno pictures without matplotlib: pip install 'numpyro-diffusion[plots]'")
+    files.write(output / "results.json", json.dumps(_plain(results), indent=1).encode())
+    echo(f"\n{', '.join([*written, 'results.json'])} in {output}, after {time.perf_counter() - begin:.0f} s")
+    return results
+
+
+def _plain(value):
+    """JSON has no NaN: it becomes null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
