@@ -28,7 +28,9 @@ def arguments(description: str, seeds: int = 5) -> argparse.Namespace:
     return options
 
 
-def measure(name: str, options, rows: Iterable[tuple[str, Callable[[int], dict]]], header: str, columns: list[str]) -> dict:
+def measure(
+    name: str, options, rows: Iterable[tuple[str, Callable[[int], dict]]], header: str, columns: list[str]
+) -> dict:
     """Compute what is missing of `rows` x seeds and write results/<name>.json and .md.
 
     Args:

@@ -43,7 +43,8 @@ def gaussian_product(d: int) -> Problem:
     means = rng.normal(size=(2, d)) * 0.5
     scales = rng.uniform(0.3, 1.5, (2, d))
     parts = [
-        nd.exact.GaussianMixture(m[None], np.diag(s**2)[None], name=name) for m, s, name in zip(means, scales, "pq", strict=True)
+        nd.exact.GaussianMixture(m[None], np.diag(s**2)[None], name=name)
+        for m, s, name in zip(means, scales, "pq", strict=True)
     ]
     precision = (1 / scales**2).sum(0)
     mean = (means / scales**2).sum(0) / precision

@@ -14,7 +14,15 @@ from _table import arguments, measure
 import numpyro_diffusion as nd
 from numpyro_diffusion.datasets import planar
 
-COLUMNS = ["largest abs(Z - 1)", "log10 max Z / min Z", "mode weight error", "least mode", "greatest mode", "levels", "seconds"]
+COLUMNS = [
+    "largest abs(Z - 1)",
+    "log10 max Z / min Z",
+    "mode weight error",
+    "least mode",
+    "greatest mode",
+    "levels",
+    "seconds",
+]
 HEADER = """# Calibration of the pretrained planar densities
 
 `python benchmarks/calibration.py`. Z by quadrature; mode weights at levels where the modes are separate; their error is the largest deviation from the truth

@@ -15,7 +15,15 @@ from sklearn.mixture import GaussianMixture
 import numpyro_diffusion as nd
 from numpyro_diffusion.datasets import digits
 
-COLUMNS = ["held-out log likelihood", "train log likelihood", "log Z", "log Z error", "ESS share", "evaluations", "seconds"]
+COLUMNS = [
+    "held-out log likelihood",
+    "train log likelihood",
+    "log Z",
+    "log Z error",
+    "ESS share",
+    "evaluations",
+    "seconds",
+]
 HEADER = """# Handwritten digits (8x8, 64 dimensions)
 
 `python benchmarks/digits.py`. log Z: annealed in the preconditioned frame, 0 for a normalised density, with its standard error; ESS share of the

@@ -86,9 +86,7 @@ def product_row(d: int, sampler: str):
             options = options | {"levels": np.linspace(1, 0, 100)}
             if isinstance(kernel, nd.Reverse):
                 options = {"levels": options["levels"]}
-        run = nd.anneal(
-            jax.random.key(seed), p * q, kernel, num_chains=CHAINS, progress_bar=False, **(options or {})
-        )
+        run = nd.anneal(jax.random.key(seed), p * q, kernel, num_chains=CHAINS, progress_bar=False, **(options or {}))
         x = np.asarray(run.samples)
         figures = distances(x, truth, means, log_w, floor) | {"evaluations": run.evaluations_per_chain}
         return figures | {"log Z error": run.log_evidence - evidence}
@@ -134,6 +132,8 @@ def sculpting_row(kind: str, d: int):
 
 if __name__ == "__main__":
     options = arguments(__doc__ or "")
-    rows = [(f"d = {d}, {sampler}", product_row(d, sampler)) for d in (2, 10, 30) for sampler in (*SAMPLERS, "noise floor")]
+    rows = [
+        (f"d = {d}, {sampler}", product_row(d, sampler)) for d in (2, 10, 30) for sampler in (*SAMPLERS, "noise floor")
+    ]
     rows += [(f"{kind}, d = {d}", sculpting_row(kind, d)) for kind in ("harmonic mean", "contrast") for d in (2, 10)]
     measure("gmm_products", options, rows, HEADER, COLUMNS)

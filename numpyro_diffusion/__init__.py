@@ -21,7 +21,7 @@ from .compose import (
 from .density import Density
 from .energy import EnergyDensity, NetworkConfig, ScoreModel
 from .function import as_density
-from .kernels import HMC, MALA, ULA, UHMC, BlackJAX
+from .kernels import HMC, MALA, UHMC, ULA, BlackJAX
 from .reverse import Reverse
 from .run import AnnealedRun
 from .schedule import NoiseSchedule, VarianceExploding, VariancePreserving

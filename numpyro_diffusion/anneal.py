@@ -114,7 +114,9 @@ def anneal(
                 history.append(jax.device_get(chains))
             bar.update(1)
             if progress_bar:
-                bar.set_postfix(t=f"{t:.3f}", acceptance=f"{float(level.acceptance_rate):.2f}", ess=f"{float(level.ess):.2f}")
+                bar.set_postfix(
+                    t=f"{t:.3f}", acceptance=f"{float(level.acceptance_rate):.2f}", ess=f"{float(level.ess):.2f}"
+                )
     if weighted and not kernel.is_adjusted and resample_threshold > 0:
         population = populations.resample(population, jax.random.fold_in(level_key, len(times)))
     samples = populations.points(density, population, float(times[-1]), frame=frame)
@@ -126,9 +128,13 @@ def anneal(
         log_evidence_error=_evidence_error(population) if weighted else float("nan"),
         levels=times,
         stats=by_level,
-        history={k: np.stack([np.asarray(getattr(h, k)) for h in history]) for k in history[0]._fields} if history else None,
+        history={k: np.stack([np.asarray(getattr(h, k)) for h in history]) for k in history[0]._fields}
+        if history
+        else None,
         density=density,
         kernel=kernel,
+        is_weighted=weighted,
+        num_steps=num_steps,
         evaluations_per_chain=len(times) * (1 + num_steps * kernel.evaluations_per_step),
     )
     run.warn()
@@ -175,5 +181,7 @@ def _reverse(rng_key, density, kernel, num_chains, levels, progress_bar):
         history=None,
         density=density,
         kernel=kernel,
+        is_weighted=False,
+        num_steps=0,
         evaluations_per_chain=len(levels) - 1,
     )

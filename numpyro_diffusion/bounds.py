@@ -73,7 +73,9 @@ def _check(density, kernel, purpose) -> None:
     if not density.has_log_density:
         raise ScoreOnlyError(f"{purpose} needs a log density, but {density!r} has only a score.")
     if isinstance(kernel, BlackJAX) and not kernel.is_adjusted:
-        raise ParameterError(f"{purpose} needs a kernel with a known ratio; {kernel.algorithm} was declared unadjusted.")
+        raise ParameterError(
+            f"{purpose} needs a kernel with a known ratio; {kernel.algorithm} was declared unadjusted."
+        )
 
 
 def _check_reversible(kernel) -> None:
@@ -229,7 +231,9 @@ def _leave(density, position, *, frame):
 
 
 @partial(jax.jit, static_argnames=("num_steps", "frame", "chain_batch_size"))
-def _retreat(density, kernel, position, logdensity, log_w, rng_key, t, step_size, *, num_steps, frame, chain_batch_size):
+def _retreat(
+    density, kernel, position, logdensity, log_w, rng_key, t, step_size, *, num_steps, frame, chain_batch_size
+):
     """Change to level t, weigh the change, and take the kernel's steps there."""
     logdensity_fn = log_density_in_frame(density, t, frame)
 

@@ -49,7 +49,10 @@ class CalibrationReport:
         return float(np.nanmax(np.abs(self.mode_weights - np.asarray(weights))))
 
     def __str__(self):
-        lines = [f"{self.formula}: normaliser by {self.method}", f"{'t':>8} {'sigma/alpha':>12} {'Z':>10}  mode weights"]
+        lines = [
+            f"{self.formula}: normaliser by {self.method}",
+            f"{'t':>8} {'sigma/alpha':>12} {'Z':>10}  mode weights",
+        ]
         for i, t in enumerate(self.levels):
             modes = "" if self.mode_weights is None else " ".join(f"{w:.3f}" for w in self.mode_weights[i])
             lines.append(f"{t:8.4f} {self.noise_to_signal[i]:12.5f} {np.exp(self.log_z[i]):10.4f}  {modes}")
@@ -186,5 +189,3 @@ def recalibrate(
     old = np.interp(knots, *np.asarray(density.log_z))
     found = np.interp(knots, np.log(ratios)[order], run.stats["log_evidence"][order])
     return density._replace(log_z=jnp.asarray(np.stack([knots, old + found]), dtype=float))
-
-

@@ -78,7 +78,7 @@ def _model_options(command):
         ),
         click.option("--alpha", type=float, help="Strength of a negation, weight of a mean or contrast; 0.5."),
         click.option("--floor", type=float, help="Floor of a negation: 0.01 if calibrated, 0 as in the paper."),
-        click.option("--levels", type=click.IntRange(2, 10_000), help="Noise levels; a pilot run places them if not given."),
+        click.option("--levels", type=click.IntRange(2, 10_000), help="Noise levels; placed by a pilot if not given."),
         click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Kernel steps per level."),
         click.option("--step-size", type=float, help="Step size at every level; tuned if not given."),
     ]  # fmt: skip

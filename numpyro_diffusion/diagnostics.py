@@ -64,14 +64,6 @@ def _run_findings(run):
     return found
 
 
-def is_weighted(run: AnnealedRun) -> bool:
-    """Whether importance weights were defined: not for reverse diffusion, predictors and score-only densities."""
-    if np.isfinite(run.log_evidence):
-        return True
-    # A weighted run whose evidence failed shows it in its weights; without weights every share is exactly one.
-    return bool(run.stats) and not np.all(np.asarray(run.stats["conditional_ess"]) == 1)
-
-
 def _disjoint(run):
     names = disjoint_factors(run.density, np.asarray(run.samples), float(run.levels[-1]))
     if names:
@@ -90,7 +82,7 @@ def _non_finite(run):
             f"{bad} of {len(samples)} samples are not finite. Check the density with density.log_prob and .score "
             "near its data, or use smaller steps."
         )
-    if is_weighted(run) and not np.isfinite(run.log_evidence):
+    if run.is_weighted and not np.isfinite(run.log_evidence):
         yield (
             f"log evidence is {run.log_evidence}: no chain kept a positive weight. The density is zero, infinite or "
             "NaN wherever the chains went; check density.log_prob there, and anneal with more levels."
@@ -104,7 +96,7 @@ def _non_finite(run):
 
 
 def _collapsed_weights(run):
-    if not run.stats or not is_weighted(run):
+    if not run.stats or not run.is_weighted:
         return
     remedy = (
         "Use smaller steps between levels (level_ess closer to 1, or more levels), more num_steps, more num_chains."
@@ -160,7 +152,7 @@ def _divergences(run):
     # Where the noise is small against the density's width walls are hard, and proposals across them rightly rejected.
     width = np.sqrt(np.linalg.eigvalsh(np.asarray(gaussian_at(run.density, 0.0).covariance))[0])
     noisy = np.asarray(run.density.schedule.noise_to_signal(run.levels)) > 0.1 * width
-    proposals = len(run.samples) * _num_steps(run)
+    proposals = len(run.samples) * run.num_steps
     share = np.asarray(run.stats["divergences"]) / proposals
     if noisy.any() and (mean := share[noisy].mean()) > 0.02:
         worst = np.argmax(np.where(noisy, share, -1.0))
@@ -168,12 +160,6 @@ def _divergences(run):
             f"{mean:.0%} of the proposals at noisy levels diverge (NaN, infinite or hopeless energies), most at "
             f"t = {run.levels[worst]:.3g}. Use a smaller step_size, and check density.log_prob for NaN there."
         )
-
-
-def _num_steps(run) -> int:
-    """Kernel steps per level, from the count of evaluations."""
-    per_level = run.evaluations_per_chain / len(run.levels)
-    return max(round((per_level - 1) / run.kernel.evaluations_per_step), 1)
 
 
 def _uncalibrated(density: Density) -> list[str]:
@@ -237,7 +223,7 @@ def _run_rows(run):
     yield "chains", f"{count}"
     yield "levels", f"{len(run.levels)}, noise-to-signal ratio {first} to {last}"
     yield "evaluations", f"{run.evaluations_per_chain} per chain, pilot excluded"
-    if not is_weighted(run):
+    if not run.is_weighted:
         yield "log evidence", "undefined: no importance weights for this kernel and density"
     else:
         unknown = _uncalibrated(run.density)

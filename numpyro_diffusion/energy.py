@@ -74,7 +74,17 @@ class _NetworkDensity(Density):
     _static = ("graphdef", "config", "parameterisation", "is_calibrated", "schedule", "event_shape", "name")
 
     def __init__(
-        self, rng_key, event_shape, schedule, mean, covariance, sigma_min, sigma_max, config, parameterisation, calibrated
+        self,
+        rng_key,
+        event_shape,
+        schedule,
+        mean,
+        covariance,
+        sigma_min,
+        sigma_max,
+        config,
+        parameterisation,
+        calibrated,
     ):
         self.event_shape, self.schedule, self.config, self.name = tuple(event_shape), schedule, config, None
         self.parameterisation, self.is_calibrated = parameterisation, calibrated

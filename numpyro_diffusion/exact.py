@@ -61,7 +61,9 @@ class GaussianMixture(Density):
             raise ParameterError("covariances must be symmetric.")
         values, vectors = np.linalg.eigh(covariances)
         if not np.all(values > 0):
-            raise ParameterError(f"covariances must be positive definite; the smallest eigenvalue is {values.min():.3g}.")
+            raise ParameterError(
+                f"covariances must be positive definite; the smallest eigenvalue is {values.min():.3g}."
+            )
         self.means, self.eigenvalues = jnp.asarray(means, dtype=float), jnp.asarray(values, dtype=float)
         self.eigenvectors = jnp.asarray(vectors, dtype=float)
         self.log_weights = jnp.asarray(np.log(weights / weights.sum()), dtype=float)

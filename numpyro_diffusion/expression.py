@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -63,7 +64,7 @@ def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
                     f"{', '.join(unknown)}: not calibrated, so the share of the mixture is arbitrary. "
                     "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate.",
                     DiagnosticWarning,
-                    stacklevel=3,
+                    skip_file_prefixes=(str(Path(__file__).parent),),
                 )
         parts, inner, formula = _parts(density)
         position = []

@@ -69,7 +69,11 @@ def start(density: Density, rng_key, kind: str) -> tuple[jax.Array, jax.Array]:
     """An exact draw u [d] of the Gaussian at t = 1 in its frame, and its log density there."""
     gaussian, frame = gaussian_at(density, 1.0), frame_at(density, 1.0, kind)
     noise = jax.random.normal(rng_key, gaussian.mean.shape)
-    u = noise if kind == "whitened" else frame.coordinates(gaussian.mean + jnp.linalg.cholesky(gaussian.covariance) @ noise)
+    u = (
+        noise
+        if kind == "whitened"
+        else frame.coordinates(gaussian.mean + jnp.linalg.cholesky(gaussian.covariance) @ noise)
+    )
     return u, start_log_prob(density, u, kind)
 
 

@@ -52,9 +52,9 @@ class FunctionDensity(Density):
         return new
 
 
-register_density(
-    ("parameters", "moments"), ("fn", "event_shape", "schedule", "is_calibrated", "name", "origin")
-)(FunctionDensity)
+register_density(("parameters", "moments"), ("fn", "event_shape", "schedule", "is_calibrated", "name", "origin"))(
+    FunctionDensity
+)
 
 
 def as_density(

@@ -89,7 +89,9 @@ def _check_step_size(step_size):
     except (TypeError, ValueError):
         value = np.array(np.nan)
     if value.ndim > 1 or not np.all(np.isfinite(value) & (value > 0)):
-        raise ParameterError(f"step_size must be positive, a number or one per level, or None to tune; got {step_size}.")
+        raise ParameterError(
+            f"step_size must be positive, a number or one per level, or None to tune; got {step_size}."
+        )
     return value
 
 
@@ -100,14 +102,12 @@ def _check_persistence(persistence):
         except (TypeError, ValueError):
             fine = False
         if not fine:
-            raise ParameterError(
-                f"persistence must lie in [0, 1); got {persistence}. 0 refreshes the momentum fully."
-            )
+            raise ParameterError(f"persistence must lie in [0, 1); got {persistence}. 0 refreshes the momentum fully.")
     return persistence
 
 
 def _refuse_plus_infinity(logdensity_fn):
-    """An infinite density (a quotient whose denominator vanishes) reads as NaN: a Metropolis ratio would accept it for good."""
+    """An infinite density (a quotient's denominator vanishes) reads as NaN: a Metropolis ratio would stay there for good."""
 
     def guarded(position):
         value = logdensity_fn(position)

@@ -25,6 +25,8 @@ class AnnealedRun:
             log_weight_increment (population mean) and its sd, log_evidence, resampled, divergences.
         history: Arrays [K, N] by name if kept, else None.
         density, kernel: What was run.
+        is_weighted: Whether weights are defined: not for reverse diffusion, predictors and score-only densities.
+        num_steps: Kernel steps per level.
         evaluations_per_chain: Evaluations of value and gradient, pilot excluded.
     """
 
@@ -37,6 +39,8 @@ class AnnealedRun:
     history: dict[str, np.ndarray] | None
     density: Density
     kernel: Any
+    is_weighted: bool
+    num_steps: int
     evaluations_per_chain: int
 
     @property

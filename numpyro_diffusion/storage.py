@@ -126,7 +126,9 @@ def _pretrained():
 
 def list_pretrained() -> list[str]:
     """Names that `load_pretrained` knows."""
-    return sorted(p.name.removesuffix(".safetensors") for p in _pretrained().iterdir() if p.name.endswith(".safetensors"))
+    return sorted(
+        p.name.removesuffix(".safetensors") for p in _pretrained().iterdir() if p.name.endswith(".safetensors")
+    )
 
 
 def load_pretrained(name: str) -> Density:

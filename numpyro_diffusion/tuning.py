@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 
 from .density import Density
 from .errors import DiagnosticWarning, ParameterError, ScheduleError
+from .frame import gaussian_at
 from .kernels import Kernel, init
 from .population import Population, conditional_ess, log_density_in_frame, reweigh, start
 
@@ -50,7 +52,9 @@ def check_levels(levels: Any) -> np.ndarray:
     wrong = np.flatnonzero(np.diff(levels) >= 0)
     if len(wrong):
         i = wrong[0]
-        raise ScheduleError(f"levels must decrease; got {levels[i]:.6g} before {levels[i + 1]:.6g}. Reverse or sort them.")
+        raise ScheduleError(
+            f"levels must decrease; got {levels[i]:.6g} before {levels[i + 1]:.6g}. Reverse or sort them."
+        )
     return levels
 
 
@@ -80,7 +84,9 @@ def _next_level(density: Density, population: Population, t, target, smallest, *
 
 
 @partial(jax.jit, static_argnames=("frame",))
-def _pilot_level(density: Density, kernel: Kernel, population: Population, rng_key, t, log_step, target, gain, *, frame):
+def _pilot_level(
+    density: Density, kernel: Kernel, population: Population, rng_key, t, log_step, target, gain, *, frame
+):
     """Advance the pilot to t, adapting the log step size; returns (population, mean of its second half)."""
     logdensity_fn = log_density_in_frame(density, t, frame)
     resample_key, move_key = jax.random.split(rng_key)
@@ -161,12 +167,14 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains) -> Pl
         i += 1
         if found[-1] == 0.0 or (levels is not None and i == len(levels)):
             break
-        if i == MAX_LEVELS:
+        dead = levels is None and not bool(jnp.any(jnp.isfinite(population.log_weight)))
+        if dead or i == MAX_LEVELS:
+            reason = f"no pilot chain kept a positive density below t = {found[-1]:.3g}"
             warnings.warn(
-                f"{MAX_LEVELS} levels did not reach t = 0 at level_ess = {level_ess}; the last step is a leap. "
-                "The factors may not overlap, or level_ess is too close to 1.",
+                f"{reason if dead else f'{MAX_LEVELS} levels did not reach t = 0 at level_ess = {level_ess}'}; the rest "
+                "of the way is one leap. The factors may not overlap, or level_ess is too close to 1.",
                 DiagnosticWarning,
-                stacklevel=4,
+                skip_file_prefixes=(str(Path(__file__).parent),),
             )
             found.append(0.0)
             steps.append(steps[-1])
@@ -176,7 +184,5 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains) -> Pl
 
 def _smallest(density) -> float:
     """The finest noise-to-signal ratio worth a level of its own: 1/500 of the density's narrowest direction."""
-    from .frame import gaussian_at
-
     scale = float(jnp.sqrt(jnp.linalg.eigvalsh(gaussian_at(density, 0.0).covariance)[0]))
     return max(scale / 500, 1e-6)

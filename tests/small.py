@@ -1,5 +1,7 @@
 """Small densities that the tests share: every kind of leaf, in two dimensions, quick to compile."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import numpy as np
 import numpyro_diffusion as nd
 
 # One compiled program per structure: operation by operation, JAX would compile hundreds.
-log_prob = jax.jit(lambda density, x, t=0.0: density.log_prob(x, t))
-score = jax.jit(lambda density, x, t=0.0: density.score(x, t))
+log_prob_of = jax.jit(lambda density, x, t=0.0: density.log_prob(x, t))
+score_of = jax.jit(lambda density, x, t=0.0: density.score(x, t))
 
 NETWORK = {"width": 8, "num_blocks": 1, "embedding_size": 4}
 MEAN = np.array([0.3, -0.2])
@@ -29,25 +31,36 @@ def box(name="box", **kwargs):
     return nd.exact.UniformBox([-1.0, -0.5], [0.8, 1.5], name=name, **kwargs)
 
 
+@functools.cache
 def network(
     parameterisation="l2", calibrated=True, *, seed=0, name=None, schedule=None, condition_size=0, event_shape=(2,)
 ):
     """An untrained energy density, or a score model, whose weights are all random: none of its parts is trivial."""
     cls = nd.ScoreModel if parameterisation == "score" else nd.EnergyDensity
-    init_key, noise_key = jax.random.split(jax.random.key(seed))
     config = nd.NetworkConfig(**NETWORK, condition_size=condition_size)
     size = int(np.prod(event_shape))
     mean, covariance = np.resize(MEAN, size), np.kron(np.eye(size // 2), COVARIANCE)
     density = cls(
-        init_key, event_shape, schedule or nd.VariancePreserving.cosine(), mean, covariance, 0.01, 20.0, config,
-        parameterisation, calibrated and cls is nd.EnergyDensity,
+        jax.random.key(seed), event_shape, schedule or nd.VariancePreserving.cosine(), mean, covariance, 0.01, 20.0,
+        config, parameterisation, calibrated and cls is nd.EnergyDensity,
     )  # fmt: skip
     leaves, treedef = jax.tree.flatten(density.state)
-    keys = jax.random.split(noise_key, len(leaves))
-    leaves = [a + 0.3 * jax.random.normal(key, a.shape) for a, key in zip(leaves, keys, strict=True)]
+    rng = np.random.default_rng(seed)
+    leaves = [a + jnp.asarray(0.3 * rng.normal(size=a.shape), a.dtype) for a in leaves]
     density.state = jax.tree.unflatten(treedef, leaves)
     density.name = name or parameterisation
     return density
+
+
+def bump(name, centre, scale):
+    """A Gaussian-like leaf that is quick to trace, for laws in which the leaves do not matter."""
+
+    def fn(parameters, x, t):
+        return -0.5 * jnp.sum(((x - parameters[0]) / parameters[1]) ** 2) - t
+
+    mean, covariance = np.full(2, centre), scale**2 * np.eye(2)
+    parameters = (jnp.asarray(mean, dtype=float), jnp.asarray(scale, dtype=float))
+    return nd.as_density(fn, (2,), parameters=parameters, mean=mean, covariance=covariance, normalised=True, name=name)
 
 
 def function(name="f", **kwargs):

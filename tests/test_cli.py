@@ -205,11 +205,12 @@ def test_read_array_gives_what_was_written(tmp_path):
         files.read_array(tmp_path / "t.npy")
 
 
+@pytest.mark.slow
 def test_the_demo_runs_on_closed_forms(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "list_pretrained", lambda: list(targets.target("mixture").factors))
     monkeypatch.setattr(demo, "load_pretrained", planar.exact)
     lines = []
-    results = demo.run(tmp_path / "new", num_chains=50, echo=lines.append)
+    results = demo.run(tmp_path / "new", num_chains=300, echo=lines.append)
     assert [row["sampler"] for row in results["planar"]] == ["truth", "reverse", "annealed"]
     assert abs(results["planar"][2]["log_evidence"]) < 0.5
     assert {p.name for p in (tmp_path / "new").iterdir()} == {"compositions.png", "results.json"}

@@ -304,7 +304,7 @@ def run_walled(density, kernel, rng_key, x, step_size, value, *, num_steps=5):
     ids=lambda v: type(v).__name__ if not isinstance(v, float) else "",
 )
 def test_chains_never_enter_a_region_where_the_density_fails(kernel, step_size, failure):
-    """Beyond the wall the energy is NaN or infinite. The truncated density that remains is invariant (or weighted for)."""
+    """Beyond the wall the energy is NaN or infinite. The truncated density that remains is left invariant."""
     density = TARGETS["skewed"]
     draws = density.sample(jax.random.key(5), 60_000)
     x = draws[np.asarray(draws[:, 0]) < WALL][:40_000]
