@@ -56,7 +56,7 @@ def anneal(
         frame: "whitened" runs in the preconditioned frame, "identity" in x itself.
         predictor: Take a reverse diffusion step before each level. Weights are not defined then.
         chain_batch_size: Chains advanced together; bounds memory.
-        keep_history: Keep acceptance and weight increments of every chain at every level.
+        keep_history: Keep acceptance and weight increments of every chain at every level (kernels only).
         progress_bar: Show levels, acceptance and ESS.
 
     Returns:
@@ -88,7 +88,7 @@ def anneal(
     if frame not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
     if isinstance(kernel, Reverse):
-        return _reverse(rng_key, density, kernel, num_chains, levels, progress_bar)
+        return _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, progress_bar)
     if kernel.is_adjusted and not density.has_log_density:
         raise ScoreOnlyError(
             f"{type(kernel).__name__} accepts by log densities, but {density!r} has only a score. "
@@ -156,13 +156,17 @@ def _reverse_start(density, rng_key, *, num_chains):
     return x.reshape(num_chains, *density.event_shape)
 
 
-@jax.jit
-def _reverse_level(density, x, rng_key, t_from, t):
+@partial(jax.jit, static_argnames=("chain_batch_size",))
+def _reverse_level(density, x, rng_key, t_from, t, *, chain_batch_size):
     keys = populations.chain_keys(rng_key, len(x))
-    return jax.vmap(lambda key, point: reverse_step(density, key, point, t_from, t))(keys, x)
+
+    def step(key, point):
+        return reverse_step(density, key, point, t_from, t)
+
+    return populations.map_chains(step, keys, x, chain_batch_size=chain_batch_size)
 
 
-def _reverse(rng_key, density, kernel, num_chains, levels, progress_bar):
+def _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, progress_bar):
     if levels is None or isinstance(levels, int | np.integer):
         levels = density.schedule.levels(100 if levels is None else int(levels))
     levels = check_levels(levels)
@@ -170,8 +174,8 @@ def _reverse(rng_key, density, kernel, num_chains, levels, progress_bar):
     x = _reverse_start(density, start_key, num_chains=num_chains)
     for i in tqdm(range(1, len(levels)), disable=not progress_bar, desc="reverse"):
         key = jax.random.fold_in(level_key, i)
-        x = _reverse_level(density, x, key, float(levels[i - 1]), float(levels[i]))
-    return AnnealedRun(
+        x = _reverse_level(density, x, key, *map(float, levels[i - 1 : i + 1]), chain_batch_size=chain_batch_size)
+    run = AnnealedRun(
         samples=x,
         log_weights=jnp.zeros(num_chains),
         log_evidence=float("nan"),
@@ -185,3 +189,5 @@ def _reverse(rng_key, density, kernel, num_chains, levels, progress_bar):
         num_steps=0,
         evaluations_per_chain=len(levels) - 1,
     )
+    run.warn()
+    return run

@@ -206,6 +206,7 @@ def _with_step_sizes(kernel: Kernel, schedule: Plan) -> Kernel:
 
 def _backward(rng_key, density, kernel, x, schedule: Plan, num_steps, frame, chain_batch_size, progress_bar):
     """Log weights [n] of backward paths from points x [n, *event_shape]."""
+    kernel = kernel.without_step_size()
     position, logdensity = _enter(density, x, float(schedule.levels[-1]), frame=frame)
     log_w = jnp.zeros(len(x))
     steps = list(zip(schedule.levels, schedule.step_sizes, strict=True))[::-1]

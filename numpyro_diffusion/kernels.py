@@ -10,8 +10,8 @@ Every step also reports its *log weight*, what it adds to an annealed importance
 
 zero for kernels that leave :math:`\gamma` invariant, and the Metropolis-Hastings log ratio for those that always accept.
 
-A point of infinite or NaN energy is never moved to, not even by the unadjusted kernels. A proposal whose acceptance
-probability is zero in floating point (NaN, infinite, or a hundred nats worse) counts as a divergence.
+A point of infinite or NaN energy is never moved to, not even by the unadjusted kernels. Such a proposal counts as a
+divergence; BlackJAX's MALA does not report energies, so there it is one of acceptance probability zero.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def _finite_or_stay(new: KernelState, old: KernelState, log_ratio):
     return kept, StepInfo(rate, ~fine, jnp.where(fine, log_ratio, 0.0))
 
 
-def _adjusted(acceptance_rate) -> StepInfo:
-    return StepInfo(acceptance_rate, acceptance_rate <= 0, jnp.zeros_like(acceptance_rate))
+def _adjusted(acceptance_rate, is_divergent) -> StepInfo:
+    return StepInfo(acceptance_rate, is_divergent, jnp.zeros_like(acceptance_rate))
 
 
 def _langevin(rng_key, state, logdensity_fn, step_size):
@@ -172,7 +172,7 @@ class MALA(Kernel):
     def step(self, rng_key, state, logdensity_fn, step_size):
         old = mala.MALAState(state.position, state.logdensity, state.logdensity_grad)
         new, info = mala.build_kernel()(rng_key, old, _refuse_plus_infinity(logdensity_fn), step_size)
-        return KernelState(new.position, state.momentum, *new[1:]), _adjusted(info.acceptance_rate)
+        return KernelState(new.position, state.momentum, *new[1:]), _adjusted(info.acceptance_rate, info.acceptance_rate <= 0)
 
 
 def _always_accept(rng_key, log_ratio, state, new):
@@ -228,12 +228,13 @@ class HMC(_Hamiltonian):
 
     def step(self, rng_key, state, logdensity_fn, step_size):
         _, new, info = self._propose(rng_key, state, logdensity_fn, step_size, static_binomial_sampling)
-        return new, _adjusted(info.acceptance_rate)
+        # Walls of a trained energy are steep and finite: a trajectory that hits one is rejected, not diverged.
+        return new, _adjusted(info.acceptance_rate, ~jnp.isfinite(info.energy))
 
 
 @register_pytree(data=("step_size", "persistence"), static=("num_integration_steps",))
 class UHMC(_Hamiltonian):
-    """Unadjusted HMC: every trajectory is accepted (Du et al. 2023, Algorithm 2). Arguments as for `HMC`, tuned to 95 %."""
+    """Unadjusted HMC: accepts every trajectory (Du et al. 2023, Algorithm 2). Arguments as for `HMC`, tuned to 95 %."""
 
     is_adjusted = False
     target_acceptance = 0.95
@@ -250,7 +251,8 @@ class UHMC(_Hamiltonian):
 class BlackJAX(Kernel):
     """Any BlackJAX algorithm: `nd.BlackJAX(blackjax.barker)`, `nd.BlackJAX(blackjax.nuts, inverse_mass_matrix=...)`.
 
-    The algorithm is started afresh at every step, so a momentum it keeps between steps is lost.
+    The algorithm is started afresh at every step, so a momentum it keeps between steps is lost. Runs count three
+    evaluations per step, start and end included; those of algorithms with trajectories are not known to us.
 
     Args:
         algorithm: A BlackJAX top-level algorithm, called as `algorithm(logdensity_fn, step_size=..., **parameters)`.
@@ -259,6 +261,8 @@ class BlackJAX(Kernel):
         target_acceptance: What tuning aims for.
         **parameters: Passed on, as traced arguments where they are arrays.
     """
+
+    evaluations_per_step = 3
 
     def __init__(self, algorithm, step_size=None, *, is_adjusted=True, target_acceptance=0.7, **parameters):
         if not hasattr(algorithm, "build_kernel"):
