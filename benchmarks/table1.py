@@ -84,13 +84,13 @@ def row(problem: str, kind: str, sampler: str, quick: bool):
         else:
             kernel, steps = SAMPLERS[sampler.split(",")[0]]
             levels = paper_levels(density.schedule, 1000 if "equal" in sampler else 100)
-            chains = 500 if quick else 2000
+            chains = 500 if quick else 1000
             run = nd.anneal(
                 key, density, kernel, num_chains=chains, num_steps=steps, levels=levels, resample_threshold=0.0,
                 frame="identity", progress_bar=False,
             )  # fmt: skip
             if isinstance(kernel, nd.MALA | nd.HMC | nd.ULA | nd.UHMC) and kind != "score":
-                test = target.sample(50 if quick else 200, seed)
+                test = target.sample(50 if quick else 100, seed)
                 # Truth draws as the sampler's last level sees them: with the noise it stops at.
                 t = float(levels[-1])
                 alpha, sigma = float(density.schedule.alpha(t)), float(density.schedule.sigma(t))
@@ -129,7 +129,7 @@ def rows(quick: bool):
             if kind in ("oracle", "score") and problem == "product":
                 name = "reverse, equal evaluations"
                 yield f"{problem} {kind} {name}", row(problem, kind, name, quick)
-        for count in (500, 2000) if quick else (2000, 10_000):
+        for count in (500, 2000) if quick else (1000, 10_000):
             yield (
                 f"{problem} noise floor, {count}",
                 lambda seed, target=target, count=count: against_truth(target.sample(count, seed), target, seed),

@@ -143,7 +143,12 @@ for ax, (title, shown) in zip(
 ):
     nd.plots.plot_samples(shown, ax=ax, limits=limits, title=title)
 print(f"truth               log Z {log_z:.3f}")
-for title, shown in {"default": run, "straight to data": leap, "steps too large": large, "steps too small": small}.items():
+for title, shown in {
+    "default": run,
+    "straight to data": leap,
+    "steps too large": large,
+    "steps too small": small,
+}.items():
     print(f"{title:20}log Z {shown.log_evidence:.3f} +- {shown.log_evidence_error:.3f}")
 
 # %% [markdown]

@@ -185,7 +185,8 @@ def recalibrate(
     )  # fmt: skip
     ratios = np.maximum(np.asarray(density.schedule.noise_to_signal(run.levels)), float(density.sigmas[0]))
     order = np.argsort(ratios)
-    knots = np.linspace(*np.log(np.asarray(density.sigmas)), NORMALISER_KNOTS)
+    low, high = np.log(np.asarray(density.sigmas))
+    knots = np.linspace(low, high, NORMALISER_KNOTS)
     old = np.interp(knots, *np.asarray(density.log_z))
     found = np.interp(knots, np.log(ratios)[order], run.stats["log_evidence"][order])
     return density._replace(log_z=jnp.asarray(np.stack([knots, old + found]), dtype=float))

@@ -81,4 +81,5 @@ def start_log_prob(density: Density, u, kind: str) -> jax.Array:
     """Log density in u of the Gaussian that chains start from at t = 1."""
     gaussian, frame = gaussian_at(density, 1.0), frame_at(density, 1.0, kind)
     x = frame.mean + frame.root @ u
-    return jax.scipy.stats.multivariate_normal.logpdf(x, gaussian.mean, gaussian.covariance) + frame.log_det
+    log_prob = jax.scipy.stats.multivariate_normal.logpdf(x, gaussian.mean, gaussian.covariance)
+    return jnp.asarray(log_prob) + frame.log_det

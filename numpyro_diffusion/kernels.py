@@ -29,6 +29,7 @@ from blackjax.mcmc import diffusions, hmc, integrators, mala, metrics
 from blackjax.mcmc.proposal import static_binomial_sampling
 from blackjax.smc import ess as blackjax_ess
 from blackjax.smc import resampling
+from jax.core import Tracer
 
 from .density import register_density as register_pytree
 from .errors import ParameterError
@@ -37,10 +38,10 @@ from .errors import ParameterError
 class KernelState(NamedTuple):
     """One chain: `position` [d], `momentum` [d], `logdensity` and `logdensity_grad` [d] *at the present level*."""
 
-    position: jax.Array
-    momentum: jax.Array
-    logdensity: jax.Array
-    logdensity_grad: jax.Array
+    position: Any  # arrays; BlackJAX's own states are typed as pytrees
+    momentum: Any
+    logdensity: Any
+    logdensity_grad: Any
 
 
 class StepInfo(NamedTuple):
@@ -82,7 +83,7 @@ class Kernel(abc.ABC):
 
 
 def _check_step_size(step_size):
-    if step_size is None or isinstance(step_size, jax.core.Tracer):
+    if step_size is None or isinstance(step_size, Tracer):
         return step_size
     try:
         value = np.asarray(step_size, dtype=float)
@@ -96,7 +97,7 @@ def _check_step_size(step_size):
 
 
 def _check_persistence(persistence):
-    if not isinstance(persistence, jax.core.Tracer):
+    if not isinstance(persistence, Tracer):
         try:
             fine = 0 <= float(persistence) < 1
         except (TypeError, ValueError):
@@ -130,7 +131,9 @@ def _adjusted(acceptance_rate, is_divergent) -> StepInfo:
 
 def _langevin(rng_key, state, logdensity_fn, step_size):
     one_step = diffusions.overdamped_langevin(jax.value_and_grad(logdensity_fn))
-    return one_step(rng_key, mala.MALAState(state.position, state.logdensity, state.logdensity_grad), step_size)
+    return one_step(
+        rng_key, diffusions.DiffusionState(state.position, state.logdensity, state.logdensity_grad), step_size
+    )
 
 
 @register_pytree(data=("step_size",), static=())
@@ -172,7 +175,9 @@ class MALA(Kernel):
     def step(self, rng_key, state, logdensity_fn, step_size):
         old = mala.MALAState(state.position, state.logdensity, state.logdensity_grad)
         new, info = mala.build_kernel()(rng_key, old, _refuse_plus_infinity(logdensity_fn), step_size)
-        return KernelState(new.position, state.momentum, *new[1:]), _adjusted(info.acceptance_rate, info.acceptance_rate <= 0)
+        return KernelState(new.position, state.momentum, *new[1:]), _adjusted(
+            info.acceptance_rate, info.acceptance_rate <= 0
+        )
 
 
 def _always_accept(rng_key, log_ratio, state, new):
@@ -199,7 +204,7 @@ class _Hamiltonian(Kernel):
     def _propose(self, rng_key, state, logdensity_fn, step_size, sample_proposal):
         refresh_key, accept_key = jax.random.split(rng_key)
         metric = metrics.default_metric(jnp.ones(state.position.shape))
-        noise = metric.sample_momentum(refresh_key, state.position)
+        noise: Any = metric.sample_momentum(refresh_key, state.position)
         momentum = self.persistence * state.momentum + jnp.sqrt(1 - self.persistence**2) * noise
         start = integrators.IntegratorState(state.position, momentum, state.logdensity, state.logdensity_grad)
         generate = hmc.hmc_proposal(
@@ -213,7 +218,7 @@ class _Hamiltonian(Kernel):
         # The proposal ends with its momentum flipped. Flipping once more keeps the direction after an acceptance
         # and reverses it after a rejection, without which partial refreshment has the wrong stationary law.
         new = hmc.flip_momentum(new)
-        return start, KernelState(new.position, new.momentum, new.logdensity, new.logdensity_grad), info
+        return KernelState(*start), KernelState(new.position, new.momentum, new.logdensity, new.logdensity_grad), info
 
 
 @register_pytree(data=("step_size", "persistence"), static=("num_integration_steps",))
@@ -284,7 +289,7 @@ class BlackJAX(Kernel):
 
 def effective_sample_size(log_weights) -> jax.Array:
     """(sum w)^2 / sum w^2 of weights given as logarithms."""
-    return blackjax_ess.ess(log_weights)
+    return jnp.asarray(blackjax_ess.ess(log_weights))
 
 
 def systematic_resampling(rng_key, log_weights, num_samples: int) -> jax.Array:

@@ -20,10 +20,11 @@ def images(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
     """Images [n, 64] in [-1, 1] and labels [n]; the first 1,500 of a fixed shuffle are "train", the rest "test"."""
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test'; got {split!r}.")
-    data = load_digits()
-    order = np.random.default_rng(0).permutation(len(data.data))
+    scans, labels = load_digits(return_X_y=True)
+    scans, labels = np.asarray(scans), np.asarray(labels)
+    order = np.random.default_rng(0).permutation(len(scans))
     order = order[:NUM_TRAIN] if split == "train" else order[NUM_TRAIN:]
-    return (data.data[order] * STEP - 1).astype(np.float32), data.target[order]
+    return (scans[order] * STEP - 1).astype(np.float32), labels[order]
 
 
 def dequantise(rng_key: jax.Array, x) -> jax.Array:

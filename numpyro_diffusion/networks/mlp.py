@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -35,7 +37,7 @@ class ResidualMLP(nnx.Module):
         self.condition = linear(condition_size + 1, embedding_size) if condition_size else None
         self.head = linear(width, size, 0.1)
 
-    def __call__(self, u, c, condition=None):
+    def __call__(self, u, c, condition: Any = None):
         phase = self.frequencies[...] * c
         embedding = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
         if self.condition is not None:
