@@ -13,9 +13,9 @@
 # %% [markdown]
 # # The path on 2D densities
 #
-# A diffusion model trained as an energy is a **density at every noise level**: $\log p(x, t)$ with $t = 1$ for noise and
-# $t = 0$ for data. Densities multiply, divide and add. This notebook walks the whole path once, in two dimensions where
-# everything can be checked against a grid:
+# A diffusion model trained as an energy is a **density at every noise level**: $\log p(x, t)$ with $t = 1$ for noise
+# and $t = 0$ for data. Densities multiply, divide and add. This notebook walks the whole path once, in two dimensions
+# where everything can be checked against a grid:
 #
 # **train → density → compose → anneal → diagnose**
 #
@@ -58,11 +58,11 @@ column = nd.fit(
 )
 
 # %% [markdown]
-# The loss has two terms: denoising score matching, and the time score that ties the noise levels and the modes together.
-# Neither goes to zero, even for the perfect density: the network predicts noise that the data do not determine. So the
-# loss says whether training is stable, not whether the density is good. The calibration report does: `Z` is the integral
-# of the density, one if calibrated, and each mode should hold a third of the mass. (Where the noise is wider than the gaps
-# between modes, there are no modes to weigh.)
+# The loss has two terms: denoising score matching, and the time score that ties the noise levels and the modes
+# together. Neither goes to zero, even for the perfect density: the network predicts noise that the data do not
+# determine. So the loss says whether training is stable, not whether the density is good. The calibration report
+# does: `Z` is the integral of the density, one if calibrated, and each mode should hold a third of the mass. (Where
+# the noise is wider than the gaps between modes, there are no modes to weigh.)
 
 # %%
 report = nd.calibration_report(column, levels=column.schedule.levels(6), modes=planar.MODES["left_column"])
@@ -70,8 +70,8 @@ print(report)
 print(f"largest error of a mode's weight: {report.mode_weight_error():.3f}")
 
 # %% [markdown]
-# Within a few per cent after seconds of training. Dots are exact draws at three noise levels; the shades are the trained
-# density, enclosing 40, 70, 90 and 99 % of its mass.
+# Within a few per cent after seconds of training. Dots are exact draws at three noise levels; the shades are the
+# trained density, enclosing 40, 70, 90 and 99 % of its mass.
 
 # %%
 truth = planar.exact("left_column")
@@ -83,7 +83,7 @@ for ax, t in zip(axes, (0.3, 0.1, 0.0), strict=True):
 # ## 2. Densities
 #
 # A density has a log density and a score at every noise level, for one point or a batch. The pretrained ones are
-# calibrated. Their closed forms are in `planar.exact`, so the error of the network is a plain difference.
+# calibrated. Their closed forms are in `planar.exact`, so the error of a network is a plain difference.
 
 # %%
 ring, bar = nd.load_pretrained("ring"), nd.load_pretrained("bar")
@@ -103,13 +103,13 @@ for ax, density in zip(axes, (ring, bar), strict=True):
 # ## 3. Compose
 #
 # Composition is ordinary algebra, and an expression prints as its formula. A product is high where both densities are
-# high, a mixture where either is. The harmonic mean, too, is high only where both are; it follows the lower of the two
-# where the product multiplies them. The contrast is high where the first is and the second is not. Each density is
-# evaluated once, however often it occurs in the formula.
+# high, a mixture where either is. The harmonic mean, too, is high only where both are; it follows the lower of the
+# two where the product multiplies them. The contrast is high where the first is and the second is not. Each density
+# is evaluated once, however often it occurs in the formula.
 
 # %%
 product = ring * bar
-mixture = 0.5 * column + 0.5 * nd.load_pretrained("right_column")
+mixture = 0.5 * column + 0.5 * planar.exact("right_column")
 print(product, mixture, sep="\n")
 print(nd.harmonic_mean(ring, bar))
 print(nd.contrast(ring, bar, alpha=0.2))
@@ -117,20 +117,20 @@ print(nd.contrast(ring, bar, alpha=0.2))
 # %% [markdown]
 # ## 4. Anneal
 #
-# `nd.anneal` starts chains in noise, where the density is close to a Gaussian, and follows it down the noise levels with
-# MCMC. Nothing is tuned by hand: a pilot run places the levels and finds a step size for each. Importance weights correct
-# for the change from level to level, and chains are resampled when the weights become uneven.
+# `nd.anneal` starts chains in noise, where the density is close to a Gaussian, and follows it down the noise levels
+# with MCMC. Nothing is tuned by hand: a pilot run places the levels and finds a step size for each. Importance
+# weights correct for the change from level to level, and chains are resampled when the weights become uneven.
 
 # %%
 runs = {
-    name: nd.anneal(jax.random.key(4), density, nd.HMC(), num_chains=500, progress_bar=False)
+    name: nd.anneal(jax.random.key(4), density, nd.HMC(), num_chains=1000, progress_bar=False)
     for name, density in {"product": product, "mixture": mixture}.items()
 }
 runs["product"].print_summary()
 
 # %% [markdown]
-# Closed forms are densities like any other; with them the harmonic mean and the contrast take less computing here. The
-# contrast avoids the ring's modes that lie on the bar, without excluding them.
+# Closed forms are densities like any other, and quicker: here the ring with a broad Gaussian on its right. The
+# harmonic mean keeps the modes inside the Gaussian, the contrast those outside.
 
 # %%
 blob = nd.exact.GaussianMixture([[0.3, 0.0]], [0.3**2 * np.eye(2)], name="blob")
@@ -150,14 +150,14 @@ for ax, (name, run) in zip(axes, (runs | others).items(), strict=True):
 # %% [markdown]
 # ### Reverse diffusion is not enough
 #
-# Reverse diffusion follows the score of the composition at each noise level. It samples the composition at $t = 0$ only
-# if the levels in between are what diffusing that composition would give. For mixtures they are: noise is added to each
-# part. For products they are not: $p(x, t) \, q(x, t)$ is not the diffused product. Here some samples of the product end up
-# between the modes, where it is practically zero; those of the mixture are right.
+# Reverse diffusion follows the score of the composition at each noise level. It samples the composition at $t = 0$
+# only if the levels in between are what diffusing that composition would give. For mixtures they are: noise is added
+# to each part. For products they are not: $p(x, t) \, q(x, t)$ is not the diffused product. Here some samples of the
+# product end up between the modes, where it is practically zero; those of the mixture are right.
 
 # %%
 reverse = {
-    name: nd.anneal(jax.random.key(5), density, nd.Reverse(), num_chains=500, progress_bar=False)
+    name: nd.anneal(jax.random.key(5), density, nd.Reverse(), num_chains=1000, progress_bar=False)
     for name, density in {"product": product, "mixture": mixture}.items()
 }
 fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.8), layout="constrained")
@@ -165,15 +165,19 @@ for ax, (name, run) in zip(axes, reverse.items(), strict=True):
     nd.plots.plot_samples(run, ax=ax, limits=limits, title=f"{name}, reverse diffusion")
 
 # %% [markdown]
-# The truth of both compositions is known in closed form. The first row of each is as many exact draws, to show what chance
-# alone does. A log likelihood above the truth's own would mean samples that are too sharp; the mode weight error is the total
-# variation between shares of the modes.
+# The truth of both compositions is known in closed form. The first row of each is as many exact draws, to show what
+# chance alone does. A log likelihood above the truth's own would mean samples that are too sharp; the mode weight
+# error is the total variation between shares of the modes.
 
 # %%
 print(f"{'':20}{'log likelihood':>15}{'truth':>8}{'mode weight error':>19}{'outside':>9}")
 for name in runs:
     target = targets.target(name)
-    rows = {"exact draws": target.sample(500, seed=1), "reverse": reverse[name].samples, "annealed": runs[name].samples}
+    rows = {
+        "exact draws": target.sample(1000, seed=1),
+        "reverse": reverse[name].samples,
+        "annealed": runs[name].samples,
+    }
     for row, samples in rows.items():
         m = nd.metrics.report(samples, target)
         print(
@@ -184,9 +188,10 @@ for name in runs:
 # %% [markdown]
 # ### Evidence
 #
-# The weights also give the evidence, the integral of the composed density: for a product, how much two densities have in
-# common. In two dimensions a grid gives it as well. The annealed estimate should agree with the grid, which integrates the
-# same trained densities, within about two of its errors, and the grid with the closed form as far as training was good.
+# The weights also give the evidence, the integral of the composed density: for a product, how much two densities have
+# in common. In two dimensions a grid gives it as well. The annealed estimate should agree with the grid, which
+# integrates the same trained densities, within about two of its errors, and the grid with the closed form as far as
+# training was good.
 
 # %%
 x1, x2 = np.linspace(-0.3, 0.3, 121), np.linspace(-0.9, 0.9, 361)  # steps of 0.005; the product is zero beyond
@@ -199,7 +204,8 @@ print(f"closed form  {targets.target('product').log_evidence:.3f}")
 # %% [markdown]
 # ## 5. Save and load
 #
-# One file holds the weights (safetensors) and the architecture (JSON). Nothing is unpickled, and a damaged file is refused.
+# One file holds the weights (safetensors) and the architecture (JSON). Nothing is unpickled, and a damaged file is
+# refused.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -217,22 +223,22 @@ with tempfile.TemporaryDirectory() as folder:
 # %% [markdown]
 # ## 6. A density is a NumPyro potential
 #
-# `density.potential_fn(t)` is $U(z) = -\log p(z, t)$, for composed densities too, and runs in NumPyro's own samplers. At
-# $t = 0.3$ the product has a single broad mode, so NUTS needs no annealing. Stopping the annealed run at the
-# same level must give the same distribution.
+# `density.potential_fn(t)` is $U(z) = -\log p(z, t)$, for composed densities too, and runs in NumPyro's own samplers.
+# At $t = 0.3$ the product has a single broad mode, so NUTS needs no annealing. Stopping the annealed run at the same
+# level must give the same distribution.
 
 # %%
 mcmc = numpyro.infer.MCMC(
     numpyro.infer.NUTS(potential_fn=product.potential_fn(0.3)),
     num_warmup=300,
-    num_samples=500,
+    num_samples=250,
     num_chains=4,
     chain_method="vectorized",
     progress_bar=False,
 )
 mcmc.run(jax.random.key(6), init_params=jnp.zeros((4, 2)))
 stopped = nd.anneal(
-    jax.random.key(7), product, nd.HMC(), num_chains=500, levels=np.linspace(1, 0.3, 12), progress_bar=False
+    jax.random.key(7), product, nd.HMC(), num_chains=1000, levels=np.linspace(1, 0.3, 12), progress_bar=False
 )
 print("NUTS    ", az.summary(az.from_numpyro(mcmc), kind="stats", round_to=2), sep="\n")
 print("annealed", az.summary(stopped.to_datatree(), kind="stats", round_to=2), sep="\n")

@@ -13,9 +13,9 @@
 # %% [markdown]
 # # When to trust a sample
 #
-# An annealed run always returns samples. This notebook is about what tells good ones from bad ones: the summary and the
-# plots of a run, the warnings (each provoked on purpose), bounds on the evidence that hold whatever the sampler does, and
-# what weights repair and what they cannot. It ends in a list of decisions.
+# An annealed run always returns samples. This notebook is about what tells good ones from bad ones: the summary and
+# the plots of a run, the warnings (each provoked on purpose), bounds on the evidence that hold whatever the sampler
+# does, and what weights repair and what they cannot. It ends in a list of decisions.
 
 # %%
 import warnings
@@ -37,9 +37,9 @@ from numpyro_diffusion.datasets import planar
 # %% [markdown]
 # ## A problem with a known answer
 #
-# To see whether a diagnostic is right, the truth must be known. A ring of eight narrow Gaussians times one broad one is again a
-# mixture of eight, with weights $\propto N(m_k; b, (v + s) I)$, and its evidence is their sum. Both densities are closed
-# forms at every noise level, so any error below is the sampler's.
+# To see whether a diagnostic is right, the truth must be known. A ring of eight narrow Gaussians times one broad one
+# is again a mixture of eight, with weights $\propto N(m_k; b, (v + s) I)$, and its evidence is their sum. Both
+# densities are closed forms at every noise level, so any error below is the sampler's.
 
 # %%
 modes, centre, v, s = planar.MODES["ring"], np.array([-0.4, 0.2]), 0.05**2, 0.3**2
@@ -58,19 +58,20 @@ print(f"{target}: log Z = {log_z:.3f}, shares of the modes {np.round(shares, 3)}
 # %% [markdown]
 # ## 1. A good run
 #
-# The summary is the first thing to read. *Log evidence* comes with a standard error. *ESS* (effective sample size) says how
-# even the weights were: the least share between two levels shows whether each step in noise was small enough, the least on
-# the way how much they had drifted apart before resampling. *Acceptance* should be near its target. *Findings* are what
-# speaks against the run, also issued as warnings.
+# The summary is the first thing to read. *Log evidence* comes with a standard error. *ESS* (effective sample size)
+# says how even the weights were: the least share between two levels shows whether each step in noise was small
+# enough, the least on the way how much they had drifted apart before resampling. *Acceptance* should be near its
+# target. *Findings* are what speaks against the run, also issued as warnings.
 
 # %%
 run = nd.anneal(jax.random.key(1), target, nd.HMC(), num_chains=1000, keep_history=True, progress_bar=False)
 run.print_summary()
 
 # %% [markdown]
-# The same by noise level, noise on the left and data on the right. A healthy run looks like this: acceptance around its
-# target, step sizes that change smoothly, conditional ESS near one throughout, ESS that falls slowly (and is restored by
-# resampling where it gets low). Of the increments the spread matters: what they have in common goes into the evidence.
+# The same by noise level, noise on the left and data on the right. A healthy run looks like this: acceptance around
+# its target, step sizes that change smoothly, conditional ESS near one throughout, ESS that falls slowly (and is
+# restored by resampling where it gets low). Of the increments the spread matters: what they have in common goes into
+# the evidence.
 
 # %%
 fig = nd.plots.plot_annealing(run)
@@ -84,9 +85,10 @@ ax = nd.plots.plot_samples(truth.sample(jax.random.key(2), 1000), target, 0.0, a
 # %% [markdown]
 # ### In ArviZ
 #
-# `run.to_datatree()` holds the samples, their weights, and the statistics by noise level. Chains are particles, each with
-# one point at the end, laid out as draws of a single chain. ESS and Monte Carlo errors of `az.summary` therefore mean what
-# they say (they even see the copies that resampling makes); R-hat, which compares long chains, means nothing here.
+# `run.to_datatree()` holds the samples, their weights, and the statistics by noise level. Chains are particles, each
+# with one point at the end, laid out as draws of a single chain. ESS and Monte Carlo errors of `az.summary` therefore
+# mean what they say (they even see the copies that resampling makes); R-hat, which compares long chains, means
+# nothing here.
 
 # %%
 tree = run.to_datatree()
@@ -100,8 +102,8 @@ tree["annealing"].to_dataset().reset_coords()[columns].to_dataframe().iloc[::4].
 # %% [markdown]
 # ### Do it again
 #
-# The cheapest check there is: other keys. Nothing is compiled anew, so it takes a fraction of a second. The estimates of
-# log Z should scatter as their standard error says, and around one value.
+# The cheapest check there is: other keys. Nothing is compiled anew, so it takes a fraction of a second. The estimates
+# of log Z should scatter as their standard error says, and around one value.
 
 # %%
 for seed in range(5):
@@ -115,10 +117,10 @@ print(f"truth {log_z:.3f}")
 #
 # ### Too few levels
 #
-# Straight from noise to data, nearly all starting points are improbable under the target, and a few of them carry all the
-# weight. Resampling then copies these few, and the kernel has no levels left in which to spread the copies. The remedy is
-# what `nd.anneal` does when it is not told the levels: place them so that the conditional ESS stays at `level_ess`. (The
-# second warning has the same cause: the pilot that tunes the steps suffers from the leap as well.)
+# Straight from noise to data, nearly all starting points are improbable under the target, and a few of them carry all
+# the weight. Resampling then copies these few, and the kernel has no levels left in which to spread the copies. The
+# remedy is what `nd.anneal` does when it is not told the levels: place them so that the conditional ESS stays at
+# `level_ess`. (The second warning has the same cause: the pilot that tunes the steps suffers from the leap as well.)
 
 # %%
 leap = nd.anneal(jax.random.key(3), target, nd.HMC(), num_chains=1000, levels=[1.0, 0.0], progress_bar=False)
@@ -128,35 +130,28 @@ print(f"error of mode weights {error:.3f}")
 # %% [markdown]
 # ### A step that is too large, or too small
 #
-# With Metropolis acceptance a step that is too large is not wrong, but nothing moves: samples are the resampled starting
-# points. A step that is too small is always accepted, and nothing moves far either. Both cost as much as the good run, and
-# weights alone do the work. Leave the step size out, and it is tuned at every level.
+# With Metropolis acceptance a step that is too large is not wrong, but nothing moves: samples are the resampled
+# starting points. A step that is too small is always accepted, and nothing moves far either. Both cost as much as the
+# good run, and weights alone do the work. Leave the step size out, and it is tuned at every level.
 
 # %%
 large = nd.anneal(jax.random.key(3), target, nd.HMC(step_size=2.0), num_chains=1000, progress_bar=False)
 small = nd.anneal(jax.random.key(3), target, nd.HMC(step_size=0.005), num_chains=1000, progress_bar=False)
 
 # %%
-fig, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
-for ax, (title, shown) in zip(
-    axes, {"straight to data": leap, "steps too large": large, "steps too small": small}.items(), strict=True
-):
+compared = {"default": run, "straight to data": leap, "steps too large": large, "steps too small": small}
+fig, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
+for ax, (title, shown) in zip(axes, compared.items(), strict=True):
     nd.plots.plot_samples(shown, ax=ax, limits=limits, title=title)
-print(f"truth               log Z {log_z:.3f}")
-for title, shown in {
-    "default": run,
-    "straight to data": leap,
-    "steps too large": large,
-    "steps too small": small,
-}.items():
-    print(f"{title:20}log Z {shown.log_evidence:.3f} +- {shown.log_evidence_error:.3f}")
+    print(f"{title:17} log Z {shown.log_evidence:.3f} +- {shown.log_evidence_error:.3f}")
+print(f"{'truth':17} log Z {log_z:.3f}")
 
 # %% [markdown]
 # ### An uncalibrated density in a mixture
 #
-# Score matching alone, as in the paper, leaves a free constant at every noise level, and one for every isolated mode. In a
-# product the constant does not matter. In a mixture it *is* the share. Here are two columns of three modes, the left one
-# trained without calibration, the right one exact; each of the six modes should hold one sixth.
+# Score matching alone, as in the paper, leaves a free constant at every noise level, and one for every isolated mode.
+# In a product the constant does not matter. In a mixture it *is* the share. Here are two columns of three modes, the
+# left one trained without calibration, the right one exact; each of the six modes should hold one sixth.
 #
 # The warning comes when the mixture is built. Everything else about the run looks healthy: no acceptance rate or ESS
 # can notice, because the sampler samples what it was given.
@@ -178,9 +173,10 @@ uncalibrated = nd.anneal(
 print("shares of the modes, left then right:", nd.metrics.mode_weights(uncalibrated.samples, six_modes))
 
 # %% [markdown]
-# `nd.recalibrate` measures the normaliser at every level and takes it out. Now both columns hold about half. But within
-# the left column the modes are as wrong as before: the constants of isolated modes are in the weights of the network, and
-# only training with calibrated losses (the default of `nd.fit`) sets them right. That is why the warning stays.
+# `nd.recalibrate` measures the normaliser at every level and takes it out. Now both columns hold about half. But
+# within the left column the modes are as wrong as before: the constants of isolated modes are in the weights of the
+# network, and only training with calibrated losses (the default of `nd.fit`) sets them right. That is why the warning
+# stays.
 
 # %%
 recalibrated = nd.recalibrate(jax.random.key(6), left, num_chains=1000, progress_bar=False)
@@ -195,8 +191,8 @@ for ax, (title, shown) in zip(axes, {"uncalibrated": uncalibrated, "recalibrated
     nd.plots.plot_samples(shown, ax=ax, contours=False, limits=((-0.8, 0.8), (-0.8, 0.8)), title=title)
 
 # %% [markdown]
-# Two warnings in one: is a density calibrated? `nd.calibration_report` answers by quadrature in one or two dimensions and by
-# annealing in more. `Z` should be one at every level.
+# Two warnings in one: is a density calibrated? `nd.calibration_report` answers by quadrature in one or two dimensions
+# and by annealing in more. `Z` should be one at every level.
 
 # %%
 print(nd.calibration_report(left, levels=left.schedule.levels(5), modes=planar.MODES["left_column"]))
@@ -204,9 +200,9 @@ print(nd.calibration_report(left, levels=left.schedule.levels(5), modes=planar.M
 # %% [markdown]
 # ### Densities that do not overlap
 #
-# The product of densities without common ground has no meaningful samples. The sampler finds the least bad compromise,
-# with good acceptance and even weights. What gives it away is that its samples are improbable under the factors, and a very
-# low evidence.
+# The product of densities without common ground has no meaningful samples. The sampler finds the least bad
+# compromise, with good acceptance and even weights. What gives it away is that its samples are improbable under the
+# factors, and a very low evidence.
 
 # %%
 far = nd.exact.GaussianMixture([[3.0, 0.0]], [s * np.eye(2)], name="far")
@@ -216,9 +212,10 @@ disjoint.print_summary()
 # %% [markdown]
 # ### Energies that are NaN
 #
-# The logarithm below is NaN on half of the plane. A chain that proposes to go there stays where it is, and the proposal is
-# counted as a divergence; the run survives, and its samples are right for the half on which the density is defined. Some
-# divergences are normal at low noise, next to hard walls. Many at noisy levels mean a bug in a density, or too large a step.
+# The logarithm below is NaN on half of the plane. A chain that proposes to go there stays where it is, and the
+# proposal is counted as a divergence; the run survives, and its samples are right for the half on which the density
+# is defined. Some divergences are normal at low noise, next to hard walls. Many at noisy levels mean a bug in a
+# density, or too large a step.
 
 # %%
 broken = nd.as_density(lambda x, t: jnp.log(x[0]), (2,), name="log x")
@@ -229,10 +226,11 @@ print(f"{half.stats['divergences'].sum()} divergences; smallest x[0] of the samp
 # ## 3. Bounds on the evidence
 #
 # Diagnostics notice some failures; bounds hold without noticing anything. They are *stochastic* bounds: true in
-# expectation, each with a standard error. Look at the error first: an estimate that hangs on a few large weights
-# has a large one.
+# expectation, each with a standard error. Look at the error first: an estimate that hangs on a few large weights has
+# a large one.
 #
-# - `nd.ais_bound`: annealed importance sampling. Its weights average to $Z$, so its log evidence is low in expectation.
+# - `nd.ais_bound`: annealed importance sampling. Its weights average to $Z$, so its log evidence is low in
+#   expectation.
 # - `nd.bdmc`: also from above, by annealing backwards from *exact* draws of the target. Between the two is the truth.
 # - `nd.raise_bound`: backwards from test points, from below on their mean log likelihood *under the annealed sampler
 #   itself*. It needs neither the normaliser nor exact draws of the model.
@@ -271,9 +269,9 @@ title = ax.set_title("mean log likelihood of draws of the truth", fontsize=10, p
 # %% [markdown]
 # ## 4. Unadjusted kernels
 #
-# ULA and U-HMC accept every proposal. It saves nothing here, where log densities are known, but it is all that a score-only
-# model allows. Their stationary distribution is not the target's: ULA with step $\epsilon$ widens a Gaussian by
-# $(1 - \epsilon / 2)^{-1/2}$.
+# ULA and U-HMC accept every proposal. It saves nothing here, where log densities are known, but it is all that a
+# score-only model allows. Their stationary distribution is not the target's: ULA with step $\epsilon$ widens a
+# Gaussian by $(1 - \epsilon / 2)^{-1/2}$.
 #
 # Annealed importance weights need not assume that a kernel leaves the target invariant. Each move that was accepted
 # unseen is weighed by its Metropolis ratio,
@@ -281,9 +279,9 @@ title = ax.set_title("mean log likelihood of draws of the truth", fontsize=10, p
 # $$ \log w \mathrel{+}= \log \frac{\gamma(x') \, F(x' \to x)}{\gamma(x) \, F(x \to x')}, $$
 #
 # which makes the weight the ratio of the probabilities of the whole path backwards and forwards. Its mean is $Z$ for
-# any $F$. So weighted samples are right, and so are resampled ones, which is what `nd.anneal` returns by default. The price is
-# variance: the larger the bias that the weights have to take out, the fewer samples are left. Below, the target is a Gaussian of
-# standard deviation 0.3 with log Z = 0, and resampling is off to see the weights.
+# any $F$. So weighted samples are right, and so are resampled ones, which is what `nd.anneal` returns by default. The
+# price is variance: the larger the bias that the weights have to take out, the fewer samples are left. Below, the
+# target is a Gaussian of standard deviation 0.3 with log Z = 0, and resampling is off to see the weights.
 
 # %%
 print(f"{'step':>6}{'sd expected':>13}{'sd, no weights':>16}{'sd, weighted':>14}{'ESS':>7}{'log Z':>17}")
@@ -306,36 +304,36 @@ for step_size in (0.05, 0.2, 0.5, 1.0):
     )
 
 # %% [markdown]
-# Without log densities (score-only models, reverse diffusion) there are no weights, no evidence and no bounds, and the bias
-# stays. `run.print_summary()` says so.
+# Without log densities (score-only models, reverse diffusion) there are no weights, no evidence and no bounds, and
+# the bias stays. `run.print_summary()` says so.
 
 # %% [markdown]
 # ## 5. Decisions
 #
 # In this order:
 #
-# 1. **Are the densities calibrated?** `nd.calibration_report(density)` for each trained one. If not: products and tempering
-#    are fine up to a constant, mixtures, harmonic means, contrasts and evidences are not. Train with `nd.fit(...)`, calibrated by
-#    default.
+# 1. **Are the densities calibrated?** `nd.calibration_report(density)` for each trained one. If not: products and
+#    tempering are fine up to a constant, mixtures, harmonic means, contrasts and evidences are not. Train with
+#    `nd.fit(...)`, calibrated by default.
 # 2. **Any warning?** `run.print_summary()`. Do what it says before looking at samples:
 #
 #    | warning | meaning | remedy |
 #    |---|---|---|
-#    | the factors do not overlap | the product asks for the impossible | temper the factors, or use a mixture |
-#    | samples are not finite, or log evidence is not | the density is NaN, zero or infinite there | check `density.log_prob` and `.score` |
-#    | weights collapse | too far from one level to the next | `level_ess` closer to 1, more `num_steps`, more chains |
-#    | few founding chains survive | long history of resampling; modes may be lost | the same |
-#    | acceptance far from its target, or below 0.3 | chains hardly move | leave `step_size` out, or one per level |
+#    | factors do not overlap | the product asks for the impossible | temper the factors, or a mixture |
+#    | samples or log evidence not finite | the density is NaN, zero or infinite there | check `density.log_prob` |
+#    | weights collapse | too far from one level to the next | `level_ess` closer to 1, more chains |
+#    | few founding chains survive | uneven weights all along; modes may be lost | the same, more `num_steps` |
+#    | acceptance off target, or below 0.3 | chains hardly move | leave `step_size` out, or one per level |
 #    | acceptance above 0.98 | steps too small to explore | leave `step_size` out |
-#    | proposals at noisy levels diverge | bug in a density, or far too large a step | check for NaN, smaller steps |
-#    | not calibrated, in a mixture | shares are arbitrary | calibrated training; `nd.recalibrate` if there is one mode |
+#    | proposals at noisy levels diverge | a bug in a density, or far too large a step | check for NaN; smaller steps |
+#    | not calibrated, in a mixture | shares are arbitrary | calibrated training, see above |
 #
-# 3. **Does `nd.plots.plot_annealing(run)` look smooth?** A dip of the conditional ESS or a jump of the increments at one
-#    level asks for more levels there.
-# 4. **Do other keys agree?** Log evidence within its errors, mode weights within Monte Carlo error. If not, more `num_steps` and
-#    `num_chains`.
+# 3. **Does `nd.plots.plot_annealing(run)` look smooth?** A dip of the conditional ESS or a jump of the increments at
+#    one level asks for more levels there.
+# 4. **Do other keys agree?** Log evidence within its errors, mode weights within Monte Carlo error. If not, more
+#    `num_steps` and `num_chains`.
 # 5. **Is it important?** Then bound it. Gap of `nd.bdmc` below a tenth of a nat on a like problem with known answer:
-#    trust the settings. `nd.raise_bound` on held-out points within its error of their normalised log density: the sampler
-#    covers them. A lower bound that still rises when the levels double: it is not there yet.
-# 6. **Is the evidence itself plausible?** No sampler notices a density that is itself wrong. Compare `run.log_evidence` of a
-#    single trained density with zero, and its samples with data.
+#    trust the settings. `nd.raise_bound` on held-out points within its error of their normalised log density: the
+#    sampler covers them. A lower bound that still rises when the levels double: it is not there yet.
+# 6. **Is the evidence itself plausible?** No sampler notices a density that is itself wrong. Compare
+#    `run.log_evidence` of a single trained density with zero, and its samples with data.

@@ -1,7 +1,7 @@
 r"""The loop over noise levels: from the exact start at t = 1 to samples at t = 0.
 
-One compiled program serves all levels; the loop itself runs on the host, which gives progress bars and early failure for
-free and costs nothing against the work of a level.
+One compiled program serves all levels; the loop itself runs on the host, which gives progress bars and early failure
+for free and costs nothing against the work of a level.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def anneal(
             `samples` are equally weighted. 0 never resamples (plain AIS) and leaves the weights in `log_weights`.
         frame: "whitened" runs in the preconditioned frame, "identity" in x itself.
         predictor: Take a reverse diffusion step before each level. Weights are not defined then.
-        chain_batch_size: Chains advanced together; bounds memory.
+        chain_batch_size: Chains advanced together; bounds memory. None advances all at once, on a CPU about 500.
         keep_history: Keep acceptance and weight increments of every chain at every level (kernels only).
         progress_bar: Show levels, acceptance and ESS.
 
@@ -87,6 +87,7 @@ def anneal(
         raise ParameterError(f"resample_threshold must lie in [0, 1]; got {resample_threshold}.")
     if frame not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
+    chain_batch_size = chain_batch_size or populations.default_batch_size(num_chains)
     if isinstance(kernel, Reverse):
         return _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, progress_bar)
     if kernel.is_adjusted and not density.has_log_density:

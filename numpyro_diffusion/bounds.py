@@ -3,11 +3,12 @@ r"""Stochastic bounds on log evidence and log likelihood: AIS, RAISE and BDMC.
 Annealing from t = 1 to 0 gives weights w with E[w] = Z. Log-mean-exp of them is a lower bound on log Z in expectation
 (AIS, Neal 2001). The same path run backwards from an *exact* draw of the target has E[1/w] = 1/Z, and an upper bound
 (BDMC, Grosse, Ghahramani and Adams 2015). Run backwards from a test point x, gamma_0(x)/w estimates without bias the
-likelihood of x under the annealed sampler itself, so its log is a lower bound (RAISE, Burda, Grosse and Salakhutdinov 2015).
+likelihood of x under the annealed sampler itself, so its log is a lower bound (RAISE, Burda, Grosse and Salakhutdinov
+2015).
 
-A backward path starts at t = 0, takes the kernel's steps at each level and then changes to the next noisier one. For a
-reversible kernel the steps themselves carry no weight; for ULA and U-HMC each carries its Metropolis log ratio. Partial
-refreshment is not reversible and is refused.
+A backward path starts at the last level, takes the kernel's steps at each level and then changes to the next noisier
+one. For a reversible kernel the steps themselves carry no weight; for ULA and U-HMC each carries its Metropolis log
+ratio. Partial refreshment is not reversible and is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .anneal import anneal
 from .density import Density, as_points
 from .errors import ParameterError, ScoreOnlyError
 from .kernels import BlackJAX, Kernel, KernelState, init
-from .population import chain_keys, log_density_in_frame, map_chains
+from .population import chain_keys, default_batch_size, log_density_in_frame, map_chains
 from .tuning import Plan, plan
 
 
@@ -206,7 +207,7 @@ def _with_step_sizes(kernel: Kernel, schedule: Plan) -> Kernel:
 
 def _backward(rng_key, density, kernel, x, schedule: Plan, num_steps, frame, chain_batch_size, progress_bar):
     """Log weights [n] of backward paths from points x [n, *event_shape]."""
-    kernel = kernel.without_step_size()
+    kernel, chain_batch_size = kernel.without_step_size(), chain_batch_size or default_batch_size(len(x))
     position, logdensity = _enter(density, x, float(schedule.levels[-1]), frame=frame)
     log_w = jnp.zeros(len(x))
     steps = list(zip(schedule.levels, schedule.step_sizes, strict=True))[::-1]

@@ -76,8 +76,8 @@ def calibration_report(
     Args:
         density: A density with log densities.
         levels: Times, decreasing; 12 geometric ones down to t = 0 by default.
-        modes: Centres [M, d] of the data's modes. A mode's weight is the mass nearest to it, given at levels whose noise
-            is below a third of the least distance between modes.
+        modes: Centres [M, d] of the data's modes. A mode's weight is the mass nearest to it, given at levels whose
+            noise is below a third of the least distance between modes.
         method: "quadrature" on a grid (d <= 2, the default there) or "anneal" (any d).
         rng_key, kernel, num_chains, progress_bar: For "anneal"; key 0 and HMC by default.
 

@@ -77,8 +77,8 @@ def mixture(*densities: Density, weights: Any = None) -> Density:
 def negation(density: Density, negated: Density, alpha: Any = 0.5, *, floor: Any = 0.0) -> Density:
     r"""Density :math:`p / ((1 - f) q + f p)^\alpha` (unnormalised): high where p is high, less so where q is high.
 
-    With `floor` f = 0 this is the paper's :math:`p / q^\alpha`, which is unbounded wherever q vanishes faster than p: for
-    calibrated densities it may have no finite mass at low noise, and its samples then run away from both. A small
+    With `floor` f = 0 this is the paper's :math:`p / q^\alpha`, which is unbounded wherever q vanishes faster than p:
+    for calibrated densities it may have no finite mass at low noise, and its samples then run away from both. A small
     floor keeps it proper at every noise level, and suppresses q's region by about :math:`(f p / q)^\alpha`.
 
     Args:

@@ -1,14 +1,15 @@
 r"""MCMC kernels, built from BlackJAX parts. The only file that knows BlackJAX.
 
-A kernel is a small pytree of settings. `init` evaluates the log density and its gradient at a position; `step` moves one
-chain. Step sizes follow BlackJAX's conventions: ULA and MALA step :math:`x + \epsilon g + \sqrt{2\epsilon}\,\xi` (the paper's
-Eq. 4 has :math:`\sigma^2/2 = \epsilon`), the HMC pair uses leapfrog steps of length :math:`\epsilon` and unit mass.
+A kernel is a small pytree of settings. `init` evaluates the log density and its gradient at a position; `step` moves
+one chain. Step sizes follow BlackJAX's conventions: ULA and MALA step
+:math:`x + \epsilon g + \sqrt{2\epsilon}\,\xi` (the paper's Eq. 4 has :math:`\sigma^2/2 = \epsilon`), the HMC pair uses
+leapfrog steps of length :math:`\epsilon` and unit mass.
 
 Every step also reports its *log weight*, what it adds to an annealed importance weight,
 
 .. math:: \log \frac{\gamma(x') F(x' \to x)}{\gamma(x) F(x \to x')} ,
 
-zero for kernels that leave :math:`\gamma` invariant, and the Metropolis-Hastings log ratio for those that always accept.
+zero for kernels that leave :math:`\gamma` invariant, the Metropolis-Hastings log ratio for those that always accept.
 
 A point of infinite or NaN energy is never moved to, not even by the unadjusted kernels. Such a proposal counts as a
 divergence; BlackJAX's MALA does not report energies, so there it is one of acceptance probability zero.
@@ -108,7 +109,7 @@ def _check_persistence(persistence):
 
 
 def _refuse_plus_infinity(logdensity_fn):
-    """An infinite density (a quotient's denominator vanishes) reads as NaN: a Metropolis ratio would stay there for good."""
+    """Infinite density (a vanishing denominator) reads as NaN: a Metropolis ratio would accept it, and never leave."""
 
     def guarded(position):
         value = logdensity_fn(position)

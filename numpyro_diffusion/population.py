@@ -60,9 +60,20 @@ def log_density_in_frame(density: Density, t, frame_kind: str):
     return lambda u: density._log_prob(frame.point(u, density.event_shape), t) + frame.log_det
 
 
+def default_batch_size(num_chains: int) -> int | None:
+    """Chains to advance together where the caller has no wish: all, but on a CPU pieces that stay in its cache.
+
+    Pieces of one size only (a divisor of the population): a remainder would be compiled a second time.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    piece = max(n for n in range(1, 513) if num_chains % n == 0)
+    return piece if piece >= 64 else None
+
+
 def map_chains(fn, *arrays, chain_batch_size=None):
-    """vmap over the chains, in pieces of `chain_batch_size` to bound memory."""
-    if chain_batch_size is None:
+    """vmap over the chains, in pieces of `chain_batch_size`."""
+    if chain_batch_size is None or chain_batch_size >= len(jax.tree.leaves(arrays[0])[0]):
         return jax.vmap(fn)(*arrays)
     return jax.lax.map(lambda args: fn(*args), arrays, batch_size=chain_batch_size)
 
@@ -92,7 +103,7 @@ def conditional_ess(log_weight, increment):
 
 
 def reweigh(population: Population, state: KernelState, rng_key, threshold):
-    """Add the increment, and resample systematically if ESS / N < threshold. Returns (population, increment, ess, cess)."""
+    """Add the increment, and resample if ESS / N < threshold: (population, increment, ess, cess, resampled)."""
     # A NaN or infinite energy is a dead chain: weight zero. One that was dead before stays dead, wherever it is now.
     known = jnp.isfinite(state.logdensity) & jnp.isfinite(population.state.logdensity)
     increment = jnp.where(known, state.logdensity - population.state.logdensity, -jnp.inf)

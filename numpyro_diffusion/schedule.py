@@ -82,7 +82,7 @@ def _positive(**values: float) -> None:
 class VariancePreserving(NoiseSchedule):
     r"""Variance preserving: :math:`\alpha_t^2 + \sigma_t^2 = 1`, exact data at t = 0.
 
-    `cosine` (Nichol and Dhariwal 2021): :math:`\sigma_t / \alpha_t = \tan(\theta t)`; `sigma_max` is its value at t = 1.
+    `cosine` (Nichol and Dhariwal 2021): :math:`\sigma_t / \alpha_t = \tan(\theta t)`; `sigma_max` is that at t = 1.
     `linear` (Ho et al. 2020): :math:`\log \alpha_t = -\tfrac14 t^2 (\beta_1 - \beta_0) - \tfrac12 t \beta_0`.
     """
 

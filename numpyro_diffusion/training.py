@@ -171,8 +171,8 @@ def fit(
         network: Architecture; `condition_size` follows from the data.
         training: Optimisation settings.
         name: Name for formulas.
-        checkpoint_path: File to keep the run's state in. If it exists and belongs to the same settings, training goes on
-            from there and ends with the same weights as an uninterrupted run.
+        checkpoint_path: File to keep the run's state in. If it exists and belongs to the same settings, training
+            goes on from there and ends with the same weights as an uninterrupted run.
         checkpoint_every_seconds: The most training time a kill can lose.
         progress_bar: Show steps and loss.
 

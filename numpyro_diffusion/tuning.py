@@ -60,7 +60,7 @@ def check_levels(levels: Any) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("frame",))
 def _next_level(density: Density, population: Population, t, target, smallest, *, frame: str):
-    """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if that will do."""
+    """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if it does."""
     schedule = density.schedule
 
     def share(s):
@@ -169,10 +169,13 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains) -> Pl
             break
         dead = levels is None and not bool(jnp.any(jnp.isfinite(population.log_weight)))
         if dead or i == MAX_LEVELS:
-            reason = f"no pilot chain kept a positive density below t = {found[-1]:.3g}"
+            reason = (
+                f"no pilot chain kept a positive density below t = {found[-1]:.3g}"
+                if dead
+                else f"{MAX_LEVELS} levels did not reach t = 0 at level_ess = {level_ess}"
+            )
             warnings.warn(
-                f"{reason if dead else f'{MAX_LEVELS} levels did not reach t = 0 at level_ess = {level_ess}'}; the rest "
-                "of the way is one leap. The factors may not overlap, or level_ess is too close to 1.",
+                f"{reason}; the rest is one leap. The factors may not overlap, or level_ess is too close to 1.",
                 DiagnosticWarning,
                 skip_file_prefixes=(str(Path(__file__).parent),),
             )

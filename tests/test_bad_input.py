@@ -89,6 +89,10 @@ REFUSED = {
     "negation by nothing": (
         lambda: nd.negation(gaussian(), box(), 0.0), ParameterError, r"\(0, 1\]; got 0.0.*p / q \*\* alpha"),
     "negation too strong": (lambda: nd.negation(gaussian(), box(), 1.5), ParameterError, r"\(0, 1\]; got 1.5"),
+    "negation with a floor of one": (
+        lambda: nd.negation(gaussian(), box(), floor=1.0), ParameterError, r"floor.*\[0, 1\); got 1.0"),
+    "negation of a score with a floor": (
+        lambda: nd.negation(gaussian(), network("score"), floor=0.1), ScoreOnlyError, r"only a score"),
     "temperature zero": (lambda: nd.temper(gaussian(), 0.0), ParameterError, r"temperature must be positive; got 0"),
     "temperature negative": (
         lambda: nd.temper(gaussian(), -1), ParameterError,

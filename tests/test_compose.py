@@ -28,6 +28,9 @@ COMPOSITIONS = {
     "mixture": (lambda p, q, r, c: nd.mixture(p, q, r), lambda p, q, r, c: (p + q + r) / 3),
     "weights": (lambda p, q, r, c: nd.mixture(p, q, weights=[1, 3]), lambda p, q, r, c: 0.25 * p + 0.75 * q),
     "negation": (lambda p, q, r, c: nd.negation(p, q), lambda p, q, r, c: p / q**0.5),
+    "negation_floor": (
+        lambda p, q, r, c: nd.negation(p, q, 0.7, floor=0.1), lambda p, q, r, c: p / (0.9 * q + 0.1 * p) ** 0.7
+    ),
     "negation_strong": (lambda p, q, r, c: nd.negation(p, q, 1.0), lambda p, q, r, c: p / q),
     "temper": (lambda p, q, r, c: nd.temper(p * q, 4.0), lambda p, q, r, c: (p * q) ** 0.25),
     "guided": (lambda p, q, r, c: nd.guided(p, c), lambda p, q, r, c: p * c),
@@ -154,6 +157,7 @@ ZEROS = {
     "harmonic_mean_by_inverses": lambda p, q, g: 1 / (0.5 / p + 0.3 / q + 0.2 / g),
     "contrast": lambda p, q, g: nd.contrast(p, q, g),
     "quotient": lambda p, q, g: p / q,
+    "negation": lambda p, q, g: nd.negation(p, g),
     "quotient_of_mixture": lambda p, q, g: p * g / (p + q),
 }
 
