@@ -179,10 +179,10 @@ print("shares of the modes, left then right:", nd.metrics.mode_weights(uncalibra
 # stays.
 
 # %%
-recalibrated = nd.recalibrate(jax.random.key(6), left, num_chains=1000, progress_bar=False)
+recalibrated = nd.recalibrate(jax.random.key(6), left, num_chains=4000, progress_bar=False)
 with warnings.catch_warnings(action="ignore"):
     mixture = 0.5 * recalibrated + 0.5 * planar.exact("right_column")
-halves = nd.anneal(jax.random.key(5), mixture, nd.HMC(), num_chains=1000, progress_bar=False)
+halves = nd.anneal(jax.random.key(5), mixture, nd.HMC(), num_chains=2000, progress_bar=False)
 print("shares of the modes, left then right:", nd.metrics.mode_weights(halves.samples, six_modes))
 
 # %%

@@ -10,9 +10,7 @@ from .calibration import calibration_report, recalibrate
 from .compose import (
     classifier_free_guided,
     compose_conditions,
-    contrast,
     guided,
-    harmonic_mean,
     mixture,
     negation,
     product,
@@ -25,6 +23,7 @@ from .kernels import HMC, MALA, UHMC, ULA, BlackJAX
 from .reverse import Reverse
 from .run import AnnealedRun
 from .schedule import NoiseSchedule, VarianceExploding, VariancePreserving
+from .sculpting import contrast, harmonic_mean
 from .storage import list_pretrained, load, load_pretrained, pretrained_card, save
 from .training import TrainingConfig, fit
 

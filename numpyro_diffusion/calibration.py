@@ -77,7 +77,7 @@ def calibration_report(
         density: A density with log densities.
         levels: Times, decreasing; 12 geometric ones down to t = 0 by default.
         modes: Centres [M, d] of the data's modes. A mode's weight is the mass nearest to it, given at levels whose
-            noise is below a third of the least distance between modes.
+            noise is below an eighth of the least distance between modes; above, neighbours leak into each other.
         method: "quadrature" on a grid (d <= 2, the default there) or "anneal" (any d).
         rng_key, kernel, num_chains, progress_bar: For "anneal"; key 0 and HMC by default.
 
@@ -112,7 +112,7 @@ def calibration_report(
         log_z.append(np.log(mass.sum()))
         if modes is not None:
             gaps = np.linalg.norm(modes[:, None] - modes[None], axis=-1) + 1e9 * np.eye(len(modes))
-            if r < gaps.min() / 3:
+            if r < gaps.min() / 8:
                 at = np.asarray(schedule.alpha(t)) * modes
                 near = np.argmin(((points[:, None] - at) ** 2).sum(-1), axis=1)
                 weights.append(np.bincount(near, mass, len(modes)) / mass.sum())

@@ -10,12 +10,10 @@ temper                   :math:`p^{1/T}`
 guided                   :math:`p(x) \, p(y | x)^s`
 classifier_free_guided   :math:`p(x)^{1-s} \, p(x | c)^s`
 compose_conditions       :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}`
-harmonic_mean            :math:`p q / (\alpha p + (1 - \alpha) q)`
-contrast                 :math:`p^2 / (\alpha p + (1 - \alpha) q)`
 ======================== ====================================================================
 
-Exponents and weights are traced, so changing them compiles nothing anew. They may be tracers themselves; a tracer's
-value cannot be checked.
+Harmonic means and contrasts are in `sculpting`. Exponents and weights are traced, so changing them compiles nothing
+anew. They may be tracers themselves; a tracer's value cannot be checked.
 """
 
 from __future__ import annotations
@@ -47,8 +45,8 @@ def product(*densities: Density, exponents: Any = None) -> Density:
     References:
         Du et al. (2023), arXiv:2302.11552, Section 4.1.
     """
-    _check_densities("a product", densities)
-    exponents = _vector("exponents", exponents, len(densities), 1.0)
+    check_densities("a product", densities)
+    exponents = vector_of("exponents", exponents, len(densities), 1.0)
     return combine("product", list(zip(densities, exponents, strict=True)))
 
 
@@ -69,8 +67,8 @@ def mixture(*densities: Density, weights: Any = None) -> Density:
     References:
         Du et al. (2023), arXiv:2302.11552, Section 4.1.
     """
-    _check_densities("a mixture", densities, needs_log_density=True)
-    weights = _weights(weights, len(densities))
+    check_densities("a mixture", densities, needs_log_density=True)
+    weights = weights_of(weights, len(densities))
     return combine("mixture", list(zip(densities, weights, strict=True)))
 
 
@@ -95,8 +93,8 @@ def negation(density: Density, negated: Density, alpha: Any = 0.5, *, floor: Any
     References:
         Du et al. (2023), arXiv:2302.11552, Section 4.1; the floor is ours.
     """
-    _check_densities("a negation", (density, negated))
-    value, share = _concrete("alpha", alpha), _concrete("floor", floor)
+    check_densities("a negation", (density, negated))
+    value, share = concrete("alpha", alpha), concrete("floor", floor)
     if value is not None and not 0 < value <= 1:
         raise ParameterError(f"alpha of a negation must lie in (0, 1]; got {value}. For more, write p / q ** alpha.")
     if share is not None and not 0 <= share < 1:
@@ -111,8 +109,8 @@ def temper(density: Density, temperature: Any) -> Density:
     Raises:
         ParameterError: if the temperature is not positive.
     """
-    _check_densities("tempering", (density,))
-    value = _concrete("temperature", temperature)
+    check_densities("tempering", (density,))
+    value = concrete("temperature", temperature)
     if value is not None and not value > 0:
         raise ParameterError(f"temperature must be positive; got {value}. 1 leaves the density as it is.")
     return combine("product", [(density, 1.0 / temperature)])
@@ -134,8 +132,8 @@ def guided(density: Density, classifier: Density, scale: Any = 1.0) -> Density:
     References:
         Dhariwal and Nichol (2021), arXiv:2105.05233, Section 4; Du et al. (2023), arXiv:2302.11552, Section 3.3.
     """
-    _check_densities("guidance", (density, classifier))
-    _concrete("scale", scale)
+    check_densities("guidance", (density, classifier))
+    concrete("scale", scale)
     return combine("product", [(density, 1.0), (classifier, scale)])
 
 
@@ -156,7 +154,7 @@ def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Dens
         Ho and Salimans (2022), arXiv:2207.12598.
     """
     given = _given("classifier-free guidance", density)
-    _concrete("scale", scale)
+    concrete("scale", scale)
     return combine("product", [(given(None), 1.0 - scale), (given(condition), scale)])
 
 
@@ -189,102 +187,13 @@ def compose_conditions(density: Density, conditions: Any, weights: Any = None) -
         raise ShapeError(f"conditions must have shape [c, k]; got {conditions.shape}. One condition is [1, k].")
     if len(conditions) == 0:
         raise ParameterError("compose_conditions needs at least one condition; got none.")
-    weights = _vector("weights", weights, len(conditions), 1.0)
+    weights = vector_of("weights", weights, len(conditions), 1.0)
     terms = [(given(c), w) for c, w in zip(conditions, weights, strict=True)]
     return combine("product", [(given(None), 1.0 - jnp.sum(weights)), *terms])
 
 
-def harmonic_mean(p: Density, q: Density, *more: Density, alpha: Any = None, weights: Any = None) -> Density:
-    r"""Density :math:`p q / (\alpha p + (1 - \alpha) q)` (unnormalised), high where both are high.
-
-    For any number of densities it is the weighted harmonic mean
-
-    .. math:: \Big(\sum_i \frac{w_i}{p_i}\Big)^{-1} = \frac{\prod_i p_i}{\sum_i w_i \prod_{j \ne i} p_j},
-
-    in which alpha stands beside p and hence belongs to 1 / q: weights = (1 - alpha, alpha). Zero where any is zero.
-    Exact for calibrated densities; otherwise the weights absorb the unknown ratios of normalisers, and a warning
-    says so.
-
-    Args:
-        p, q, *more: Densities on one event shape under one noise schedule.
-        alpha: Weight of `p` in the denominator, in (0, 1), for two densities; 0.5 by default.
-        weights: Instead of alpha: positive weights w_i of 1 / p_i, normalised to sum one; equal by default.
-
-    Returns:
-        A density; one call evaluates each of them once.
-
-    Raises:
-        ParameterError: if alpha is outside (0, 1), weights are not positive or not one per density, alpha is given
-            for more than two densities, or both are given.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
-        ScoreOnlyError: if a density has no log density.
-
-    References:
-        Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes. arXiv:2309.16115.
-    """
-    densities = (p, q, *more)
-    _check_densities("a harmonic mean", densities, needs_log_density=True)
-    if alpha is not None:
-        if weights is not None:
-            raise ParameterError("give alpha or weights, not both: weights = (1 - alpha, alpha).")
-        if more:
-            raise ParameterError(f"alpha weights two densities; got {len(densities)}. Give weights, one per density.")
-        _check_alpha(alpha)
-        shares = [1.0 - alpha, alpha]
-    else:
-        shares = list(_weights(weights, len(densities)))
-    # Written with products, not with inverses: a density that is zero then kills the numerator, and no 1 / 0 arises.
-    # From last to first, so that two densities print as p * q / (alpha * p + (1 - alpha) * q).
-    terms = []
-    for i in reversed(range(len(densities))):
-        others = [(d, 1.0) for j, d in enumerate(densities) if j != i]
-        terms.append((others[0][0] if len(others) == 1 else combine("product", others), shares[i]))
-    denominator = combine("mixture", terms)
-    return combine("product", [*((d, 1.0) for d in densities), (denominator, -1.0)])
-
-
-def contrast(p: Density, q: Density, *more: Density, alpha: Any = None, weights: Any = None) -> Density:
-    r"""Density :math:`p^2 / (\alpha p + (1 - \alpha) q)` (unnormalised), high where p is high and q is not.
-
-    Against several densities it is :math:`p^2 / (w_0 p + \sum_i w_i q_i)`. It is at most :math:`p / w_0`, so unlike a
-    negation it always has finite mass. Exact for calibrated densities; otherwise the weights absorb the unknown
-    ratios of normalisers, and a warning says so.
-
-    Args:
-        p: The density to keep.
-        q, *more: The densities to avoid, on the event shape and under the noise schedule of p.
-        alpha: Weight of `p` in the denominator, in (0, 1), for two densities; 0.5 by default.
-        weights: Instead of alpha: positive weights of the densities in the denominator, p first, normalised to sum
-            one; equal by default.
-
-    Returns:
-        A density; one call evaluates each of them once.
-
-    Raises:
-        ParameterError: if alpha is outside (0, 1), weights are not positive or not one per density, alpha is given
-            for more than two densities, or both are given.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
-        ScoreOnlyError: if a density has no log density.
-
-    References:
-        Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes. arXiv:2309.16115.
-    """
-    densities = (p, q, *more)
-    _check_densities("a contrast", densities, needs_log_density=True)
-    if alpha is not None:
-        if weights is not None:
-            raise ParameterError("give alpha or weights, not both: weights = (alpha, 1 - alpha).")
-        if more:
-            raise ParameterError(f"alpha weights two densities; got {len(densities)}. Give weights, one per density.")
-        _check_alpha(alpha)
-        shares = [alpha, 1.0 - alpha]
-    else:
-        shares = list(_weights(weights, len(densities)))
-    denominator = combine("mixture", list(zip(densities, shares, strict=True)))
-    return combine("product", [(p, 2.0), (denominator, -1.0)])
-
-
-def _check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:
+def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:
+    """Raise unless there is at least one, and all are densities."""
     if not densities:
         raise ParameterError(f"{what} needs at least one density; got none.")
     for density in densities:
@@ -307,7 +216,7 @@ def _given(what: str, density: Any):
     return given
 
 
-def _concrete(name: str, value: Any) -> float | None:
+def concrete(name: str, value: Any) -> float | None:
     """`value` as a finite float, or None for a tracer."""
     if isinstance(value, Tracer):
         return None
@@ -320,13 +229,8 @@ def _concrete(name: str, value: Any) -> float | None:
     return number
 
 
-def _check_alpha(alpha: Any) -> None:
-    value = _concrete("alpha", alpha)
-    if value is not None and not 0 < value < 1:
-        raise ParameterError(f"alpha must lie in (0, 1); got {value}. At the ends only one density is left: take that.")
-
-
-def _vector(name: str, values: Any, count: int, default: float) -> jax.Array:
+def vector_of(name: str, values: Any, count: int, default: float) -> jax.Array:
+    """`values` as [count] finite numbers, or `default` for each."""
     if values is None:
         return jnp.full(count, default)
     try:
@@ -340,8 +244,9 @@ def _vector(name: str, values: Any, count: int, default: float) -> jax.Array:
     return vector
 
 
-def _weights(values: Any, count: int) -> jax.Array:
-    weights = _vector("weights", values, count, 1.0)
+def weights_of(values: Any, count: int) -> jax.Array:
+    """`values` as [count] positive numbers normalised to sum one; equal if None."""
+    weights = vector_of("weights", values, count, 1.0)
     if not isinstance(weights, Tracer) and not np.all(np.asarray(weights) > 0):
         raise ParameterError(f"weights must be positive; got {np.asarray(weights)}. Leave out what has no weight.")
     return weights / jnp.sum(weights)
