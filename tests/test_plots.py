@@ -46,6 +46,8 @@ def make_run(density=NORMAL, kernel=None, **changes):
         "history": {"acceptance_rate": rng.uniform(size=(LEVELS, CHAINS))},
         "density": density,
         "kernel": kernel or HMC(),
+        "is_weighted": True,
+        "num_steps": 2,
         "evaluations_per_chain": LEVELS * 7,
     }
     return AnnealedRun(**(fields | changes))
