@@ -22,6 +22,8 @@ FORCE:
 # Compiled programs outlive the process: the second run of the tests or the demo compiles next to nothing.
 demo test test-all notebooks: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
 demo test test-all notebooks: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.5
+# Here compilation costs more than the programs it makes: a third less of it for hardly slower ones.
+demo test test-all notebooks: export XLA_FLAGS ?= --xla_llvm_disable_expensive_passes=true
 
 demo: $(STAMP) ## compose and sample the pretrained densities; tables and pictures in demo_output/
 	$(BIN)/numpyro-diffusion demo --output demo_output
@@ -40,9 +42,9 @@ lint: $(STAMP) ## ruff and pyright
 notebooks: $(STAMP) ## execute notebooks/*.py into notebooks/executed/
 	$(BIN)/python notebooks/execute.py
 
-# Names with a leading underscore are shared parts, not benchmarks.
+# Names with a leading underscore are shared parts, not benchmarks; training is a command of its own.
 bench: $(STAMP) ## every benchmark once, the quick way
-	@set -e; for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out benchmarks/_% benchmarks/train_%,$(wildcard benchmarks/*.py)); do \
 		echo "$$script --quick"; $(BIN)/python "$$script" --quick; done
 
 clean: ## remove what make made

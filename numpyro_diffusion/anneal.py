@@ -49,7 +49,7 @@ def anneal(
         num_chains: Population size.
         num_steps: Kernel steps per level.
         levels: None places them by conditional ESS in a pilot run; an integer gives that many, geometric in the
-            noise-to-signal ratio; or an array of times decreasing within [0, 1].
+            noise-to-signal ratio (the default of Reverse is 250); or an array of times decreasing within [0, 1].
         level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep.
         resample_threshold: Resample when ESS / N falls below it, and always before the last level's steps, so that
             `samples` are equally weighted. 0 never resamples (plain AIS) and leaves the weights in `log_weights`.
@@ -169,7 +169,7 @@ def _reverse_level(density, x, rng_key, t_from, t, *, chain_batch_size):
 
 def _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, progress_bar):
     if levels is None or isinstance(levels, int | np.integer):
-        levels = density.schedule.levels(100 if levels is None else int(levels))
+        levels = density.schedule.levels(250 if levels is None else int(levels))
     levels = check_levels(levels)
     start_key, level_key = jax.random.split(rng_key)
     x = _reverse_start(density, start_key, num_chains=num_chains)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.datasets import load_digits
 
 #: One grey value in units of the scaled images.
 STEP = 1 / 8
@@ -20,6 +19,8 @@ def images(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
     """Images [n, 64] in [-1, 1] and labels [n]; the first 1,500 of a fixed shuffle are "train", the rest "test"."""
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test'; got {split!r}.")
+    from sklearn.datasets import load_digits  # slow to import, and needed here only
+
     scans, labels = load_digits(return_X_y=True)
     scans, labels = np.asarray(scans), np.asarray(labels)
     order = np.random.default_rng(0).permutation(len(scans))
