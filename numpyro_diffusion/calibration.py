@@ -160,33 +160,42 @@ def recalibrate(
     *,
     num_chains: int = 10_000,
     num_steps: int = 2,
-    level_ess: float = 0.99,
+    levels_per_knot: int = 1,
     progress_bar: bool = True,
 ) -> EnergyDensity:
     """The density with its measured log Z(t) subtracted at every noise level.
 
-    An annealed run estimates log Z along the levels; what it finds is interpolated in log sigma and becomes part of the
-    density (and of its checkpoint). Weights of isolated modes are not changed: only training can set them.
+    An annealed run with a level at each knot in log sigma estimates log Z there; what it finds becomes part of the
+    density (and of its checkpoint), interpolated between knots. Weights of isolated modes stay: only training
+    can set them.
 
     Args:
         rng_key: JAX random key.
         density: A trained energy density, calibrated or not.
         kernel: HMC by default.
-        num_chains, num_steps, level_ess: Effort of the run, see `anneal`.
+        num_chains, num_steps: Effort of the run, see `anneal`.
+        levels_per_knot: Levels for each of the 64 knots; more in high dimension.
 
     Raises:
         TypeError: if the density is not a trained energy.
+        ParameterError: if levels_per_knot < 1.
     """
     if not isinstance(density, EnergyDensity):
         raise TypeError(f"nd.recalibrate takes a trained energy density; got {density!r}. Recalibrate its leaves.")
-    run = anneal(
-        rng_key, density, kernel or HMC(), num_chains=num_chains, num_steps=num_steps, level_ess=level_ess,
-        progress_bar=progress_bar,
-    )  # fmt: skip
-    ratios = np.maximum(np.asarray(density.schedule.noise_to_signal(run.levels)), float(density.sigmas[0]))
-    order = np.argsort(ratios)
+    if levels_per_knot < 1:
+        raise ParameterError(f"levels_per_knot must be >= 1; got {levels_per_knot}.")
     low, high = np.log(np.asarray(density.sigmas))
     knots = np.linspace(low, high, NORMALISER_KNOTS)
+    fine = np.linspace(high, low, (NORMALISER_KNOTS - 1) * levels_per_knot + 1)
+    times = np.asarray(density.schedule.time(np.exp(fine)), dtype=float)
+    inner = times[(times > 0) & (times < 1)]
+    levels = np.concatenate([[1.0], inner, [0.0]])
+    run = anneal(
+        rng_key, density, kernel or HMC(), num_chains=num_chains, num_steps=num_steps, levels=levels,
+        progress_bar=progress_bar,
+    )  # fmt: skip
+    # Levels beyond the trained range count for its ends, where the density stays the same.
+    ratios = np.clip(np.asarray(density.schedule.noise_to_signal(levels)), np.exp(low), np.exp(high))
+    found = np.interp(knots, np.log(ratios)[::-1], run.stats["log_evidence"][::-1])
     old = np.interp(knots, *np.asarray(density.log_z))
-    found = np.interp(knots, np.log(ratios)[order], run.stats["log_evidence"][order])
     return density._replace(log_z=jnp.asarray(np.stack([knots, old + found]), dtype=float))
