@@ -80,10 +80,10 @@ def _cell(values) -> str:
         texts = {v for v in values if isinstance(v, str)}
         return ", ".join(sorted(texts))
     mean = float(np.mean(numbers))
-    digits = 0 if abs(mean) >= 100 else 3
+    form = ".0f" if abs(mean) >= 100 else ".3f" if abs(mean) >= 0.002 or mean == 0 else ".1e"
     if len(numbers) == 1:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {np.std(numbers, ddof=1) / math.sqrt(len(numbers)):.{digits}f}"
+        return f"{mean:{form}}"
+    return f"{mean:{form}} ± {np.std(numbers, ddof=1) / math.sqrt(len(numbers)):{form}}"
 
 
 def _plain(value):

@@ -166,8 +166,9 @@ def recalibrate(
     """The density with its measured log Z(t) subtracted at every noise level.
 
     An annealed run with a level at each knot in log sigma estimates log Z there; what it finds becomes part of the
-    density (and of its checkpoint), interpolated between knots. Weights of isolated modes stay: only training
-    can set them.
+    density (and of its checkpoint), interpolated between knots. A finding z of standard error e is shrunk by
+    z^2 / (z^2 + e^2), so that a density better calibrated than the run can measure stays as it is. Weights of isolated
+    modes stay: only training can set them.
 
     Args:
         rng_key: JAX random key.
@@ -196,6 +197,10 @@ def recalibrate(
     )  # fmt: skip
     # Levels beyond the trained range count for its ends, where the density stays the same.
     ratios = np.clip(np.asarray(density.schedule.noise_to_signal(levels)), np.exp(low), np.exp(high))
-    found = np.interp(knots, np.log(ratios)[::-1], run.stats["log_evidence"][::-1])
+    found = run.stats["log_evidence"]
+    # The error grows along the levels as a random walk does.
+    error = run.log_evidence_error * np.sqrt(np.arange(len(found)) / (len(found) - 1))
+    found = found * found**2 / (found**2 + error**2 + 1e-12)
+    found = np.interp(knots, np.log(ratios)[::-1], found[::-1])
     old = np.interp(knots, *np.asarray(density.log_z))
     return density._replace(log_z=jnp.asarray(np.stack([knots, old + found]), dtype=float))

@@ -74,8 +74,8 @@ def load(path: str | os.PathLike[str]) -> Density:
     arrays, config = checkpoint.read(path, kind="density")
     try:
         cls, network = _CLASSES[config["class"]], NetworkConfig(**config["network"])
-        kind, *_ = (config["schedule"]["type"],)
-        schedule = _SCHEDULES[kind](**{k: v for k, v in config["schedule"].items() if k != "type"})
+        fields = dict(config["schedule"])
+        schedule = _SCHEDULES[fields.pop("type")](**fields)
         event_shape = tuple(int(n) for n in config["event_shape"])
         size = int(np.prod(event_shape, initial=1))
         form, calibrated = config["parameterisation"], bool(config["calibrated"])
@@ -137,13 +137,22 @@ def load_pretrained(name: str) -> Density:
     Raises:
         UnknownNameError: if there is none of that name.
     """
-    if name not in list_pretrained():
-        raise UnknownNameError(f"no pretrained density is called {name!r}. There are {', '.join(list_pretrained())}.")
+    _check_name(name)
     with resources.as_file(_pretrained() / f"{name}.safetensors") as path:
         return load(path)
 
 
 def pretrained_card(name: str) -> dict:
-    """How a pretrained density was made and what it measured: script, seed, settings, figures."""
-    load_pretrained(name)
+    """How a pretrained density was made and what it measured: script, seed, settings, figures.
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+    """
+    _check_name(name)
     return json.loads((_pretrained() / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _check_name(name: str) -> None:
+    known = list_pretrained()
+    if name not in known:
+        raise UnknownNameError(f"no pretrained density is called {name!r}. There are {', '.join(known)}.")
