@@ -25,7 +25,7 @@ COLUMNS = [
 ]
 HEADER = """# Calibration of the pretrained planar densities
 
-`python benchmarks/calibration.py`. Z by quadrature; mode weights at levels where the modes are separate; their error is the largest deviation from the truth
+`python benchmarks/calibration.py`. Z by quadrature; mode weights at levels whose noise is below an eighth of the least distance between modes (above, neighbours leak into each other); their error is the largest deviation from the truth
 (1/8 for the ring, 1/3 for the columns). Training seed and settings stand in each density's card.
 """
 
