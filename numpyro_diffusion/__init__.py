@@ -5,6 +5,7 @@ The names below follow the path: schedules, densities, training, composition, sa
 
 from . import datasets, exact, metrics, plots
 from .anneal import anneal
+from .base import MixtureBase
 from .bounds import Bound, ais_bound, bdmc, raise_bound
 from .calibration import calibration_report, recalibrate
 from .compose import (
@@ -19,6 +20,9 @@ from .compose import (
 from .density import Density
 from .energy import EnergyDensity, NetworkConfig, ScoreModel
 from .function import as_density
+from .infer import handlers
+from .infer.mcmc import AnnealedMCMC
+from .infer.prior import DiffusionPrior
 from .kernels import HMC, MALA, UHMC, ULA, BlackJAX
 from .reverse import Reverse
 from .run import AnnealedRun

@@ -15,9 +15,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from . import population as populations
-from .density import Density
+from .density import Density, gaussian_at
 from .errors import ParameterError, ScoreOnlyError
-from .frame import FRAMES, gaussian_at
+from .frame import FRAMES
 from .kernels import BlackJAX, Kernel
 from .reverse import Reverse, reverse_step
 from .run import AnnealedRun
@@ -35,6 +35,7 @@ def anneal(
     level_ess: float = 0.98,
     resample_threshold: float = 0.5,
     frame: str = "whitened",
+    metric: str = "frame",
     predictor: bool = False,
     chain_batch_size: int | None = None,
     keep_history: bool = False,
@@ -54,6 +55,8 @@ def anneal(
         resample_threshold: Resample when ESS / N falls below it, and always before the last level's steps, so that
             `samples` are equally weighted. 0 never resamples (plain AIS) and leaves the weights in `log_weights`.
         frame: "whitened" runs in the preconditioned frame, "identity" in x itself.
+        metric: "frame" moves in the frame's coordinates; "pilot" in those in which the pilot has unit covariance, which
+            helps where the frame's Gaussian is far from the density, as in posteriors.
         predictor: Take a reverse diffusion step before each level. Weights are not defined then.
         chain_batch_size: Chains advanced together; bounds memory. None advances all at once, on a CPU about 500.
         keep_history: Keep acceptance and weight increments of every chain at every level (kernels only).
@@ -97,7 +100,7 @@ def anneal(
         )
     weighted = density.has_log_density and not predictor and (kernel.is_adjusted or not isinstance(kernel, BlackJAX))
     pilot_key, start_key, level_key = jax.random.split(rng_key, 3)
-    schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess)
+    schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess, metric=metric)
     population = populations.start(density, start_key, num_chains=num_chains, frame=frame)
     times, mover = schedule.levels, kernel.without_step_size()
     stats, history = [], []
@@ -107,8 +110,9 @@ def anneal(
             last = i == len(times) - 1 and resample_threshold > 0
             population, level, chains = populations.advance(
                 density, mover, population, jax.random.fold_in(level_key, i), float(times[max(i - 1, 0)]), float(t),
-                float(step_size), 2.0 if last else float(resample_threshold), num_steps=num_steps, frame=frame,
-                weighted=weighted, predictor=predictor and i > 0, chain_batch_size=chain_batch_size,
+                float(step_size), 2.0 if last else float(resample_threshold), schedule.scale(i),
+                num_steps=num_steps, frame=frame, weighted=weighted, predictor=predictor and i > 0,
+                chain_batch_size=chain_batch_size,
             )  # fmt: skip
             stats.append(level)
             if keep_history:
@@ -137,6 +141,8 @@ def anneal(
         is_weighted=weighted,
         num_steps=num_steps,
         evaluations_per_chain=len(times) * (1 + num_steps * kernel.evaluations_per_step),
+        ancestors=population.ancestor,
+        scale=schedule.scale(len(times) - 1),
     )
     run.warn()
     return run

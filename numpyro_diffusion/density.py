@@ -14,6 +14,7 @@ so ``0.5 * p + 0.5 * q`` is a mixture and ``p + q`` has mass 2. `expression` bui
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -117,6 +118,22 @@ class Density(abc.ABC):
         eye = jnp.eye(moments.mean.size)
         return Gaussian(alpha * moments.mean, alpha**2 * moments.covariance + sigma**2 * eye)
 
+    def start(self, rng_key) -> tuple[jax.Array, jax.Array]:
+        """What annealing starts from at t = 1: a draw [d], flattened, of a known density, and its log density there.
+
+        The Gaussian approximation at t = 1, unless a subclass knows better.
+        """
+        mean, covariance = gaussian_at(self, 1.0)
+        value, vector = jnp.linalg.eigh(covariance)
+        noise = jax.random.normal(rng_key, mean.shape)
+        x = mean + vector @ (jnp.sqrt(value) * (vector.T @ noise))
+        return x, self.start_log_prob(x)
+
+    def start_log_prob(self, x) -> jax.Array:
+        """Log density of a flattened point x [d] under what annealing starts from."""
+        mean, covariance = gaussian_at(self, 1.0)
+        return jnp.asarray(jax.scipy.stats.multivariate_normal.logpdf(x, mean, covariance))
+
     def log_prob(self, x, t=0.0) -> jax.Array:
         """Log density in nats.
 
@@ -211,6 +228,16 @@ class Density(abc.ABC):
 
     def __repr__(self):
         return self.name or type(self).__name__
+
+
+def gaussian_at(density: Density, t) -> Gaussian:
+    """The density's Gaussian approximation at time t; of unit-variance data where nothing is known."""
+    known = density.gaussian(t)
+    if known is not None:
+        return known
+    size = math.prod(density.event_shape)
+    variance = density.schedule.alpha(t) ** 2 + density.schedule.sigma(t) ** 2
+    return Gaussian(jnp.zeros(size), variance * jnp.eye(size))
 
 
 def as_points(x, event_shape: tuple[int, ...]) -> jax.Array:

@@ -14,10 +14,9 @@ import numpy as np
 
 from .bounds import Bound
 from .datatree import kernel_text, to_datatree
-from .density import Density
+from .density import Density, gaussian_at
 from .errors import DiagnosticWarning
 from .expression import Expression
-from .frame import gaussian_at
 from .overlap import disjoint_factors
 from .run import AnnealedRun
 

@@ -26,6 +26,10 @@ class ParameterError(DiffusionError, ValueError):
     """A value lies outside its range."""
 
 
+class UnsupportedModelError(DiffusionError, NotImplementedError):
+    """A NumPyro model has a site that annealing cannot handle; the message names it."""
+
+
 class CheckpointError(DiffusionError, ValueError):
     """A file cannot be written, or cannot be read as a checkpoint of this package."""
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .density import Density, Gaussian
+from .density import Density, gaussian_at
 from .errors import ParameterError
 
 FRAMES = ("whitened", "identity")
@@ -36,18 +36,6 @@ class Frame(NamedTuple):
         return jnp.linalg.solve(self.root, jnp.ravel(x) - self.mean)
 
 
-def gaussian_at(density: Density, t) -> Gaussian:
-    """The density's Gaussian approximation at time t; of unit-variance data where nothing is known."""
-    known = density.gaussian(t)
-    if known is not None:
-        return known
-    size = 1
-    for n in density.event_shape:
-        size *= n
-    variance = density.schedule.alpha(t) ** 2 + density.schedule.sigma(t) ** 2
-    return Gaussian(jnp.zeros(size), variance * jnp.eye(size))
-
-
 def frame_at(density: Density, t, kind: str) -> Frame:
     """The frame of a density at time t; "identity" is x itself.
 
@@ -66,20 +54,13 @@ def frame_at(density: Density, t, kind: str) -> Frame:
 
 
 def start(density: Density, rng_key, kind: str) -> tuple[jax.Array, jax.Array]:
-    """An exact draw u [d] of the Gaussian at t = 1 in its frame, and its log density there."""
-    gaussian, frame = gaussian_at(density, 1.0), frame_at(density, 1.0, kind)
-    noise = jax.random.normal(rng_key, gaussian.mean.shape)
-    u = (
-        noise
-        if kind == "whitened"
-        else frame.coordinates(gaussian.mean + jnp.linalg.cholesky(gaussian.covariance) @ noise)
-    )
-    return u, start_log_prob(density, u, kind)
+    """An exact draw u [d], in the frame at t = 1, of the density that chains start from, and its log density there."""
+    frame = frame_at(density, 1.0, kind)
+    x, log_prob = density.start(rng_key)
+    return frame.coordinates(x), log_prob + frame.log_det
 
 
 def start_log_prob(density: Density, u, kind: str) -> jax.Array:
-    """Log density in u of the Gaussian that chains start from at t = 1."""
-    gaussian, frame = gaussian_at(density, 1.0), frame_at(density, 1.0, kind)
-    x = frame.mean + frame.root @ u
-    log_prob = jax.scipy.stats.multivariate_normal.logpdf(x, gaussian.mean, gaussian.covariance)
-    return jnp.asarray(log_prob) + frame.log_det
+    """Log density in u of what chains start from at t = 1."""
+    frame = frame_at(density, 1.0, kind)
+    return density.start_log_prob(frame.mean + frame.root @ u) + frame.log_det

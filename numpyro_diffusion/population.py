@@ -54,10 +54,21 @@ class ChainStats(NamedTuple):
     log_weight_increment: jax.Array
 
 
-def log_density_in_frame(density: Density, t, frame_kind: str):
-    """u -> log q(u, t) at one level."""
+def log_density_in_frame(density: Density, t, frame_kind: str, scale=None):
+    """v -> log q(u, t) at one level, for u = scale v; without a scale [d, d], v is u."""
     frame = frames.frame_at(density, t, frame_kind)
-    return lambda u: density._log_prob(frame.point(u, density.event_shape), t) + frame.log_det
+    root = frame.root if scale is None else frame.root @ scale
+    return lambda v: density._log_prob((frame.mean + root @ v).reshape(density.event_shape), t) + frame.log_det
+
+
+def to_scale(u, scale):
+    """v = scale^{-1} u of chains [N, d], for a lower triangular scale or None."""
+    return u if scale is None else jax.scipy.linalg.solve_triangular(scale, u.T, lower=True).T
+
+
+def from_scale(v, scale):
+    """u = scale v of chains [N, d]."""
+    return v if scale is None else v @ scale.T
 
 
 def default_batch_size(num_chains: int) -> int | None:
@@ -133,15 +144,18 @@ def resample(population: Population, rng_key) -> Population:
 
 @partial(jax.jit, static_argnames=("num_steps", "frame", "weighted", "predictor", "chain_batch_size"))
 def advance(
-    density: Density, kernel: Kernel, population: Population, rng_key, t_from, t, step_size, threshold,
+    density: Density, kernel: Kernel, population: Population, rng_key, t_from, t, step_size, threshold, scale=None,
     *, num_steps: int, frame: str, weighted: bool, predictor: bool, chain_batch_size: int | None,
 ) -> tuple[Population, LevelStats, ChainStats]:  # fmt: skip
     """Take the population to time t. The densities and settings are traced: one compiled program serves every level.
 
     A chain's cached log density and gradient belong to the level they were computed at. They are recomputed here, first
     of all: carried across, chains reject and accept against the wrong density, at healthy acceptance rates.
+
+    Kernels move v = scale^{-1} u, u the frame's coordinates: a preconditioner of this level's moves alone, which leaves
+    weights as they are.
     """
-    logdensity_fn = log_density_in_frame(density, t, frame)
+    logdensity_fn = log_density_in_frame(density, t, frame, scale)
     num_chains = population.log_weight.size
     predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
     state = population.state
@@ -160,7 +174,8 @@ def advance(
     def refresh(position, momentum):
         return init(position, momentum, logdensity_fn)
 
-    fresh = map_chains(refresh, state.position, state.momentum, chain_batch_size=chain_batch_size)
+    position = to_scale(state.position, scale)
+    fresh = map_chains(refresh, position, state.momentum, chain_batch_size=chain_batch_size)
     if weighted:
         population, increment, ess, cess, resampled = reweigh(population, fresh, resample_key, threshold)
     else:
@@ -180,6 +195,7 @@ def advance(
     state, acceptance, diverged, correction = map_chains(
         move, keys, population.state, chain_batch_size=chain_batch_size
     )
+    state = state._replace(position=from_scale(state.position, scale))
     log_weight = population.log_weight + (correction if weighted else 0.0)
     population = population._replace(state=state, log_weight=log_weight)
     finite = jnp.isfinite(increment)
@@ -196,3 +212,37 @@ def points(density: Density, population: Population, t, *, frame: str) -> jax.Ar
     """Chains [N, *event_shape] in x."""
     at = frames.frame_at(density, t, frame)
     return jax.vmap(lambda u: at.point(u, density.event_shape))(population.state.position)
+
+
+@partial(jax.jit, static_argnames=("num_samples", "thinning", "frame", "chain_batch_size"))
+def extend(
+    density: Density, kernel: Kernel, x, rng_key, t, step_size, scale=None,
+    *, num_samples: int, thinning: int, frame: str, chain_batch_size: int | None,
+):  # fmt: skip
+    """Go on from points x [N, *event_shape] at one level, a draw every `thinning` steps.
+
+    Returns:
+        Draws [N, num_samples, *event_shape], acceptance rates and divergences [N, num_samples].
+    """
+    at = frames.frame_at(density, t, frame)
+    logdensity_fn = log_density_in_frame(density, t, frame, scale)
+
+    def one(key, x, momentum_key):
+        v = to_scale(at.coordinates(x)[None], scale)[0]
+        state = init(v, jax.random.normal(momentum_key, v.shape), logdensity_fn)
+
+        def draw(state, key):
+            def one_step(state, key):
+                state, info = kernel.step(key, state, logdensity_fn, step_size)
+                return state, info
+
+            state, info = jax.lax.scan(one_step, state, jax.random.split(key, thinning))
+            return state, (state.position, info.acceptance_rate.mean(), info.is_divergent.any())
+
+        _, (v, rate, divergent) = jax.lax.scan(draw, state, jax.random.split(key, num_samples))
+        u = from_scale(v, scale)
+        return jax.vmap(lambda p: at.point(p, density.event_shape))(u), rate, divergent
+
+    move_key, momentum_key = jax.random.split(rng_key)
+    keys, momentum_keys = chain_keys(move_key, len(x)), chain_keys(momentum_key, len(x))
+    return map_chains(one, keys, x, momentum_keys, chain_batch_size=chain_batch_size)

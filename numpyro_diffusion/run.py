@@ -28,6 +28,8 @@ class AnnealedRun:
         is_weighted: Whether weights are defined: not for reverse diffusion, predictors and score-only densities.
         num_steps: Kernel steps per level.
         evaluations_per_chain: Evaluations of value and gradient, pilot excluded.
+        ancestors: [N] founding chain of each; chains of one ancestor are related.
+        scale: [d, d] preconditioner of the last level's moves, or None.
     """
 
     samples: jax.Array
@@ -42,6 +44,8 @@ class AnnealedRun:
     is_weighted: bool
     num_steps: int
     evaluations_per_chain: int
+    ancestors: jax.Array | None = None
+    scale: np.ndarray | None = None
 
     @property
     def ess(self) -> float:

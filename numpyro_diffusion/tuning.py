@@ -8,6 +8,7 @@ stays unbiased.
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import partial
 from pathlib import Path
@@ -17,22 +18,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .density import Density
+from .density import Density, gaussian_at
 from .errors import DiagnosticWarning, ParameterError, ScheduleError
-from .frame import gaussian_at
 from .kernels import Kernel, init
-from .population import Population, conditional_ess, log_density_in_frame, reweigh, start
+from .population import Population, conditional_ess, from_scale, log_density_in_frame, reweigh, start, to_scale
 
 PILOT_CHAINS = 256
 PILOT_STEPS = 8
+#: Weight of earlier levels in the pilot's covariance.
+SMOOTHING = 0.7
+METRICS = ("frame", "pilot")
 MAX_LEVELS = 400
 
 
 class Plan(NamedTuple):
-    """Decreasing `levels` [K] from 1 to 0 and a `step_sizes` entry for each."""
+    """Decreasing `levels` [K] from 1 to 0, a `step_sizes` entry for each, and `scales` [K, d, d] of moves or None."""
 
     levels: np.ndarray
     step_sizes: np.ndarray
+    scales: np.ndarray | None = None
+
+    def scale(self, i: int):
+        """Preconditioner of level i, or None."""
+        return None if self.scales is None else self.scales[i]
 
 
 def check_levels(levels: Any) -> np.ndarray:
@@ -85,12 +93,13 @@ def _next_level(density: Density, population: Population, t, target, smallest, *
 
 @partial(jax.jit, static_argnames=("frame",))
 def _pilot_level(
-    density: Density, kernel: Kernel, population: Population, rng_key, t, log_step, target, gain, *, frame
+    density: Density, kernel: Kernel, population: Population, rng_key, t, log_step, target, gain, scale, *, frame
 ):
     """Advance the pilot to t, adapting the log step size; returns (population, mean of its second half)."""
-    logdensity_fn = log_density_in_frame(density, t, frame)
+    logdensity_fn = log_density_in_frame(density, t, frame, scale)
     resample_key, move_key = jax.random.split(rng_key)
-    fresh = jax.vmap(lambda s: init(s.position, s.momentum, logdensity_fn))(population.state)
+    position = to_scale(population.state.position, scale)
+    fresh = jax.vmap(lambda p, m: init(p, m, logdensity_fn))(position, population.state.momentum)
     population, *_ = reweigh(population, fresh, resample_key, 0.5)
 
     def one_step(carry, inputs):
@@ -104,21 +113,38 @@ def _pilot_level(
 
     inputs = (jax.random.split(move_key, PILOT_STEPS), jnp.arange(PILOT_STEPS))
     (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
+    state = state._replace(position=from_scale(state.position, scale))
     return population._replace(state=state), path[PILOT_STEPS // 2 :].mean()
 
 
-def plan(
-    rng_key, density: Density, kernel: Kernel, levels, *, frame: str, level_ess: float, num_chains: int = PILOT_CHAINS
-) -> Plan:
-    """Levels and step sizes for a run; no pilot where both are given.
+@jax.jit
+def _covariance(population: Population, covariance):
+    """Weighted covariance of the pilot in the frame, averaged with that of earlier levels, and its Cholesky factor."""
+    u, weight = population.state.position, jax.nn.softmax(population.log_weight)
+    count, size = u.shape
+    centred = u - weight @ u
+    new = SMOOTHING * covariance + (1 - SMOOTHING) * (centred.T * weight) @ centred
+    # Towards the diagonal by the share of noise in it; the average is of (1 + s) / (1 - s) levels.
+    noise = size / (size + count * (1 + SMOOTHING) / (1 - SMOOTHING))
+    shrunk = (1 - noise) * new + noise * jnp.diag(jnp.diag(new))
+    root = jnp.linalg.cholesky(shrunk)
+    fine = jnp.all(jnp.isfinite(root))
+    return jnp.where(fine, new, covariance), jnp.where(fine, root, jnp.diag(jnp.sqrt(jnp.diag(covariance))))
+
+
+def plan(rng_key, density: Density, kernel: Kernel, levels, *, frame: str, level_ess: float, metric="frame") -> Plan:
+    """Levels and step sizes for a run; no pilot where both are given and nothing else is to be learnt.
 
     Args:
         levels: None to place them by conditional ESS, a number of geometric levels, or the levels themselves.
         level_ess: Target share of the conditional ESS between levels, in (0, 1).
+        metric: "frame" moves in the frame's coordinates, "pilot" in those in which the pilot has unit covariance.
 
     Raises:
-        ParameterError: if `level_ess` is out of range, or there are not as many step sizes as levels.
+        ParameterError: if a setting is out of range, or there are not as many step sizes as levels.
     """
+    if metric not in METRICS:
+        raise ParameterError(f"metric must be one of {METRICS}; got {metric!r}.")
     if not 0 < level_ess < 1:
         raise ParameterError(f"level_ess must lie in (0, 1); got {level_ess}.")
     if levels is not None:
@@ -129,7 +155,7 @@ def plan(
     if steps is not None and np.ndim(steps) == 1 and (levels is None or len(levels) != len(steps)):
         count = "levels placed by conditional ESS" if levels is None else f"{len(levels)} levels"
         raise ParameterError(f"got {len(steps)} step sizes for {count}. Give one step size, or as many as levels.")
-    if levels is not None and steps is not None:
+    if levels is not None and steps is not None and metric == "frame":
         return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy())
     if not density.has_log_density:
         if steps is None:
@@ -138,18 +164,23 @@ def plan(
             )
         levels = density.schedule.levels(100, smallest=_smallest(density))
         return Plan(levels, np.full(len(levels), float(steps)))
-    return _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains)
+    return _pilot(rng_key, density, kernel, levels, frame, level_ess, metric)
 
 
-def _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains) -> Plan:
+def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric) -> Plan:
     start_key, level_key = jax.random.split(rng_key)
+    size = math.prod(density.event_shape)
+    # A covariance takes some chains per dimension.
+    num_chains = PILOT_CHAINS if metric == "frame" else max(PILOT_CHAINS, min(4 * size, 1024))
     population = start(density, start_key, num_chains=num_chains, frame=frame)
-    size, fixed, mover = population.state.position.shape[-1], kernel.step_size, kernel.without_step_size()
+    fixed, mover = kernel.step_size, kernel.without_step_size()
     log_step = jnp.asarray(np.log(kernel.first_step_size(size) if fixed is None else float(fixed)), dtype=float)
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
     push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
     t, smallest = jnp.ones(()), _smallest(density)
-    found, steps, i = [], [], 0
+    covariance = jnp.eye(size)
+    scale = None if metric == "frame" else covariance
+    found, steps, scales, i = [], [], [], 0
     while True:
         if levels is not None:
             t = jnp.asarray(levels[i], dtype=float)
@@ -160,10 +191,13 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains) -> Pl
             key = jax.random.fold_in(level_key, 10 * i + sweep)
             gain = push * (1.5 if i == 0 else 0.8)
             population, log_step = _pilot_level(
-                density, mover, population, key, t, log_step, kernel.target_acceptance, gain, frame=frame
+                density, mover, population, key, t, log_step, kernel.target_acceptance, gain, scale, frame=frame
             )
         found.append(float(t))
         steps.append(float(jnp.exp(log_step)))
+        if scale is not None:
+            scales.append(np.asarray(scale))
+            covariance, scale = _covariance(population, covariance)
         i += 1
         if found[-1] == 0.0 or (levels is not None and i == len(levels)):
             break
@@ -181,8 +215,9 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, num_chains) -> Pl
             )
             found.append(0.0)
             steps.append(steps[-1])
+            scales += scales[-1:]
             break
-    return Plan(np.asarray(found), np.asarray(steps))
+    return Plan(np.asarray(found), np.asarray(steps), np.asarray(scales) if scales else None)
 
 
 def _smallest(density) -> float:

@@ -1,0 +1,132 @@
+"""Effect handlers: any NumPyro model at noise level t, with its likelihood to a power."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpyro.distributions as dist
+from numpyro.distributions.distribution import Unit
+from numpyro.primitives import Messenger
+
+from ..density import Density
+from ..errors import UnsupportedModelError
+from .prior import DiffusionPrior
+from .views import Spectrum, check_view, seen
+
+
+class Bound(NamedTuple):
+    """What stands in for the density of a site: traced arguments of a compiled program instead of its constants."""
+
+    density: Density
+    spectrum: Spectrum | None = None
+
+
+def find_prior(fn) -> tuple[DiffusionPrior | None, list]:
+    """The diffusion prior inside the wrappers that plates, `to_event` and masks put around it, outermost first."""
+    wrappers = []
+    while not isinstance(fn, DiffusionPrior):
+        if not hasattr(fn, "base_dist"):
+            return None, []
+        wrappers.append(fn)
+        fn = fn.base_dist
+    return fn, wrappers
+
+
+def _wrap(name: str, fn, wrappers):
+    for wrapper in reversed(wrappers):
+        if isinstance(wrapper, dist.ExpandedDistribution):
+            fn = fn.expand(wrapper.batch_shape)
+        elif isinstance(wrapper, dist.Independent):
+            fn = fn.to_event(wrapper.reinterpreted_batch_ndims)
+        elif isinstance(wrapper, dist.MaskedDistribution):
+            fn = fn.mask(wrapper._mask)
+        else:
+            raise UnsupportedModelError(
+                f"site {name!r} wraps a diffusion prior in {type(wrapper).__name__}, which cannot be taken to a noise "
+                "level. Sample the prior itself and transform its value in the model."
+            )
+    return fn
+
+
+def is_jacobian(msg) -> bool:
+    """Whether a site is the log determinant that NumPyro adds for a transformed latent."""
+    return isinstance(_core(msg["fn"]), Unit) and msg["name"].startswith("_") and msg["name"].endswith("_log_det")
+
+
+def _core(fn):
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
+
+
+def is_latent_prior(msg) -> bool:
+    """Whether a message is a latent site with a diffusion prior."""
+    return msg["type"] == "sample" and not msg["is_observed"] and find_prior(msg["fn"])[0] is not None
+
+
+class noise_level(Messenger):
+    r"""Set every diffusion prior of a model to noise level t, and its likelihood to a power.
+
+    .. math:: p(x_t, t) \; p(\theta \mid \hat x_t) \; p(y \mid \hat x_t, \theta)^\lambda
+
+    Latents with a `DiffusionPrior` are distributed as x_t and are shown to the rest of the model through a view
+    :math:`\hat x_t` (see `views`), so that latents whose distribution depends on x follow along. Observed sites and
+    user factors get the power; the Jacobian terms of transformed latents, and latents of any other distribution, are
+    left alone. At t = 0 and power 1 the model is unchanged. Both numbers may be traced. Plates, masks, subsampling and
+    deterministic sites work as they do without.
+
+    Args:
+        fn: Model; or use as a context manager.
+        t: Noise level in [0, 1].
+        likelihood_power: Exponent in [0, 1]; at 0 a likelihood that is zero or NaN counts as 1.
+        view: "gaussian", "denoised", "scaled" or "x".
+        bound: Densities by site name that replace those in the model: same formulas, other weights.
+
+    Raises:
+        UnsupportedModelError: for a diffusion prior inside `scan`, or in a wrapper that has no noise level.
+        ParameterError: for an unknown view.
+
+    Example:
+        >>> with nd.handlers.noise_level(t=0.3, likelihood_power=0.5):
+        ...     model(y)
+    """
+
+    def __init__(
+        self,
+        fn=None,
+        t: Any = 0.0,
+        likelihood_power: Any = 1.0,
+        view: str = "gaussian",
+        bound: dict[str, Bound] | None = None,
+    ):
+        check_view(view)
+        self.t, self.likelihood_power, self.view, self.bound = t, likelihood_power, view, bound or {}
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] != "sample":
+            return
+        if msg["is_observed"]:
+            if not is_jacobian(msg):
+                msg["fn"] = msg["fn"].mask(self.likelihood_power > 0)
+                scale = 1.0 if msg["scale"] is None else msg["scale"]
+                msg["scale"] = scale * self.likelihood_power
+            return
+        prior, wrappers = find_prior(msg["fn"])
+        if prior is None:
+            return
+        if "_scan_current_index" in msg["infer"]:
+            raise UnsupportedModelError(
+                f"site {msg['name']!r} has a diffusion prior inside numpyro's scan, where its noise level and its view "
+                "cannot reach it. Sample it in a plate before the scan and pass its values in."
+            )
+        if msg["name"] in self.bound:
+            prior = prior.bind(self.bound[msg["name"]].density)
+        msg["fn"] = _wrap(msg["name"], prior.at(self.t), wrappers)
+
+    def postprocess_message(self, msg):
+        # Traces further out have recorded x_t by now; from here on the model sees the view.
+        if is_latent_prior(msg):
+            prior, _ = find_prior(msg["fn"])
+            known = self.bound[msg["name"]].spectrum if msg["name"] in self.bound else None
+            msg["value"] = seen(self.view, prior.density, msg["value"], self.t, known)

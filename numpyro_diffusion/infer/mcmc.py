@@ -1,0 +1,253 @@
+"""Annealed MCMC of a NumPyro model with diffusion priors: posterior samples and evidence."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.diagnostics import print_summary
+from numpyro.infer.util import constrain_fn
+
+from ..anneal import anneal
+from ..datatree import kernel_text
+from ..errors import ParameterError
+from ..kernels import HMC, Kernel
+from ..population import extend
+from ..run import AnnealedRun
+from .joint import JointDensity
+from .setup import joint_density
+from .views import check_view
+
+#: Extra fields: one value per draw.
+FIELDS = ("log_weight", "log_density", "acceptance_rate", "is_divergent", "ancestor")
+
+
+class AnnealedMCMC:
+    """Posterior of a NumPyro model with diffusion priors, by annealed MCMC from noise to data.
+
+    The surface is that of `numpyro.infer.MCMC`. Chains are particles: they start from exact draws at t = 1, where
+    priors are Gaussian and the likelihood counts nothing, and are moved jointly in all latents while the noise falls and the
+    likelihood comes in; their weights give the evidence.
+
+    Args:
+        model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous.
+        kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
+        num_chains: Population size.
+        num_samples: Draws per chain at t = 0. The first ends the anneal; further ones go on from there, so that
+            R-hat and ESS have something to compare.
+        thinning: Kernel steps between two draws at t = 0.
+        num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size: As for `nd.anneal`.
+        view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.views`.
+        likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
+            the noise, see `infer.power`.
+        progress_bar: Show levels, acceptance and ESS.
+
+    Raises:
+        TypeError: if `model` is no function or `kernel` no kernel.
+        ParameterError: for values out of range.
+
+    Example:
+        >>> mcmc = nd.AnnealedMCMC(model, nd.HMC(), num_chains=1000)
+        >>> mcmc.run(rng_key, y)
+        >>> mcmc.print_summary(); mcmc.log_evidence
+    """
+
+    def __init__(
+        self,
+        model,
+        kernel: Kernel | None = None,
+        *,
+        num_chains: int = 1000,
+        num_samples: int = 1,
+        thinning: int = 5,
+        num_steps: int = 2,
+        levels: Any = None,
+        level_ess: float = 0.98,
+        resample_threshold: float = 0.5,
+        metric: str = "pilot",
+        view: str = "gaussian",
+        likelihood_power=None,
+        chain_batch_size: int | None = None,
+        progress_bar: bool = True,
+    ):
+        if not callable(model):
+            raise TypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
+        kernel = HMC() if kernel is None else kernel
+        if not isinstance(kernel, Kernel):
+            raise TypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
+        for name, value in {"num_samples": num_samples, "thinning": thinning}.items():
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise ParameterError(f"{name} must be an integer >= 1; got {value!r}.")
+        check_view(view)
+        self.model, self.kernel, self.num_chains, self.num_samples = model, kernel, num_chains, int(num_samples)
+        self.thinning, self.view, self.likelihood_power = int(thinning), view, likelihood_power
+        self.progress_bar = progress_bar
+        self._options = {
+            "num_chains": num_chains, "num_steps": num_steps, "levels": levels, "level_ess": level_ess,
+            "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
+            "progress_bar": progress_bar,
+        }  # fmt: skip
+        self._joint: JointDensity | None = None
+
+    def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
+        """Anneal the model's posterior.
+
+        Args:
+            rng_key: JAX random key.
+            *args, **kwargs: The model's arguments. Arrays of floating-point numbers are traced: data of the same shapes
+                compile nothing anew.
+            extra_fields: Beside those always kept; accepted for likeness with NumPyro.
+            init_params: Must be None.
+
+        Raises:
+            ParameterError: for `init_params` (chains start from exact draws at t = 1), unknown extra fields, NaN among
+                the data, or a site whose log density is NaN at the start.
+            UnsupportedModelError: for models that cannot be annealed; the message names the site.
+            ShapeError: if an observed value does not fit its distribution.
+            ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
+        """
+        if init_params is not None:
+            raise ParameterError(
+                "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
+                "wrong from anywhere else. Leave it out."
+            )
+        unknown = [name for name in extra_fields if name not in FIELDS]
+        if unknown:
+            raise ParameterError(f"extra_fields must be among {FIELDS}; got {unknown[0]!r}.")
+        began = time.perf_counter()
+        setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
+        self._joint = joint_density(
+            setup_key, self.model, args, kwargs, view=self.view, likelihood_power=self.likelihood_power
+        )
+        self._run = anneal(anneal_key, self._joint, self.kernel, **self._options)
+        self._positions, self._fields = self._draw(more_key)
+        self._samples = _constrain(self._joint, self._positions)
+        self.seconds = time.perf_counter() - began
+
+    def _draw(self, rng_key):
+        """Flat positions [chains, draws, d] and extra fields [chains, draws]."""
+        run, joint = self.annealed, self._joint
+        weights = {"log_weight": run.log_weights, "ancestor": run.ancestors}
+        first = run.stats["acceptance_rate"][-1]
+        if self.num_samples == 1:
+            positions = run.samples[:, None]
+            fields = {"acceptance_rate": jnp.full((self.num_chains, 1), first), "is_divergent": jnp.zeros_like(first)}
+            fields["is_divergent"] = jnp.zeros((self.num_chains, 1), bool)
+        else:
+            positions, acceptance, divergent = extend(
+                joint, self.kernel.without_step_size(), run.samples, rng_key, float(run.levels[-1]),
+                float(run.stats["step_size"][-1]), run.scale,
+                num_samples=self.num_samples - 1, thinning=self.thinning, frame="whitened",
+                chain_batch_size=self._options["chain_batch_size"],
+            )  # fmt: skip
+            positions = jnp.concatenate([run.samples[:, None], positions], axis=1)
+            start = jnp.full((self.num_chains, 1), first)
+            fields = {
+                "acceptance_rate": jnp.concatenate([start, acceptance], axis=1),
+                "is_divergent": jnp.concatenate([jnp.zeros((self.num_chains, 1), bool), divergent], axis=1),
+            }
+        fields |= {k: jnp.broadcast_to(v[:, None], positions.shape[:2]) for k, v in weights.items()}
+        if joint.has_log_density:
+            fields["log_density"] = _log_density(joint, positions)
+        return positions, fields
+
+    # What has been found.
+
+    @property
+    def annealed(self) -> AnnealedRun:
+        """The run in flat unconstrained coordinates, with its statistics by level.
+
+        Raises:
+            RuntimeError: before `run`.
+        """
+        if self._joint is None:
+            raise RuntimeError("nothing has been run yet. Call run(rng_key, ...) first.")
+        return self._run
+
+    @property
+    def log_evidence(self) -> float:
+        """Estimate of log p(y) in nats; for a prior that is not normalised (products), plus log of its integral."""
+        return self.annealed.log_evidence
+
+    @property
+    def log_evidence_error(self) -> float:
+        """Standard error of `log_evidence`."""
+        return self.annealed.log_evidence_error
+
+    @property
+    def log_weights(self) -> jax.Array:
+        """Log weights [num_chains]; all zero after resampling."""
+        return self.annealed.log_weights
+
+    @property
+    def evaluations_per_chain(self) -> int:
+        """Evaluations of value and gradient per chain, pilot excluded."""
+        more = (self.num_samples - 1) * self.thinning * self.kernel.evaluations_per_step
+        return self.annealed.evaluations_per_chain + more
+
+    @property
+    def last_state(self):
+        """Unconstrained values of the last draws by site, [num_chains, ...]."""
+        _ = self.annealed
+        return jax.vmap(self._joint.unravel)(self._positions[:, -1])
+
+    def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
+        """Draws of latent and deterministic sites, [num_chains * num_samples, ...].
+
+        They weigh alike unless resampling was switched off: then see `log_weights`.
+
+        Args:
+            group_by_chain: Keep [num_chains, num_samples, ...].
+        """
+        _ = self.annealed
+        return _grouped(self._samples, group_by_chain)
+
+    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
+        """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density."""
+        _ = self.annealed
+        return _grouped(self._fields, group_by_chain)
+
+    def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
+        """Print moments and intervals of every latent, the evidence, and what speaks against the run.
+
+        n_eff and r_hat are of the draws at t = 0 where there are at least four per chain; particles of a single draw
+        have none.
+        """
+        sites = {site.name for site in self._joint.sites} if self.annealed else set()
+        samples = {k: np.asarray(v) for k, v in self._samples.items() if k in sites or not exclude_deterministic}
+        if self.num_samples < 4:
+            samples = {k: v.reshape(1, -1, *v.shape[2:]) for k, v in samples.items()}
+        print_summary(samples, prob=prob, group_by_chain=True)
+        run = self.annealed
+        print(
+            f"{kernel_text(run.kernel)}: {self.num_chains} chains, {len(run.levels)} levels, "
+            f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s\n"
+            f"log evidence {run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats"
+        )
+        if self.num_samples < 4:
+            print("n_eff and r_hat: not defined for particles; judge the run by the annealing statistics.")
+
+
+def _grouped(values, group_by_chain):
+    if group_by_chain:
+        return dict(values)
+    return {k: v.reshape((-1, *v.shape[2:])) for k, v in values.items()}
+
+
+@jax.jit
+def _constrain(joint: JointDensity, positions):
+    """Latent and deterministic sites [chains, draws, ...] of flat positions."""
+    args, kwargs = joint.arguments.call()
+    values = jax.vmap(jax.vmap(joint.unravel))(positions)
+    model = joint.model_at(0.0, 1.0)
+    return constrain_fn(model, args, kwargs, values, return_deterministic=True, batch_ndims=2)
+
+
+@jax.jit
+def _log_density(joint: JointDensity, positions):
+    return jax.lax.map(
+        lambda z: joint._log_prob(z, 0.0), positions.reshape(-1, positions.shape[-1]), batch_size=512
+    ).reshape(positions.shape[:2])

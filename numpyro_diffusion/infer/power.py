@@ -1,0 +1,99 @@
+r"""How far the likelihood is let in at each noise level.
+
+For y = A x_0 + e with information F about x_0 and a Gaussian prior, the likelihood of a view :math:`\hat x_t` is the
+original one widened by what x_0 may still be given x_t, a covariance S_t with S_0 = 0. A power of
+
+.. math:: \lambda(t) \propto \frac{1}{1 + f_t}, \qquad f_t = \text{largest eigenvalue of } S_t^{1/2} F S_t^{1/2},
+
+has the same precision in the best measured direction. F is estimated from the gradients of the log likelihood at data
+that the model itself generates; lambda is shifted and scaled to be exactly 0 at t = 1 and 1 at t = 0.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.util import compute_log_probs, constrain_fn
+from numpyro.primitives import Messenger
+
+from ..errors import ParameterError
+from .joint import JointDensity
+
+KNOTS = 128
+
+
+class _generate(Messenger):
+    """Replace observed values by draws of their distributions; factors stay what they are."""
+
+    def __init__(self, fn=None, *, rng_key):
+        self.rng_key = rng_key
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] == "sample" and msg["is_observed"] and msg["fn"].event_shape != (0,):
+            self.rng_key, key = jax.random.split(self.rng_key)
+            shape = jnp.shape(msg["value"])[: jnp.ndim(msg["value"]) - len(msg["fn"].shape())]
+            msg["value"] = jax.lax.stop_gradient(msg["fn"].sample(key, shape))
+
+
+def _score(joint: JointDensity, rng_key, z):
+    """Gradient [d] of the log likelihood of data generated at z [d], with respect to z, at t = 0."""
+    args, kwargs = joint.arguments.call()
+
+    def log_likelihood(z):
+        model = _generate(joint.model_at(0.0, 1.0), rng_key=rng_key)
+        values = constrain_fn(model, args, kwargs, joint.unravel(z))
+        log_probs, sites = compute_log_probs(_generate(model, rng_key=rng_key), args, kwargs, values)
+        return sum(log_probs[k] for k, s in sites.items() if s["type"] == "sample" and s["is_observed"])
+
+    return jax.grad(log_likelihood)(z)
+
+
+def likelihood_powers(joint: JointDensity, rng_key, draws, likelihood_power):
+    """Table [2, knots] of log noise-to-signal ratios and lambda there, from draws [n, d] of the start.
+
+    Raises:
+        ParameterError: if a given function leaves [0, 1].
+    """
+    low, high = joint.schedule.noise_range
+    smallest = max(low, 1e-4 * float(jnp.sqrt(jnp.trace(joint.gaussian(0.0).covariance) / draws.shape[1])))
+    ratios = jnp.geomspace(smallest, high, KNOTS)
+    if likelihood_power is not None:
+        values = np.asarray([float(likelihood_power(float(t))) for t in joint.schedule.time(ratios)])
+        if not (np.all(np.isfinite(values)) and np.all((values >= 0) & (values <= 1))):
+            raise ParameterError(f"likelihood_power must map t to [0, 1]; got {values.min()} to {values.max()}.")
+        return jnp.stack([jnp.log(ratios), jnp.asarray(values, dtype=float)])
+    return _matched_powers(joint, rng_key, draws, ratios)
+
+
+@jax.jit
+def _matched_powers(joint, rng_key, draws, ratios):
+    """lambda(t) of the module, at the knots."""
+    # Forward draws of data (not of the noisy start): the Gaussian approximation at t = 0.
+    data = joint.gaussian(0.0)
+    eigenvalues, eigenvectors = jnp.linalg.eigh(data.covariance)
+    prior = jnp.concatenate([jnp.full(site.size, site.is_prior) for site in joint.sites])
+    noise = jax.random.normal(rng_key, draws.shape)
+    gaussian = data.mean + (noise * jnp.sqrt(jnp.maximum(eigenvalues, 0.0))) @ eigenvectors.T
+    x0 = jnp.where(prior, gaussian, draws)
+    scores = jnp.where(prior, jax.vmap(lambda k, z: _score(joint, k, z))(jax.random.split(rng_key, len(x0)), x0), 0.0)
+    fine = jnp.all(jnp.isfinite(scores), axis=1, keepdims=True)
+    scores = jnp.where(fine, scores, 0.0)
+    # Draws with a tiny noise scale inform without bound: no draw counts more than the median one.
+    whitened = (scores @ eigenvectors) * jnp.sqrt(jnp.maximum(eigenvalues, 0.0))
+    norm = jnp.linalg.norm(whitened, axis=1, keepdims=True)
+    median = jnp.nanmedian(jnp.where(fine, norm, jnp.nan))
+    scores = (scores @ eigenvectors) * jnp.minimum(1.0, median / jnp.maximum(norm, 1e-30))
+    information = scores.T @ scores / jnp.maximum(fine.sum(), 1)
+
+    def matched(r):
+        root = jnp.sqrt(eigenvalues * r**2 / (eigenvalues + r**2))
+        return 1 / (1 + jnp.linalg.eigvalsh(root[:, None] * information * root)[-1])
+
+    values = jax.vmap(matched)(ratios)
+    least = values[-1]
+    values = jnp.clip((values - least) / jnp.maximum(1 - least, 1e-6), 0.0, 1.0)
+    # Where the likelihood says nothing about x, let it in with the noise.
+    plain = 1 / (1 + ratios**2 / jnp.mean(eigenvalues))
+    return jnp.stack([jnp.log(ratios), jnp.where(least < 1 - 1e-3, values, plain)])

@@ -1,0 +1,172 @@
+"""A density as a NumPyro distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.core import Tracer
+from numpyro.distributions import constraints
+from numpyro.distributions.util import validate_sample
+
+from ..density import Density, check_time
+from ..errors import ParameterError, ShapeError
+from ..expression import Expression
+from ..run import AnnealedRun
+
+
+class DiffusionPrior(dist.Distribution):
+    """A density, trained, composed or in closed form, as the distribution of a latent variable.
+
+    Inference with NumPyro's own algorithms sees it at `t`, by default the data (t = 0); `AnnealedMCMC` and
+    `AnnealedKernel` take it through all noise levels.
+
+    Args:
+        density: Any density; its event shape is the distribution's.
+        t: Noise level in [0, 1] at which `log_prob` is evaluated.
+        sampler: Where `sample` gets its draws from: an `AnnealedRun` of this density (draws are taken from its samples
+            with replacement, by weight), or a function `(rng_key, num_samples) -> x [num_samples, *event_shape]`.
+            Closed forms (`nd.exact`) need none.
+        validate_args: As for every NumPyro distribution.
+
+    Raises:
+        TypeError: if `density` is not a density.
+        ParameterError: if t leaves [0, 1], or the exponents of a product sum to zero or less: no probability
+            distribution is left at large noise.
+        ShapeError: if the draws of a run have another shape.
+
+    Example:
+        >>> x = numpyro.sample("x", nd.DiffusionPrior(ring * bar))
+    """
+
+    arg_constraints = {}
+    has_enumerate_support = False
+    #: Set by the annealer, which may follow a score that has no log density.
+    by_score = False
+
+    def __init__(self, density: Density, t=0.0, *, sampler: AnnealedRun | Callable | None = None, validate_args=None):
+        if not isinstance(density, Density):
+            raise TypeError(
+                f"nd.DiffusionPrior takes a density; got {type(density).__name__}. Wrap functions in nd.as_density."
+            )
+        check_time(t)
+        check_proper(density)
+        self.density, self.t, self.bank, self.sampler = density, t, None, None
+        if isinstance(sampler, AnnealedRun):
+            if sampler.samples.shape[1:] != density.event_shape:
+                raise ShapeError(
+                    f"the run's samples have event shape {sampler.samples.shape[1:]}, the density "
+                    f"{density.event_shape}."
+                )
+            self.bank = (jnp.asarray(sampler.samples), jnp.asarray(sampler.log_weights))
+        elif sampler is not None and not callable(sampler):
+            raise TypeError(f"sampler must be the result of nd.anneal or a function; got {type(sampler).__name__}.")
+        else:
+            self.sampler = sampler
+        super().__init__((), density.event_shape, validate_args=validate_args)
+
+    # A fixed order: NumPyro's automatic one follows the hash seed, and would permute leaves between two processes.
+    def tree_flatten(self):
+        return (self.density, self.t, self.bank), (self.sampler, self.by_score, self.batch_shape, self.event_shape)
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        self = object.__new__(cls)
+        self.density, self.t, self.bank = children
+        self.sampler, self.by_score, batch_shape, event_shape = aux
+        self._validate_args = False
+        dist.Distribution.__init__(self, batch_shape, event_shape)
+        return self
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self):
+        """The reals, with the density's event dimensions."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def at(self, t) -> DiffusionPrior:
+        """The same prior at noise level t, traced or not."""
+        new = DiffusionPrior.tree_unflatten(*reversed(self.tree_flatten()))
+        new.t = t
+        return new
+
+    def bind(self, density: Density) -> DiffusionPrior:
+        """The same prior with other weights of the same formula; a score-only density may be used, by its score."""
+        new = self.at(self.t)
+        new.density, new.by_score = density, True
+        return new
+
+    @validate_sample
+    def log_prob(self, value, intermediates=None):
+        """Log density in nats of points [*batch, *event_shape] at `t`.
+
+        Raises:
+            ScoreOnlyError: for a score-only density; only unadjusted annealing can use it.
+        """
+        if not self.by_score:
+            self.density.require_log_density("nd.DiffusionPrior.log_prob")
+        return self.density._batched(self.density._log_prob, value, self.t, ())
+
+    def sample(self, key, sample_shape=()):
+        """Draws [*sample_shape, *event_shape].
+
+        Raises:
+            NotImplementedError: for a density that is not in closed form, where no `sampler` is attached.
+        """
+        count, exact = math.prod(sample_shape), getattr(self.density, "sample", None)
+        if exact is not None:
+            draws = exact(key, count, self.t)
+        elif self.bank is not None:
+            samples, log_weights = self.bank
+            draws = samples[jax.random.categorical(key, log_weights, shape=(count,))]
+        elif self.sampler is not None:
+            draws = self.sampler(key, count)
+        else:
+            raise NotImplementedError(
+                f"{self.density!r} cannot be sampled in one step. Anneal it once and attach the result: "
+                "run = nd.anneal(rng_key, density, nd.HMC()); nd.DiffusionPrior(density, sampler=run). "
+                "For a posterior, use nd.AnnealedMCMC."
+            )
+        return draws.reshape(sample_shape + self.event_shape)
+
+    @property
+    def mean(self):
+        return self._known_moments().mean.reshape(self.event_shape)
+
+    @property
+    def variance(self):
+        return jnp.diag(self._known_moments().covariance).reshape(self.event_shape)
+
+    def _known_moments(self):
+        # A composition's Gaussian is an approximation that guides annealing, not its moments.
+        moments = None if isinstance(self.density, Expression) else self.density._moments()
+        if moments is None:
+            raise NotImplementedError(f"the moments of {self.density!r} are not known. Estimate them from samples.")
+        return moments
+
+
+def check_proper(density: Density) -> None:
+    """Raise ParameterError where the exponents of a product sum to zero or less.
+
+    At large noise all factors are Gaussians of one variance: a density of degree n is that Gaussian to the power n.
+    Factors without a Gaussian approximation (classifiers) are flat there and count nothing; a sum has the least degree
+    of its terms, whose tails are the heaviest.
+    """
+    if not isinstance(density, Expression) or isinstance(density.coefficients, Tracer):
+        return
+
+    def degree(node) -> float:
+        if node[0] == "leaf":
+            return 0.0 if density.leaves[node[1]].gaussian(0.0) is None else 1.0
+        terms = [(degree(child), float(density.coefficients[k])) for child, k in node[1]]
+        return sum(n * c for n, c in terms) if node[0] == "product" else min(n for n, _ in terms)
+
+    total = degree(density.formula)
+    if any(leaf.gaussian(0.0) is not None for leaf in density.leaves) and total <= 1e-6:
+        raise ParameterError(
+            f"{density!r} is improper: the exponents of its factors sum to {total:.3g}, and at large noise, where all "
+            "factors look alike, a density needs a positive sum. Lower the denominator's exponent, or give the "
+            "denominator a floor with nd.negation(..., floor=0.01)."
+        )

@@ -1,0 +1,220 @@
+"""From a NumPyro model and its data to the joint density that is annealed: checks, and the layout of its latents."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import biject_to
+from numpyro.handlers import seed, trace
+from numpyro.infer.util import compute_log_probs, constrain_fn
+from numpyro.primitives import Messenger
+
+from ..density import Gaussian
+from ..errors import DiagnosticWarning, ParameterError, ShapeError, UnsupportedModelError
+from .arguments import Arguments
+from .handlers import Bound, find_prior, is_jacobian, noise_level
+from .joint import JointDensity, Site
+from .power import likelihood_powers
+from .start import StartDensity
+from .views import check_view, spectrum
+
+FORWARD_DRAWS = 256
+
+
+def joint_density(
+    rng_key,
+    model,
+    args: tuple = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    view: str = "gaussian",
+    likelihood_power=None,
+) -> JointDensity:
+    """The joint density of a model's latents at every noise level.
+
+    Args:
+        rng_key: JAX random key, for forward draws of the model and for subsampled plates.
+        model, args, kwargs: NumPyro model and its arguments.
+        view: How the model sees noisy latents; see `views`.
+        likelihood_power: None, or a function t -> lambda with values from 0 at t = 1 to 1 at t = 0.
+
+    Raises:
+        UnsupportedModelError: for discrete latents, priors inside `scan`, improper latents, masked or subsampled
+            latents, models without a diffusion prior; the message names the site.
+        ShapeError: if an observed value does not fit its distribution.
+        ParameterError: for NaN among the data, or a site whose log density is NaN at the start.
+    """
+    check_view(view)
+    arguments = Arguments(args, kwargs or {})
+    trace_key, draw_key, power_key = jax.random.split(rng_key, 3)
+    sites = _first_trace(model, arguments, trace_key)
+    bound = _bind(sites)
+    _check_latents(sites, bound)
+    _check_data(sites)
+    plates = {k: s["value"] for k, s in sites.items() if s["type"] == "plate" and len(s["value"]) < s["args"][0]}
+    layout = tuple(
+        Site(k, tuple(biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"]))), k in bound)
+        for k, s in sites.items()
+        if _is_latent(s)
+    )
+    size = sum(site.size for site in layout)
+    empty = Gaussian(jnp.zeros(size), jnp.eye(size))
+    joint = JointDensity(model, arguments, bound, layout, empty, jnp.zeros((2, 2)), plates, view)
+    draws = _starts(joint, draw_key, count=FORWARD_DRAWS)
+    _check_start(joint, draws)
+    joint.moments = _moments(joint, draws)
+    joint.powers = likelihood_powers(joint, power_key, draws, likelihood_power)
+    return joint
+
+
+def _is_latent(site) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+class _record_starts(Messenger):
+    """Draw latent diffusion priors from their start, so that a model can be traced before anything is known of it."""
+
+    def process_message(self, msg):
+        prior, _ = find_prior(msg["fn"]) if msg["type"] == "sample" else (None, [])
+        if prior is not None and not msg["is_observed"]:
+            bound = {msg["name"]: Bound(StartDensity(prior.density))}
+            noise_level(t=1.0, likelihood_power=0.0, bound=bound).process_message(msg)
+
+
+def _first_trace(model, arguments, rng_key):
+    args, kwargs = arguments.call()
+    try:
+        return trace(_record_starts(seed(model, rng_key))).get_trace(*args, **kwargs)
+    except (TypeError, ValueError) as error:
+        if "ncompatible shapes" in str(error) or "broadcast" in str(error):
+            raise ShapeError(
+                f"shapes in the model do not fit together: {error} Compare the priors' event shapes with the data's."
+            ) from error
+        raise
+
+
+def _bind(sites) -> dict[str, Bound]:
+    bound, schedule = {}, None
+    for name, site in sites.items():
+        prior = find_prior(site["fn"])[0] if _is_latent(site) else None
+        if prior is None:
+            continue
+        density = prior.density.density  # the start's
+        schedule = schedule or density.schedule
+        density = density if density.schedule == schedule else density.with_schedule(schedule)
+        bound[name] = Bound(density, spectrum(density))
+    if not bound:
+        raise UnsupportedModelError(
+            "the model has no latent site with a diffusion prior. Sample one, numpyro.sample('x', "
+            "nd.DiffusionPrior(density)), or use numpyro.infer.MCMC."
+        )
+    return bound
+
+
+def _check_latents(sites, bound):
+    for name, site in sites.items():
+        if not _is_latent(site):
+            continue
+        if site["fn"].support.is_discrete:
+            raise UnsupportedModelError(
+                f"site {name!r} is discrete, and annealed kernels follow gradients. Sum it out of the likelihood "
+                "(for instance with dist.MixtureSameFamily)."
+            )
+        mask = getattr(site["fn"], "_mask", True)
+        if not (mask is True or bool(np.all(np.asarray(mask)))):
+            raise UnsupportedModelError(
+                f"site {name!r} is masked: without its prior it has no distribution where the mask is False. "
+                "Mask the observed sites instead."
+            )
+        if site["scale"] is not None and not np.all(np.asarray(site["scale"]) == 1):
+            raise UnsupportedModelError(
+                f"site {name!r} is a latent with its log density scaled by {site['scale']}, as in a subsampled plate: "
+                "its start cannot be drawn. Subsample the data only."
+            )
+        if not np.all(np.isfinite(np.asarray(site["value"]))):
+            raise UnsupportedModelError(
+                f"site {name!r} cannot be drawn from its own distribution, {type(site['fn']).__name__}, and annealing "
+                "starts from such draws. Give it a proper prior."
+            )
+
+
+def _check_data(sites):
+    for name, site in sites.items():
+        if site["type"] != "sample" or not site["is_observed"] or is_jacobian(site):
+            continue
+        value, shape = np.asarray(site["value"]), tuple(site["fn"].shape())
+        mask = getattr(site["fn"], "_mask", True)
+        if np.issubdtype(value.dtype, np.floating) and value.size and np.any(np.isnan(value)):
+            where = np.isnan(value)
+            masked = np.broadcast_to(np.asarray(mask), where.shape[: np.ndim(mask)]) if mask is not True else True
+            if np.any(
+                where & (masked if masked is True else masked.reshape(masked.shape + (1,) * (where.ndim - masked.ndim)))
+            ):
+                raise ParameterError(
+                    f"the observed value of site {name!r} holds {int(where.sum())} NaN of {value.size}. Leave missing "
+                    "values out with numpyro.handlers.mask, or impute them."
+                )
+        try:
+            fits = np.broadcast_shapes(value.shape, shape) == value.shape or value.size == 0
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ShapeError(
+                f"the observed value of site {name!r} has shape {value.shape}, its distribution {shape}. They must "
+                "agree; compare the prior's event shape with the data."
+            )
+
+
+@partial(jax.jit, static_argnames=("count",))
+def _starts(joint: JointDensity, rng_key, *, count: int):
+    return jax.vmap(lambda key: joint.start(key)[0])(jax.random.split(rng_key, count))
+
+
+@jax.jit
+def _site_log_probs(joint: JointDensity, z):
+    args, kwargs = joint.arguments.call()
+
+    def one(point):
+        model = joint.model_at(1.0, 1.0)
+        values = constrain_fn(model, args, kwargs, joint.unravel(point))
+        log_probs, _ = compute_log_probs(model, args, kwargs, values)
+        return log_probs
+
+    return jax.vmap(one)(z)
+
+
+def _check_start(joint, draws):
+    for name, values in _site_log_probs(joint, draws).items():
+        bad = float(np.mean(np.isnan(np.asarray(values))))
+        if bad == 1.0:
+            raise ParameterError(
+                f"the log density of site {name!r} is NaN at every start: check its distribution's parameters there "
+                "(negative scales, logarithms of negative numbers), and density.log_prob if it is a prior."
+            )
+        if bad > 0.1:
+            warnings.warn(
+                f"the log density of site {name!r} is NaN at {bad:.0%} of the starts; those chains get weight zero. "
+                "Check its distribution's parameters.",
+                DiagnosticWarning,
+                skip_file_prefixes=(str(Path(__file__).parent.parent),),
+            )
+
+
+def _moments(joint, draws) -> Gaussian:
+    """Moments of the draws, of those latents that have no diffusion prior; uncorrelated between sites."""
+    mean, covariance, start = jnp.zeros(draws.shape[1]), jnp.eye(draws.shape[1]), 0
+    for site in joint.sites:
+        stop = start + site.size
+        if not site.is_prior and site.size:
+            part = draws[:, start:stop]
+            mean = mean.at[start:stop].set(part.mean(0))
+            # Diagonal: a few hundred draws say little of the covariances of many latents.
+            covariance = covariance.at[start:stop, start:stop].set(jnp.diag(jnp.maximum(part.var(0), 1e-8)))
+        start = stop
+    return Gaussian(mean, covariance)
