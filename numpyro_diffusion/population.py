@@ -107,9 +107,21 @@ def start(density: Density, rng_key, *, num_chains: int, frame: str) -> Populati
     return Population(state, jnp.zeros(num_chains), jnp.arange(num_chains), jnp.zeros(()))
 
 
+#: Share of a fair weight 1 / N below which a chain counts as lost: nothing it does is worth a report.
+LOST = 1e-3
+
+
+def _kept(log_weight):
+    return log_weight - logsumexp(log_weight) > jnp.log(LOST / log_weight.size)
+
+
 def conditional_ess(log_weight, increment):
-    """Share (sum W v)^2 / sum W v^2 of an increment v given normalised weights W; 1 if v is constant."""
-    log_w = log_weight - logsumexp(log_weight)
+    """Share (sum W v)^2 / sum W v^2 of an increment v given normalised weights W; 1 if v is constant.
+
+    Lost chains are left out: coming back by a little, from nowhere near, one of them would rule the sum.
+    """
+    log_w = jnp.where(_kept(log_weight), log_weight, -jnp.inf)
+    log_w = log_w - logsumexp(log_w)
     return jnp.exp(2 * logsumexp(log_w + increment) - logsumexp(log_w + 2 * increment))
 
 
@@ -198,11 +210,12 @@ def advance(
     state = state._replace(position=from_scale(state.position, scale))
     log_weight = population.log_weight + (correction if weighted else 0.0)
     population = population._replace(state=state, log_weight=log_weight)
-    finite = jnp.isfinite(increment)
+    alive = _kept(log_weight)
+    finite = jnp.isfinite(increment) & alive
     mean = jnp.sum(jnp.where(finite, increment, 0.0)) / jnp.maximum(finite.sum(), 1)
     sd = jnp.sqrt(jnp.sum(jnp.where(finite, (increment - mean) ** 2, 0.0)) / jnp.maximum(finite.sum(), 1))
     stats = LevelStats(
-        acceptance.mean(), step_size, ess, cess, mean, sd, population.evidence(), resampled, diverged.sum()
+        acceptance.mean(), step_size, ess, cess, mean, sd, population.evidence(), resampled, jnp.sum(diverged, where=alive)
     )
     return population, stats, ChainStats(acceptance, increment)
 
