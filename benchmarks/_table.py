@@ -87,7 +87,7 @@ def _cell(values) -> str:
 
 
 def _plain(value):
-    if isinstance(value, str):
+    if isinstance(value, str | list):
         return value
     value = float(value)
     return value if math.isfinite(value) else None

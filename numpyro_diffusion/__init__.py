@@ -18,9 +18,10 @@ from .compose import (
     temper,
 )
 from .density import Density
-from .energy import EnergyDensity, NetworkConfig, ScoreModel
+from .energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel
 from .function import as_density
 from .infer import handlers
+from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC
 from .infer.prior import DiffusionPrior
 from .kernels import HMC, MALA, UHMC, ULA, BlackJAX

@@ -10,13 +10,16 @@ C = V Lambda V', preconditioned u = (Lambda + r^2)^{-1/2} V'(y - mu), and s^2 = 
 
 is the *calibrated* form. The Gaussian base is exact at large noise, where the bracket is switched off; the
 offset b lets a bounded energy reach the height of a concentrated density; c is the measured log normaliser
-(`numpyro_diffusion.recalibrate`), zero until measured. The energy E is one of
+(`numpyro_diffusion.recalibrate`), zero until measured. A Gaussian mixture can stand in for N(mu, C + r^2 I), with
+weights that follow the condition (`base.MixtureBase`); then V = I, Lambda the variances, and c may differ by class.
+The energy E is one of
 
     l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
-    inner_product  E = u . f
+    inner_product  E = u . f                      potential      E = -(r / s) phi(x, r)
 
-of a network f(u, log r). The *uncalibrated* form is that of Du et al. (2023), with neither base nor offset, and so
-without a known normaliser: log p = -(sqrt(r^2 + s^2) / r) E(u, r).
+of a network f(u, log r), or of a bounded potential phi (`networks.patches`). The *uncalibrated* form is that of
+Du et al. (2023), with neither base nor offset, and so without a known normaliser:
+log p = -(sqrt(r^2 + s^2) / r) E(u, r).
 
 The score-only model is s(y, r) = grad log N(y; mu, C + r^2 I) + s / (r sqrt(r^2 + s^2)) f, the preconditioning of
 Karras et al. (2022).
@@ -24,53 +27,28 @@ Karras et al. (2022).
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
+from .base import MixtureBase
 from .density import Density, Gaussian, register_density
 from .errors import ParameterError, ShapeError
-from .networks.mlp import Offset, ResidualMLP
+from .networks.config import NetworkConfig, PatchConfig
+
+__all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel"]
 
 PARAMETERISATIONS = ("l2", "dae", "inner_product")
 NORMALISER_KNOTS = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkConfig:
-    """Architecture of a density's network: static, compared by value, stored with its checkpoint."""
-
-    width: int = 128
-    num_blocks: int = 4
-    expansion: int = 2
-    embedding_size: int = 32
-    condition_size: int = 0
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), 0 if field.name == "condition_size" else 1
-            if not isinstance(value, int) or value < least:
-                raise ParameterError(f"{field.name} must be an integer >= {least}; got {value!r}.")
-        if self.embedding_size % 2:
-            raise ParameterError(f"embedding_size must be even; got {self.embedding_size}.")
-
-    def build(self, size: int, rng_key: jax.Array) -> tuple[Any, Any]:
-        """A fresh network and offset as nnx (graph definition, state)."""
-        rngs = nnx.Rngs(params=rng_key)
-        shape = (size, self.width, self.num_blocks, self.expansion, self.embedding_size, self.condition_size)
-        return nnx.split(nnx.Dict(network=ResidualMLP(*shape, rngs=rngs), offset=Offset(rngs=rngs)))
 
 
 class _NetworkDensity(Density):
     """What energy densities and score models share: network, units, base Gaussian, condition."""
 
     shares_network = True
-    _data = ("state", "mean", "eigenvalues", "eigenvectors", "sigmas", "condition", "log_z")
+    _data = ("state", "mean", "eigenvalues", "eigenvectors", "sigmas", "condition", "log_z", "base", "class_log_z")
     _static = ("graphdef", "config", "parameterisation", "is_calibrated", "schedule", "event_shape", "name")
 
     def __init__(
@@ -85,12 +63,15 @@ class _NetworkDensity(Density):
         config,
         parameterisation,
         calibrated,
+        base: MixtureBase | None = None,
     ):
         self.event_shape, self.schedule, self.config, self.name = tuple(event_shape), schedule, config, None
         self.parameterisation, self.is_calibrated = parameterisation, calibrated
         size = int(np.prod(event_shape, initial=1))
         self.graphdef, self.state = config.build(size, rng_key)
-        eigenvalues, eigenvectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64).reshape(size, size))
+        covariance = np.asarray(covariance, dtype=np.float64).reshape(size, size)
+        # A mixture has no axes of its own: the data's stay, and y is centred only.
+        eigenvalues, eigenvectors = np.linalg.eigh(covariance) if base is None else (np.diag(covariance), np.eye(size))
         self.mean = jnp.asarray(np.reshape(mean, size), dtype=float)
         self.eigenvalues = jnp.asarray(np.maximum(eigenvalues, 1e-8 * eigenvalues.max()), dtype=float)
         self.eigenvectors = jnp.asarray(eigenvectors, dtype=float)
@@ -99,12 +80,16 @@ class _NetworkDensity(Density):
         # Measured log normaliser: knots in log r, and values; zero until measured.
         knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
         self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
+        _check_base(base, size, config, type(self).__name__, calibrated)
+        self.base = base
+        self.class_log_z: jax.Array | None = None
 
     def given(self, condition) -> Density:
         """The conditional density p(x | condition), on the same weights; None for the unconditional one.
 
         Raises:
             ShapeError: if the condition's length is not the network's, or the network takes none.
+            ParameterError: if the base is a mixture and the condition names no class of it.
         """
         size = self.config.condition_size
         if size == 0:
@@ -114,6 +99,11 @@ class _NetworkDensity(Density):
         condition = jnp.asarray(condition, dtype=float)
         if condition.shape != (size,):
             raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
+        if self.base is not None and _concrete(condition) and not (min(condition) >= 0 and sum(condition) > 0):
+            raise ParameterError(
+                f"a condition must weigh the classes of the mixture base, with weights >= 0; got {condition}. "
+                "Give a one-hot vector, or None for no condition."
+            )
         label = f"{self!r}|{np.array2string(np.asarray(condition), precision=2)}" if _concrete(condition) else None
         return self._replace(condition=jnp.append(condition, 1.0), name=label)
 
@@ -127,6 +117,9 @@ class _NetworkDensity(Density):
         return new
 
     def _moments(self):
+        if self.base is not None:
+            # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
+            return self.base.moments(self.condition)
         return Gaussian(self.mean, (self.eigenvectors * self.eigenvalues) @ self.eigenvectors.T)
 
     def _units(self, x, t):
@@ -161,21 +154,33 @@ class EnergyDensity(_NetworkDensity):
     def log_prob_at(self, y, r):
         """log p(y, r) of centred, rotated y = V'(x / alpha - mu) [d] at noise-to-signal ratio r."""
         variance, s = self.eigenvalues + r**2, self._scale()
-        u = y / jnp.sqrt(variance)
-        f = self._network(u, r)
-        if self.parameterisation == "l2":
-            energy = 0.5 * jnp.sum(f**2)
-        elif self.parameterisation == "dae":
-            energy = 0.5 * jnp.sum((u - f) ** 2)
+        u, modules = y / jnp.sqrt(variance), nnx.merge(self.graphdef, self.state)
+        if self.parameterisation == "potential":
+            energy = -r / s * modules["network"](y + self.mean, r, self._log_r(r) / 4)
         else:
-            energy = jnp.sum(u * f)
+            energy = self._energy(u, self._network(u, r))
         log_z = jnp.interp(jnp.log(r), self.log_z[0], self.log_z[1])
         if not self.is_calibrated:
             return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
-        base = -0.5 * jnp.sum(u**2) - 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance))
-        modules = nnx.merge(self.graphdef, self.state)
+        if self.base is None:
+            base = -0.5 * jnp.sum(u**2) - 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance))
+        else:
+            base = self.base.log_prob(y + self.mean, r, self.condition, self._class_log_z(r))
         offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
         return base + s**2 / (r**2 + s**2) * (y.size * offset - s / r * energy) - log_z
+
+    def _energy(self, u, f):
+        if self.parameterisation == "l2":
+            return 0.5 * jnp.sum(f**2)
+        if self.parameterisation == "dae":
+            return 0.5 * jnp.sum((u - f) ** 2)
+        return jnp.sum(u * f)
+
+    def _class_log_z(self, r):
+        """What the log normaliser of each class has more than the common one [c], or None where not measured."""
+        if self.class_log_z is None:
+            return None
+        return jax.vmap(lambda row: jnp.interp(jnp.log(r), self.log_z[0], row))(self.class_log_z)
 
 
 @register_density(_NetworkDensity._data, _NetworkDensity._static)
@@ -209,6 +214,23 @@ _zero_with_gradient.defvjp(
     lambda x, gradient: (_zero_with_gradient(x, gradient), gradient),
     lambda gradient, cotangent: (cotangent * gradient, jnp.zeros_like(gradient)),
 )
+
+
+def _check_base(base, size: int, config, cls: str, calibrated: bool) -> None:
+    if base is None:
+        if config.form == "potential":
+            raise ParameterError("a PatchConfig stands on a mixture; give base=nd.MixtureBase.fit(...).")
+        return
+    if cls != "EnergyDensity" or not calibrated:
+        what = "score model" if cls != "EnergyDensity" else "density with calibrated=False"
+        raise ParameterError(f"a mixture base belongs to a calibrated energy; got a {what}. Drop the base.")
+    if base.means.shape[-1] != size:
+        raise ShapeError(f"the base must have the data's dimension {size}; got {base.means.shape[-1]}. Fit it to them.")
+    if base.condition_size not in (0, config.condition_size):
+        raise ShapeError(
+            f"the base must know the data's {config.condition_size} classes or none; got {base.condition_size}. "
+            "Give the same conditions to MixtureBase.fit and nd.fit."
+        )
 
 
 def _concrete(value) -> bool:

@@ -71,6 +71,15 @@ def from_scale(v, scale):
     return v if scale is None else v @ scale.T
 
 
+def jittered(rng_key, step_size, scale):
+    """Step size of one move: times U(0.5, 1) under a preconditioner.
+
+    In coordinates of unit covariance a tuned trajectory is close to half a turn, and chains would flip between x and -x
+    at a healthy acceptance rate.
+    """
+    return step_size if scale is None else step_size * jax.random.uniform(rng_key, minval=0.5, maxval=1.0)
+
+
 def default_batch_size(num_chains: int) -> int | None:
     """Chains to advance together where the caller has no wish: all, but on a CPU pieces that stay in its cache.
 
@@ -197,7 +206,9 @@ def advance(
 
     def move(key, state):
         def one_step(carry, key):
-            state, info = kernel.step(key, carry, logdensity_fn, step_size)
+            move_key, jitter_key = jax.random.split(key)
+            step = jittered(jitter_key, step_size, scale)
+            state, info = kernel.step(move_key, carry, logdensity_fn, step)
             return state, info
 
         state, info = jax.lax.scan(one_step, state, jax.random.split(key, num_steps))
@@ -246,8 +257,8 @@ def extend(
 
         def draw(state, key):
             def one_step(state, key):
-                state, info = kernel.step(key, state, logdensity_fn, step_size)
-                return state, info
+                move_key, jitter_key = jax.random.split(key)
+                return kernel.step(move_key, state, logdensity_fn, jittered(jitter_key, step_size, scale))
 
             state, info = jax.lax.scan(one_step, state, jax.random.split(key, thinning))
             return state, (state.position, info.acceptance_rate.mean(), info.is_divergent.any())

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import checkpoint
+from .base import MixtureBase
 from .density import Density
-from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, ScoreModel
+from .energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
 from .errors import CheckpointError, ParameterError, UnknownNameError
+from .networks.config import CONFIGS
 from .schedule import VarianceExploding, VariancePreserving
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
@@ -50,13 +52,17 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
     if dtype is not None:
         weights = {k: v.astype(dtype) for k, v in weights.items()}
     arrays = {f"state{k}": v for k, v in weights.items()} | {k: np.asarray(getattr(density, k)) for k in _FIELDS}
+    if density.base is not None:
+        arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base._asdict().items()}
+    if density.class_log_z is not None:
+        arrays["class_log_z"] = np.asarray(density.class_log_z)
     schedule = {"type": type(density.schedule).__name__} | dataclasses.asdict(density.schedule)  # pyright: ignore
     config = {
         "kind": "density",
         "class": type(density).__name__,
         "event_shape": list(density.event_shape),
         "schedule": schedule,
-        "network": dataclasses.asdict(density.config),
+        "network": {"type": type(density.config).__name__} | dataclasses.asdict(density.config),
         "parameterisation": density.parameterisation,
         "calibrated": density.is_calibrated,
         "name": density.name,
@@ -73,13 +79,14 @@ def load(path: str | os.PathLike[str]) -> Density:
     """
     arrays, config = checkpoint.read(path, kind="density")
     try:
-        cls, network = _CLASSES[config["class"]], NetworkConfig(**config["network"])
+        cls, architecture = _CLASSES[config["class"]], dict(config["network"])
+        network = CONFIGS[architecture.pop("type", "NetworkConfig")](**architecture)
         fields = dict(config["schedule"])
         schedule = _SCHEDULES[fields.pop("type")](**fields)
         event_shape = tuple(int(n) for n in config["event_shape"])
         size = int(np.prod(event_shape, initial=1))
         form, calibrated = config["parameterisation"], bool(config["calibrated"])
-        if form not in (*PARAMETERISATIONS, "score"):
+        if form not in (*PARAMETERISATIONS, "score") if network.form is None else form != network.form:
             raise ParameterError(f"unknown parameterisation {form!r}")
         # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
         graphdef, abstract = jax.eval_shape(lambda key: _Graph(*network.build(size, key)), jax.random.key(0)).pair
@@ -94,6 +101,10 @@ def load(path: str | os.PathLike[str]) -> Density:
         for field, shape in shapes.items():
             if arrays[field].shape != shape:
                 raise ParameterError(f"{field} has shape {arrays[field].shape}, expected {shape}")
+        base = _load_base(arrays, size, network.condition_size)
+        by_class = arrays.get("class_log_z")
+        if by_class is not None and by_class.shape != (network.condition_size, arrays["log_z"].shape[1]):
+            raise ParameterError(f"class_log_z has shape {by_class.shape}, not one row a class")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is intact but does not describe a density of this version: {error}. Save it again."
@@ -103,9 +114,25 @@ def load(path: str | os.PathLike[str]) -> Density:
     density.event_shape, density.schedule, density.config = event_shape, schedule, network
     density.parameterisation, density.is_calibrated, density.name = form, calibrated, config["name"]
     density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
+    density.base, density.class_log_z = base, None if by_class is None else jnp.asarray(by_class, dtype=float)
     for field in _FIELDS:
         setattr(density, field, jnp.asarray(arrays[field], dtype=float))
     return density
+
+
+def _load_base(arrays, size: int, condition_size: int) -> MixtureBase | None:
+    """The mixture base of a checkpoint, or None: checkpoints of version 0.1.0 have none."""
+    if "base.means" not in arrays:
+        return None
+    found = {field: arrays[f"base.{field}"] for field in MixtureBase._fields}
+    count, rows = found["means"].shape[0], found["weights"].shape[0]
+    shapes = ((count, size), (count, size), (count, size, size), (rows, count))
+    for (field, array), shape in zip(found.items(), shapes, strict=True):
+        if array.shape != shape:
+            raise ParameterError(f"base.{field} has shape {array.shape}, expected {shape}")
+    if rows not in (1, condition_size + 1):
+        raise ParameterError(f"the base has {rows - 1} classes, the network {condition_size}")
+    return MixtureBase(**{field: jnp.asarray(array, dtype=float) for field, array in found.items()})
 
 
 class _Graph:

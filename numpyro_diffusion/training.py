@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,46 +28,13 @@ import optax
 from tqdm.auto import tqdm
 
 from . import checkpoint
-from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, ScoreModel
+from .base import MixtureBase
+from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, PatchConfig, ScoreModel
 from .errors import CheckpointError, ParameterError, ShapeError
+from .optimiser import TrainingConfig
 from .schedule import NoiseSchedule, VariancePreserving
 
 CHUNK = 100  # optimiser steps per compiled call; the progress bar's and the checkpoint's grain
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """Optimisation settings of `fit`; static, and part of a checkpoint's identity."""
-
-    num_steps: int = 10_000
-    batch_size: int = 512
-    learning_rate: float = 2e-3
-    ema_decay: float = 0.999
-    max_gradient_norm: float = 1.0
-    time_score_weight: float = 1.0
-    condition_dropout: float = 0.1
-
-    def __post_init__(self):
-        for field in ("num_steps", "batch_size"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ParameterError(f"{field} must be an integer >= 1; got {value!r}.")
-        for field in ("learning_rate", "max_gradient_norm"):
-            value = getattr(self, field)
-            if not (np.isfinite(value) and value > 0):
-                raise ParameterError(f"{field} must be positive; got {value}.")
-        for field in ("ema_decay", "condition_dropout"):
-            value = getattr(self, field)
-            if not 0 <= value < 1:
-                raise ParameterError(f"{field} must lie in [0, 1); got {value}.")
-        if not (np.isfinite(self.time_score_weight) and self.time_score_weight >= 0):
-            raise ParameterError(f"time_score_weight must be >= 0; got {self.time_score_weight}.")
-
-    def optimiser(self) -> optax.GradientTransformation:
-        """Adam with warm-up, cosine decay and gradient clipping."""
-        warmup = min(200, self.num_steps // 10)
-        rate = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warmup, self.num_steps)
-        return optax.chain(optax.clip_by_global_norm(self.max_gradient_norm), optax.adam(rate))
 
 
 def loss(density, rng_key, y, condition, time_score_weight):
@@ -148,8 +116,9 @@ def fit(
     conditions: Any = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    network: NetworkConfig | None = None,
+    network: NetworkConfig | PatchConfig | None = None,
     training: TrainingConfig | None = None,
+    base: MixtureBase | None = None,
     name: str | None = None,
     checkpoint_path: str | Path | None = None,
     checkpoint_every_seconds: float = 60.0,
@@ -168,8 +137,9 @@ def fit(
         conditions: Array [n, c] of condition vectors for an array of data; see `EnergyDensity.given`.
         sigma_min, sigma_max: Range of noise-to-signal ratios in data units; 0.006 and 20 data standard deviations by
             default. Below `sigma_min` the density is that at `sigma_min`: choose it well below the finest detail.
-        network: Architecture; `condition_size` follows from the data.
+        network: Architecture, `NetworkConfig` or `PatchConfig`; `condition_size` follows from the data.
         training: Optimisation settings.
+        base: Gaussian mixture for a calibrated energy to stand on, see `MixtureBase.fit`; one Gaussian by default.
         name: Name for formulas.
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same settings, training
             goes on from there and ends with the same weights as an uninterrupted run.
@@ -205,10 +175,10 @@ def fit(
         raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigma_min} and {sigma_max}.")
     network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
     init_key, step_key = jax.random.split(rng_key)
-    cls, form = (EnergyDensity, parameterisation) if model == "energy" else (ScoreModel, "score")
+    cls, form = (EnergyDensity, network.form or parameterisation) if model == "energy" else (ScoreModel, "score")
     density = cls(
         init_key, event_shape, schedule or VariancePreserving.cosine(), mean, covariance, sigma_min, sigma_max,
-        network, form, calibrated if model == "energy" else False,
+        network, form, calibrated if model == "energy" else False, base,
     )  # fmt: skip
     density.name = name
     carry = (density.state, training.optimiser().init(density.state), density.state, jnp.zeros((), jnp.int32))
@@ -218,11 +188,13 @@ def fit(
         "model": model,
         "parameterisation": form,
         "calibrated": calibrated,
-        "network": dataclasses.asdict(network),
-        "training": dataclasses.asdict(training),
+        "network": json.loads(json.dumps(dataclasses.asdict(network))),  # tuples as they come back
+        "training": training.identity(),
         "rng_key": np.asarray(jax.random.key_data(rng_key) if _is_typed(rng_key) else rng_key).tolist(),
         "moments": [round(float(v), 5) for v in (*mean[:4], *np.diag(covariance)[:4], sigma_min, sigma_max)],
     }
+    if base is not None:
+        identity["base"] = [round(float(jnp.sum(jnp.abs(a))), 3) for a in (base.means, base.eigenvalues, base.weights)]
     if checkpoint_path is not None and Path(checkpoint_path).exists():
         carry = _resume(checkpoint_path, identity, carry)
     density.state = _run(carry, density, step_key, arrays, training, draw, identity, checkpoint_path,

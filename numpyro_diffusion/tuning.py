@@ -21,7 +21,7 @@ import numpy as np
 from .density import Density, gaussian_at
 from .errors import DiagnosticWarning, ParameterError, ScheduleError
 from .kernels import Kernel, init
-from .population import Population, conditional_ess, from_scale, log_density_in_frame, reweigh, start, to_scale
+from .population import Population, conditional_ess, from_scale, jittered, log_density_in_frame, reweigh, start, to_scale
 
 PILOT_CHAINS = 256
 PILOT_STEPS = 8
@@ -105,8 +105,9 @@ def _pilot_level(
     def one_step(carry, inputs):
         state, log_step = carry
         key, number = inputs
-        keys = jax.random.split(key, population.log_weight.size)
-        state, info = jax.vmap(lambda k, s: kernel.step(k, s, logdensity_fn, jnp.exp(log_step)))(keys, state)
+        keys, jitter_keys = jax.random.split(key, (2, population.log_weight.size))
+        steps = jax.vmap(lambda k: jittered(k, jnp.exp(log_step), scale))(jitter_keys)
+        state, info = jax.vmap(lambda k, s, step: kernel.step(k, s, logdensity_fn, step))(keys, state, steps)
         rate = jnp.mean(jnp.nan_to_num(info.acceptance_rate))
         log_step = log_step + gain * (rate - target) / jnp.sqrt(1.0 + number)
         return (state, log_step), log_step

@@ -261,3 +261,25 @@ def test_chosen_power_is_followed():
     )
     t = np.linspace(0.05, 0.95, 7)
     np.testing.assert_allclose(jax.vmap(joint.likelihood_power)(t), (1 - t) ** 2, atol=0.02)
+
+
+def test_a_prior_that_depends_on_a_latent_is_refused():
+    density = small.gaussian()
+
+    def model(y):
+        power = numpyro.sample("power", dist.Uniform(0.5, 2.0))
+        x = numpyro.sample("x", nd.DiffusionPrior(density**power))
+        numpyro.sample("y", dist.Normal(x[0], 1.0), obs=y)
+
+    with pytest.raises(nd.errors.UnsupportedModelError, match="site 'x' depends on another latent"):
+        run_quietly(model).run(jax.random.key(0), jnp.asarray(0.3))
+
+
+def test_chains_do_not_flip_between_mirror_points():
+    # Three leapfrogs of the tuned step are half a turn of a round Gaussian: without jitter, x goes to -x and back.
+    mcmc = run_quietly(score_model, num_chains=64, num_samples=12, thinning=1)
+    mcmc.run(jax.random.key(8), nd.DiffusionPrior(small.gaussian()), jnp.zeros(2))
+    x = np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
+    # Each chain sees both signs and all sizes: its own mean square is near 1/2.
+    within = np.mean(x[:, 1:] ** 2, axis=1)
+    assert np.std(within) < 0.4

@@ -10,22 +10,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..errors import ParameterError
+
 #: One grey value in units of the scaled images.
 STEP = 1 / 8
-NUM_TRAIN = 1500
+NUM_TRAIN, NUM_FIT, NUM_CLASSES = 1500, 1250, 10
+SPLITS = {"train": (0, NUM_TRAIN), "test": (NUM_TRAIN, None), "fit": (0, NUM_FIT), "validation": (NUM_FIT, NUM_TRAIN)}
 
 
 def images(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, 64] in [-1, 1] and labels [n]; the first 1,500 of a fixed shuffle are "train", the rest "test"."""
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test'; got {split!r}.")
+    """Images [n, 64] in [-1, 1] and labels [n] of a split.
+
+    The first 1,500 of a fixed shuffle are "train", the rest "test". To choose settings without looking at the test
+    scans, "train" parts into "fit", its first 1,250, and "validation".
+
+    Raises:
+        ParameterError: for another split.
+    """
+    if split not in SPLITS:
+        raise ParameterError(f"split must be one of {', '.join(SPLITS)}; got {split!r}.")
     from sklearn.datasets import load_digits  # slow to import, and needed here only
 
     scans, labels = load_digits(return_X_y=True)
     scans, labels = np.asarray(scans), np.asarray(labels)
-    order = np.random.default_rng(0).permutation(len(scans))
-    order = order[:NUM_TRAIN] if split == "train" else order[NUM_TRAIN:]
+    order = np.random.default_rng(0).permutation(len(scans))[slice(*SPLITS[split])]
     return (scans[order] * STEP - 1).astype(np.float32), labels[order]
+
+
+def one_hot(labels) -> np.ndarray:
+    """Labels [n] as condition vectors [n, 10]."""
+    return np.eye(NUM_CLASSES, dtype=np.float32)[np.asarray(labels)]
 
 
 def dequantise(rng_key: jax.Array, x) -> jax.Array:
@@ -35,6 +49,17 @@ def dequantise(rng_key: jax.Array, x) -> jax.Array:
 
 def sampler(rng_key: jax.Array, num_samples: int) -> jax.Array:
     """Dequantised training images [num_samples, 64]."""
+    return labelled_sampler(rng_key, num_samples)[0]
+
+
+def labelled_sampler(rng_key: jax.Array, num_samples: int, split: str = "train") -> tuple[jax.Array, jax.Array]:
+    """Dequantised images [num_samples, 64] of a split, and their labels, one-hot [num_samples, 10]."""
     which, noise = jax.random.split(rng_key)
-    train = jnp.asarray(images("train")[0])
-    return dequantise(noise, train[jax.random.randint(which, (num_samples,), 0, len(train))])
+    x, labels = images(split)
+    index = jax.random.randint(which, (num_samples,), 0, len(x))
+    return dequantise(noise, jnp.asarray(x)[index]), jnp.asarray(one_hot(labels))[index]
+
+
+def by_class(density, x) -> np.ndarray:
+    """log p(x | class) [n, 10] of a class-conditional density for images x [n, 64], at its least noise."""
+    return np.stack([np.asarray(density.given(one).log_prob(x)) for one in np.eye(NUM_CLASSES)], axis=1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.core import Tracer
 from numpyro.distributions.distribution import Unit
 from numpyro.primitives import Messenger
 
@@ -64,6 +67,29 @@ def is_latent_prior(msg) -> bool:
     return msg["type"] == "sample" and not msg["is_observed"] and find_prior(msg["fn"])[0] is not None
 
 
+def _refuse(msg):
+    # What happens inside of scan and cond is hidden from handlers, except for substitution.
+    if is_latent_prior(msg):
+        raise UnsupportedModelError(
+            f"site {msg['name']!r} has a diffusion prior inside numpyro's scan or cond, where its noise level and its "
+            "view cannot reach it. Sample it before, in a plate for a scan, and pass its values in."
+        )
+
+
+@jax.custom_vjp
+def _shield(value, power):
+    """`value`; where the likelihood counts nothing (power 0), its undefined gradients count nothing either."""
+    return value
+
+
+def _shield_backward(power, gradient):
+    kept = jnp.where((power > 0) | jnp.isfinite(gradient), gradient, 0.0)
+    return kept, jnp.zeros_like(power)
+
+
+_shield.defvjp(lambda value, power: (value, power), _shield_backward)
+
+
 class noise_level(Messenger):
     r"""Set every diffusion prior of a model to noise level t, and its likelihood to a power.
 
@@ -78,12 +104,13 @@ class noise_level(Messenger):
     Args:
         fn: Model; or use as a context manager.
         t: Noise level in [0, 1].
-        likelihood_power: Exponent in [0, 1]; at 0 a likelihood that is zero or NaN counts as 1.
+        likelihood_power: Exponent in [0, 1]; at 0 a likelihood that is zero or NaN counts as 1. A site may have its
+            own, `infer={"likelihood_power": ...}`.
         view: "gaussian", "denoised", "scaled" or "x".
         bound: Densities by site name that replace those in the model: same formulas, other weights.
 
     Raises:
-        UnsupportedModelError: for a diffusion prior inside `scan`, or in a wrapper that has no noise level.
+        UnsupportedModelError: for a diffusion prior inside `scan` or `cond`, or in a wrapper that has no noise level.
         ParameterError: for an unknown view.
 
     Example:
@@ -104,29 +131,30 @@ class noise_level(Messenger):
         super().__init__(fn)
 
     def process_message(self, msg):
+        if msg["type"] == "control_flow":
+            msg["kwargs"]["substitute_stack"].append(("substitute", _refuse))
         if msg["type"] != "sample":
             return
         if msg["is_observed"]:
             if not is_jacobian(msg):
-                msg["fn"] = msg["fn"].mask(self.likelihood_power > 0)
-                scale = 1.0 if msg["scale"] is None else msg["scale"]
-                msg["scale"] = scale * self.likelihood_power
+                power = msg["infer"].get("likelihood_power", self.likelihood_power)
+                msg["fn"] = msg["fn"].mask(power > 0)
+                msg["scale"] = power if msg["scale"] is None else msg["scale"] * power
             return
         prior, wrappers = find_prior(msg["fn"])
         if prior is None:
             return
-        if "_scan_current_index" in msg["infer"]:
-            raise UnsupportedModelError(
-                f"site {msg['name']!r} has a diffusion prior inside numpyro's scan, where its noise level and its view "
-                "cannot reach it. Sample it in a plate before the scan and pass its values in."
-            )
         if msg["name"] in self.bound:
             prior = prior.bind(self.bound[msg["name"]].density)
         msg["fn"] = _wrap(msg["name"], prior.at(self.t), wrappers)
 
     def postprocess_message(self, msg):
-        # Traces further out have recorded x_t by now; from here on the model sees the view.
-        if is_latent_prior(msg):
-            prior, _ = find_prior(msg["fn"])
+        # Traces further out have recorded the value by now; from here on the model sees the view.
+        if msg["type"] != "sample" or msg["is_observed"]:
+            return
+        prior, _ = find_prior(msg["fn"])
+        if prior is not None:
             known = self.bound[msg["name"]].spectrum if msg["name"] in self.bound else None
             msg["value"] = seen(self.view, prior.density, msg["value"], self.t, known)
+        if isinstance(self.likelihood_power, Tracer) and jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating):
+            msg["value"] = _shield(msg["value"], self.likelihood_power)

@@ -24,6 +24,7 @@ from numpyro.infer.util import potential_energy, unconstrain_fn
 from ..density import Density, Gaussian, gaussian_at, register_density
 from .handlers import Bound, noise_level
 from .start import StartDensity
+from .widen import widened
 
 
 class Site(NamedTuple):
@@ -39,7 +40,7 @@ class Site(NamedTuple):
 
 
 @register_density(
-    data=("arguments", "bound", "moments", "powers", "plates"),
+    data=("arguments", "bound", "moments", "powers", "widenings", "plates"),
     static=("model", "sites", "view", "schedule", "event_shape", "has_log_density", "is_calibrated", "name"),
 )
 class JointDensity(Density):
@@ -52,22 +53,27 @@ class JointDensity(Density):
         sites: The latents in the order of the flat point.
         moments: Mean [d] and covariance [d, d] of the ancestral draws of the other latents, zero for the priors' sites.
         powers: Likelihood power [2, knots]: noise-to-signal ratios (log) and lambda there.
+        widenings: By name, how observed Normal sites are widened; they have powers of their own.
         plates: Indices of subsampled plates, drawn once.
     """
 
-    def __init__(self, model, arguments, bound, sites, moments, powers, plates, view):
+    def __init__(self, model, arguments, bound, sites, moments, powers, widenings, plates, view):
         densities = [b.density for b in bound.values()]
         self.model, self.arguments, self.bound, self.sites = model, arguments, bound, sites
-        self.moments, self.powers, self.plates, self.view = moments, powers, plates, view
+        self.moments, self.powers, self.widenings = moments, powers, widenings
+        self.plates, self.view = plates, view
         self.schedule = densities[0].schedule
         self.event_shape = (sum(site.size for site in sites),)
         self.has_log_density = all(d.has_log_density for d in densities)
         self.is_calibrated, self.name = False, getattr(model, "__name__", type(model).__name__)
 
     def likelihood_power(self, t) -> jax.Array:
-        """lambda(t)."""
+        """lambda(t) of the observed sites that are not widened."""
+        return self._power(self.powers, t)
+
+    def _power(self, table, t):
         log_ratio = jnp.log(jnp.maximum(self.schedule.noise_to_signal(t), 1e-30))
-        power = jnp.interp(log_ratio, self.powers[0], self.powers[1])
+        power = jnp.interp(log_ratio, table[0], table[1])
         # Exactly 0 and 1 at the ends, whatever the rounding.
         return jnp.where(t <= 0, 1.0, jnp.where(t >= 1, 0.0, power))
 
@@ -80,10 +86,21 @@ class JointDensity(Density):
         """Unconstrained values by site to the flat point [d]."""
         return jnp.concatenate([jnp.ravel(values[site.name]) for site in self.sites])
 
+    def is_prior(self) -> jax.Array:
+        """Which coordinates [d] of the flat point belong to diffusion priors."""
+        return jnp.concatenate([jnp.full(site.size, site.is_prior) for site in self.sites])
+
     def model_at(self, t, power=None, *, bound=None, rng_key=None):
-        """The model at noise level t, as a function of its arguments; the likelihood's power is that of t."""
-        power = self.likelihood_power(t) if power is None else power
-        model = seed(self.model, jax.random.key(0) if rng_key is None else rng_key)
+        """The model at noise level t, as a function of its arguments.
+
+        The likelihood is that of t, or the plain one to the given power.
+        """
+        model = self.model
+        if power is None:
+            r, power = self.schedule.noise_to_signal(t), self.likelihood_power(t)
+            by = {name: (w.variance(r), self._power(w.powers, t)) for name, w in self.widenings.items()}
+            model = widened(model, by)
+        model = seed(model, jax.random.key(0) if rng_key is None else rng_key)
         model = substitute(model, data=self.plates)
         return noise_level(model, t=t, likelihood_power=power, view=self.view, bound=bound or self.bound)
 
@@ -124,5 +141,13 @@ class JointDensity(Density):
     def with_schedule(self, schedule):
         bound = {k: Bound(b.density.with_schedule(schedule), b.spectrum) for k, b in self.bound.items()}
         return JointDensity(
-            self.model, self.arguments, bound, self.sites, self.moments, self.powers, self.plates, self.view
+            self.model,
+            self.arguments,
+            bound,
+            self.sites,
+            self.moments,
+            self.powers,
+            self.widenings,
+            self.plates,
+            self.view,
         )

@@ -210,6 +210,18 @@ class AnnealedMCMC:
         _ = self.annealed
         return _grouped(self._fields, group_by_chain)
 
+    def arviz_adapter(self):
+        """What `az.from_numpyro` takes; see `infer.arviz`."""
+        from .arviz import AnnealedMCMCAdapter
+
+        return AnnealedMCMCAdapter(self)
+
+    def to_datatree(self, *, log_likelihood: bool = True, **groups):
+        """ArviZ DataTree with groups posterior, sample_stats, log_likelihood, annealing; see `infer.arviz`."""
+        from .arviz import to_datatree
+
+        return to_datatree(self, log_likelihood=log_likelihood, **groups)
+
     def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
         """Print moments and intervals of every latent, the evidence, and what speaks against the run.
 

@@ -45,39 +45,49 @@ def _score(joint: JointDensity, rng_key, z):
         model = _generate(joint.model_at(0.0, 1.0), rng_key=rng_key)
         values = constrain_fn(model, args, kwargs, joint.unravel(z))
         log_probs, sites = compute_log_probs(_generate(model, rng_key=rng_key), args, kwargs, values)
-        return sum(log_probs[k] for k, s in sites.items() if s["type"] == "sample" and s["is_observed"])
+        observed = (log_probs[k] for k, s in sites.items() if s["type"] == "sample" and s["is_observed"])
+        return sum(observed, start=jnp.zeros(()))
 
     return jax.grad(log_likelihood)(z)
 
 
-def likelihood_powers(joint: JointDensity, rng_key, draws, likelihood_power):
-    """Table [2, knots] of log noise-to-signal ratios and lambda there, from draws [n, d] of the start.
+def knots(joint: JointDensity) -> jax.Array:
+    """Noise-to-signal ratios [knots] of tables over the noise level."""
+    low, high = joint.schedule.noise_range
+    spread = float(jnp.sqrt(jnp.trace(joint.gaussian(0.0).covariance) / joint.event_shape[0]))
+    return jnp.geomspace(max(low, 1e-6 * spread), high, KNOTS)
+
+
+@jax.jit
+def data_draws(joint: JointDensity, rng_key, draws):
+    """Points [n, d] as at t = 0: draws of the start, with x from the Gaussian its prior is like there."""
+    mean, covariance = joint.gaussian(0.0)
+    eigenvalues, eigenvectors = jnp.linalg.eigh(covariance)
+    noise = jax.random.normal(rng_key, draws.shape) * jnp.sqrt(jnp.maximum(eigenvalues, 0.0))
+    return jnp.where(joint.is_prior(), mean + noise @ eigenvectors.T, draws)
+
+
+def likelihood_powers(joint: JointDensity, rng_key, draws, ratios, likelihood_power=None):
+    """Table [2, knots] of log noise-to-signal ratios and lambda there, from data-like points [n, d].
 
     Raises:
         ParameterError: if a given function leaves [0, 1].
     """
-    low, high = joint.schedule.noise_range
-    smallest = max(low, 1e-4 * float(jnp.sqrt(jnp.trace(joint.gaussian(0.0).covariance) / draws.shape[1])))
-    ratios = jnp.geomspace(smallest, high, KNOTS)
-    if likelihood_power is not None:
-        values = np.asarray([float(likelihood_power(float(t))) for t in joint.schedule.time(ratios)])
-        if not (np.all(np.isfinite(values)) and np.all((values >= 0) & (values <= 1))):
-            raise ParameterError(f"likelihood_power must map t to [0, 1]; got {values.min()} to {values.max()}.")
-        return jnp.stack([jnp.log(ratios), jnp.asarray(values, dtype=float)])
-    return _matched_powers(joint, rng_key, draws, ratios)
+    if likelihood_power is None:
+        return _matched_powers(joint, rng_key, draws, ratios)
+    values = np.asarray([float(likelihood_power(float(t))) for t in joint.schedule.time(ratios)])
+    if not (np.all(np.isfinite(values)) and np.all((values >= 0) & (values <= 1))):
+        raise ParameterError(f"likelihood_power must map t to [0, 1]; got {values.min()} to {values.max()}.")
+    return jnp.stack([jnp.log(ratios), jnp.asarray(values, dtype=float)])
 
 
 @jax.jit
 def _matched_powers(joint, rng_key, draws, ratios):
     """lambda(t) of the module, at the knots."""
-    # Forward draws of data (not of the noisy start): the Gaussian approximation at t = 0.
-    data = joint.gaussian(0.0)
-    eigenvalues, eigenvectors = jnp.linalg.eigh(data.covariance)
-    prior = jnp.concatenate([jnp.full(site.size, site.is_prior) for site in joint.sites])
-    noise = jax.random.normal(rng_key, draws.shape)
-    gaussian = data.mean + (noise * jnp.sqrt(jnp.maximum(eigenvalues, 0.0))) @ eigenvectors.T
-    x0 = jnp.where(prior, gaussian, draws)
-    scores = jnp.where(prior, jax.vmap(lambda k, z: _score(joint, k, z))(jax.random.split(rng_key, len(x0)), x0), 0.0)
+    eigenvalues, eigenvectors = jnp.linalg.eigh(joint.gaussian(0.0).covariance)
+    keys = jax.random.split(rng_key, len(draws))
+    scores = jax.vmap(lambda key, z: _score(joint, key, z))(keys, draws)
+    scores = jnp.where(joint.is_prior(), scores, 0.0)
     fine = jnp.all(jnp.isfinite(scores), axis=1, keepdims=True)
     scores = jnp.where(fine, scores, 0.0)
     # Draws with a tiny noise scale inform without bound: no draw counts more than the median one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ class DiffusionPrior(dist.Distribution):
         dist.Distribution.__init__(self, batch_shape, event_shape)
         return self
 
-    @constraints.dependent_property(is_discrete=False)
+    @constraints.dependent_property(is_discrete=False)  # pyright: ignore[reportArgumentType]
     def support(self):
         """The reals, with the density's event dimensions."""
         return constraints.independent(constraints.real, len(self.event_shape))
@@ -109,7 +110,7 @@ class DiffusionPrior(dist.Distribution):
             self.density.require_log_density("nd.DiffusionPrior.log_prob")
         return self.density._batched(self.density._log_prob, value, self.t, ())
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: Any, sample_shape=()):
         """Draws [*sample_shape, *event_shape].
 
         Raises:

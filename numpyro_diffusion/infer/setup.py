@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
+from numpyro import validation_enabled
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, trace
 from numpyro.infer.util import compute_log_probs, constrain_fn
@@ -20,11 +22,15 @@ from ..errors import DiagnosticWarning, ParameterError, ShapeError, UnsupportedM
 from .arguments import Arguments
 from .handlers import Bound, find_prior, is_jacobian, noise_level
 from .joint import JointDensity, Site
-from .power import likelihood_powers
+from .power import data_draws, knots, likelihood_powers
 from .start import StartDensity
 from .views import check_view, spectrum
+from .widen import normal_sites, widenings
 
 FORWARD_DRAWS = 256
+NO_START = (
+    "site {!r} cannot be drawn from its own distribution, and annealing starts from such draws. Give it a proper prior."
+)
 
 
 def joint_density(
@@ -52,9 +58,10 @@ def joint_density(
     """
     check_view(view)
     arguments = Arguments(args, kwargs or {})
-    trace_key, draw_key, power_key = jax.random.split(rng_key, 3)
+    trace_key, other_key, draw_key, power_key = jax.random.split(rng_key, 4)
     sites = _first_trace(model, arguments, trace_key)
     bound = _bind(sites)
+    _check_fixed(sites, _first_trace(model, arguments, other_key), bound)
     _check_latents(sites, bound)
     _check_data(sites)
     plates = {k: s["value"] for k, s in sites.items() if s["type"] == "plate" and len(s["value"]) < s["args"][0]}
@@ -65,11 +72,15 @@ def joint_density(
     )
     size = sum(site.size for site in layout)
     empty = Gaussian(jnp.zeros(size), jnp.eye(size))
-    joint = JointDensity(model, arguments, bound, layout, empty, jnp.zeros((2, 2)), plates, view)
+    joint = JointDensity(model, arguments, bound, layout, empty, jnp.zeros((2, 2)), {}, plates, view)
     draws = _starts(joint, draw_key, count=FORWARD_DRAWS)
     _check_start(joint, draws)
     joint.moments = _moments(joint, draws)
-    joint.powers = likelihood_powers(joint, power_key, draws, likelihood_power)
+    gaussian_key, power_key = jax.random.split(power_key)
+    draws, ratios = data_draws(joint, gaussian_key, draws), knots(joint)
+    joint.powers = likelihood_powers(joint, power_key, draws, ratios, likelihood_power)
+    if likelihood_power is None:
+        joint.widenings = widenings(joint, normal_sites(sites, size), draws, ratios)
     return joint
 
 
@@ -80,7 +91,12 @@ def _is_latent(site) -> bool:
 class _record_starts(Messenger):
     """Draw latent diffusion priors from their start, so that a model can be traced before anything is known of it."""
 
+    name: str | None = None
+
     def process_message(self, msg):
+        self.name = msg.get("name", self.name)
+        if msg["type"] == "control_flow":
+            noise_level().process_message(msg)
         prior, _ = find_prior(msg["fn"]) if msg["type"] == "sample" else (None, [])
         if prior is not None and not msg["is_observed"]:
             bound = {msg["name"]: Bound(StartDensity(prior.density))}
@@ -89,10 +105,17 @@ class _record_starts(Messenger):
 
 def _first_trace(model, arguments, rng_key):
     args, kwargs = arguments.call()
+    recorded = _record_starts(seed(model, rng_key))
     try:
-        return trace(_record_starts(seed(model, rng_key))).get_trace(*args, **kwargs)
+        # NumPyro's validation names no site, and one bad draw would do; `_check_start` looks at all of them.
+        with validation_enabled(False):
+            return trace(recorded).get_trace(*args, **kwargs)
+    except UnsupportedModelError:
+        raise
+    except NotImplementedError as error:
+        raise UnsupportedModelError(NO_START.format(recorded.name)) from error
     except (TypeError, ValueError) as error:
-        if "ncompatible shapes" in str(error) or "broadcast" in str(error):
+        if any(words in str(error) for words in ("ncompatible shapes", "broadcast", "contracting dim")):
             raise ShapeError(
                 f"shapes in the model do not fit together: {error} Compare the priors' event shapes with the data's."
             ) from error
@@ -105,7 +128,8 @@ def _bind(sites) -> dict[str, Bound]:
         prior = find_prior(site["fn"])[0] if _is_latent(site) else None
         if prior is None:
             continue
-        density = prior.density.density  # the start's
+        start: Any = prior.density
+        density = start.density
         schedule = schedule or density.schedule
         density = density if density.schedule == schedule else density.with_schedule(schedule)
         bound[name] = Bound(density, spectrum(density))
@@ -117,6 +141,17 @@ def _bind(sites) -> dict[str, Bound]:
     return bound
 
 
+def _check_fixed(sites, others, bound):
+    """Refuse priors whose density changes from one draw of the model to the next."""
+    for name in bound:
+        first, second = (jax.tree.leaves(find_prior(t[name]["fn"])[0]) for t in (sites, others))
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True)):
+            raise UnsupportedModelError(
+                f"the diffusion prior of site {name!r} depends on another latent. Its normaliser would change with that "
+                "latent and is not known. Fix the prior, and let the latent act on its value."
+            )
+
+
 def _check_latents(sites, bound):
     for name, site in sites.items():
         if not _is_latent(site):
@@ -126,8 +161,7 @@ def _check_latents(sites, bound):
                 f"site {name!r} is discrete, and annealed kernels follow gradients. Sum it out of the likelihood "
                 "(for instance with dist.MixtureSameFamily)."
             )
-        mask = getattr(site["fn"], "_mask", True)
-        if not (mask is True or bool(np.all(np.asarray(mask)))):
+        if not np.all(_mask(site["fn"])):
             raise UnsupportedModelError(
                 f"site {name!r} is masked: without its prior it has no distribution where the mask is False. "
                 "Mask the observed sites instead."
@@ -138,10 +172,19 @@ def _check_latents(sites, bound):
                 "its start cannot be drawn. Subsample the data only."
             )
         if not np.all(np.isfinite(np.asarray(site["value"]))):
-            raise UnsupportedModelError(
-                f"site {name!r} cannot be drawn from its own distribution, {type(site['fn']).__name__}, and annealing "
-                "starts from such draws. Give it a proper prior."
-            )
+            raise UnsupportedModelError(NO_START.format(name))
+
+
+def _mask(fn: Any) -> np.ndarray:
+    """Which elements of a value count; the masks may lie anywhere below plates and `to_event`."""
+    kept = np.asarray(True)
+    while True:
+        if isinstance(fn, dist.MaskedDistribution):
+            mask = np.asarray(fn._mask)
+            kept = kept & mask.reshape(mask.shape + (1,) * (fn.event_dim if mask.ndim else 0))
+        if not hasattr(fn, "base_dist"):
+            return kept
+        fn = fn.base_dist
 
 
 def _check_data(sites):
@@ -149,13 +192,9 @@ def _check_data(sites):
         if site["type"] != "sample" or not site["is_observed"] or is_jacobian(site):
             continue
         value, shape = np.asarray(site["value"]), tuple(site["fn"].shape())
-        mask = getattr(site["fn"], "_mask", True)
-        if np.issubdtype(value.dtype, np.floating) and value.size and np.any(np.isnan(value)):
+        if np.issubdtype(value.dtype, np.floating):
             where = np.isnan(value)
-            masked = np.broadcast_to(np.asarray(mask), where.shape[: np.ndim(mask)]) if mask is not True else True
-            if np.any(
-                where & (masked if masked is True else masked.reshape(masked.shape + (1,) * (where.ndim - masked.ndim)))
-            ):
+            if np.any(where & _mask(site["fn"])):
                 raise ParameterError(
                     f"the observed value of site {name!r} holds {int(where.sum())} NaN of {value.size}. Leave missing "
                     "values out with numpyro.handlers.mask, or impute them."

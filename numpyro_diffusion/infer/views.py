@@ -8,8 +8,8 @@ At noise level t a diffusion prior's latent is x_t = alpha_t x_0 + sigma_t eps. 
     "x"         x_t itself
 
 All are x at t = 0. "gaussian", the default, is the denoised mean under the Gaussian with the prior's mean m and
-covariance C: exact at large noise, bounded, and free. The true denoised mean costs a Hessian-vector product of the energy
-per gradient. "scaled" hands noise of scale r to the likelihood, "x" a signal that fades with alpha_t.
+covariance C: exact at large noise, bounded, and free. The true denoised mean costs a Hessian-vector product of the
+energy per gradient. "scaled" hands noise of scale r to the likelihood, "x" a signal that fades with alpha_t.
 """
 
 from __future__ import annotations

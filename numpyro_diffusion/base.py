@@ -1,0 +1,192 @@
+r"""The Gaussian mixture that a calibrated energy may stand on instead of one Gaussian.
+
+Noise leaves a mixture a mixture, so at noise-to-signal ratio r and condition c its log density is known:
+
+.. math::
+    \log p_0(y, r \mid c) = \log \sum_k w_k(c) N(y; m_k, C_k + r^2 I),
+
+normalised at every r. What a network then adds is the difference between the data and this mixture, which a few
+thousand points can teach; a network over one Gaussian must learn the classes first, and learns the points instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+
+from .density import Gaussian
+from .errors import ParameterError, ShapeError
+
+
+class MixtureBase(NamedTuple):
+    """Gaussian mixture with weights that depend on a class. Made by `fit` or `of`, in the data's coordinates.
+
+    Attributes:
+        means: [K, d].
+        eigenvalues: [K, d] of the components' covariances, and `eigenvectors` [K, d, d] in columns.
+        weights: [c + 1, K], each row sums to one: row j given class j, the last row without a condition.
+    """
+
+    means: jax.Array
+    eigenvalues: jax.Array
+    eigenvectors: jax.Array
+    weights: jax.Array
+
+    @classmethod
+    def of(cls, means, covariances, weights) -> MixtureBase:
+        """The mixture with these moments.
+
+        Args:
+            means: [K, d].
+            covariances: [K, d, d], positive definite.
+            weights: [c + 1, K], not negative, each row with a positive sum; [1, K] where there are no classes.
+
+        Raises:
+            ShapeError: if shapes do not fit together.
+            ParameterError: for a weight or covariance out of range.
+        """
+        means, covariances, weights = (np.asarray(a, dtype=np.float64) for a in (means, covariances, weights))
+        if means.ndim != 2 or covariances.shape != (*means.shape, means.shape[-1]):
+            raise ShapeError(f"need means [K, d] and covariances [K, d, d]; got {means.shape} and {covariances.shape}.")
+        if weights.ndim != 2 or weights.shape[1] != len(means) or len(weights) < 1:
+            raise ShapeError(f"weights must have shape [c + 1, {len(means)}], one row a class; got {weights.shape}.")
+        if not all(np.all(np.isfinite(a)) for a in (means, covariances, weights)):
+            raise ParameterError("means, covariances and weights must be finite; got NaN or infinity.")
+        if np.any(weights < 0) or not np.all(weights.sum(1) > 0):
+            raise ParameterError(f"weights must be >= 0 with a positive sum in every row; got {weights}.")
+        values, vectors = np.linalg.eigh((covariances + covariances.transpose(0, 2, 1)) / 2)
+        if not np.all(values > 0):
+            raise ParameterError(
+                f"covariances must be positive definite; the smallest eigenvalue is {values.min():.3g}. "
+                "Add a multiple of the identity."
+            )
+        weights = weights / weights.sum(1, keepdims=True)
+        return cls(*(jnp.asarray(a, dtype=float) for a in (means, values, vectors, weights)))
+
+    @classmethod
+    def fit(
+        cls,
+        x: Any,
+        conditions: Any = None,
+        *,
+        num_components: int = 1,
+        shrinkage: float = 20.0,
+        added_variance: float = 0.0,
+        random_state: int = 0,
+    ) -> MixtureBase:
+        r"""Fit components to every class, their covariances shrunk towards the class' and towards that of all classes.
+
+        With n points, scatter S about its mean in a component, and W_class, W the covariances within components of
+        its class and of all, a component's covariance is
+
+        .. math:: C = (S + a W_{class} + a W) / (n + 2 a) + v I ,
+
+        the posterior mean under inverse Wishart priors worth a points each.
+
+        Args:
+            x: Points [n, *event_shape].
+            conditions: One-hot classes [n, c], or None for one class.
+            num_components: Components per class, found by k-means and EM with one covariance (scikit-learn).
+            shrinkage: a above, in points; choose it on held-out points.
+            added_variance: v above: variance of noise that the data carry but `x` does not, such as dequantisation.
+            random_state: Seed of scikit-learn.
+
+        Raises:
+            ShapeError: if x or conditions have other shapes, or conditions are not one-hot.
+            ParameterError: for settings out of range, or a class with fewer points than components.
+        """
+        x = np.asarray(x, dtype=np.float64)
+        if x.ndim < 2 or len(x) < 2:
+            raise ShapeError(f"points must have shape [n, *event_shape] with n >= 2; got {x.shape}.")
+        x = x.reshape(len(x), -1)
+        classes = np.ones((len(x), 1)) if conditions is None else np.asarray(conditions, dtype=np.float64)
+        if classes.ndim != 2 or len(classes) != len(x) or not np.all((classes == 0) | (classes == 1)):
+            raise ShapeError(f"conditions must be one-hot [{len(x)}, c]; got shape {classes.shape}.")
+        if not np.all(classes.sum(1) == 1):
+            raise ShapeError("conditions must be one-hot; got rows with none or several ones.")
+        if not isinstance(num_components, int) or num_components < 1:
+            raise ParameterError(f"num_components must be an integer >= 1; got {num_components!r}.")
+        if not (np.isfinite(shrinkage) and shrinkage >= 0 and np.isfinite(added_variance) and added_variance >= 0):
+            raise ParameterError(f"shrinkage and added_variance must be >= 0; got {shrinkage}, {added_variance}.")
+        if not np.all(np.isfinite(x)):
+            raise ParameterError("points must be finite; got NaN or infinity. Remove those rows.")
+        fewest = int(classes.sum(0).min())
+        if fewest < num_components:
+            raise ParameterError(
+                f"every class needs at least num_components = {num_components} points; one has {fewest}. "
+                "Lower num_components or drop the class."
+            )
+        parts = []
+        for j in range(classes.shape[1]):
+            points = x[classes[:, j] == 1]
+            for share in _soft_assignments(points, num_components, random_state).T:
+                count = share.sum()
+                mean = share @ points / count
+                centred = points - mean
+                parts.append((j, count, mean, (share[:, None] * centred).T @ centred))
+        label, count = np.array([p[0] for p in parts]), np.array([p[1] for p in parts])
+        scatter = np.stack([p[3] for p in parts])
+        within = scatter.sum(0) / len(x)
+        by_class = np.stack([scatter[label == j].sum(0) / count[label == j].sum() for j in range(classes.shape[1])])
+        covariances = (scatter + shrinkage * (by_class[label] + within)) / (count + 2 * shrinkage)[:, None, None]
+        covariances = covariances + added_variance * np.eye(x.shape[1])
+        # The least eigenvalue allowed is what the single Gaussian allows, too.
+        value, vector = np.linalg.eigh(covariances)
+        value = np.maximum(value, 1e-8 * value.max())
+        covariances = np.einsum("kij,kj,klj->kil", vector, value, vector)
+        given = np.where(label == np.arange(classes.shape[1])[:, None], count, 0.0)
+        weights = np.concatenate([given, count[None]]) if conditions is not None else count[None]
+        return cls.of(np.stack([p[2] for p in parts]), covariances, weights)
+
+    @property
+    def condition_size(self) -> int:
+        """Number of classes c, 0 if there are none."""
+        return self.weights.shape[0] - 1
+
+    def weights_given(self, condition=None) -> jax.Array:
+        """Component weights [K] given a condition [c + 1], whose last entry says whether there is one."""
+        if condition is None:
+            return self.weights[-1]
+        weights = condition[:-1] @ self.weights[:-1] + (1 - condition[-1]) * self.weights[-1]
+        return weights / jnp.sum(weights)
+
+    def log_prob(self, y, r, condition=None, class_log_z=None) -> jax.Array:
+        """log p_0(y, r | condition) of one point y = x / alpha [d], at the cost of K d^2 multiplications.
+
+        `class_log_z` [c] are log normalisers that what stands on the base gives the classes: their components weigh
+        less by that much, so that classes keep their shares in the density without a condition, too.
+        """
+        variance = self.eigenvalues + r**2
+        # One matrix product for all components: the means are rotated apart from the point.
+        z = jnp.einsum("j,kji->ki", y, self.eigenvectors) - jnp.einsum("kj,kji->ki", self.means, self.eigenvectors)
+        terms = -0.5 * jnp.sum(z**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
+        weights = self.weights_given(condition)
+        log_weights = jnp.where(weights > 0, jnp.log(jnp.where(weights > 0, weights, 1.0)), -jnp.inf)
+        if class_log_z is not None:
+            log_weights = log_weights - class_log_z[jnp.argmax(self.weights[:-1], axis=0)]
+        return logsumexp(log_weights + terms)
+
+    def moments(self, condition=None) -> Gaussian:
+        """Mean [d] and covariance [d, d] without noise, given a condition as in `weights_given`."""
+        weights = self.weights_given(condition)
+        mean = weights @ self.means
+        centred = self.means - mean
+        scaled = self.eigenvectors * jnp.sqrt(weights[:, None] * self.eigenvalues)[:, None, :]
+        return Gaussian(mean, jnp.einsum("kij,klj->il", scaled, scaled) + (centred.T * weights) @ centred)
+
+
+def _soft_assignments(points, num_components: int, random_state: int) -> np.ndarray:
+    """Responsibilities [n, K] of components that share one covariance: few points cannot tell several apart."""
+    if num_components == 1:
+        return np.ones((len(points), 1))
+    from sklearn.mixture import GaussianMixture  # slow to import, and needed here only
+
+    # As if every direction carried a hundredth of the spread more: k-means must not part points by their noise.
+    ridge = 0.01 * float(np.mean(np.var(points, axis=0))) + 1e-12
+    tied = {"covariance_type": "tied", "reg_covar": ridge, "n_init": 3, "random_state": random_state}
+    share = GaussianMixture(num_components, **tied).fit(points).predict_proba(points)
+    return share[:, share.sum(0) > 1e-3]

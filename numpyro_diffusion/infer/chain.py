@@ -1,0 +1,140 @@
+r"""One chain of an annealed kernel: its state, its start at t = 1, and its step to the next noise level.
+
+With u the coordinates in the frame of the level, :math:`\gamma_k` the joint density there and :math:`K_k` the moves,
+
+.. math::
+    \log w_k = \log w_{k-1} + \log \gamma_k(u_{k-1}) - \log \gamma_{k-1}(u_{k-1}), \qquad u_k \sim K_k(u_{k-1}, \cdot).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .. import frame as frames
+from ..kernels import Kernel, init
+from .joint import JointDensity
+from .levels import Levels
+from .views import seen
+
+
+class Frozen(NamedTuple):
+    """What steps share and never change: the joint density, less the model's arguments, and the levels.
+
+    In the state, so that compiled programs take the densities' weights as arguments.
+    """
+
+    joint: JointDensity
+    levels: Levels
+
+
+class AnnealedState(NamedTuple):
+    """State of one chain, or of chains [N, ...]; `frozen` has no chain axis where NumPyro runs chains "vectorized".
+
+    Attributes:
+        i: Steps taken.
+        z: Unconstrained values by site. A noisy x_t is given as the model sees it (its view), which is x at t = 0.
+        potential_energy: -log of the joint density at the present noise level, in unconstrained coordinates.
+        noise_level: t of the last step, 0 after warm-up.
+        accept_prob: Mean acceptance probability over the step's moves.
+        step_size: The largest of those moves, in the level's own coordinates.
+        log_weight: AIS log weight; it stands still after warm-up, and is NaN where there is none.
+        diverging: Whether any of the moves diverged.
+        rng_key: Key of the next step.
+        position, momentum: The chain [d] in the frame of its level.
+        frozen: Densities and levels.
+    """
+
+    i: Any
+    z: Any
+    potential_energy: Any
+    noise_level: Any
+    accept_prob: Any
+    step_size: Any
+    log_weight: Any
+    diverging: Any
+    rng_key: Any
+    position: Any
+    momentum: Any
+    frozen: Any
+
+
+def start(joint: JointDensity, first: Levels, rng_key, *, weighted: bool) -> AnnealedState:
+    """An exact draw at the first level, t = 1."""
+    place, push, rng_key = jax.random.split(rng_key, 3)
+    u, log_prob = frames.start(joint, place, "whitened")
+    return AnnealedState(
+        i=jnp.zeros((), int),
+        z=_seen(joint, first.point(u), first.t),
+        potential_energy=first.log_det - log_prob,
+        noise_level=first.t,
+        accept_prob=jnp.zeros(()),
+        step_size=first.step_size,
+        log_weight=jnp.full((), 0.0 if weighted else jnp.nan),
+        diverging=jnp.zeros((), bool),
+        rng_key=rng_key,
+        position=u,
+        momentum=jax.random.normal(push, u.shape),
+        frozen=None,
+    )
+
+
+def advance(
+    joint: JointDensity, kernel: Kernel, state: AnnealedState, before: Levels, here: Levels, weighs, *, num_steps: int
+) -> AnnealedState:
+    """Take a chain from one level to the next, or on at the same one.
+
+    Args:
+        joint, kernel, state: The chain, its density and what moves it.
+        before, here: The level it is at, and that it goes to.
+        weighs: Whether the step adds to the log weight.
+        num_steps: Moves at the new level.
+    """
+    root = here.root if here.scale is None else here.root @ here.scale
+
+    def log_density(v):
+        return joint._log_prob(here.mean + root @ v, here.t) + here.log_det
+
+    def one_move(carry, key):
+        size_key, key = jax.random.split(key)
+        # In the pilot's coordinates a Gaussian posterior is round, and trajectories of one length may all end where
+        # they began (three leapfrogs of size 1 are half a turn): chains would keep their distance from the mean.
+        step_size = here.step_size * jax.random.uniform(size_key, minval=0.5)
+        return kernel.step(key, carry, log_density, step_size)
+
+    u = state.position
+    v = u if here.scale is None else jax.scipy.linalg.solve_triangular(here.scale, u, lower=True)
+    # Log density and gradient are evaluated anew at every step, also at t = 0: those of another level, or given
+    # other values of a Gibbs sibling, would be accepted against at healthy rates and silently sample another law.
+    fresh = init(v, state.momentum, log_density)
+    rng_key, move_key = jax.random.split(state.rng_key)
+    moved, info = jax.lax.scan(one_move, fresh, jax.random.split(move_key, num_steps))
+    old = before.log_det - state.potential_energy
+    known = jnp.isfinite(fresh.logdensity) & jnp.isfinite(old)
+    increment = jnp.where(known, fresh.logdensity - old + info.log_weight.sum(), -jnp.inf)
+    u = moved.position if here.scale is None else here.scale @ moved.position
+    return AnnealedState(
+        i=state.i + 1,
+        z=_seen(joint, here.point(u), here.t),
+        potential_energy=here.log_det - moved.logdensity,
+        noise_level=here.t,
+        accept_prob=info.acceptance_rate.mean(),
+        step_size=here.step_size,
+        log_weight=jnp.where(weighs, state.log_weight + increment, state.log_weight),
+        diverging=info.is_divergent.any(),
+        rng_key=rng_key,
+        position=u,
+        momentum=moved.momentum,
+        frozen=None,
+    )
+
+
+def _seen(joint: JointDensity, x, t):
+    """Unconstrained values by site of a flat point, as the model sees them; x itself at t = 0."""
+    values = joint.unravel(x)
+    for name, (density, spectrum) in joint.bound.items():
+        view = seen(joint.view, density, values[name], t, spectrum)
+        values[name] = jnp.where(t > 0, view, values[name])
+    return values

@@ -1,0 +1,246 @@
+"""Annealed MCMC as a kernel of NumPyro's own `MCMC` and `Gibbs`: warm-up is the anneal."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import constrain_fn
+from numpyro.util import is_prng_key
+
+from ..errors import ParameterError
+from ..kernels import HMC, BlackJAX, Kernel
+from ..tuning import METRICS, Plan
+from .arguments import Arguments
+from .chain import AnnealedState, Frozen, advance, start
+from .joint import JointDensity
+from .levels import read_plan, tabulate, warn_if_few
+from .pilot import Pilot, run_pilot
+from .views import check_view
+
+
+class AnnealedKernel(MCMCKernel):
+    r"""Annealed MCMC as a kernel for `numpyro.infer.MCMC`, alone or as a block of `numpyro.infer.Gibbs`.
+
+    One MCMC step is one noise level: the chain's log density is evaluated at the new level, the difference to the old
+    one is added to the log weight, and `num_steps` moves follow. `num_warmup` is the number of levels from t = 1 to
+    t = 0; steps after warm-up stay at t = 0, where the kernel leaves the posterior invariant.
+
+    A pilot on the host finds where levels should lie, with what step sizes and scales. It depends on the model and its
+    data alone, not on `rng_key` or the chains, runs once, and is frozen: all chains, however NumPyro runs them, share
+    it. Chains start from exact draws at t = 1, so the mean of exp(log_weight) is an unbiased estimate of the evidence.
+    Chains of NumPyro are separate and cannot be resampled: weights spread, and until a chain has mixed at t = 0 its
+    draws should count by its weight. For evidences, and for posteriors with separate modes, `AnnealedMCMC` is better.
+
+    In `Gibbs` only the block's own sites are annealed, given the present values of the others, which in turn see the
+    view of x_t; the pilot runs on all sites together. After warm-up the block is a valid kernel for its conditional at
+    t = 0. There are no weights then, log_weight is NaN. The other blocks adapt while the noise falls, so take a few
+    hundred warm-up steps.
+
+    The densities' weights travel in the state, where compiled programs see arguments. For data, too, to be arguments
+    use `MCMC(..., jit_model_args=True)`. `chain_method="vectorized"` holds the weights once; the others hold them per
+    chain.
+
+    Args:
+        model: NumPyro model with at least one latent `DiffusionPrior` site.
+        kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default. Its step size is one number, or None to
+            have it tuned; each move takes a random share of it between a half and all.
+        num_steps: Moves per MCMC step.
+        level_ess: Conditional ESS, as a share in (0, 1), between the pilot's levels. The kernel's own keep what
+            `num_warmup` of them can; `pilot` tells how many the pilot took.
+        metric: "pilot" moves in coordinates in which the pilot has unit covariance, "frame" in the prior's own.
+        view, likelihood_power: As for `AnnealedMCMC`.
+
+    Raises:
+        TypeError: if `model` is no function or `kernel` no kernel.
+        ParameterError: for values out of range.
+
+    Cost: per step and chain one evaluation of value and gradient, plus `num_steps` times the kernel's own.
+
+    Example:
+        >>> mcmc = MCMC(nd.AnnealedKernel(model), num_warmup=60, num_samples=100, num_chains=64,
+        ...             chain_method="vectorized")
+        >>> mcmc.run(rng_key, y, extra_fields=("log_weight",))
+        >>> Gibbs([(nd.AnnealedKernel(model), ["x"]), (NUTS(model), None)])
+    """
+
+    sample_field: Any = "z"
+
+    def __init__(
+        self,
+        model,
+        kernel: Kernel | None = None,
+        *,
+        num_steps: int = 2,
+        level_ess: float = 0.98,
+        metric: str = "pilot",
+        view: str = "gaussian",
+        likelihood_power=None,
+    ):
+        if not callable(model):
+            raise TypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
+        kernel = HMC() if kernel is None else kernel
+        if not isinstance(kernel, Kernel):
+            raise TypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
+        if np.ndim(kernel.step_size):
+            raise ParameterError(
+                f"the step size must be one number, or None to have it tuned; got {np.size(kernel.step_size)} of them."
+            )
+        if not isinstance(num_steps, int | np.integer) or isinstance(num_steps, bool) or num_steps < 1:
+            raise ParameterError(f"num_steps must be an integer >= 1; got {num_steps!r}.")
+        if not 0 < level_ess < 1:
+            raise ParameterError(f"level_ess must lie in (0, 1); got {level_ess}.")
+        if metric not in METRICS:
+            raise ParameterError(f"metric must be one of {METRICS}; got {metric!r}.")
+        check_view(view)
+        self._model, self.kernel, self.num_steps, self.level_ess = model, kernel, int(num_steps), level_ess
+        self.metric, self.view, self.likelihood_power = metric, view, likelihood_power
+        self._found: Pilot | None = None
+        self._sample_fn = None
+
+    @property
+    def model(self):
+        """The NumPyro model."""
+        return self._model
+
+    @property
+    def pilot(self) -> Plan:
+        """Levels, step sizes and scales as the pilot placed them.
+
+        Raises:
+            RuntimeError: before the kernel has been initialised.
+        """
+        return self._pilot_run.plan
+
+    @property
+    def _pilot_run(self) -> Pilot:
+        if self._found is None:
+            raise RuntimeError("there has been no pilot yet. Run the MCMC first.")
+        return self._found
+
+    @property
+    def default_fields(self):
+        """Fields that NumPyro collects unasked."""
+        return (self.sample_field, "diverging")
+
+    def get_diagnostics_str(self, state) -> str:
+        """Noise level and acceptance, for the progress bar."""
+        return f"t = {float(state.noise_level):.3f}, acc. prob = {float(state.accept_prob):.2f}"
+
+    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs) -> AnnealedState:
+        """Run the pilot, once for a model and its data, and draw chains at t = 1.
+
+        Args:
+            rng_key: One key, or one per chain [N].
+            num_warmup: Number of levels.
+            init_params: Must be None; ignored in `Gibbs`.
+            model_args, model_kwargs: The model's arguments.
+
+        Raises:
+            ParameterError: if `num_warmup` < 2, for `init_params`, or for arguments that are being traced.
+            ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
+            UnsupportedModelError, ShapeError: for models that cannot be annealed; the message names the site.
+        """
+        kwargs = {} if model_kwargs is None else dict(model_kwargs)
+        if num_warmup < 2:
+            raise ParameterError(
+                f"num_warmup must be at least 2, one step per noise level from t = 1 to t = 0; got {num_warmup}. "
+                "Try 60: the kernel's `pilot` tells how many levels keep the conditional ESS at level_ess."
+            )
+        if init_params is not None and GIBBS_SITES_KWARG not in kwargs:
+            raise ParameterError(
+                "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
+                "wrong from anywhere else. Leave it out."
+            )
+        frozen = self._prepare(int(num_warmup), model_args, kwargs)
+        joint = self._joint(frozen, model_args, kwargs)
+        first, weighted = frozen.levels.at(0), self._is_weighted(joint, kwargs)
+
+        @jax.jit
+        def begin(key):
+            one = partial(start, joint, first, weighted=weighted)
+            return one(key) if is_prng_key(key) else jax.vmap(one)(key)
+
+        # NumPyro asks for this attribute to know whether `init` has run.
+        self._sample_fn = self.sample
+        return begin(rng_key)._replace(frozen=frozen)
+
+    def sample(self, state: AnnealedState, model_args, model_kwargs) -> AnnealedState:
+        """One step of one chain, or of chains in lockstep: the next noise level, or a further draw at t = 0."""
+        kwargs = {} if model_kwargs is None else model_kwargs
+        frozen, single = state.frozen, is_prng_key(state.rng_key)
+        joint = self._joint(frozen, model_args, kwargs)
+        weighted = self._is_weighted(joint, kwargs)
+        i = state.i if single else state.i[0]
+        before, here, annealing = frozen.levels.at(i - 1), frozen.levels.at(i), i < frozen.levels.t.shape[0]
+
+        def step(chain):
+            return advance(joint, self.kernel, chain, before, here, annealing & weighted, num_steps=self.num_steps)
+
+        chains = state._replace(frozen=None)
+        return (step(chains) if single else jax.vmap(step)(chains))._replace(frozen=frozen)
+
+    # What Gibbs needs.
+
+    def refresh(self, state: AnnealedState, model_args, model_kwargs) -> AnnealedState:
+        """The state with its potential energy at the present arguments; one chain."""
+        here = state.frozen.levels.at(state.i - 1)
+        joint = self._joint(state.frozen, model_args, model_kwargs or {})
+        log_prob = jax.jit(lambda x, t: joint._log_prob(x, t))
+        return state._replace(potential_energy=-log_prob(here.point(state.position), here.t))
+
+    def wrap_model(self, wrapper) -> AnnealedKernel:
+        """A kernel for `wrapper(model)`, with a pilot of its own."""
+        new = copy.copy(self)
+        new._model, new._found, new._sample_fn = wrapper(self._model), None, None
+        return new
+
+    def get_constrain_fn(self, model_args, model_kwargs):
+        """Function from unconstrained to constrained values of the block's sites."""
+        transforms = self._pilot_run.transforms
+        return lambda z: {name: transform(z[name]) for name, transform in transforms.items()}
+
+    def postprocess_fn(self, model_args, model_kwargs):
+        """Function from unconstrained values to latent and deterministic sites."""
+        model, kwargs = self._pilot_run.joint.model_at(0.0, 1.0), {} if model_kwargs is None else model_kwargs
+        return lambda z: constrain_fn(model, model_args, kwargs, z, return_deterministic=True)
+
+    # What is built from the model.
+
+    def _joint(self, frozen: Frozen, args, kwargs) -> JointDensity:
+        joint = copy.copy(frozen.joint)
+        joint.model, joint.arguments = self._model, Arguments(args, kwargs)
+        return joint
+
+    def _is_weighted(self, joint, kwargs) -> bool:
+        # Given other values at every sweep, there is no one path of densities to weigh along.
+        exact = self.kernel.is_adjusted or not isinstance(self.kernel, BlackJAX)
+        return joint.has_log_density and exact and not kwargs.get(GIBBS_SITES_KWARG)
+
+    def _prepare(self, num_warmup, args, kwargs) -> Frozen:
+        siblings = frozenset(kwargs.get(GIBBS_SITES_KWARG, {}))
+        plain = {k: v for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, plain))):
+            raise ParameterError(
+                "the model's arguments must be known when the kernel is initialised, for its pilot runs on them; got "
+                "traced values. Map over chains (chain_method=jax.vmap), not over data."
+            )
+        # NumPyro may be inside jax.vmap or jax.pmap here; the pilot is not.
+        with jax.ensure_compile_time_eval():
+            if self._found is None or not self._found.serves(args, plain, siblings):
+                self._found = run_pilot(
+                    self._model, args, plain, siblings, self.kernel, view=self.view,
+                    likelihood_power=self.likelihood_power, level_ess=self.level_ess, metric=self.metric,
+                )  # fmt: skip
+            found, block = self._found, self._found.block
+            warn_if_few(found.plan, num_warmup, self.level_ess)
+            levels = tabulate(block, read_plan(found.block_plan, block.schedule, num_warmup))
+        joint = copy.copy(block)
+        joint.arguments = Arguments((), {})
+        return Frozen(joint, levels)

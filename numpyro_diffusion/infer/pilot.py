@@ -1,0 +1,129 @@
+"""The pilot of an annealed kernel, for a whole model or for a Gibbs block of it.
+
+A block is tuned on all sites together: its levels and step sizes suit the values the others will take, and its scales
+are those of the covariance that is left given the others.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import biject_to
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
+
+from ..density import Gaussian
+from ..errors import ScoreOnlyError, UnsupportedModelError
+from ..tuning import Plan, plan
+from .arguments import Arguments
+from .joint import JointDensity
+from .setup import joint_density
+
+
+class Pilot(NamedTuple):
+    """A pilot run, what it was run for, and the part of it that concerns a block.
+
+    Attributes:
+        arguments, siblings: The model's arguments, and the sites that other blocks own.
+        joint, plan: Density of all sites, and what the pilot found for it.
+        block, block_plan: The same for the block's own sites; equal where there are no siblings.
+        transforms: From unconstrained values, of a Gibbs block's sites.
+    """
+
+    arguments: Arguments
+    siblings: frozenset[str]
+    joint: JointDensity
+    plan: Plan
+    block: JointDensity
+    block_plan: Plan
+    transforms: dict[str, Any]
+
+    def serves(self, args, kwargs, siblings) -> bool:
+        """Whether it was run for these arguments and siblings."""
+        (leaves, treedef), (others, other) = map(jax.tree.flatten, (Arguments(args, kwargs), self.arguments))
+        same = treedef == other and all(np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
+        return siblings == self.siblings and same
+
+
+def run_pilot(
+    model, args, kwargs, siblings: frozenset[str], kernel, *, view, likelihood_power, level_ess, metric
+) -> Pilot:
+    """Run the pilot of a model, less the sites that other blocks of a Gibbs kernel own.
+
+    Raises:
+        ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
+        UnsupportedModelError: for a block without a diffusion prior, or with a support that depends on other sites;
+            and, like ShapeError and ParameterError, as for `setup.joint_density`.
+    """
+    # A fixed key: the plan is a property of the model and its data, whichever chain asks first.
+    trace_key, other_key, joint_key, plan_key = jax.random.split(jax.random.key(0), 4)
+    arguments, transforms = Arguments(args, kwargs), {}
+    if siblings:
+        first, other = (prototype_trace(model, key, args, kwargs) for key in (trace_key, other_key))
+        transforms = _transforms(first, other, siblings)
+        # All sites are annealed together, except for discrete ones, which cannot be.
+        discrete = {k: first[k]["value"] for k in siblings if first[k]["fn"].support.is_discrete}
+        kwargs = {**kwargs, GIBBS_SITES_KWARG: discrete}
+    joint = joint_density(joint_key, model, args, kwargs, view=view, likelihood_power=likelihood_power)
+    names = tuple(site.name for site in joint.sites if site.name not in siblings)
+    block = _block(joint, names) if siblings else joint
+    if kernel.is_adjusted and not joint.has_log_density:
+        raise ScoreOnlyError(
+            f"{type(kernel).__name__} accepts by log densities, but a diffusion prior of the model has only a score. "
+            "Use nd.ULA or nd.UHMC with a step_size, or train an energy density."
+        )
+    found = plan(plan_key, joint, kernel, None, frame="whitened", level_ess=level_ess, metric=metric)
+    scales = _scales(joint, names, found.scales)
+    return Pilot(arguments, siblings, joint, found, block, found._replace(scales=scales), transforms)
+
+
+def _transforms(first, other, siblings):
+    """Transforms of a block's sites, from two traces with different values."""
+    transforms = {}
+    for name, site in first.items():
+        if site["type"] != "sample" or site["is_observed"] or name in siblings:
+            continue
+        if site["fn"].support != other[name]["fn"].support:
+            raise UnsupportedModelError(
+                f"the support of site {name!r} depends on other sites, and a Gibbs block cannot follow it. Put both "
+                "sites into one block."
+            )
+        transforms[name] = biject_to(site["fn"].support)
+    return transforms
+
+
+def _block(joint: JointDensity, names: tuple[str, ...]) -> JointDensity:
+    """The joint density of some of its sites; the model's arguments must give the values of the others."""
+    kept = _indices(joint, names)
+    bound = {name: joint.bound[name] for name in names if name in joint.bound}
+    if not bound:
+        raise UnsupportedModelError(
+            f"none of the block's sites {list(names)} has a diffusion prior, so there is nothing to anneal. "
+            "Give them to NUTS, and this kernel the sites with a nd.DiffusionPrior."
+        )
+    block = copy.copy(joint)
+    block.bound, block.sites = bound, tuple(site for site in joint.sites if site.name in names)
+    block.event_shape = (len(kept),)
+    block.moments = Gaussian(joint.moments.mean[kept], joint.moments.covariance[jnp.ix_(kept, kept)])
+    block.has_log_density = all(b.density.has_log_density for b in bound.values())
+    return block
+
+
+def _scales(joint: JointDensity, names: tuple[str, ...], scales):
+    """Cholesky factors [P, b, b] of the covariance of a block given the rest, from factors [P, d, d] of the whole."""
+    kept = _indices(joint, names)
+    if scales is None or len(kept) == scales.shape[-1]:
+        return scales
+    whole = np.asarray(scales, dtype=float)
+    precision = np.linalg.inv(whole @ np.swapaxes(whole, 1, 2))
+    return np.linalg.cholesky(np.linalg.inv(precision[:, kept[:, None], kept]))
+
+
+def _indices(joint, names):
+    """Where the named sites lie in the flat point."""
+    ends = np.cumsum([site.size for site in joint.sites])
+    parts = [np.arange(end - s.size, end) for s, end in zip(joint.sites, ends, strict=True) if s.name in names]
+    return np.concatenate([np.zeros(0, int), *parts])
