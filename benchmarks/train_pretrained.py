@@ -26,6 +26,7 @@ from numpyro_diffusion.datasets import digits, planar
 OUT = Path(nd.__file__).parent / "pretrained"
 SEED = 0
 DIGITS_EFFORT = {"num_chains": 1_000, "num_steps": 3, "levels_per_knot": 2}
+CLASS_CHAINS = 700
 VARIANTS = ("", "_paper", "_score")
 NAMES = [*(f"{name}{variant}" for variant in VARIANTS for name in planar.NAMES), "digits"]
 # The paper's network (residual MLP, 4 blocks, 128 wide), and no more samples than its 15,000 Adam steps of 1,000.
@@ -109,7 +110,9 @@ def class_normalisers(density) -> jax.Array:
     rows = []
     for j, one in enumerate(np.eye(10)):
         key = jax.random.key(SEED + 2 + j)
-        given = nd.recalibrate(key, density.given(one), progress_bar=False, **DIGITS_EFFORT | {"num_chains": CLASS_CHAINS})
+        given = nd.recalibrate(
+            key, density.given(one), progress_bar=False, **DIGITS_EFFORT | {"num_chains": CLASS_CHAINS}
+        )
         rows.append(given.log_z[1] - density.log_z[1])
     return jax.numpy.stack(rows)
 

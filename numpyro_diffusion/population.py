@@ -226,7 +226,15 @@ def advance(
     mean = jnp.sum(jnp.where(finite, increment, 0.0)) / jnp.maximum(finite.sum(), 1)
     sd = jnp.sqrt(jnp.sum(jnp.where(finite, (increment - mean) ** 2, 0.0)) / jnp.maximum(finite.sum(), 1))
     stats = LevelStats(
-        acceptance.mean(), step_size, ess, cess, mean, sd, population.evidence(), resampled, jnp.sum(diverged, where=alive)
+        acceptance.mean(),
+        step_size,
+        ess,
+        cess,
+        mean,
+        sd,
+        population.evidence(),
+        resampled,
+        jnp.sum(diverged, where=alive),
     )
     return population, stats, ChainStats(acceptance, increment)
 

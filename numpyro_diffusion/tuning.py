@@ -21,10 +21,20 @@ import numpy as np
 from .density import Density, gaussian_at
 from .errors import DiagnosticWarning, ParameterError, ScheduleError
 from .kernels import Kernel, init
-from .population import Population, conditional_ess, from_scale, jittered, log_density_in_frame, reweigh, start, to_scale
+from .population import (
+    Population,
+    conditional_ess,
+    from_scale,
+    jittered,
+    log_density_in_frame,
+    reweigh,
+    start,
+    to_scale,
+)
 
 PILOT_CHAINS = 256
-PILOT_STEPS = 8
+#: Pilot steps per level; with a preconditioner, which keeps the step size near one, few are enough.
+PILOT_STEPS, PRECONDITIONED_STEPS = 8, 3
 #: Weight of earlier levels in the pilot's covariance.
 SMOOTHING = 0.7
 METRICS = ("frame", "pilot")
@@ -112,10 +122,11 @@ def _pilot_level(
         log_step = log_step + gain * (rate - target) / jnp.sqrt(1.0 + number)
         return (state, log_step), log_step
 
-    inputs = (jax.random.split(move_key, PILOT_STEPS), jnp.arange(PILOT_STEPS))
+    count = PILOT_STEPS if scale is None else PRECONDITIONED_STEPS
+    inputs = (jax.random.split(move_key, count), jnp.arange(count))
     (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
     state = state._replace(position=from_scale(state.position, scale))
-    return population._replace(state=state), path[PILOT_STEPS // 2 :].mean()
+    return population._replace(state=state), path[count // 2 :].mean()
 
 
 @jax.jit
