@@ -59,7 +59,9 @@ def copies(split: str, seed: int, count: int):
 def ours(seed: int) -> dict:
     """Held-out log likelihood and annealed normaliser of the shipped density."""
     density = nd.load_pretrained("digits")
-    run = nd.anneal(jax.random.key(seed), density, KERNEL, num_chains=500, num_steps=3, progress_bar=False)
+    run = nd.anneal(
+        jax.random.key(seed), density, KERNEL, num_chains=512, num_steps=4, metric="pilot", progress_bar=False
+    )
     return {
         "held-out log likelihood": float(density.log_prob(noisy("test", seed)).mean()),
         "train log likelihood": float(density.log_prob(noisy("train", seed)).mean()),
@@ -74,8 +76,8 @@ def ours_given_class(seed: int) -> dict:
     assert isinstance(density, nd.EnergyDensity)
     runs = [
         nd.anneal(
-            jax.random.fold_in(jax.random.key(seed), j), density.given(one), KERNEL, num_chains=100, num_steps=2,
-            progress_bar=False,
+            jax.random.fold_in(jax.random.key(seed), j), density.given(one), KERNEL, num_chains=256, num_steps=2,
+            metric="pilot", progress_bar=False,
         )
         for j, one in enumerate(np.eye(10))
     ]  # fmt: skip

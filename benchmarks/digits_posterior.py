@@ -17,7 +17,7 @@ from _table import arguments, measure
 import numpyro_diffusion as nd
 from numpyro_diffusion.datasets import digits
 
-CHAINS, IMAGES = 256, 12
+CHAINS, IMAGES = 256, 8
 STEP_WEIGHTS = (0.1, 0.3, 1.0)
 COLUMNS = [
     "RMSE", "cover 80 %", "cover 95 %", "width 80 %", "gain cover 80 %", "sigma cover 80 %", "log evidence", "evaluations",
@@ -25,7 +25,7 @@ COLUMNS = [
 ]  # fmt: skip
 HEADER = """# Posteriors of held-out digits
 
-`python benchmarks/digits_posterior.py`. Mean ± standard error over seeds of 12 held-out scans each (dequantised, with the density's least noise 0.03), another
+`python benchmarks/digits_posterior.py`. Mean ± standard error over seeds of 8 held-out scans each (dequantised, with the density's least noise 0.03), another
 random mask, gain and noise scale for every scan. y = g A x + sigma eps with g ~ LogNormal(0, 0.2) and sigma ~ HalfNormal(0.3), both unknown. Coverage: share of
 pixels (inpainting: those that were not measured) inside the central 80 % and 95 % intervals of 256 posterior draws; 80 and 95 are right. RMSE: of the posterior
 mean, on the same pixels; pixels lie in [-1, 1]. log evidence: mean log p(y) over scans, in nats: the larger, the better the prior predicts the data.
@@ -88,7 +88,7 @@ def ours(seed: int, task: str, kind: str, count: int) -> dict:
     """Annealed MCMC of x, gain and noise scale."""
     rows = []
     for i, (A, truth) in enumerate(problems(task, seed, "test", count)):
-        mcmc = nd.AnnealedMCMC(measured, nd.HMC(), num_chains=CHAINS, progress_bar=False)
+        mcmc = nd.AnnealedMCMC(measured, nd.HMC(), num_chains=CHAINS, level_ess=0.95, progress_bar=False)
         arrays = (jnp.asarray(a, dtype=float) for a in (A, truth["y"]))
         mcmc.run(jax.random.fold_in(jax.random.key(seed), i), nd.DiffusionPrior(prior(kind)), *arrays)
         draws = {k: np.asarray(v) for k, v in mcmc.get_samples().items()}

@@ -48,7 +48,7 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
 
     def __init__(self, mcmc: AnnealedMCMC):
         _ = mcmc.annealed
-        joint: Any = mcmc._joint
+        joint: Any = mcmc.joint
         args, kwargs = joint.arguments.call()
         chains, draws = mcmc.num_chains, mcmc.num_samples
         shape: Any = (1, chains) if draws == 1 else (chains, draws)
@@ -126,7 +126,7 @@ def to_datatree(mcmc: AnnealedMCMC, *, log_likelihood: bool = True, **groups) ->
 
 
 def _log_likelihoods(adapter, mcmc, groups) -> xr.Dataset:
-    values = _log_likelihood(mcmc._joint, mcmc.get_samples())
+    values = _log_likelihood(mcmc.joint, mcmc.get_samples())
     data = {k: np.asarray(v).reshape(adapter.sample_shape + v.shape[1:]) for k, v in values.items()}
     dims: Any = groups.get("dims") or infer_dims(adapter.model, adapter._args, adapter._kwargs)
     return az.dict_to_dataset(data, coords=groups.get("coords"), dims=dims, skip_event_dims=True)

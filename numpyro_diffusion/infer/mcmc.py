@@ -29,8 +29,8 @@ class AnnealedMCMC:
     """Posterior of a NumPyro model with diffusion priors, by annealed MCMC from noise to data.
 
     The surface is that of `numpyro.infer.MCMC`. Chains are particles: they start from exact draws at t = 1, where
-    priors are Gaussian and the likelihood counts nothing, and are moved jointly in all latents while the noise falls and the
-    likelihood comes in; their weights give the evidence.
+    priors are Gaussian and the likelihood counts nothing, and are moved jointly in all latents while the noise falls
+    and the likelihood comes in; their weights give the evidence.
 
     Args:
         model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous.
@@ -90,7 +90,6 @@ class AnnealedMCMC:
             "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
             "progress_bar": progress_bar,
         }  # fmt: skip
-        self._joint: JointDensity | None = None
 
     def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
         """Anneal the model's posterior.
@@ -119,37 +118,33 @@ class AnnealedMCMC:
             raise ParameterError(f"extra_fields must be among {FIELDS}; got {unknown[0]!r}.")
         began = time.perf_counter()
         setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
-        self._joint = joint_density(
+        joint = joint_density(
             setup_key, self.model, args, kwargs, view=self.view, likelihood_power=self.likelihood_power
         )
-        self._run = anneal(anneal_key, self._joint, self.kernel, **self._options)
-        self._positions, self._fields = self._draw(more_key)
-        self._samples = _constrain(self._joint, self._positions)
+        run = anneal(anneal_key, joint, self.kernel, **self._options)
+        positions, fields = self._draw(joint, run, more_key)
+        # All at once: a run that fails leaves the results of the last one, whole.
+        self._joint, self._run, self._positions, self._fields = joint, run, positions, fields
+        self._samples = _constrain(joint, positions)
         self.seconds = time.perf_counter() - began
 
-    def _draw(self, rng_key):
+    def _draw(self, joint: JointDensity, run: AnnealedRun, rng_key):
         """Flat positions [chains, draws, d] and extra fields [chains, draws]."""
-        run, joint = self.annealed, self._joint
-        weights = {"log_weight": run.log_weights, "ancestor": run.ancestors}
-        first = run.stats["acceptance_rate"][-1]
-        if self.num_samples == 1:
-            positions = run.samples[:, None]
-            fields = {"acceptance_rate": jnp.full((self.num_chains, 1), first), "is_divergent": jnp.zeros_like(first)}
-            fields["is_divergent"] = jnp.zeros((self.num_chains, 1), bool)
-        else:
-            positions, acceptance, divergent = extend(
+        positions = run.samples[:, None]
+        acceptance = jnp.full((self.num_chains, 1), run.stats["acceptance_rate"][-1])
+        divergent = jnp.zeros((self.num_chains, 1), bool)
+        if self.num_samples > 1:
+            more = extend(
                 joint, self.kernel.without_step_size(), run.samples, rng_key, float(run.levels[-1]),
                 float(run.stats["step_size"][-1]), run.scale,
                 num_samples=self.num_samples - 1, thinning=self.thinning, frame="whitened",
                 chain_batch_size=self._options["chain_batch_size"],
             )  # fmt: skip
-            positions = jnp.concatenate([run.samples[:, None], positions], axis=1)
-            start = jnp.full((self.num_chains, 1), first)
-            fields = {
-                "acceptance_rate": jnp.concatenate([start, acceptance], axis=1),
-                "is_divergent": jnp.concatenate([jnp.zeros((self.num_chains, 1), bool), divergent], axis=1),
-            }
-        fields |= {k: jnp.broadcast_to(v[:, None], positions.shape[:2]) for k, v in weights.items()}
+            together = zip((positions, acceptance, divergent), more, strict=True)
+            positions, acceptance, divergent = (jnp.concatenate(pair, axis=1) for pair in together)
+        fields = {"acceptance_rate": acceptance, "is_divergent": divergent}
+        for name, values in {"log_weight": run.log_weights, "ancestor": run.ancestors}.items():
+            fields[name] = jnp.broadcast_to(values[:, None], positions.shape[:2])
         if joint.has_log_density:
             fields["log_density"] = _log_density(joint, positions)
         return positions, fields
@@ -163,9 +158,18 @@ class AnnealedMCMC:
         Raises:
             RuntimeError: before `run`.
         """
-        if self._joint is None:
-            raise RuntimeError("nothing has been run yet. Call run(rng_key, ...) first.")
+        self._check_run()
         return self._run
+
+    @property
+    def joint(self) -> JointDensity:
+        """The model's joint density of one flat point, at every noise level."""
+        self._check_run()
+        return self._joint
+
+    def _check_run(self):
+        if not hasattr(self, "_joint"):
+            raise RuntimeError("nothing has been run yet. Call run(rng_key, ...) first.")
 
     @property
     def log_evidence(self) -> float:
@@ -191,8 +195,7 @@ class AnnealedMCMC:
     @property
     def last_state(self):
         """Unconstrained values of the last draws by site, [num_chains, ...]."""
-        _ = self.annealed
-        return jax.vmap(self._joint.unravel)(self._positions[:, -1])
+        return jax.vmap(self.joint.unravel)(self._positions[:, -1])
 
     def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """Draws of latent and deterministic sites, [num_chains * num_samples, ...].
@@ -202,12 +205,12 @@ class AnnealedMCMC:
         Args:
             group_by_chain: Keep [num_chains, num_samples, ...].
         """
-        _ = self.annealed
+        self._check_run()
         return _grouped(self._samples, group_by_chain)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density."""
-        _ = self.annealed
+        self._check_run()
         return _grouped(self._fields, group_by_chain)
 
     def arviz_adapter(self):
@@ -228,7 +231,7 @@ class AnnealedMCMC:
         n_eff and r_hat are of the draws at t = 0 where there are at least four per chain; particles of a single draw
         have none.
         """
-        sites = {site.name for site in self._joint.sites} if self.annealed else set()
+        sites = {site.name for site in self.joint.sites}
         samples = {k: np.asarray(v) for k, v in self._samples.items() if k in sites or not exclude_deterministic}
         if self.num_samples < 4:
             samples = {k: v.reshape(1, -1, *v.shape[2:]) for k, v in samples.items()}
@@ -261,5 +264,5 @@ def _constrain(joint: JointDensity, positions):
 @jax.jit
 def _log_density(joint: JointDensity, positions):
     return jax.lax.map(
-        lambda z: joint._log_prob(z, 0.0), positions.reshape(-1, positions.shape[-1]), batch_size=512
+        lambda z: joint._log_prob(z, jnp.zeros(())), positions.reshape(-1, positions.shape[-1]), batch_size=512
     ).reshape(positions.shape[:2])

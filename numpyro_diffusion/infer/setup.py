@@ -147,8 +147,8 @@ def _check_fixed(sites, others, bound):
         first, second = (jax.tree.leaves(find_prior(t[name]["fn"])[0]) for t in (sites, others))
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True)):
             raise UnsupportedModelError(
-                f"the diffusion prior of site {name!r} depends on another latent. Its normaliser would change with that "
-                "latent and is not known. Fix the prior, and let the latent act on its value."
+                f"the diffusion prior of site {name!r} depends on another latent. Its normaliser would change with "
+                "that latent and is not known. Fix the prior, and let the latent act on its value."
             )
 
 

@@ -11,8 +11,8 @@ what is unknown, the diagonal alone would count it several times; a power
           D = s^2 + \mathrm{diag}(J S_t J'),
 
 brings the best measured direction back to its precision; h_t lets the likelihood in at large noise, from exactly 0 at
-t = 1. At t = 0 the site is unchanged. Unlike a power alone, this leaves the posterior of an unknown scale s smooth until the
-noise is small: s^{-n} to a power, integrated over x, would favour large s, and chains would miss the small ones.
+t = 1. At t = 0 the site is unchanged. Unlike a power alone, the posterior of an unknown scale s stays smooth until
+the noise is small: s^{-n} to a power, integrated over x, would favour large s, and chains would miss the small ones.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class widened(Messenger):
         msg["infer"] = {**msg["infer"], "likelihood_power": power}
 
 
-def _wider(fn, variance):
+def _wider(fn: Any, variance):
     if isinstance(fn, dist.Normal):
-        return dist.Normal(fn.loc, jnp.sqrt(fn.scale**2 + variance))
+        return dist.Normal(fn.loc, jnp.sqrt(jnp.asarray(fn.scale) ** 2 + variance))
     inner = _wider(fn.base_dist, variance)
     if isinstance(fn, dist.Independent):
         return inner.to_event(fn.reinterpreted_batch_ndims)
@@ -117,7 +117,8 @@ def _widenings(joint, draws, ratios, *, names):
         sites = trace(substitute(model, data=values)).get_trace(*args, **kwargs)
         found = {}
         for name in names:
-            normal, shape = _normal(sites[name]["fn"]), jnp.shape(sites[name]["value"])
+            normal: Any = _normal(sites[name]["fn"])
+            shape = jnp.shape(sites[name]["value"])
             found[name] = tuple(jnp.broadcast_to(v, shape).ravel() for v in (normal.loc, normal.scale))
         return found
 
