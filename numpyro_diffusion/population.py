@@ -222,6 +222,8 @@ def advance(
     log_weight = population.log_weight + (correction if weighted else 0.0)
     population = population._replace(state=state, log_weight=log_weight)
     alive = _kept(log_weight)
+    # Chains of weight zero sit where the density fails: that is worth a report.
+    counted = alive | jnp.isneginf(log_weight)
     finite = jnp.isfinite(increment) & alive
     mean = jnp.sum(jnp.where(finite, increment, 0.0)) / jnp.maximum(finite.sum(), 1)
     sd = jnp.sqrt(jnp.sum(jnp.where(finite, (increment - mean) ** 2, 0.0)) / jnp.maximum(finite.sum(), 1))

@@ -283,3 +283,24 @@ def test_chains_do_not_flip_between_mirror_points():
     # Each chain sees both signs and all sizes: its own mean square is near 1/2.
     within = np.mean(x[:, 1:] ** 2, axis=1)
     assert np.std(within) < 0.4
+
+
+def test_without_data_the_prior_is_sampled():
+    mcmc = run_quietly(lambda prior: numpyro.sample("x", prior), num_chains=1000)
+    mcmc.run(jax.random.key(9), gaussian_prior())
+    assert_mean(np.asarray(mcmc.get_samples()["x"]), MEAN, np.sqrt(np.diag(COVARIANCE)), 1000 / 2)
+    assert abs(mcmc.log_evidence) < 0.01
+
+
+def test_nuts_refuses_to_start_where_the_prior_is_zero():
+    prior = nd.DiffusionPrior(small.box())
+
+    def model():
+        numpyro.sample("x", prior)
+
+    outside = numpyro.infer.init_to_value(values={"x": jnp.array([5.0, 5.0])})
+    with pytest.raises(RuntimeError, match="Cannot find valid initial parameters"):
+        numpyro.infer.util.initialize_model(jax.random.key(0), model, init_strategy=outside)
+    inside = numpyro.infer.init_to_value(values={"x": jnp.zeros(2)})
+    found = numpyro.infer.util.initialize_model(jax.random.key(0), model, init_strategy=inside)
+    np.testing.assert_allclose(found.param_info.potential_energy, np.log(1.8 * 2.0), rtol=1e-5)

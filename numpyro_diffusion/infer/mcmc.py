@@ -35,7 +35,7 @@ class AnnealedMCMC:
     Args:
         model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
-        num_chains: Population size.
+        num_chains: Population size, any number: all chains run on one device.
         num_samples: Draws per chain at t = 0. The first ends the anneal; further ones go on from there, so that
             R-hat and ESS have something to compare.
         thinning: Kernel steps between two draws at t = 0.

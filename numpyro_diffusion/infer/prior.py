@@ -23,7 +23,8 @@ class DiffusionPrior(dist.Distribution):
     """A density, trained, composed or in closed form, as the distribution of a latent variable.
 
     Inference with NumPyro's own algorithms sees it at `t`, by default the data (t = 0); `AnnealedMCMC` and
-    `AnnealedKernel` take it through all noise levels.
+    `AnnealedKernel` take it through all noise levels. Where the density is zero (outside a box) `log_prob` is -inf, and
+    NumPyro's algorithms refuse to start there.
 
     Args:
         density: Any density; its event shape is the distribution's.
