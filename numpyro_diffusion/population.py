@@ -236,7 +236,7 @@ def advance(
         sd,
         population.evidence(),
         resampled,
-        jnp.sum(diverged, where=alive),
+        jnp.sum(diverged, where=counted),
     )
     return population, stats, ChainStats(acceptance, increment)
 
