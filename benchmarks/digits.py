@@ -207,7 +207,7 @@ def train_flow(kind: str, seed: int, split: str, num_steps: int, validation=None
 if __name__ == "__main__":
     options = arguments(__doc__ or "")
     rows = [
-        ("ours", ours),
+        ("ours, all classes", ours),
         ("ours, given the class", ours_given_class),
         ("base alone", base_alone),
         ("base alone, given the class", base_given_class),

@@ -56,7 +56,8 @@ def anneal(
             `samples` are equally weighted. 0 never resamples (plain AIS) and leaves the weights in `log_weights`.
         frame: "whitened" runs in the preconditioned frame, "identity" in x itself.
         metric: "frame" moves in the frame's coordinates; "pilot" in those in which the pilot has unit covariance, which
-            helps where the frame's Gaussian is far from the density, as in posteriors.
+            helps where the frame's Gaussian is far from the density, as in posteriors. Each move then takes a random
+            share U(0.5, 1) of the step size.
         predictor: Take a reverse diffusion step before each level. Weights are not defined then.
         chain_batch_size: Chains advanced together; bounds memory. None advances all at once, on a CPU about 500.
         keep_history: Keep acceptance and weight increments of every chain at every level (kernels only).
