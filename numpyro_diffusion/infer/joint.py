@@ -65,7 +65,9 @@ class JointDensity(Density):
         self.schedule = densities[0].schedule
         self.event_shape = (sum(site.size for site in sites),)
         self.has_log_density = all(d.has_log_density for d in densities)
-        self.is_calibrated, self.name = False, getattr(model, "__name__", type(model).__name__)
+        # Whether the integral at t = 0 is p(y), with no unknown constant of a prior in it.
+        self.is_calibrated = all(d.is_calibrated for d in densities)
+        self.name = getattr(model, "__name__", type(model).__name__)
 
     def likelihood_power(self, t) -> jax.Array:
         """lambda(t) of the observed sites that are not widened."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.diagnostics import print_summary
+from numpyro.diagnostics import print_summary, summary
 from numpyro.infer.util import constrain_fn
 
 from ..anneal import anneal
@@ -226,24 +226,38 @@ class AnnealedMCMC:
         return to_datatree(self, log_likelihood=log_likelihood, **groups)
 
     def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
-        """Print moments and intervals of every latent, the evidence, and what speaks against the run.
+        """Print moments and intervals of every latent, and the evidence.
 
-        n_eff and r_hat are of the draws at t = 0 where there are at least four per chain; particles of a single draw
-        have none.
+        n_eff and r_hat are of the draws at t = 0 where there are at least four per chain; particles have neither.
         """
-        sites = {site.name for site in self.joint.sites}
+        run, sites = self.annealed, {site.name for site in self.joint.sites}
         samples = {k: np.asarray(v) for k, v in self._samples.items() if k in sites or not exclude_deterministic}
         if self.num_samples < 4:
-            samples = {k: v.reshape(1, -1, *v.shape[2:]) for k, v in samples.items()}
-        print_summary(samples, prob=prob, group_by_chain=True)
-        run = self.annealed
+            print(_particle_table(samples, prob))
+        else:
+            print_summary(samples, prob=prob, group_by_chain=True)
         print(
             f"{kernel_text(run.kernel)}: {self.num_chains} chains, {len(run.levels)} levels, "
             f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s\n"
             f"log evidence {run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats"
         )
-        if self.num_samples < 4:
-            print("n_eff and r_hat: not defined for particles; judge the run by the annealing statistics.")
+
+
+def _particle_table(samples, prob: float) -> str:
+    """Mean, standard deviation, median and the shortest interval of each number, as NumPyro prints them."""
+    found = summary({k: v.reshape(1, -1, *v.shape[2:]) for k, v in samples.items()}, prob=prob, group_by_chain=True)
+    rows = []
+    for name, stats in found.items():
+        shape = np.shape(stats["mean"])
+        columns = [k for k in stats if k not in ("n_eff", "r_hat")]
+        for index in np.ndindex(shape):
+            label = f"{name}[{','.join(map(str, index))}]" if shape else name
+            rows.append((label, columns, [float(np.asarray(stats[k])[index]) for k in columns]))
+    width = max(len(label) for label, *_ in rows)
+    header = " " * width + "".join(f"{column:>10}" for column in rows[0][1])
+    return "\n".join(
+        [header, *(f"{label:>{width}}" + "".join(f"{v:10.2f}" for v in values) for label, _, values in rows)]
+    )
 
 
 def _grouped(values, group_by_chain):
