@@ -177,11 +177,19 @@ def _png(figure) -> bytes:
 def draw_digits(*, num_chains: int, seed: int, progress_bar: bool = False) -> AnnealedRun:
     """Annealed draws of the pretrained digits. Their density is normalised, so its log evidence should be zero.
 
-    In the whitened frame every level has unit scale, and one step size serves all. Left to a pilot run, as by default,
-    levels and step sizes would be about these, and take longer to find than to use.
+    Levels and step sizes are about those that a pilot finds; finding them would take longer than using them.
     """
-    kernel, key = HMC(step_size=0.36), jax.random.key(seed)
-    return anneal(key, load_pretrained("digits"), kernel, levels=60, num_chains=num_chains, progress_bar=progress_bar)
+    density = load_pretrained("digits")
+    ratios = np.concatenate([np.geomspace(100.0, 1.1, 10), np.geomspace(1.1, 0.03, 110)[1:]])
+    steps = np.exp(
+        np.interp(np.log(ratios), np.log([0.03, 0.1, 0.3, 1.0, 100.0]), np.log([0.05, 0.115, 0.3, 0.58, 0.63]))
+    )
+    levels = np.append(np.asarray(density.schedule.time(ratios)), 0.0)
+    levels[0] = 1.0
+    return anneal(
+        jax.random.key(seed), density, HMC(np.append(steps, steps[-1])), levels=levels, num_steps=3,
+        num_chains=num_chains, progress_bar=progress_bar,
+    )  # fmt: skip
 
 
 def run(
