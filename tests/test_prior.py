@@ -331,7 +331,7 @@ def test_improper_compositions_are_refused(formula):
 
 @pytest.mark.parametrize("formula", PROPER)
 def test_proper_compositions_pass(formula):
-    nd.DiffusionPrior(composed(formula))
+    assert nd.DiffusionPrior(composed(formula)).event_shape == (2,)
 
 
 def test_a_score_alone_has_no_log_prob():
