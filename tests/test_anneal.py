@@ -32,16 +32,10 @@ NUM_CHAINS = 2000
 LEVELS = np.array([1.0, 0.95, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0])
 SCHEDULE = VariancePreserving.cosine()
 
-pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Many programs, each run briefly: here compiling costs more than running, and optimising most of all."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
 
 
 def sample(density, kernel, seed=0, **settings):

@@ -23,16 +23,10 @@ Y = np.array([0.7, 0.2, 0.9, 0.4, 0.5], np.float32)
 V = np.array([0.4, -0.3], np.float32)
 NOISE, SD, SCHEDULE = 0.5, 0.5, nd.VariancePreserving.cosine()
 
-pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Programs are run briefly: compiling costs more than running."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
 
 
 def noised_gaussian(mean, x, t):

@@ -25,13 +25,7 @@ Y = jnp.array([0.4, -0.1, 1.2])
 noise_level = nd.handlers.noise_level
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Programs are run briefly: compiling costs more than running."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 # Models, each with unconstrained values of its latents.

@@ -32,16 +32,10 @@ DENSITIES = {name: make for name, make in small.LEAVES.items() if name not in ("
     "guided": lambda: P * classifier(),
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Programs are run briefly: compiling costs more than running."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
 
 
 def classifier():
