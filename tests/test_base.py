@@ -149,6 +149,30 @@ def test_fit_of_a_single_component_is_the_shrunk_class_moments():
     np.testing.assert_allclose(fitted.weights, [[1, 0], [0, 1], [0.5, 0.5]], atol=1e-6)
 
 
+def test_folds_make_the_axes_as_wide_as_points_not_seen():
+    # 24 points a class in 12 dimensions, hardly any prior; other draws of the same Gaussians to compare.
+    rng = np.random.default_rng(3)
+    scale, centres = np.geomspace(0.05, 1.0, 12), 3 * rng.normal(size=(20, 12))
+    few, many = (np.repeat(np.arange(20), n) for n in (24, 200))
+    x, fresh = (centres[label] + scale * rng.normal(size=(len(label), 12)) for label in (few, many))
+    widths, likelihoods = [], []
+    for folds in (0, 8):
+        fitted = nd.MixtureBase.fit(x, np.eye(20)[few], shrinkage=0.5, num_folds=folds)
+        z = np.einsum("nj,nji->ni", fresh - fitted.means[many], np.asarray(fitted.eigenvectors)[many])
+        widths.append((z**2 / np.asarray(fitted.eigenvalues)[many]).reshape(-1, 4, 3).mean((0, 2)))
+        likelihoods.append(jax.vmap(lambda y, m=fitted: m.log_prob(y, 0.0))(jnp.asarray(fresh)).mean())
+    np.testing.assert_allclose(widths[1], 1.0, atol=0.2)
+    assert widths[0][0] > 3 and likelihoods[1] > likelihoods[0] + 2
+
+
+def test_folds_leave_a_fit_to_many_points():
+    x = np.random.default_rng(4).normal(size=(20_000, 3)) * [0.1, 1.0, 3.0]
+    plain, folded = (nd.MixtureBase.fit(x, num_folds=n) for n in (0, 2))
+    np.testing.assert_allclose(folded.eigenvalues, plain.eigenvalues, rtol=0.01)
+    again = nd.MixtureBase.fit(x, num_folds=2)
+    np.testing.assert_array_equal(folded.eigenvalues, again.eigenvalues)
+
+
 def test_fit_without_classes():
     fitted = nd.MixtureBase.fit(GREY.reshape(60, 2, 2), num_components=3)
     assert fitted.means.shape == (3, 4) and fitted.condition_size == 0
@@ -168,6 +192,9 @@ def test_fit_without_classes():
         (lambda: nd.MixtureBase.fit(GREY, 0 * LABELS), ShapeError, "none or several"),
         (lambda: nd.MixtureBase.fit(GREY, num_components=0), ParameterError, "num_components"),
         (lambda: nd.MixtureBase.fit(GREY, LABELS, num_components=31), ParameterError, "every class needs"),
+        (lambda: nd.MixtureBase.fit(GREY, num_folds=1), ParameterError, "num_folds must be 0 or .* >= 2; got 1"),
+        (lambda: nd.MixtureBase.fit(GREY, num_folds=2.5), ParameterError, "num_folds must be"),
+        (lambda: nd.MixtureBase.fit(GREY, LABELS, num_components=16, num_folds=2), ParameterError, "outside every"),
         (lambda: nd.MixtureBase.fit(GREY, shrinkage=-1.0), ParameterError, "shrinkage"),
         (lambda: nd.MixtureBase.fit(np.nan * GREY), ParameterError, "finite"),
         (lambda: energy().given([1.0, -1.0]), ParameterError, "must weigh the classes"),
