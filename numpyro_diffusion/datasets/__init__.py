@@ -1,5 +1,5 @@
-"""Data sets: the planar densities of the paper with their compositions, and handwritten digits."""
+"""Data sets: the planar densities of the paper with their compositions, handwritten digits, and cubes."""
 
-from . import digits, planar, targets
+from . import cubes, digits, planar, targets
 
-__all__ = ["digits", "planar", "targets"]
+__all__ = ["cubes", "digits", "planar", "targets"]

@@ -1,0 +1,328 @@
+r"""Classifiers of images: trained by cross entropy, used to judge samples, for their features, and for guidance.
+
+classes      num_outputs = k              p(class | x), softmax; labels are integers
+yes or no    num_outputs = 1              p(yes | x), sigmoid; labels are 0 and 1
+at a place   with a `position_width`      p(a cube at y | x), and the place y is part of the question
+with noise   with an `embedding_size`     p(class | x_t, log noise level), whose gradient guides a sampler
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from tqdm import tqdm
+
+from . import checkpoint
+from .density import Density
+from .errors import CheckpointError, ParameterError, ShapeError
+from .function import as_density
+from .networks.classifier import ClassifierConfig
+from .optimiser import TrainingConfig
+from .schedule import NoiseSchedule, VariancePreserving
+
+#: Optimiser steps in one compiled program, and images classified at a time.
+STEPS, CHUNK = 50, 256
+#: Noise-to-signal ratios that guides are trained on; beyond them they are told the nearest.
+NOISES = (0.01, 20.0)
+
+
+class Batch(NamedTuple):
+    """Questions and answers: `images` [n, height, width, channels], `labels` [n], and what the network also takes.
+
+    Attributes:
+        images: In the scale that the classifier is to be used at.
+        labels: Integer class, or 0 and 1 for a single output.
+        positions: (column, row) in [0, 1], [n, 2]; None for a network without a place.
+        log_noise: Log noise level of each image, [n]; None for a network without noise level.
+    """
+
+    images: Any
+    labels: Any
+    positions: Any = None
+    log_noise: Any = None
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["config", "name"])
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A trained network: its weights and its architecture. A pytree; the functions of this module take it first."""
+
+    state: Any
+    config: ClassifierConfig
+    name: str = ""
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.name!r}, {self.config})"
+
+
+def train_classifier(
+    rng_key: jax.Array,
+    data: Callable[[jax.Array, int], Batch] | Batch,
+    *,
+    config: ClassifierConfig,
+    training: TrainingConfig | None = None,
+    name: str = "",
+    progress_bar: bool = True,
+) -> Classifier:
+    """A classifier that minimises the mean cross entropy; the weights are averaged over the last steps.
+
+    Args:
+        rng_key: Random key; the same key gives the same weights on the same machine.
+        data: Sampler `(rng_key, num_samples) -> Batch`, called within `jax.jit`, or a fixed `Batch` to draw from.
+        config: Architecture.
+        training: Number of steps, batch size, learning rate; 2,000 steps of 128 images by default.
+        name: Shown by the progress bar and stored.
+        progress_bar: Whether to show one.
+
+    Raises:
+        ShapeError: if images, labels, places or noise levels do not fit the architecture.
+        ParameterError: if the loss is not finite; lower the learning rate.
+    """
+    training = training or TrainingConfig(num_steps=2_000, batch_size=128, ema_decay=0.99)
+    draw, fixed = (data, None) if callable(data) else (_draw_rows, jax.tree.map(jnp.asarray, data))
+    _check_labels(jax.eval_shape(lambda: _draw(draw, rng_key, training.batch_size, fixed)).labels, config, training)
+    init_key, step_key = jax.random.split(rng_key)
+    _, state = config.build(init_key)
+    carry = (state, training.optimiser().init(state), state, jnp.zeros((), int))
+    bar = tqdm(total=training.num_steps, disable=not progress_bar, desc=name or "classifier")
+    with bar:
+        done = 0
+        while done < training.num_steps:
+            count = min(STEPS, training.num_steps - done)
+            carry, losses = _train_steps(
+                carry, step_key, fixed, config=config, training=training, draw=draw, count=count
+            )
+            done, loss = done + count, float(jnp.mean(losses))
+            if not np.isfinite(loss):
+                raise ParameterError(f"the loss became {loss} before step {done}. Lower learning_rate.")
+            bar.update(count)
+            bar.set_postfix(loss=f"{loss:.4f}")
+    return Classifier(carry[2], config, name)
+
+
+def log_prob(classifier: Classifier, images, positions=None, log_noise=None) -> jax.Array:
+    """Log probabilities of the classes [n, k], or of yes [n] for a single output; differentiable in the images.
+
+    Args:
+        classifier: A trained classifier.
+        images: [n, height, width, channels].
+        positions: Places [n, 2], or one [2] for all; for a classifier with a place.
+        log_noise: Log noise levels [n], or one for all; for a classifier with noise level.
+
+    Raises:
+        ShapeError: if the inputs do not fit the classifier.
+    """
+    logits = _apply(classifier, "__call__", images, positions, log_noise)
+    return jax.nn.log_softmax(logits) if classifier.config.num_outputs > 1 else jax.nn.log_sigmoid(logits[:, 0])
+
+
+def predict(classifier: Classifier, images, positions=None, log_noise=None) -> jax.Array:
+    """Probabilities of the classes [n, k], or of yes [n] for a single output; arguments as in `log_prob`."""
+    return jnp.exp(log_prob(classifier, images, positions, log_noise))
+
+
+def features(classifier: Classifier, images, positions=None, log_noise=None) -> jax.Array:
+    """Activations [n, hidden_size] before the logits, as for Frechet distances; arguments as in `log_prob`."""
+    return _apply(classifier, "features", images, positions, log_noise)
+
+
+def save_classifier(
+    classifier: Classifier, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str = "float16"
+) -> None:
+    """Write weights (safetensors, in `dtype`) and architecture (JSON) as one file, entirely or not at all.
+
+    Raises:
+        CheckpointError: if the file cannot be written.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(classifier.state)
+    arrays = {f"state{jax.tree_util.keystr(where)}": np.asarray(leaf).astype(dtype) for where, leaf in leaves}
+    network = dataclasses.asdict(classifier.config)
+    config = {"kind": "classifier", "network": network, "name": classifier.name, "card": card or {}}
+    checkpoint.write(path, arrays, config)
+
+
+def load_classifier(path: str | os.PathLike[str]) -> Classifier:
+    """The classifier that `save_classifier` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, foreign, or does not fit the architecture it names.
+    """
+    arrays, config = checkpoint.read(path, kind="classifier")
+    try:
+        network = ClassifierConfig(**config["network"])
+        # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
+        abstract = jax.eval_shape(lambda key: network.build(key)[1], jax.random.key(0))
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+        state = []
+        for where, leaf in leaves:
+            array = arrays[f"state{jax.tree_util.keystr(where)}"]
+            if array.shape != leaf.shape:
+                raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
+            state.append(jnp.asarray(array, dtype=leaf.dtype))
+        name = config["name"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is intact but does not describe a classifier of this version: {error}. Save it again."
+        ) from error
+    return Classifier(jax.tree_util.tree_unflatten(treedef, state), network, name)
+
+
+def likelihood(
+    classifier: Classifier,
+    label: int,
+    schedule: NoiseSchedule | None = None,
+    event_shape: tuple[int, ...] | None = None,
+) -> Density:
+    r"""log p(label | x, t) as a factor to guide with: `nd.guided(density, likelihood(classifier, 3), scale)`.
+
+    The classifier must have been trained on `noised` images. It sees y / sqrt(1 + r^2) with y = x / alpha_t at the
+    noise-to-signal ratio r, and log r: images of order one at every noise level.
+
+    Args:
+        classifier: With an `embedding_size`, without a place.
+        label: The class.
+        schedule: Noise schedule; variance preserving cosine by default.
+        event_shape: Shape of the density's points where it is not that of the images.
+
+    Raises:
+        ShapeError: if `event_shape` has another size than the images.
+        ParameterError: if the classifier knows no noise levels or the label is none of its classes.
+    """
+    config = classifier.config
+    if not config.embedding_size or config.position_width:
+        raise ParameterError(
+            "guidance needs a classifier that knows the noise level and no place: embedding_size > 0 and "
+            f"position_width 0; got {config.embedding_size} and {config.position_width}."
+        )
+    if not isinstance(label, int | np.integer) or not 0 <= label < config.num_outputs:
+        raise ParameterError(f"label must be one of 0 to {config.num_outputs - 1}; got {label!r}.")
+    schedule = schedule or VariancePreserving.cosine()
+    shape = config.image_shape if event_shape is None else tuple(event_shape)
+    if np.prod(shape) != np.prod(config.image_shape):
+        raise ShapeError(f"the classifier takes images of shape {config.image_shape}; points have shape {shape}.")
+    parameters = (classifier, jnp.asarray(label))
+    return as_density(_factor(config, schedule), shape, schedule, parameters=parameters, name=f"p({label}|x)")
+
+
+@lru_cache
+def _factor(config: ClassifierConfig, schedule: NoiseSchedule):
+    def log_likelihood(parameters, x, t):
+        (classifier, label), r = parameters, schedule.noise_to_signal(t)
+        seen = jnp.reshape(x / schedule.alpha(t) / jnp.sqrt(1 + r**2), config.image_shape)
+        log_noise = jnp.log(jnp.clip(r, *NOISES))
+        logits = _logits(classifier.state, config, "__call__", seen[None], None, log_noise[None])[0]
+        return jax.nn.log_softmax(logits)[label]
+
+    return log_likelihood
+
+
+def noised(draw: Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]):
+    """Sampler of `Batch`es with noise, log-uniform over `NOISES`, to train a guide on.
+
+    Args:
+        draw: Sampler `(rng_key, n) -> (images [n, height, width, channels], integer labels [n])`.
+    """
+
+    def sample(rng_key, num_samples):
+        draw_key, level_key, noise_key = jax.random.split(rng_key, 3)
+        x, labels = draw(draw_key, num_samples)
+        low, high = np.log(NOISES)
+        log_r = jax.random.uniform(level_key, (num_samples,), minval=low, maxval=high)
+        r = jnp.exp(log_r)[:, None, None, None]
+        y = (x + r * jax.random.normal(noise_key, x.shape)) / jnp.sqrt(1 + r**2)
+        return Batch(y, labels, None, log_r)
+
+    return sample
+
+
+@lru_cache
+def _graph(config: ClassifierConfig):
+    found = []
+    jax.eval_shape(lambda key: found.append(config.build(key)[0]), jax.random.key(0))
+    return found[0]
+
+
+def _logits(state, config, method, images, positions, log_noise):
+    """`method` of the network for images [n, ...]."""
+    network = nnx.merge(_graph(config), state)
+    return jax.vmap(getattr(network, method), (0, *(None if v is None else 0 for v in (positions, log_noise))))(
+        images, positions, log_noise
+    )
+
+
+@partial(jax.jit, static_argnames="method")
+def _run(classifier, method, images, positions, log_noise):
+    def one(row):
+        expanded = jax.tree.map(lambda v: v[None], row)
+        return _logits(classifier.state, classifier.config, method, *expanded)[0]
+
+    return jax.lax.map(one, (images, positions, log_noise), batch_size=CHUNK)
+
+
+def _apply(classifier, method, images, positions, log_noise):
+    images = jnp.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != classifier.config.image_shape:
+        raise ShapeError(f"images must have shape [n, *{classifier.config.image_shape}]; got {images.shape}.")
+    n, rows = len(images), []
+    inputs: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("positions", positions, (n, 2)),
+        ("log_noise", log_noise, (n,)),
+    ]
+    for name, value, shape in inputs:
+        try:
+            rows.append(None if value is None else jnp.broadcast_to(jnp.asarray(value, dtype=float), shape))
+        except ValueError as error:
+            raise ShapeError(
+                f"{name} must have shape {shape} or {shape[1:]}; got {jnp.asarray(value).shape}."
+            ) from error
+    return _run(classifier, method, images, *rows)
+
+
+def _check_labels(labels, config, training):
+    if labels.shape != (training.batch_size,) or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ShapeError(
+            f"labels must be integers of shape ({training.batch_size},), a class each; got {labels.dtype} "
+            f"{labels.shape}. Take the argmax of one-hot vectors."
+        )
+
+
+def _draw(draw, rng_key, num_samples, fixed):
+    return Batch(*draw(rng_key, num_samples) if fixed is None else draw(rng_key, num_samples, fixed))
+
+
+def _draw_rows(rng_key, num_samples, batch):
+    rows = jax.random.randint(rng_key, (num_samples,), 0, len(batch.labels))
+    return jax.tree.map(lambda values: values[rows], batch)
+
+
+@partial(jax.jit, static_argnames=("config", "training", "draw", "count"))
+def _train_steps(carry, rng_key, fixed, *, config, training, draw, count):
+    optimiser = training.optimiser()
+
+    def loss_fn(state, batch):
+        logits = _logits(state, config, "__call__", batch.images, batch.positions, batch.log_noise)
+        if config.num_outputs == 1:
+            return jnp.mean(optax.sigmoid_binary_cross_entropy(logits[:, 0], batch.labels))
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
+
+    def step(carry, _):
+        state, optimiser_state, average, number = carry
+        batch = _draw(draw, jax.random.fold_in(rng_key, number), training.batch_size, fixed)
+        loss, gradient = jax.value_and_grad(loss_fn)(state, batch)
+        update, optimiser_state = optimiser.update(gradient, optimiser_state, state)
+        state = optax.apply_updates(state, update)
+        # The mean of the first steps, then exponential: nothing of the initial weights remains.
+        decay = jnp.minimum(training.ema_decay, number / (number + 1))
+        average = jax.tree.map(lambda a, s: decay * a + (1 - decay) * s, average, state)
+        return (state, optimiser_state, average, number + 1), loss
+
+    return jax.lax.scan(step, carry, length=count)

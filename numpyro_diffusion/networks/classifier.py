@@ -1,0 +1,157 @@
+r"""A small convolutional network for images: which class, how many, or whether something is at a place.
+
+Stages of 3x3 convolutions, each but the first at half the resolution of the one before, a mean over the pixels, a
+hidden layer and the logits. Two further inputs are optional. A place y in the image enters as one more channel, a bump
+
+.. math:: m(p) = \exp \left( -|p - y|^2 / 2 w^2 \right)
+
+over the pixels' centres p, all in (column, row) of [0, 1]. A log noise level enters every stage through a random
+Fourier embedding. Everything is smooth, so that log probabilities have gradients to guide with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ..errors import ParameterError, ShapeError
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+    """Architecture of a classifier: static, compared by value, stored with its weights.
+
+    Attributes:
+        image_shape: Height, width and channels of an image.
+        num_outputs: Number of classes; 1 for a single yes or no.
+        widths: Channels of each stage; each but the first halves height and width.
+        hidden_size: Width of the layer before the logits, whose activations are the features.
+        position_width: w of the map of the place, in widths of the image; 0 for a network without a place.
+        embedding_size: Size of the embedding of the log noise level, even; 0 for a network without noise level.
+        num_groups: Groups of the normalisation in each stage; 0 for none.
+    """
+
+    image_shape: tuple[int, int, int] = (16, 16, 3)
+    num_outputs: int = 1
+    widths: tuple[int, ...] = (24, 48, 96)
+    hidden_size: int = 64
+    position_width: float = 0.0
+    embedding_size: int = 0
+    num_groups: int = 0
+
+    def __post_init__(self):
+        # JSON has no tuples.
+        for field in ("image_shape", "widths"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        numbers = (*self.image_shape, *self.widths, self.num_outputs, self.hidden_size)
+        if not all(isinstance(n, int) and n >= 1 for n in numbers) or len(self.image_shape) != 3 or not self.widths:
+            raise ParameterError(
+                "image_shape (three numbers), widths, num_outputs and hidden_size must be integers >= 1; "
+                f"got {self.image_shape}, {self.widths}, {self.num_outputs}, {self.hidden_size}."
+            )
+        if not (math.isfinite(self.position_width) and self.position_width >= 0):
+            raise ParameterError(f"position_width must be >= 0, in widths of the image; got {self.position_width}.")
+        if not isinstance(self.embedding_size, int) or self.embedding_size < 0 or self.embedding_size % 2:
+            raise ParameterError(f"embedding_size must be even and >= 0; got {self.embedding_size!r}.")
+        groups = self.num_groups
+        if not isinstance(groups, int) or groups < 0 or (groups and any(width % groups for width in self.widths)):
+            raise ParameterError(f"num_groups must divide every width of {self.widths}, or be 0; got {groups!r}.")
+
+    def build(self, rng_key: jax.Array) -> tuple[Any, Any]:
+        """A fresh network as nnx (graph definition, state)."""
+        return nnx.split(ConvolutionalClassifier(self, rngs=nnx.Rngs(params=rng_key)))
+
+
+class ConvolutionalClassifier(nnx.Module):
+    """Logits [num_outputs] of one image; see the module.
+
+    Args:
+        config: The architecture.
+        rngs: nnx random streams.
+    """
+
+    def __init__(self, config: ClassifierConfig, *, rngs):
+        self.config = config
+
+        def linear(n_in, n_out, scale=1.0):
+            init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal")
+            return nnx.Linear(n_in, n_out, kernel_init=init, rngs=rngs)
+
+        inputs = (config.image_shape[2] + (config.position_width > 0), *config.widths[:-1])
+        # Twice the variance, as silu halves it.
+        self.first = nnx.List([linear(9 * n, width, 1.4) for n, width in zip(inputs, config.widths, strict=True)])
+        self.second = nnx.List([linear(9 * width, width, 0.7) for width in config.widths[1:]])
+        size, groups = config.embedding_size, config.num_groups
+        self.frequencies = nnx.Param(jax.random.normal(rngs.params(), (size // 2,))) if size else None
+        self.noise = nnx.List([linear(size, width, 0.5) for width in config.widths]) if size else None
+        self.norms = nnx.List([nnx.GroupNorm(w, groups, rngs=rngs) for w in config.widths]) if groups else None
+        self.hidden = linear(config.widths[-1], config.hidden_size, 1.4)
+        self.head = linear(config.hidden_size, config.num_outputs, 0.5)
+
+    def features(self, image, position=None, log_noise=None):
+        """Activations [hidden_size] of the layer before the logits.
+
+        Args:
+            image: Of the config's `image_shape`, with values of order one.
+            position: (column, row) in [0, 1], [2]; where the config has a `position_width`, and only there.
+            log_noise: Logarithm of the noise level, a number; where the config has an `embedding_size`, and only there.
+
+        Raises:
+            ShapeError: if the image has another shape, or an input is missing or unknown to the network.
+        """
+        self._check(image, position, log_noise)
+        h = 2.0 * image
+        if position is not None:
+            h = jnp.concatenate([h, 2.0 * self._bump(position)[..., None]], axis=-1)
+        embedding = jnp.zeros(0)
+        if self.frequencies is not None and log_noise is not None:
+            phase = self.frequencies[...] * log_noise
+            embedding = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
+        for i, first in enumerate(self.first):
+            h = first(_patches(h, 1 if i == 0 else 2))
+            if self.noise is not None:
+                h = h + self.noise[i](embedding)
+            if self.norms is not None:
+                h = self.norms[i](h[None])[0]
+            h = nnx.silu(h)
+            if i:
+                h = h + nnx.silu(self.second[i - 1](_patches(h, 1)))
+        return nnx.silu(self.hidden(jnp.mean(h, axis=(0, 1))))
+
+    def __call__(self, image, position=None, log_noise=None):
+        return self.head(self.features(image, position, log_noise))
+
+    def _bump(self, position):
+        rows, columns = self.config.image_shape[:2]
+        across = jnp.square((jnp.arange(columns) + 0.5) / columns - position[0])
+        down = jnp.square((jnp.arange(rows) + 0.5) / rows - position[1])
+        return jnp.exp(-(across + down[:, None]) / (2 * self.config.position_width**2))
+
+    def _check(self, image, position, log_noise):
+        if jnp.shape(image) != self.config.image_shape:
+            raise ShapeError(f"an image must have shape {self.config.image_shape}; got {jnp.shape(image)}. Resize it.")
+        for name, value, shape, is_wanted in (
+            ("position", position, (2,), self.config.position_width > 0),
+            ("log_noise", log_noise, (), self.config.embedding_size > 0),
+        ):
+            if (value is not None) != is_wanted:
+                raise ShapeError(f"the network has {'a' if is_wanted else 'no'} {name}. {_remedy(is_wanted)} `{name}`.")
+            if is_wanted and jnp.shape(value) != shape:
+                raise ShapeError(f"{name} must have shape {shape} for one image; got {jnp.shape(value)}.")
+
+
+def _remedy(is_wanted):
+    return "Give" if is_wanted else "Leave out"
+
+
+def _patches(h, stride):
+    """3x3 neighbourhoods [rows, columns, 9 channels] of an image, zero beyond its edges, of every stride-th pixel."""
+    rows, columns = h.shape[:2]
+    padded = jnp.pad(h, ((1, 1), (1, 1), (0, 0)))
+    shifts = [(i, j) for i in range(3) for j in range(3)]
+    return jnp.concatenate([padded[i : i + rows : stride, j : j + columns : stride] for i, j in shifts], axis=-1)
