@@ -18,7 +18,7 @@ from .compose import (
     temper,
 )
 from .density import Density
-from .energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel
+from .energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
 from .function import as_density
 from .infer import handlers
 from .infer.kernel import AnnealedKernel

@@ -6,7 +6,10 @@ for free and costs nothing against the work of a level.
 
 from __future__ import annotations
 
+import math
+import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,13 +18,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from . import population as populations
-from .density import Density, gaussian_at
-from .errors import ParameterError, ScoreOnlyError
+from .density import Density
+from .errors import DiagnosticWarning, ParameterError, ScoreOnlyError
 from .frame import FRAMES
 from .kernels import BlackJAX, Kernel
 from .reverse import Reverse, reverse_step
 from .run import AnnealedRun
-from .tuning import check_levels, plan
+from .tuning import WATCHED_SIZE, check_levels, plan
 
 
 def anneal(
@@ -33,10 +36,11 @@ def anneal(
     num_steps: int = 2,
     levels: Any = None,
     level_ess: float = 0.98,
-    resample_threshold: float = 0.5,
+    resample_threshold: float | None = None,
     frame: str = "whitened",
     metric: str = "frame",
     predictor: bool = False,
+    num_pilot_chains: int | None = None,
     chain_batch_size: int | None = None,
     keep_history: bool = False,
     progress_bar: bool = True,
@@ -53,12 +57,16 @@ def anneal(
             noise-to-signal ratio (the default of Reverse is 250); or an array of times decreasing within [0, 1].
         level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep.
         resample_threshold: Resample when ESS / N falls below it, and always before the last level's steps, so that
-            `samples` are equally weighted. 0 never resamples (plain AIS) and leaves the weights in `log_weights`.
+            `samples` are equally weighted. 0 never resamples (plain AIS) and leaves the weights in `log_weights`. None
+            is 0.5, and from 256 dimensions on watches the weights: where one level leaves less than two chains' worth
+            of them, it warns and goes on without weights and resampling, as plain annealed MCMC.
         frame: "whitened" runs in the preconditioned frame, "identity" in x itself.
-        metric: "frame" moves in the frame's coordinates; "pilot" in those in which the pilot has unit covariance, which
-            helps where the frame's Gaussian is far from the density, as in posteriors. Each move then takes a random
-            share U(0.5, 1) of the step size.
+        metric: "frame" moves in the frame's coordinates; "pilot" in those in which the pilot, or one of its modes, is
+            about round, which helps where the frame's Gaussian is far from the density, as in posteriors. Each move
+            then takes a random share U(0.5, 1) of the step size.
         predictor: Take a reverse diffusion step before each level. Weights are not defined then.
+        num_pilot_chains: Chains of the pilot run that places levels and tunes step sizes; 256 by default. For images,
+            where each costs much, 16 do if levels are given.
         chain_batch_size: Chains advanced together; bounds memory. None advances all at once, on a CPU about 500.
         keep_history: Keep acceptance and weight increments of every chain at every level (kernels only).
         progress_bar: Show levels, acceptance and ESS.
@@ -72,7 +80,7 @@ def anneal(
         ScoreOnlyError: for a score-only density with a Metropolis-adjusted kernel.
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
-    ULA 1, HMC and UHMC L). The pilot adds 9 on 256 chains.
+    ULA 1, HMC and UHMC L), and one for a predictor. The pilot adds 9 on 256 chains.
 
     References:
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.
@@ -82,11 +90,14 @@ def anneal(
     if not isinstance(kernel, Kernel | Reverse):
         raise TypeError(f"nd.anneal takes a kernel such as nd.HMC(); got {kernel!r}.")
     counts = {"num_chains": num_chains, "num_steps": num_steps, "chain_batch_size": chain_batch_size}
+    counts["num_pilot_chains"] = num_pilot_chains
     for name, value in counts.items():
-        if name == "chain_batch_size" and value is None:
+        if name in ("chain_batch_size", "num_pilot_chains") and value is None:
             continue
         if not isinstance(value, int | np.integer) or value < 1:
             raise ParameterError(f"{name} must be an integer >= 1; got {value!r}.")
+    watched = resample_threshold is None and math.prod(density.event_shape) >= WATCHED_SIZE
+    resample_threshold = 0.5 if resample_threshold is None else resample_threshold
     if not 0 <= resample_threshold <= 1:
         raise ParameterError(f"resample_threshold must lie in [0, 1]; got {resample_threshold}.")
     if frame not in FRAMES:
@@ -101,21 +112,30 @@ def anneal(
         )
     weighted = density.has_log_density and not predictor and (kernel.is_adjusted or not isinstance(kernel, BlackJAX))
     pilot_key, start_key, level_key = jax.random.split(rng_key, 3)
-    schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess, metric=metric)
+    schedule = plan(
+        pilot_key, density, kernel, levels,
+        frame=frame, level_ess=level_ess, metric=metric, predictor=predictor, num_chains=num_pilot_chains,
+    )  # fmt: skip
     population = populations.start(density, start_key, num_chains=num_chains, frame=frame)
     times, mover = schedule.levels, kernel.without_step_size()
-    stats, history = [], []
+    stats, history, collapsed = [], [], False
     with tqdm(total=len(times), disable=not progress_bar, desc="anneal") as bar:
         for i, (t, step_size) in enumerate(zip(times, schedule.step_sizes, strict=True)):
             # Before the last level's steps everything is resampled: equal weights, and the steps part the copies.
             last = i == len(times) - 1 and resample_threshold > 0
+            threshold = 2.0 if last else float(resample_threshold)
+            if collapsed:
+                population, threshold = population._replace(log_weight=jnp.zeros(num_chains)), 0.0
             population, level, chains = populations.advance(
                 density, mover, population, jax.random.fold_in(level_key, i), float(times[max(i - 1, 0)]), float(t),
-                float(step_size), 2.0 if last else float(resample_threshold), schedule.scale(i),
+                float(step_size), threshold, schedule.scale(i),
                 num_steps=num_steps, frame=frame, weighted=weighted, predictor=predictor and i > 0,
                 chain_batch_size=chain_batch_size,
             )  # fmt: skip
             stats.append(level)
+            if weighted and watched and not collapsed and float(level.conditional_ess) * num_chains < 2:
+                collapsed = True
+                _warn_of_collapse(density, i, float(t), times)
             if keep_history:
                 history.append(jax.device_get(chains))
             bar.update(1)
@@ -123,6 +143,7 @@ def anneal(
                 bar.set_postfix(
                     t=f"{t:.3f}", acceptance=f"{float(level.acceptance_rate):.2f}", ess=f"{float(level.ess):.2f}"
                 )
+    weighted = weighted and not collapsed
     if weighted and not kernel.is_adjusted and resample_threshold > 0:
         population = populations.resample(population, jax.random.fold_in(level_key, len(times)))
     samples = populations.points(density, population, float(times[-1]), frame=frame)
@@ -141,12 +162,22 @@ def anneal(
         kernel=kernel,
         is_weighted=weighted,
         num_steps=num_steps,
-        evaluations_per_chain=len(times) * (1 + num_steps * kernel.evaluations_per_step),
+        evaluations_per_chain=len(times) * (1 + predictor + num_steps * kernel.evaluations_per_step),
         ancestors=population.ancestor,
         scale=schedule.scale(len(times) - 1),
     )
     run.warn()
     return run
+
+
+def _warn_of_collapse(density, i, t, times):
+    warnings.warn(
+        f"the weights collapsed at level {i + 1} of {len(times)} (t = {t:.3g}): in {math.prod(density.event_shape)} "
+        "dimensions levels must lie closer, or chains be many more. The run goes on without weights and resampling, as "
+        "plain annealed MCMC, and has no evidence. levels=None places levels; a resample_threshold keeps the weights.",
+        DiagnosticWarning,
+        skip_file_prefixes=(str(Path(__file__).parent),),
+    )
 
 
 def _evidence_error(population) -> float:
@@ -159,8 +190,7 @@ def _evidence_error(population) -> float:
 
 @partial(jax.jit, static_argnames=("num_chains",))
 def _reverse_start(density, rng_key, *, num_chains):
-    gaussian = gaussian_at(density, 1.0)
-    x = jax.random.multivariate_normal(rng_key, gaussian.mean, gaussian.covariance, (num_chains,), method="eigh")
+    x = jax.vmap(lambda key: density.start(key)[0])(populations.chain_keys(rng_key, num_chains))
     return x.reshape(num_chains, *density.event_shape)
 
 

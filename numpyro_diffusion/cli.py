@@ -21,7 +21,7 @@ import numpy as np
 import numpyro_diffusion as nd
 
 from . import demo as demonstration
-from . import files
+from . import demo_cubes, files
 from .density import Density
 from .diagnostics import summary
 from .errors import DiagnosticWarning, DiffusionError, ParameterError, ScoreOnlyError
@@ -151,6 +151,22 @@ def _kernel(name, step_size):
 def demo(output, num_chains, seed) -> None:
     """Compose and sample the pretrained densities: a table, pictures, and a check on real digits."""
     demonstration.run(output, seed=seed, num_chains=num_chains, echo=click.echo)
+
+
+@main.command()
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Picture, .png.")
+@click.option("--num-cubes", type=click.IntRange(1, 5), default=5, show_default=True, help="Cubes asked for.")
+@click.option("--images", type=click.IntRange(1, 64), default=8, show_default=True, help="Images of each sampler.")
+@_seed
+@_force
+def cubes(output, num_cubes, images, seed, force) -> None:
+    """Draw cubes at requested places, by reverse diffusion and by HMC side by side: a picture."""
+    files.check_writable(output, force=force)
+    places, runs, shares = demo_cubes.run(num_cubes=num_cubes, num_images=images, seed=seed, progress_bar=True)
+    for name, run in runs.items():
+        click.echo(f"{name}: {shares[name]:.0%} of {images} images right, {run.evaluations_per_chain} evaluations each")
+    files.write(output, demo_cubes.picture(places, runs, shares))
+    click.echo(f"{output}: written")
 
 
 @main.command()

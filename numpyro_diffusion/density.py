@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .basis import Basis
 from .errors import ParameterError, ScoreOnlyError, ShapeError
 from .schedule import NoiseSchedule
 
@@ -72,6 +73,29 @@ class Gaussian(NamedTuple):
     mean: jax.Array
     covariance: jax.Array
 
+    def noised(self, alpha, sigma) -> Gaussian:
+        """Of alpha x + sigma eps."""
+        eye = jnp.eye(self.mean.size)
+        return Gaussian(alpha * self.mean, alpha**2 * self.covariance + sigma**2 * eye)
+
+
+class DiagonalGaussian(NamedTuple):
+    """First two moments with uncorrelated coordinates: `mean` [d], and `variance` [d] along the axes of `basis`."""
+
+    mean: jax.Array
+    variance: jax.Array
+    basis: Basis
+
+    def noised(self, alpha, sigma) -> DiagonalGaussian:
+        """Of alpha x + sigma eps."""
+        return self._replace(mean=alpha * self.mean, variance=alpha**2 * self.variance + sigma**2)
+
+    @property
+    def covariance(self) -> jax.Array:
+        """[d, d]; for small d only."""
+        axes = jax.vmap(self.basis.point)(jnp.eye(self.mean.size))
+        return axes.T * self.variance @ axes
+
 
 def check_time(t) -> None:
     """Raise ParameterError unless t lies in [0, 1]; traced values pass."""
@@ -97,6 +121,11 @@ class Density(abc.ABC):
     shares_network: bool = False
     name: str | None = None
 
+    @property
+    def resolution(self) -> float:
+        """Noise-to-signal ratio below which the density stays what it is; 0 where there is none."""
+        return 0.0
+
     @abc.abstractmethod
     def _log_prob(self, x: jax.Array, t: jax.Array) -> jax.Array:
         """Log density (nats) of one point x [*event_shape] at time t."""
@@ -105,34 +134,38 @@ class Density(abc.ABC):
     def with_schedule(self, schedule: NoiseSchedule) -> Density:
         """The same density under another schedule: p'(x, t') = (alpha/alpha')^d p(x alpha/alpha', t), exact."""
 
-    def _moments(self) -> Gaussian | None:
+    def _moments(self) -> Gaussian | DiagonalGaussian | None:
         """Mean and covariance of the data distribution (t = 0), or None where unknown."""
         return None
 
-    def gaussian(self, t) -> Gaussian | None:
+    def gaussian(self, t) -> Gaussian | DiagonalGaussian | None:
         """Gaussian with the density's first two moments at time t (an approximation for compositions), or None."""
         moments = self._moments()
         if moments is None:
             return None
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        eye = jnp.eye(moments.mean.size)
-        return Gaussian(alpha * moments.mean, alpha**2 * moments.covariance + sigma**2 * eye)
+        return moments.noised(self.schedule.alpha(t), self.schedule.sigma(t))
 
     def start(self, rng_key) -> tuple[jax.Array, jax.Array]:
         """What annealing starts from at t = 1: a draw [d], flattened, of a known density, and its log density there.
 
         The Gaussian approximation at t = 1, unless a subclass knows better.
         """
-        mean, covariance = gaussian_at(self, 1.0)
-        value, vector = jnp.linalg.eigh(covariance)
-        noise = jax.random.normal(rng_key, mean.shape)
-        x = mean + vector @ (jnp.sqrt(value) * (vector.T @ noise))
+        gaussian = gaussian_at(self, 1.0)
+        noise = jax.random.normal(rng_key, gaussian.mean.shape)
+        if isinstance(gaussian, DiagonalGaussian):
+            x = gaussian.mean + gaussian.basis.point(jnp.sqrt(gaussian.variance) * noise)
+            return x, self.start_log_prob(x)
+        value, vector = jnp.linalg.eigh(gaussian.covariance)
+        x = gaussian.mean + vector @ (jnp.sqrt(value) * (vector.T @ noise))
         return x, self.start_log_prob(x)
 
     def start_log_prob(self, x) -> jax.Array:
         """Log density of a flattened point x [d] under what annealing starts from."""
-        mean, covariance = gaussian_at(self, 1.0)
-        return jnp.asarray(jax.scipy.stats.multivariate_normal.logpdf(x, mean, covariance))
+        gaussian = gaussian_at(self, 1.0)
+        if isinstance(gaussian, DiagonalGaussian):
+            v = gaussian.basis.coordinates(x - gaussian.mean)
+            return jnp.sum(jax.scipy.stats.norm.logpdf(v, 0.0, jnp.sqrt(gaussian.variance)))
+        return jnp.asarray(jax.scipy.stats.multivariate_normal.logpdf(x, gaussian.mean, gaussian.covariance))
 
     def log_prob(self, x, t=0.0) -> jax.Array:
         """Log density in nats.
@@ -230,7 +263,7 @@ class Density(abc.ABC):
         return self.name or type(self).__name__
 
 
-def gaussian_at(density: Density, t) -> Gaussian:
+def gaussian_at(density: Density, t) -> Gaussian | DiagonalGaussian:
     """The density's Gaussian approximation at time t; of unit-variance data where nothing is known."""
     known = density.gaussian(t)
     if known is not None:
@@ -238,6 +271,14 @@ def gaussian_at(density: Density, t) -> Gaussian:
     size = math.prod(density.event_shape)
     variance = density.schedule.alpha(t) ** 2 + density.schedule.sigma(t) ** 2
     return Gaussian(jnp.zeros(size), variance * jnp.eye(size))
+
+
+def narrowest(density: Density) -> float:
+    """The least standard deviation in any direction at t = 0, of the Gaussian approximation."""
+    gaussian = gaussian_at(density, 0.0)
+    if isinstance(gaussian, DiagonalGaussian):
+        return float(jnp.sqrt(jnp.min(gaussian.variance)))
+    return float(jnp.sqrt(jnp.linalg.eigvalsh(gaussian.covariance)[0]))
 
 
 def as_points(x, event_shape: tuple[int, ...]) -> jax.Array:

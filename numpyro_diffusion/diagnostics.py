@@ -14,7 +14,7 @@ import numpy as np
 
 from .bounds import Bound
 from .datatree import kernel_text, to_datatree
-from .density import Density, gaussian_at
+from .density import Density, narrowest
 from .errors import DiagnosticWarning
 from .expression import Expression
 from .overlap import disjoint_factors
@@ -150,7 +150,7 @@ def _divergences(run):
     if not run.stats:
         return
     # Where the noise is small against the density's width walls are hard, and proposals across them rightly rejected.
-    width = np.sqrt(np.linalg.eigvalsh(np.asarray(gaussian_at(run.density, 0.0).covariance))[0])
+    width = narrowest(run.density)
     noisy = np.asarray(run.density.schedule.noise_to_signal(run.levels)) > 0.1 * width
     proposals = len(run.samples) * run.num_steps
     share = np.asarray(run.stats["divergences"]) / proposals

@@ -17,8 +17,10 @@ The energy E is one of
     l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
     inner_product  E = u . f                      potential      E = -(r / s) phi(x, r)
 
-of a network f(u, log r), or of a bounded potential phi (`networks.patches`). The *uncalibrated* form is that of
-Du et al. (2023), with neither base nor offset, and so without a known normaliser:
+of a network f(u, log r), or of a bounded potential phi (`networks.patches`). For images the axes V are cosines
+(`basis`), U-Nets see z = (y - mu) / sqrt(r^2 + s^2) in place of u, in E and in f, and the factor before the bracket is
+one: a condition moves the mean, which the base does not know. The *uncalibrated* form is that of Du et al. (2023), with
+neither base nor offset, and so without a known normaliser:
 log p = -(sqrt(r^2 + s^2) / r) E(u, r).
 
 The score-only model is s(y, r) = grad log N(y; mu, C + r^2 I) + s / (r sqrt(r^2 + s^2)) f, the preconditioning of
@@ -34,11 +36,12 @@ from flax import nnx
 from jax.core import Tracer
 
 from .base import MixtureBase
-from .density import Density, Gaussian, register_density
+from .basis import Basis, CosineBasis, DenseBasis
+from .density import Density, DiagonalGaussian, Gaussian, register_density
 from .errors import ParameterError, ShapeError
-from .networks.config import NetworkConfig, PatchConfig
+from .networks.config import NetworkConfig, PatchConfig, UNetConfig
 
-__all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel"]
+__all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]
 
 PARAMETERISATIONS = ("l2", "dae", "inner_product")
 NORMALISER_KNOTS = 64
@@ -69,12 +72,10 @@ class _NetworkDensity(Density):
         self.parameterisation, self.is_calibrated = parameterisation, calibrated
         size = int(np.prod(event_shape, initial=1))
         self.graphdef, self.state = config.build(size, rng_key)
-        covariance = np.asarray(covariance, dtype=np.float64).reshape(size, size)
-        # A mixture has no axes of its own: the data's stay, and y is centred only.
-        eigenvalues, eigenvectors = np.linalg.eigh(covariance) if base is None else (np.diag(covariance), np.eye(size))
+        eigenvalues, eigenvectors = _axes(covariance, size, config, base)
         self.mean = jnp.asarray(np.reshape(mean, size), dtype=float)
         self.eigenvalues = jnp.asarray(np.maximum(eigenvalues, 1e-8 * eigenvalues.max()), dtype=float)
-        self.eigenvectors = jnp.asarray(eigenvectors, dtype=float)
+        self.eigenvectors = None if eigenvectors is None else jnp.asarray(eigenvectors, dtype=float)
         self.sigmas = jnp.array([sigma_min, sigma_max], dtype=float)
         self.condition = jnp.zeros(config.condition_size + 1) if config.condition_size else None
         # Measured log normaliser: knots in log r, and values; zero until measured.
@@ -116,24 +117,40 @@ class _NetworkDensity(Density):
             setattr(new, field, value)
         return new
 
+    @property
+    def basis(self) -> Basis:
+        """The axes V: of the data, or cosines for images."""
+        return CosineBasis(self.config.shape) if self.eigenvectors is None else DenseBasis(self.eigenvectors)
+
+    @property
+    def resolution(self):
+        return float(self.sigmas[0])
+
     def _moments(self):
         if self.base is not None:
             # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
             return self.base.moments(self.condition)
+        if self.eigenvectors is None:
+            return DiagonalGaussian(self.mean, self.eigenvalues, self.basis)
         return Gaussian(self.mean, (self.eigenvectors * self.eigenvalues) @ self.eigenvectors.T)
 
     def _units(self, x, t):
-        """(V'(y - mu), r clipped to the trained range below, log alpha)."""
+        """(y - mu, r clipped to the trained range below, log alpha)."""
         alpha = self.schedule.alpha(t)
         r = jnp.maximum(self.schedule.noise_to_signal(t), self.sigmas[0])
-        return (jnp.ravel(x) / alpha - self.mean) @ self.eigenvectors, r, jnp.log(alpha)
+        return jnp.ravel(x) / alpha - self.mean, r, jnp.log(alpha)
 
     def _log_r(self, r):
         return jnp.clip(jnp.log(r), jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]))
 
-    def _network(self, u, r):
+    def _network(self, y, r):
+        """(What the network sees of centred y, and what it makes of it), both [d]."""
+        if self.config.takes_images:
+            seen = y / jnp.sqrt(r**2 + self._scale() ** 2)
+        else:
+            seen = self.basis.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
         modules = nnx.merge(self.graphdef, self.state)
-        return modules["network"](u, self._log_r(r) / 4, self.condition)
+        return seen, modules["network"](seen, self._log_r(r) / 4, self.condition)
 
     def _scale(self):
         return jnp.sqrt(jnp.mean(self.eigenvalues))
@@ -152,22 +169,24 @@ class EnergyDensity(_NetworkDensity):
         return self.log_prob_at(y, r) - y.size * log_alpha
 
     def log_prob_at(self, y, r):
-        """log p(y, r) of centred, rotated y = V'(x / alpha - mu) [d] at noise-to-signal ratio r."""
-        variance, s = self.eigenvalues + r**2, self._scale()
-        u, modules = y / jnp.sqrt(variance), nnx.merge(self.graphdef, self.state)
+        """log p(y, r) of centred y = x / alpha - mu [d] at noise-to-signal ratio r."""
+        s, modules = self._scale(), nnx.merge(self.graphdef, self.state)
         if self.parameterisation == "potential":
             energy = -r / s * modules["network"](y + self.mean, r, self._log_r(r) / 4)
         else:
-            energy = self._energy(u, self._network(u, r))
+            energy = self._energy(*self._network(y, r))
         log_z = jnp.interp(jnp.log(r), self.log_z[0], self.log_z[1])
         if not self.is_calibrated:
             return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
         if self.base is None:
-            base = -0.5 * jnp.sum(u**2) - 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance))
+            variance = self.eigenvalues + r**2
+            base = -0.5 * jnp.sum(self.basis.coordinates(y) ** 2 / variance + jnp.log(2 * jnp.pi * variance))
         else:
             base = self.base.log_prob(y + self.mean, r, self.condition, self._class_log_z(r))
         offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
-        return base + s**2 / (r**2 + s**2) * (y.size * offset - s / r * energy) - log_z
+        # Where a condition moves the mean, a base that does not know it is never exact, however large the noise.
+        share = 1.0 if self.config.takes_images else s**2 / (r**2 + s**2)
+        return base + share * (y.size * offset - s / r * energy) - log_z
 
     def _energy(self, u, f):
         if self.parameterisation == "l2":
@@ -195,13 +214,14 @@ class ScoreModel(_NetworkDensity):
 
     def _score(self, x, t):
         y, r, log_alpha = self._units(x, t)
-        return ((self.eigenvectors @ self.score_at(y, r)) / jnp.exp(log_alpha)).reshape(self.event_shape)
+        return (self.score_at(y, r) / jnp.exp(log_alpha)).reshape(self.event_shape)
 
     def score_at(self, y, r):
-        """Score of p(y, r) with respect to centred, rotated y [d] at noise-to-signal ratio r."""
-        variance, s = self.eigenvalues + r**2, self._scale()
-        u = y / jnp.sqrt(variance)
-        return -u / jnp.sqrt(variance) + s / (r * jnp.sqrt(r**2 + s**2)) * self._network(u, r)
+        """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""
+        s, basis = self._scale(), self.basis
+        prior = -basis.point(basis.coordinates(y) / (self.eigenvalues + r**2))
+        _, f = self._network(y, r)
+        return prior + s / (r * jnp.sqrt(r**2 + s**2)) * (f if self.config.takes_images else basis.point(f))
 
 
 @jax.custom_vjp
@@ -214,6 +234,16 @@ _zero_with_gradient.defvjp(
     lambda x, gradient: (_zero_with_gradient(x, gradient), gradient),
     lambda gradient, cotangent: (cotangent * gradient, jnp.zeros_like(gradient)),
 )
+
+
+def _axes(covariance, size: int, config, base):
+    """Variances [d] along the axes, and the axes [d, d] or None for cosines."""
+    covariance = np.asarray(covariance, dtype=np.float64)
+    if config.takes_images:
+        return covariance.reshape(size), None
+    covariance = covariance.reshape(size, size)
+    # A mixture has no axes of its own: the data's stay, and y is centred only.
+    return np.linalg.eigh(covariance) if base is None else (np.diag(covariance), np.eye(size))
 
 
 def _check_base(base, size: int, config, cls: str, calibrated: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.scipy.special import logsumexp
 
-from .density import Density, Gaussian
+from .density import Density, DiagonalGaussian, Gaussian
 from .errors import DiagnosticWarning, ParameterError, ScheduleError, ShapeError
 from .gaussian import gaussian_mixture, gaussian_product
 
@@ -207,6 +208,10 @@ class Expression(Density):
             groups.setdefault(key, []).append(i)
         return list(groups.values())
 
+    @property
+    def resolution(self):
+        return min(leaf.resolution for leaf in self.leaves)
+
     def with_schedule(self, schedule):
         leaves = tuple(leaf.with_schedule(schedule) for leaf in self.leaves)
         return Expression(leaves, self.coefficients, self.formula)
@@ -214,7 +219,7 @@ class Expression(Density):
     def gaussian(self, t):
         parts = [leaf.gaussian(t) for leaf in self.leaves]
 
-        def evaluate(node) -> tuple[Gaussian | None, Any]:
+        def evaluate(node) -> tuple[Gaussian | DiagonalGaussian | None, Any]:
             # A Gaussian, and -1 where the node is like its inverse: in 1 / (1 / p + 1 / q) neither p nor q is lost.
             if node[0] == "leaf":
                 return parts[node[1]], 1.0
@@ -235,7 +240,7 @@ class Expression(Density):
             weights = weights / jnp.sum(weights)
             pairs = list(zip(gaussians, weights, strict=True))
             both = gaussian_mixture(pairs), gaussian_product(pairs)
-            return Gaussian(*(jnp.where(sign > 0, a, b) for a, b in zip(*both, strict=True))), sign
+            return jax.tree.map(partial(jnp.where, sign > 0), *both), sign
 
         return evaluate(self.formula)[0]
 

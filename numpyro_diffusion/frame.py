@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .density import Density, gaussian_at
+from .basis import Basis
+from .density import Density, DiagonalGaussian, gaussian_at
 from .errors import ParameterError
 
 FRAMES = ("whitened", "identity")
@@ -36,7 +37,24 @@ class Frame(NamedTuple):
         return jnp.linalg.solve(self.root, jnp.ravel(x) - self.mean)
 
 
-def frame_at(density: Density, t, kind: str) -> Frame:
+class DiagonalFrame(NamedTuple):
+    """x = mean + B (scale * B'u) with the axes B of `basis`: for images, where no [d, d] matrix fits."""
+
+    mean: jax.Array
+    scale: jax.Array
+    basis: Basis
+    log_det: jax.Array
+
+    def point(self, u, event_shape):
+        """u [d] to x [*event_shape]."""
+        return (self.mean + self.basis.point(self.scale * self.basis.coordinates(u))).reshape(event_shape)
+
+    def coordinates(self, x):
+        """x [*event_shape] to u [d]."""
+        return self.basis.point(self.basis.coordinates(jnp.ravel(x) - self.mean) / self.scale)
+
+
+def frame_at(density: Density, t, kind: str) -> Frame | DiagonalFrame:
     """The frame of a density at time t; "identity" is x itself.
 
     Raises:
@@ -46,8 +64,13 @@ def frame_at(density: Density, t, kind: str) -> Frame:
         raise ParameterError(f"frame must be one of {FRAMES}; got {kind!r}.")
     gaussian = gaussian_at(density, t)
     size = gaussian.mean.size
+    if kind == "identity" and isinstance(gaussian, DiagonalGaussian):
+        return DiagonalFrame(jnp.zeros(size), jnp.ones(size), gaussian.basis, jnp.zeros(()))
     if kind == "identity":
         return Frame(jnp.zeros(size), jnp.eye(size), jnp.zeros(()))
+    if isinstance(gaussian, DiagonalGaussian):
+        scale = jnp.sqrt(gaussian.variance)
+        return DiagonalFrame(gaussian.mean, scale, gaussian.basis, jnp.sum(jnp.log(scale)))
     value, vector = jnp.linalg.eigh(gaussian.covariance)
     value = jnp.maximum(value, 1e-12 * jnp.max(value))
     return Frame(gaussian.mean, (vector * jnp.sqrt(value)) @ vector.T, 0.5 * jnp.sum(jnp.log(value)))
@@ -63,4 +86,4 @@ def start(density: Density, rng_key, kind: str) -> tuple[jax.Array, jax.Array]:
 def start_log_prob(density: Density, u, kind: str) -> jax.Array:
     """Log density in u of what chains start from at t = 1."""
     frame = frame_at(density, 1.0, kind)
-    return density.start_log_prob(frame.mean + frame.root @ u) + frame.log_det
+    return density.start_log_prob(jnp.ravel(frame.point(u, density.event_shape))) + frame.log_det

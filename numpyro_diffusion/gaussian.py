@@ -7,16 +7,47 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from .density import Gaussian
+from .density import DiagonalGaussian, Gaussian
 
 
 def _stack(parts):
-    means, covariances = (jnp.stack(column) for column in zip(*(gaussian for gaussian, _ in parts), strict=True))
+    means = jnp.stack([gaussian.mean for gaussian, _ in parts])
+    covariances = jnp.stack([gaussian.covariance for gaussian, _ in parts])
     return means, covariances, jnp.stack([coefficient for _, coefficient in parts])
 
 
-def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
+def _common_basis(parts):
+    """The basis that all parts are diagonal in, or None."""
+    first = parts[0][0]
+    if not all(isinstance(gaussian, DiagonalGaussian) and gaussian.basis == first.basis for gaussian, _ in parts):
+        return None
+    return first.basis
+
+
+def _stack_diagonal(parts, basis):
+    """Means along the axes and variances [k, d], coefficients [k, 1]."""
+    means = jnp.stack([basis.coordinates(gaussian.mean) for gaussian, _ in parts])
+    variances = jnp.stack([gaussian.variance for gaussian, _ in parts])
+    return means, variances, jnp.stack([jnp.asarray(coefficient) for _, coefficient in parts])[:, None]
+
+
+def _soft_limit(value):
+    """What denominators remove, as a share: softly below 3/4, because the frame must move continuously with t."""
+    return jnp.where(value < 0.5, value, 0.5 + 0.25 * jnp.tanh((value - 0.5) / 0.25))
+
+
+def gaussian_product(parts: Sequence[tuple[Gaussian | DiagonalGaussian, jax.Array]]) -> Gaussian | DiagonalGaussian:
     """Precisions add; those of denominators are subtracted up to 3/4 of what there is in any direction."""
+    basis = _common_basis(parts)
+    if basis is not None:
+        means, variances, exponents = _stack_diagonal(parts, basis)
+        above = jnp.maximum(exponents, 0.0)
+        plus = jnp.sum(above / variances, 0)
+        value = jnp.sum((above - exponents) / variances, 0) / plus
+        precision = plus * (1 - _soft_limit(value))
+        exact = jnp.sum(exponents * means / variances, 0) / precision
+        mean = jnp.where(value < 0.5, exact, jnp.sum(above * means / variances, 0) / plus)
+        return DiagonalGaussian(basis.point(mean), 1 / precision, basis)
     means, covariances, exponents = _stack(parts)
     precisions = jnp.linalg.inv(covariances)
     above = jnp.maximum(exponents, 0.0)
@@ -26,10 +57,8 @@ def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
     inner = jax.scipy.linalg.solve_triangular(root, minus, lower=True)
     inner = jax.scipy.linalg.solve_triangular(root, inner.T, lower=True)
     value, vector = jnp.linalg.eigh((inner + inner.T) / 2)
-    # Softly below 3/4: the frame must move continuously with t.
-    removed = jnp.where(value < 0.5, value, 0.5 + 0.25 * jnp.tanh((value - 0.5) / 0.25))
     scaled = root @ vector
-    covariance = jnp.linalg.inv((scaled * (1 - removed)) @ scaled.T)
+    covariance = jnp.linalg.inv((scaled * (1 - _soft_limit(value))) @ scaled.T)
     # Where a denominator was cut, its pull on the mean is cut as well: only numerators place the mean.
     exact = covariance @ jnp.einsum("k,kij,kj->i", exponents, precisions, means)
     above_only = jnp.linalg.solve(plus, jnp.einsum("k,kij,kj->i", above, precisions, means))
@@ -37,8 +66,15 @@ def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
     return Gaussian(mean, (covariance + covariance.T) / 2)
 
 
-def gaussian_mixture(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
-    """The mixture's own mean and covariance."""
+def gaussian_mixture(parts: Sequence[tuple[Gaussian | DiagonalGaussian, jax.Array]]) -> Gaussian | DiagonalGaussian:
+    """The mixture's own mean and covariance; along common axes its variances only."""
+    basis = _common_basis(parts)
+    if basis is not None:
+        means, variances, weights = _stack_diagonal(parts, basis)
+        weights = weights / jnp.sum(weights)
+        mean = jnp.sum(weights * means, 0)
+        variance = jnp.sum(weights * (variances + (means - mean) ** 2), 0)
+        return DiagonalGaussian(basis.point(mean), variance, basis)
     means, covariances, weights = _stack(parts)
     weights = weights / jnp.sum(weights)
     mean = weights @ means

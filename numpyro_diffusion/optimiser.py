@@ -10,10 +10,17 @@ import optax
 
 from .errors import ParameterError
 
+WEIGHTINGS = ("score", "denoiser")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Optimisation settings of `fit`; static, and part of a checkpoint's identity."""
+    """Optimisation settings of `fit`; static, and part of a checkpoint's identity.
+
+    `weighting` is that of noise levels in the loss: "score" that of |r score + eps|^2, which makes log densities right
+    where the noise is small, "denoiser" 1 + r^2 / s^2 times that (Karras et al. 2022), which teaches what is decided at
+    large noise, such as where things are in an image.
+    """
 
     num_steps: int = 10_000
     batch_size: int = 512
@@ -23,6 +30,7 @@ class TrainingConfig:
     time_score_weight: float = 1.0
     condition_dropout: float = 0.1
     weight_decay: float = 0.0
+    weighting: str = "score"
 
     def __post_init__(self):
         for field in ("num_steps", "batch_size"):
@@ -42,6 +50,9 @@ class TrainingConfig:
             if not (np.isfinite(value) and value >= 0):
                 raise ParameterError(f"{field} must be >= 0; got {value}.")
 
+        if self.weighting not in WEIGHTINGS:
+            raise ParameterError(f"weighting must be one of {WEIGHTINGS}; got {self.weighting!r}.")
+
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with warm-up, cosine decay and gradient clipping; `weight_decay` shrinks the network's matrices."""
         warmup = min(200, self.num_steps // 10)
@@ -55,7 +66,8 @@ class TrainingConfig:
     def identity(self) -> dict:
         """The settings as a checkpoint keeps them; without those of later versions that are switched off."""
         settings = dataclasses.asdict(self)
-        return {k: v for k, v in settings.items() if k != "weight_decay" or v}
+        later = {"weight_decay": 0.0, "weighting": "score"}
+        return {k: v for k, v in settings.items() if k not in later or v != later[k]}
 
 
 def _decayed(state):

@@ -57,7 +57,10 @@ class ChainStats(NamedTuple):
 def log_density_in_frame(density: Density, t, frame_kind: str, scale=None):
     """v -> log q(u, t) at one level, for u = scale v; without a scale [d, d], v is u."""
     frame = frames.frame_at(density, t, frame_kind)
-    root = frame.root if scale is None else frame.root @ scale
+    if scale is None:
+        return lambda v: density._log_prob(frame.point(v, density.event_shape), t) + frame.log_det
+    assert isinstance(frame, frames.Frame)  # preconditioners are dense, and so are their frames
+    root = frame.root @ scale
     return lambda v: density._log_prob((frame.mean + root @ v).reshape(density.event_shape), t) + frame.log_det
 
 
@@ -163,6 +166,17 @@ def resample(population: Population, rng_key) -> Population:
     )
 
 
+def predict(density: Density, state: KernelState, rng_key, t_from, t, frame: str, chain_batch_size=None) -> KernelState:
+    """Chains after one reverse diffusion step from time `t_from` to `t`; their cached values are stale."""
+    before, after = frames.frame_at(density, t_from, frame), frames.frame_at(density, t, frame)
+
+    def one(key, u):
+        return after.coordinates(reverse_step(density, key, before.point(u, density.event_shape), t_from, t))
+
+    keys = chain_keys(rng_key, len(state.position))
+    return state._replace(position=map_chains(one, keys, state.position, chain_batch_size=chain_batch_size))
+
+
 @partial(jax.jit, static_argnames=("num_steps", "frame", "weighted", "predictor", "chain_batch_size"))
 def advance(
     density: Density, kernel: Kernel, population: Population, rng_key, t_from, t, step_size, threshold, scale=None,
@@ -181,16 +195,7 @@ def advance(
     predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
     state = population.state
     if predictor:
-        before, after = frames.frame_at(density, t_from, frame), frames.frame_at(density, t, frame)
-
-        def predict(key, u):
-            x = reverse_step(density, key, before.point(u, density.event_shape), t_from, t)
-            return after.coordinates(x)
-
-        position = map_chains(
-            predict, chain_keys(predict_key, num_chains), state.position, chain_batch_size=chain_batch_size
-        )
-        state = state._replace(position=position)
+        state = predict(density, state, predict_key, t_from, t, frame, chain_batch_size)
 
     def refresh(position, momentum):
         return init(position, momentum, logdensity_fn)

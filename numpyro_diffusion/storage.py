@@ -51,7 +51,9 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
     weights = {k: np.asarray(v) for k, v in _weights(density.state).items()}
     if dtype is not None:
         weights = {k: v.astype(dtype) for k, v in weights.items()}
-    arrays = {f"state{k}": v for k, v in weights.items()} | {k: np.asarray(getattr(density, k)) for k in _FIELDS}
+    arrays = {f"state{k}": v for k, v in weights.items()}
+    # Axes are not kept where they are cosines.
+    arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
     if density.base is not None:
         arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base._asdict().items()}
     if density.class_log_z is not None:
@@ -97,7 +99,9 @@ def load(path: str | os.PathLike[str]) -> Density:
             if array.shape != leaf.shape:
                 raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
             state.append(jnp.asarray(array, dtype=leaf.dtype))
-        shapes = {"mean": (size,), "eigenvalues": (size,), "eigenvectors": (size, size), "sigmas": (2,)}
+        shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "eigenvalues": (size,), "sigmas": (2,)}
+        if not network.takes_images:
+            shapes["eigenvectors"] = (size, size)
         for field, shape in shapes.items():
             if arrays[field].shape != shape:
                 raise ParameterError(f"{field} has shape {arrays[field].shape}, expected {shape}")
@@ -116,7 +120,8 @@ def load(path: str | os.PathLike[str]) -> Density:
     density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
     density.base, density.class_log_z = base, None if by_class is None else jnp.asarray(by_class, dtype=float)
     for field in _FIELDS:
-        setattr(density, field, jnp.asarray(arrays[field], dtype=float))
+        absent = field == "eigenvectors" and network.takes_images
+        setattr(density, field, None if absent else jnp.asarray(arrays[field], dtype=float))
     return density
 
 

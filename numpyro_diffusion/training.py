@@ -29,16 +29,18 @@ from tqdm.auto import tqdm
 
 from . import checkpoint
 from .base import MixtureBase
-from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, PatchConfig, ScoreModel
+from .basis import CosineBasis
+from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
 from .errors import CheckpointError, ParameterError, ShapeError
+from .networks.convolution import native_gradients
 from .optimiser import TrainingConfig
 from .schedule import NoiseSchedule, VariancePreserving
 
 CHUNK = 100  # optimiser steps per compiled call; the progress bar's and the checkpoint's grain
 
 
-def loss(density, rng_key, y, condition, time_score_weight):
-    """Mean training loss over a batch of centred, rotated data y [n, d]; `condition` is [n, c + 1] or None."""
+def loss(density, rng_key, y, condition, time_score_weight, weighting="score"):
+    """Mean training loss over a batch of centred data y [n, d]; `condition` is [n, c + 1] or None."""
     n, d = y.shape
     level_key, noise_key = jax.random.split(rng_key)
     low, high = jnp.log(density.sigmas[0]), jnp.log(density.sigmas[1])
@@ -46,18 +48,19 @@ def loss(density, rng_key, y, condition, time_score_weight):
     log_r = low + (high - low) * (jax.random.permutation(level_key, n) + jax.random.uniform(level_key, (n,))) / n
     r, eps = jnp.exp(log_r), jax.random.normal(noise_key, y.shape)
     noisy = y + r[:, None] * eps
+    weight = 1.0 if weighting == "score" else 1 + r**2 / density._scale() ** 2
     if isinstance(density, ScoreModel):
         score = jax.vmap(lambda z, q, c: density._replace(condition=c).score_at(z, q))(noisy, r, condition)
-        return jnp.mean(jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
+        return jnp.mean(weight * jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
 
     def log_prob(z, log_q, c):
         return density._replace(condition=c).log_prob_at(z, jnp.exp(log_q))
 
     if not density.is_calibrated:
         score = jax.vmap(jax.grad(log_prob))(noisy, log_r, condition)
-        return jnp.mean(jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
+        return jnp.mean(weight * jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
     score, time_score = jax.vmap(jax.grad(log_prob, (0, 1)))(noisy, log_r, condition)
-    space = jnp.mean(jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
+    space = jnp.mean(weight * jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
     scale = jnp.mean((time_score - (jnp.sum(eps**2, -1) - d)) ** 2) / (2 * d)
     return space + time_score_weight * scale
 
@@ -71,13 +74,14 @@ def _train_chunk(carry, density, rng_key, data, *, config: TrainingConfig, draw:
         state, optimiser_state, average, number = carry
         batch_key, drop_key, loss_key = jax.random.split(jax.random.fold_in(rng_key, number), 3)
         x, condition = draw(batch_key, config.batch_size, data)
-        y = (x.reshape(config.batch_size, -1) - density.mean) @ density.eigenvectors
+        y = x.reshape(config.batch_size, -1) - density.mean
         if condition is not None:
             kept = jax.random.bernoulli(drop_key, 1 - config.condition_dropout, (config.batch_size, 1))
             condition = jnp.concatenate([condition * kept, kept], axis=-1)
 
         def objective(state):
-            return loss(density._replace(state=state), loss_key, y, condition, config.time_score_weight)
+            density_now = density._replace(state=state)
+            return loss(density_now, loss_key, y, condition, config.time_score_weight, config.weighting)
 
         value, gradient = jax.value_and_grad(objective)(state)
         updates, optimiser_state = optimiser.update(gradient, optimiser_state, state)
@@ -87,7 +91,8 @@ def _train_chunk(carry, density, rng_key, data, *, config: TrainingConfig, draw:
         average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, state)
         return (state, optimiser_state, average, number + 1), value
 
-    return jax.lax.scan(step, carry, None, length=count)
+    # Convolutions are slow inside loops on CPUs.
+    return step(carry, None) if count == 1 else jax.lax.scan(step, carry, None, length=count)
 
 
 def _draw_from_array(rng_key, num_samples, data):
@@ -116,7 +121,7 @@ def fit(
     conditions: Any = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    network: NetworkConfig | PatchConfig | None = None,
+    network: NetworkConfig | PatchConfig | UNetConfig | None = None,
     training: TrainingConfig | None = None,
     base: MixtureBase | None = None,
     name: str | None = None,
@@ -137,7 +142,7 @@ def fit(
         conditions: Array [n, c] of condition vectors for an array of data; see `EnergyDensity.given`.
         sigma_min, sigma_max: Range of noise-to-signal ratios in data units; 0.006 and 20 data standard deviations by
             default. Below `sigma_min` the density is that at `sigma_min`: choose it well below the finest detail.
-        network: Architecture, `NetworkConfig` or `PatchConfig`; `condition_size` follows from the data.
+        network: Architecture, `NetworkConfig`, `PatchConfig` or `UNetConfig`; `condition_size` follows from the data.
         training: Optimisation settings.
         base: Gaussian mixture for a calibrated energy to stand on, see `MixtureBase.fit`; one Gaussian by default.
         name: Name for formulas.
@@ -161,12 +166,12 @@ def fit(
     if parameterisation not in PARAMETERISATIONS:
         raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
     training, network = training or TrainingConfig(), network or NetworkConfig()
-    draw, arrays, sample = _check_data(rng_key, data, conditions)
+    draw, arrays, sample = _check_data(rng_key, data, conditions, 5_000 if network.takes_images else 50_000)
     x, condition = sample
     event_shape = x.shape[1:]
-    flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
-    mean, covariance = flat.mean(0), np.atleast_2d(np.cov(flat.T))
-    std = float(np.sqrt(np.mean(np.diag(covariance))))
+    mean, covariance = _moments(x, network)
+    variances = covariance if network.takes_images else np.diag(covariance)
+    std = float(np.sqrt(np.mean(variances)))
     if not std > 0:
         raise ParameterError("data must vary; every point is the same.")
     sigma_min = 0.006 * std if sigma_min is None else sigma_min
@@ -191,7 +196,7 @@ def fit(
         "network": json.loads(json.dumps(dataclasses.asdict(network))),  # tuples as they come back
         "training": training.identity(),
         "rng_key": np.asarray(jax.random.key_data(rng_key) if _is_typed(rng_key) else rng_key).tolist(),
-        "moments": [round(float(v), 5) for v in (*mean[:4], *np.diag(covariance)[:4], sigma_min, sigma_max)],
+        "moments": [round(float(v), 5) for v in (*mean[:4], *variances[:4], sigma_min, sigma_max)],
     }
     if base is not None:
         identity["base"] = [round(float(jnp.sum(jnp.abs(a))), 3) for a in (base.means, base.eigenvalues, base.weights)]
@@ -208,7 +213,15 @@ def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, p
     with bar:
         while number < config.num_steps:
             count = min(CHUNK, config.num_steps - number)
-            carry, values = _train_chunk(carry, density, rng_key, arrays, config=config, draw=draw, count=count)
+            if density.config.takes_images:
+                with native_gradients():
+                    values = []
+                    for _ in range(count):
+                        carry, one = _train_chunk(carry, density, rng_key, arrays, config=config, draw=draw, count=1)
+                        values.append(one)
+                    values = jnp.stack(values)
+            else:
+                carry, values = _train_chunk(carry, density, rng_key, arrays, config=config, draw=draw, count=count)
             value, number = float(jnp.mean(values)), int(carry[3])
             if not np.isfinite(value):
                 raise ParameterError(
@@ -222,6 +235,22 @@ def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, p
                 checkpoint.write(path, {f"{i:04d}": np.asarray(a) for i, a in enumerate(leaves)}, identity)
                 saved = time.monotonic()
     return carry[2]
+
+
+def _moments(x, network):
+    """Mean [d] and covariance [d, d] of data, or along cosines the variances [d]."""
+    flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    if not network.takes_images:
+        return flat.mean(0), np.atleast_2d(np.cov(flat.T))
+    if np.abs(flat).max() > 10:
+        raise ParameterError(
+            f"images must be of order one, in [-1, 1] say; got values from {flat.min():.3g} to {flat.max():.3g}. "
+            "Scale them: x / 127.5 - 1 takes 0..255 there."
+        )
+    if x.shape[1:] != network.shape:
+        raise ShapeError(f"the network takes images of shape {network.shape}; the data have {x.shape[1:]}. See shape=.")
+    coordinates = jax.lax.map(CosineBasis(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)
+    return flat.mean(0), np.var(np.asarray(coordinates, dtype=np.float64), axis=0)
 
 
 def _resume(path, identity, carry):
@@ -241,12 +270,12 @@ def _is_typed(rng_key) -> bool:
     return jnp.issubdtype(jnp.asarray(rng_key).dtype, jax.dtypes.prng_key)
 
 
-def _check_data(rng_key, data, conditions):
+def _check_data(rng_key, data, conditions, num_moments):
     """(draw function, arrays it draws from, a sample to take moments of)."""
     if callable(data):
         if conditions is not None:
             raise ParameterError("a sampler returns its conditions itself: (x, conditions). Drop `conditions`.")
-        sample = _draw_from_sampler(data)(jax.random.fold_in(rng_key, 0x5EED), 50_000, None)
+        sample = _draw_from_sampler(data)(jax.random.fold_in(rng_key, 0x5EED), num_moments, None)
         draw, arrays = _draw_from_sampler(data), None
     else:
         sample = (np.asarray(data), None if conditions is None else np.asarray(conditions))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .density import Density, gaussian_at
+from .density import Density, narrowest
 from .errors import DiagnosticWarning, ParameterError, ScheduleError
 from .kernels import Kernel, init
 from .population import (
@@ -27,6 +27,7 @@ from .population import (
     from_scale,
     jittered,
     log_density_in_frame,
+    predict,
     reweigh,
     start,
     to_scale,
@@ -35,10 +36,12 @@ from .population import (
 PILOT_CHAINS = 256
 #: Pilot steps per level; with a preconditioner, which keeps the step size near one, few are enough.
 PILOT_STEPS, PRECONDITIONED_STEPS = 8, 3
-#: Weight of earlier levels in the pilot's covariance.
+#: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
 METRICS = ("frame", "pilot")
 MAX_LEVELS = 400
+#: Dimension from which on weights are watched.
+WATCHED_SIZE = 256
 
 
 class Plan(NamedTuple):
@@ -101,16 +104,23 @@ def _next_level(density: Density, population: Population, t, target, smallest, *
     return jnp.where(share(jnp.zeros_like(t)) >= target, 0.0, jnp.minimum(found, t * (1 - 1e-4)))
 
 
-@partial(jax.jit, static_argnames=("frame",))
+@partial(jax.jit, static_argnames=("frame", "weighted", "predictor"))
 def _pilot_level(
-    density: Density, kernel: Kernel, population: Population, rng_key, t, log_step, target, gain, scale, *, frame
-):
+    density: Density, kernel: Kernel, population: Population, rng_key, t_from, t, log_step, target, gain, scale,
+    *, frame: str, weighted: bool, predictor: bool,
+):  # fmt: skip
     """Advance the pilot to t, adapting the log step size; returns (population, mean of its second half)."""
     logdensity_fn = log_density_in_frame(density, t, frame, scale)
-    resample_key, move_key = jax.random.split(rng_key)
-    position = to_scale(population.state.position, scale)
-    fresh = jax.vmap(lambda p, m: init(p, m, logdensity_fn))(position, population.state.momentum)
-    population, *_ = reweigh(population, fresh, resample_key, 0.5)
+    resample_key, move_key, predict_key = jax.random.split(rng_key, 3)
+    state = population.state
+    if predictor:
+        state = predict(density, state, predict_key, t_from, t, frame)
+    position = to_scale(state.position, scale)
+    fresh = jax.vmap(lambda p, m: init(p, m, logdensity_fn))(position, state.momentum)
+    if weighted:
+        population, *_ = reweigh(population, fresh, resample_key, 0.5)
+    else:
+        population = population._replace(state=fresh)
 
     def one_step(carry, inputs):
         state, log_step = carry
@@ -125,32 +135,69 @@ def _pilot_level(
     count = PILOT_STEPS if scale is None else PRECONDITIONED_STEPS
     inputs = (jax.random.split(move_key, count), jnp.arange(count))
     (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
-    state = state._replace(position=from_scale(state.position, scale))
+    gradient = state.logdensity_grad
+    if scale is not None:
+        gradient = jax.scipy.linalg.solve_triangular(scale, gradient.T, lower=True, trans=1).T
+    state = state._replace(position=from_scale(state.position, scale), logdensity_grad=gradient)
     return population._replace(state=state), path[count // 2 :].mean()
 
 
+class _Shape(NamedTuple):
+    """Second moments [d, d] of the pilot in the frame, averaged over levels: of its points, and of its gradients."""
+
+    covariance: jax.Array
+    information: jax.Array
+
+    def scale(self, num_chains: int):
+        r"""Lower triangular S with :math:`(S S')^{-1} = (C^{-1} + F) / 2`.
+
+        Where modes have parted, the covariance C spans them all, and moves in its coordinates would be as small as one
+        of them is narrow in *any* direction. The Fisher information F, the mean outer product of gradients, sees
+        curvature alone: one mode's (Titsias 2023, arXiv:2305.14442). For a Gaussian the two are one. Where F says
+        nothing, between walls, C remains.
+        """
+        size = len(self.covariance)
+        # Towards the diagonal by the share of noise; the average is of (1 + s) / (1 - s) levels.
+        noise = size / (size + num_chains * (1 + SMOOTHING) / (1 - SMOOTHING))
+        covariance, information = ((1 - noise) * m + noise * jnp.diag(jnp.diag(m)) for m in self)
+        precision = (jnp.linalg.inv(covariance) + information) / 2
+        # With U U' the precision and U upper triangular, S = U'^{-1}.
+        upper = jnp.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1]
+        return jax.scipy.linalg.solve_triangular(upper, jnp.eye(size), trans=1)
+
+
 @jax.jit
-def _covariance(population: Population, covariance):
-    """Weighted covariance of the pilot in the frame, averaged with that of earlier levels, and its Cholesky factor."""
-    u, weight = population.state.position, jax.nn.softmax(population.log_weight)
-    count, size = u.shape
-    centred = u - weight @ u
-    new = SMOOTHING * covariance + (1 - SMOOTHING) * (centred.T * weight) @ centred
-    # Towards the diagonal by the share of noise in it; the average is of (1 + s) / (1 - s) levels.
-    noise = size / (size + count * (1 + SMOOTHING) / (1 - SMOOTHING))
-    shrunk = (1 - noise) * new + noise * jnp.diag(jnp.diag(new))
-    root = jnp.linalg.cholesky(shrunk)
+def _learn(population: Population, shape: _Shape, scale):
+    """The shape with this level's population in it, and its scale; both as they were where that fails."""
+    u, gradient = population.state.position, population.state.logdensity_grad
+    # Chains that are lost, or whose gradient fails, have no say.
+    counted = jnp.isfinite(population.log_weight) & jnp.all(jnp.isfinite(gradient), axis=1)
+    weight = jax.nn.softmax(jnp.where(counted, population.log_weight, -jnp.inf))
+    u, gradient = (jnp.where(counted[:, None], a, 0.0) for a in (u, gradient))
+
+    def moment(a):
+        return (a.T * weight) @ a
+
+    now = _Shape(moment(u - weight @ u), moment(gradient))
+    new = jax.tree.map(lambda old, m: SMOOTHING * old + (1 - SMOOTHING) * m, shape, now)
+    root = new.scale(len(u))
     fine = jnp.all(jnp.isfinite(root))
-    return jnp.where(fine, new, covariance), jnp.where(fine, root, jnp.diag(jnp.sqrt(jnp.diag(covariance))))
+    return jax.tree.map(partial(jnp.where, fine), (new, root), (shape, scale))
 
 
-def plan(rng_key, density: Density, kernel: Kernel, levels, *, frame: str, level_ess: float, metric="frame") -> Plan:
+def plan(
+    rng_key, density: Density, kernel: Kernel, levels,
+    *, frame: str, level_ess: float, metric="frame", predictor=False, num_chains: int | None = None,
+) -> Plan:  # fmt: skip
     """Levels and step sizes for a run; no pilot where both are given and nothing else is to be learnt.
 
     Args:
         levels: None to place them by conditional ESS, a number of geometric levels, or the levels themselves.
         level_ess: Target share of the conditional ESS between levels, in (0, 1).
-        metric: "frame" moves in the frame's coordinates, "pilot" in those in which the pilot has unit covariance.
+        predictor: Whether the run takes a reverse step before each level; the pilot does as the run.
+        num_chains: Chains of the pilot; 256 by default, more for metric "pilot".
+        metric: "frame" moves in the frame's coordinates, "pilot" in those in which the pilot, or one of its modes, is
+            about round.
 
     Raises:
         ParameterError: if a setting is out of range, or there are not as many step sizes as levels.
@@ -176,22 +223,25 @@ def plan(rng_key, density: Density, kernel: Kernel, levels, *, frame: str, level
             )
         levels = density.schedule.levels(100, smallest=_smallest(density))
         return Plan(levels, np.full(len(levels), float(steps)))
-    return _pilot(rng_key, density, kernel, levels, frame, level_ess, metric)
+    return _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor, num_chains)
 
 
-def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric) -> Plan:
+def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor, num_chains) -> Plan:
     start_key, level_key = jax.random.split(rng_key)
     size = math.prod(density.event_shape)
     # A covariance takes some chains per dimension.
-    num_chains = PILOT_CHAINS if metric == "frame" else max(PILOT_CHAINS, min(4 * size, 1024))
+    if num_chains is None:
+        num_chains = PILOT_CHAINS if metric == "frame" else max(PILOT_CHAINS, min(4 * size, 1024))
+    # Given levels need no weights, and in many dimensions these would leave a single chain.
+    weighted = levels is None or not (predictor or size >= WATCHED_SIZE)
     population = start(density, start_key, num_chains=num_chains, frame=frame)
     fixed, mover = kernel.step_size, kernel.without_step_size()
     log_step = jnp.asarray(np.log(kernel.first_step_size(size) if fixed is None else float(fixed)), dtype=float)
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
     push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
     t, smallest = jnp.ones(()), _smallest(density)
-    covariance = jnp.eye(size)
-    scale = None if metric == "frame" else covariance
+    shape = _Shape(jnp.eye(size), jnp.eye(size))
+    scale = None if metric == "frame" else jnp.eye(size)
     found, steps, scales, i = [], [], [], 0
     while True:
         if levels is not None:
@@ -203,13 +253,15 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric) -> Plan:
             key = jax.random.fold_in(level_key, 10 * i + sweep)
             gain = push * (1.5 if i == 0 else 0.8)
             population, log_step = _pilot_level(
-                density, mover, population, key, t, log_step, kernel.target_acceptance, gain, scale, frame=frame
-            )
+                density, mover, population, key, jnp.asarray(found[-1] if i else 1.0), t, log_step,
+                kernel.target_acceptance, gain, scale,
+                frame=frame, weighted=weighted, predictor=predictor and i > 0,
+            )  # fmt: skip
         found.append(float(t))
         steps.append(float(jnp.exp(log_step)))
         if scale is not None:
             scales.append(np.asarray(scale))
-            covariance, scale = _covariance(population, covariance)
+            shape, scale = _learn(population, shape, scale)
         i += 1
         if found[-1] == 0.0 or (levels is not None and i == len(levels)):
             break
@@ -233,6 +285,5 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric) -> Plan:
 
 
 def _smallest(density) -> float:
-    """The finest noise-to-signal ratio worth a level of its own: 1/500 of the density's narrowest direction."""
-    scale = float(jnp.sqrt(jnp.linalg.eigvalsh(gaussian_at(density, 0.0).covariance)[0]))
-    return max(scale / 500, 1e-6)
+    """The finest noise-to-signal ratio worth a level: 1/500 of the narrowest direction, or the density's resolution."""
+    return max(narrowest(density) / 500, density.resolution, 1e-6)

@@ -17,8 +17,8 @@ every_energy = pytest.mark.parametrize(("form", "calibrated"), EVERY)
 
 
 @jax.jit
-def network_of(density, u, r):
-    return jax.vmap(lambda v: density._network(v, r))(u)
+def network_of(density, y, r):
+    return jax.vmap(lambda v: density._network(v, r)[1])(y)
 
 
 @jax.jit
@@ -35,8 +35,9 @@ def network_value(density, x, t):
     ours = np.asarray(density.eigenvectors, dtype=np.float64)
     np.testing.assert_allclose(np.abs(ours.T @ eigenvectors), np.eye(2), atol=1e-5)
     variance = eigenvalues + r**2
-    u = (np.asarray(x, dtype=np.float64) / alpha - MEAN) @ ours / np.sqrt(variance)
-    f = np.asarray(network_of(density, jnp.asarray(u, dtype=float), r))
+    y = np.asarray(x, dtype=np.float64) / alpha - MEAN
+    u = y @ ours / np.sqrt(variance)
+    f = np.asarray(network_of(density, jnp.asarray(y, dtype=float), r))
     return u, r, np.sqrt(eigenvalues.mean()), f, variance, alpha
 
 

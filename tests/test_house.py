@@ -144,7 +144,12 @@ def test_training_and_sampling_never_import_each_other():
 @pytest.mark.parametrize(
     ("module", "allowed"),
     # The operators of a density make expressions, by a late import.
-    [("errors", set()), ("schedule", {"errors"}), ("density", {"errors", "schedule", "expression"})],
+    [
+        ("errors", set()),
+        ("basis", set()),
+        ("schedule", {"errors"}),
+        ("density", {"basis", "errors", "schedule", "expression"}),
+    ],
 )
 def test_the_bottom_imports_nothing_above_it(module, allowed):
     assert imported(module)[0] <= allowed

@@ -45,7 +45,7 @@ def same_weights(a, b):
 @pytest.mark.parametrize(
     ("kind", "num_steps", "ratio"),
     [
-        ({"parameterisation": "l2"}, 500, 0.99),  # quadratic in a small network: it takes its time to leave zero
+        ({"parameterisation": "l2"}, 800, 0.99),  # quadratic in a small network: it takes its time to leave zero
         ({"parameterisation": "dae"}, 200, 0.95),
         ({"parameterisation": "inner_product", "calibrated": False}, 200, 0.95),
         ({"model": "score"}, 200, 0.95),
@@ -59,7 +59,7 @@ def test_loss_decreases(kind, num_steps, ratio, monkeypatch):
     assert density.is_calibrated == (kind.get("calibrated", True) and "model" not in kind)
     # Before and after on the same noise, so that the difference is not the draw's.
     start = density._replace(state=NETWORK.build(2, jax.random.split(KEY)[0])[1])
-    y = (TWO.sample(jax.random.key(5), 4000) - density.mean) @ density.eigenvectors
+    y = TWO.sample(jax.random.key(5), 4000) - density.mean
     loss = jax.jit(lambda density: training.loss(density, jax.random.key(6), y, None, 1.0))
     assert loss(density) < ratio * loss(start)
 

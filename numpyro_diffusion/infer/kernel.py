@@ -54,7 +54,8 @@ class AnnealedKernel(MCMCKernel):
         num_steps: Moves per MCMC step.
         level_ess: Conditional ESS, as a share in (0, 1), between the pilot's levels. The kernel's own keep what
             `num_warmup` of them can; `pilot` tells how many the pilot took.
-        metric: "pilot" moves in coordinates in which the pilot has unit covariance, "frame" in the prior's own.
+        metric: "pilot" moves in coordinates in which the pilot, or one of its modes, is about round, "frame" in the
+            prior's own.
         view, likelihood_power: As for `AnnealedMCMC`.
 
     Raises:

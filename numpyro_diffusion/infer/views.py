@@ -35,9 +35,9 @@ class Spectrum(NamedTuple):
 
 def spectrum(density: Density) -> Spectrum:
     """The spectrum a "gaussian" view needs; worth computing once, outside of loops."""
-    mean, covariance = gaussian_at(density, 0.0)
-    eigenvalues, eigenvectors = jnp.linalg.eigh(covariance)
-    return Spectrum(mean, jnp.maximum(eigenvalues, 1e-12 * jnp.max(eigenvalues)), eigenvectors)
+    gaussian = gaussian_at(density, 0.0)
+    eigenvalues, eigenvectors = jnp.linalg.eigh(gaussian.covariance)
+    return Spectrum(gaussian.mean, jnp.maximum(eigenvalues, 1e-12 * jnp.max(eigenvalues)), eigenvectors)
 
 
 def check_view(view: str) -> None:

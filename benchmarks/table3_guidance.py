@@ -1,0 +1,206 @@
+"""Table 3 of Du et al. (2023): guidance by a noise-conditional classifier, on digits and on cubes.
+
+    python benchmarks/table3_guidance.py [--quick] [--only digits] [--seeds 3]
+
+The guides and the judges are trained first (minutes) and kept in results/.cache.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _table import RESULTS, arguments, measure
+
+import numpyro_diffusion as nd
+from numpyro_diffusion.classifier import (
+    Batch,
+    features,
+    likelihood,
+    load_classifier,
+    noised,
+    predict,
+    save_classifier,
+    train_classifier,
+)
+from numpyro_diffusion.datasets import cubes, digits
+from numpyro_diffusion.networks.classifier import ClassifierConfig
+from numpyro_diffusion.optimiser import TrainingConfig
+
+LEVELS = {"digits": 60, "cubes": 40}
+SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
+PER_CLASS = {"digits": 40, "cubes": 20}
+SHAPES = {"digits": (8, 8, 1), "cubes": (16, 16, 3)}
+CLASSES = {"digits": 10, "cubes": cubes.MAX_CUBES}
+SAMPLERS = {
+    "reverse": None,
+    "reverse, equal evaluations": None,
+    "ULA": (nd.ULA, 6),
+    "MALA": (nd.MALA, 6),
+    "U-HMC": (functools.partial(nd.UHMC, num_integration_steps=3, persistence=0.9), 2),
+    "HMC": (functools.partial(nd.HMC, num_integration_steps=3, persistence=0.9), 2),
+}
+COLUMNS = ["accuracy", "Frechet", "inception score", "acceptance", "evaluations", "seconds"]
+HEADER = """# Guidance (Table 3 of Du et al. 2023)
+
+`python benchmarks/table3_guidance.py`. p(x) p(class | x)^s by a classifier that was trained on noised images, at guidance scales s. Digits: the ten classes, the shipped density without
+class. Cubes: how many there are, 1 to 5, `cubes_16` without a place. Accuracy in %: of *another* classifier, trained on clean images, which sees the class that was asked for. Frechet distance and
+inception score: in the 64 features and the classes of that classifier, against {count} held-out digits (all there are) or 1,000 rendered images; seeds draw {digits} digits or {cubes} cubes each, equally from all classes, and small samples
+have larger distances: the row "data" is as many images of the data. Same levels for all samplers, a reverse step before each, and six further evaluations of value and gradient; "reverse" has the reverse step only.
+Step sizes are tuned per level on one class.
+"""
+
+
+def labelled(kind: str):
+    """Sampler of (images, integer labels) for training."""
+    if kind == "cubes":
+
+        def draw(rng_key, num_samples):
+            x, labels = cubes.labelled(16)(rng_key, num_samples)
+            return x, labels.count - 1
+    else:
+
+        def draw(rng_key, num_samples):
+            x, one_hot = digits.labelled_sampler(rng_key, num_samples)
+            return x.reshape(-1, 8, 8, 1), jnp.argmax(one_hot, -1)
+
+    return draw
+
+
+@functools.cache
+def networks(kind: str):
+    """(guide that knows the noise level, judge of clean images)."""
+    found = []
+    for role in ("guide", "judge"):
+        path = RESULTS / ".cache" / f"{role}_{kind}.safetensors"
+        if not path.exists():
+            draw = labelled(kind)
+            config = ClassifierConfig(
+                image_shape=SHAPES[kind], num_outputs=CLASSES[kind], widths=(24, 48, 96)[: 3 if kind == "cubes" else 2],
+                embedding_size=32 if role == "guide" else 0,
+            )  # fmt: skip
+            training = TrainingConfig(
+                num_steps=1_500, batch_size=128, learning_rate=2e-3, ema_decay=0.99, weight_decay=1e-2
+            )
+            clean = lambda key, n, draw=draw: judge_batch(draw, key, n)
+            data = noised(draw) if role == "guide" else clean
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_classifier(
+                train_classifier(jax.random.key(len(role)), data, config=config, training=training), path,
+                dtype="float32",
+            )  # fmt: skip
+        found.append(load_classifier(path))
+    return tuple(found)
+
+
+def judge_batch(draw, rng_key, num_samples) -> Batch:
+    """Images with noise up to 0.1, so that the judge does not mind the sampler's residue."""
+    draw_key, sigma_key, noise_key = jax.random.split(rng_key, 3)
+    x, labels = draw(draw_key, num_samples)
+    sigma = 0.1 * jax.random.uniform(sigma_key, (num_samples, 1, 1, 1))
+    return Batch(x + sigma * jax.random.normal(noise_key, x.shape), labels)
+
+
+@functools.cache
+def reference(kind: str):
+    """(images, labels) of data that nothing was trained on."""
+    if kind == "cubes":
+        x, labels = cubes.labelled(16)(jax.random.key(5_000), 1_000)
+        return np.asarray(x), np.asarray(labels.count) - 1
+    x, labels = digits.images("test")
+    x = digits.dequantise(jax.random.key(5_000), x)
+    x = x + 0.03 * jax.random.normal(jax.random.key(5_001), x.shape)
+    return np.asarray(x).reshape(-1, 8, 8, 1), labels
+
+
+def scores(kind: str, images, labels) -> dict:
+    """Accuracy, Frechet distance and inception score of images meant to be of the labels."""
+    judge = networks(kind)[1]
+    images = jnp.asarray(images).reshape(-1, *SHAPES[kind])
+    finite = np.asarray(jnp.all(jnp.isfinite(images), axis=(1, 2, 3)))
+    probabilities = np.asarray(predict(judge, jnp.nan_to_num(images)))
+    right = (probabilities.argmax(1) == np.asarray(labels)) & finite
+    found = features(judge, images[finite])
+    return {
+        "accuracy": 100 * right.mean(),
+        "Frechet": nd.metrics.frechet_distance(found, features(judge, jnp.asarray(reference(kind)[0]))),
+        "inception score": nd.metrics.inception_score(probabilities[finite]),
+        "lost": float(np.sum(~finite)),
+    }
+
+
+@functools.cache
+def density(kind: str):
+    """The unconditional density that is guided."""
+    return nd.load_pretrained("digits") if kind == "digits" else nd.load_pretrained("cubes_16").given(None)
+
+
+def target(kind: str, label: int, scale: float):
+    """p(x) p(label | x)^scale."""
+    prior = density(kind)
+    return nd.guided(prior, likelihood(networks(kind)[0], label, prior.schedule, prior.event_shape), scale)
+
+
+def levels(kind: str, count: int | None = None):
+    """Geometric levels down to the density's resolution."""
+    prior = density(kind)
+    return prior.schedule.levels(count or LEVELS[kind], smallest=prior.resolution)
+
+
+@functools.cache
+def step_sizes(kind: str, sampler: str, scale: float):
+    """Tuned on class 3."""
+    kernel, steps = SAMPLERS[sampler]
+    run = nd.anneal(
+        jax.random.key(40), target(kind, 3, scale), kernel(), num_chains=2, num_steps=steps, levels=levels(kind),
+        predictor=True, num_pilot_chains=16, progress_bar=False,
+    )  # fmt: skip
+    return tuple(run.stats["step_size"])
+
+
+def row(seed: int, kind: str, sampler: str, scale: float, count: int) -> dict:
+    """All classes, `count` images each."""
+    images, labels, rates, evaluations = [], [], [], 0
+    for label in range(CLASSES[kind]):
+        key, aim = jax.random.fold_in(jax.random.key(seed), label), target(kind, label, scale)
+        if SAMPLERS[sampler] is None:
+            times = levels(kind, LEVELS[kind] * (1 if sampler == "reverse" else 8))
+            run = nd.anneal(key, aim, nd.Reverse(), num_chains=count, levels=times, progress_bar=False)
+        else:
+            kernel, steps = SAMPLERS[sampler]
+            run = nd.anneal(
+                key, aim, kernel(step_size=np.asarray(step_sizes(kind, sampler, scale))), num_chains=count,
+                num_steps=steps, levels=levels(kind), predictor=True, progress_bar=False,
+            )  # fmt: skip
+            rates.append(np.mean(run.stats["acceptance_rate"]))
+        images.append(np.asarray(run.samples).reshape(count, *SHAPES[kind]))
+        labels += [label] * count
+        evaluations = run.evaluations_per_chain
+    result = scores(kind, np.concatenate(images), labels) | {"evaluations": evaluations}
+    return result | ({"acceptance": float(np.mean(rates))} if rates else {})
+
+
+def data_row(seed: int, kind: str, count: int) -> dict:
+    """As many images of the data, and the judge's accuracy on them."""
+    if kind == "cubes":
+        x, labels = cubes.labelled(16)(jax.random.key(6_000 + seed), count)
+        return scores(kind, x, np.asarray(labels.count) - 1)
+    x, labels = digits.images("train")
+    chosen = np.random.default_rng(seed).permutation(len(x))[:count]
+    return scores(kind, digits.dequantise(jax.random.key(seed), x[chosen]), labels[chosen])
+
+
+if __name__ == "__main__":
+    options = arguments(__doc__ or "", seeds=3)
+    table = []
+    for kind in ("digits", "cubes"):
+        count = 2 if options.quick else PER_CLASS[kind]
+        table.append((f"{kind}: data", functools.partial(data_row, kind=kind, count=CLASSES[kind] * PER_CLASS[kind])))
+        for scale in (1.0,) if options.quick else SCALES:
+            for sampler in ("reverse", "HMC") if options.quick else SAMPLERS:
+                call = functools.partial(row, kind=kind, sampler=sampler, scale=scale, count=count)
+                table.append((f"{kind}, s = {scale:g}: {sampler}", call))
+    totals = {kind: CLASSES[kind] * PER_CLASS[kind] for kind in CLASSES}
+    measure("table3_guidance", options, table, HEADER.format(count=297, **totals), COLUMNS)
