@@ -72,7 +72,7 @@ def step_sizes(sampler: str, size: int, count: int, steps: int):
     target = nd.compose_conditions(density("energy", size), cubes.positions(jax.random.key(77), count))
     run = nd.anneal(
         jax.random.key(78), target, kernel(), num_chains=2, num_steps=steps, levels=levels("energy", size),
-        predictor=True, num_pilot_chains=16, progress_bar=False,
+        predictor=True, num_pilot_chains=8, progress_bar=False,
     )  # fmt: skip
     return tuple(run.stats["step_size"])
 
@@ -141,7 +141,10 @@ def compute(todo, path, size: int) -> None:
     found = json.loads(path.read_text()) if path.exists() else {}
     todo = [item for item in todo if str(item[2]) not in found.get(f"{item[0]}|{item[1]}", {})]
     for row, count, number, function in tqdm(todo, desc=path.stem):
-        found.setdefault(f"{row}|{count}", {})[str(number)] = function()
+        figures = function()
+        # Another process may have added rows meanwhile.
+        found = json.loads(path.read_text()) if path.exists() else {}
+        found.setdefault(f"{row}|{count}", {})[str(number)] = figures
         _write(path, json.dumps(found, indent=1))
         _write(path.with_suffix(".md"), markdown(found, size))
     print(markdown(found, size))

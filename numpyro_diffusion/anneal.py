@@ -22,6 +22,7 @@ from .density import Density
 from .errors import DiagnosticWarning, ParameterError, ScoreOnlyError
 from .frame import FRAMES
 from .kernels import BlackJAX, Kernel
+from .memory import chains_that_fit
 from .reverse import Reverse, reverse_step
 from .run import AnnealedRun
 from .tuning import WATCHED_SIZE, check_levels, plan
@@ -67,7 +68,8 @@ def anneal(
         predictor: Take a reverse diffusion step before each level. Weights are not defined then.
         num_pilot_chains: Chains of the pilot run that places levels and tunes step sizes; 256 by default. For images,
             where each costs much, 16 do if levels are given.
-        chain_batch_size: Chains advanced together; bounds memory. None advances all at once, on a CPU about 500.
+        chain_batch_size: Chains advanced together; bounds memory. None advances all at once, on a CPU about 500, from
+            256 dimensions on no more than fit into the memory that is free.
         keep_history: Keep acceptance and weight increments of every chain at every level (kernels only).
         progress_bar: Show levels, acceptance and ESS.
 
@@ -102,7 +104,11 @@ def anneal(
         raise ParameterError(f"resample_threshold must lie in [0, 1]; got {resample_threshold}.")
     if frame not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
-    chain_batch_size = chain_batch_size or populations.default_batch_size(num_chains)
+    if chain_batch_size is None:
+        chain_batch_size = populations.default_batch_size(num_chains)
+        if math.prod(density.event_shape) >= WATCHED_SIZE:
+            fitting = chains_that_fit(density, chain_batch_size or num_chains)
+            chain_batch_size = fitting if fitting < num_chains else chain_batch_size
     if isinstance(kernel, Reverse):
         return _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, progress_bar)
     if kernel.is_adjusted and not density.has_log_density:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from . import checkpoint
@@ -65,8 +66,20 @@ def loss(density, rng_key, y, condition, time_score_weight, weighting="score"):
     return space + time_score_weight * scale
 
 
-@functools.partial(jax.jit, static_argnames=("config", "draw", "count"), donate_argnums=0)
-def _train_chunk(carry, density, rng_key, data, *, config: TrainingConfig, draw: Callable, count: int):
+@functools.cache
+def _mesh(num_devices: int):
+    return jax.make_mesh((num_devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:num_devices])
+
+
+def _num_devices(batch_size: int) -> int:
+    """Devices that share a batch: as many of those there are as divide it."""
+    return max(n for n in range(1, jax.local_device_count() + 1) if batch_size % n == 0)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "draw", "count", "num_devices"), donate_argnums=0)
+def _train_chunk(
+    carry, density, rng_key, data, *, config: TrainingConfig, draw: Callable, count: int, num_devices: int = 1
+):
     """`count` optimiser steps; the keys depend on the step's number only, so a resumed run repeats exactly."""
     optimiser = config.optimiser()
 
@@ -78,6 +91,9 @@ def _train_chunk(carry, density, rng_key, data, *, config: TrainingConfig, draw:
         if condition is not None:
             kept = jax.random.bernoulli(drop_key, 1 - config.condition_dropout, (config.batch_size, 1))
             condition = jnp.concatenate([condition * kept, kept], axis=-1)
+        if num_devices > 1:
+            shard = NamedSharding(_mesh(num_devices), PartitionSpec("batch"))
+            y, condition = jax.lax.with_sharding_constraint((y, condition), shard)
 
         def objective(state):
             density_now = density._replace(state=state)
@@ -151,6 +167,9 @@ def fit(
         checkpoint_every_seconds: The most training time a kill can lose.
         progress_bar: Show steps and loss.
 
+    Where there are several local devices, as many of them as divide the batch share it; the weights are those of one
+    device up to rounding.
+
     Returns:
         EnergyDensity or ScoreModel, with the exponential moving average of the weights.
 
@@ -210,6 +229,9 @@ def fit(
 def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, progress_bar):
     saved, number = time.monotonic(), int(carry[3])
     bar = tqdm(total=config.num_steps, initial=number, disable=not progress_bar, desc=density.name or "fit")
+    settings = {"config": config, "draw": draw, "num_devices": _num_devices(config.batch_size)}
+    if settings["num_devices"] > 1:
+        carry = jax.device_put(carry, NamedSharding(_mesh(settings["num_devices"]), PartitionSpec()))
     with bar:
         while number < config.num_steps:
             count = min(CHUNK, config.num_steps - number)
@@ -217,11 +239,11 @@ def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, p
                 with native_gradients():
                     values = []
                     for _ in range(count):
-                        carry, one = _train_chunk(carry, density, rng_key, arrays, config=config, draw=draw, count=1)
+                        carry, one = _train_chunk(carry, density, rng_key, arrays, count=1, **settings)
                         values.append(one)
                     values = jnp.stack(values)
             else:
-                carry, values = _train_chunk(carry, density, rng_key, arrays, config=config, draw=draw, count=count)
+                carry, values = _train_chunk(carry, density, rng_key, arrays, count=count, **settings)
             value, number = float(jnp.mean(values)), int(carry[3])
             if not np.isfinite(value):
                 raise ParameterError(

@@ -34,7 +34,8 @@ from .population import (
 )
 
 PILOT_CHAINS = 256
-#: Pilot steps per level; with a preconditioner, which keeps the step size near one, few are enough.
+#: Pilot steps per level; with a preconditioner, which keeps the step size near one, few are enough, and for images,
+#: where acceptance averages over many pixels.
 PILOT_STEPS, PRECONDITIONED_STEPS = 8, 3
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
@@ -132,7 +133,8 @@ def _pilot_level(
         log_step = log_step + gain * (rate - target) / jnp.sqrt(1.0 + number)
         return (state, log_step), log_step
 
-    count = PILOT_STEPS if scale is None else PRECONDITIONED_STEPS
+    many = state.position.shape[1] >= WATCHED_SIZE
+    count = PRECONDITIONED_STEPS if many or scale is not None else PILOT_STEPS
     inputs = (jax.random.split(move_key, count), jnp.arange(count))
     (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
     gradient = state.logdensity_grad

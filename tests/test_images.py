@@ -9,6 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 import numpyro_diffusion as nd
+from numpyro_diffusion import memory, training
 from numpyro_diffusion.basis import CosineBasis, DenseBasis
 from numpyro_diffusion.density import DiagonalGaussian, Gaussian
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ShapeError
@@ -33,8 +34,8 @@ def images(rng_key, num_samples):
 
 def fitted(**settings):
     return nd.fit(
-        jax.random.key(0), images, network=NETWORK, training=TRAINING, progress_bar=False,
-        **{"parameterisation": "inner_product"} | settings,
+        jax.random.key(0), images, network=NETWORK, progress_bar=False,
+        **{"parameterisation": "inner_product", "training": TRAINING} | settings,
     )  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def test_training_learns_and_resumes_exactly(tmp_path):
         pass
 
     whole = fitted()
-    part = nd.training._train_chunk
+    part = training._train_chunk
     calls = 0
 
     def dies(*args, **kwargs):
@@ -170,11 +171,11 @@ def test_training_learns_and_resumes_exactly(tmp_path):
 
     path = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nd.training, "CHUNK", 5)
-        patch.setattr(nd.training, "_train_chunk", dies)
+        patch.setattr(training, "CHUNK", 5)
+        patch.setattr(training, "_train_chunk", dies)
         with pytest.raises(Killed):
             fitted(checkpoint_path=path, checkpoint_every_seconds=0.0)
-        patch.setattr(nd.training, "_train_chunk", part)
+        patch.setattr(training, "_train_chunk", part)
         resumed = fitted(checkpoint_path=path)
     for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(resumed.state), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -256,6 +257,35 @@ def test_recomputing_changes_nothing():
         )  # fmt: skip
         values.append(density.score(jnp.ones(SHAPE), 0.3))
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_splits_itself_to_fit_into_memory(monkeypatch, density):
+    each = memory.bytes_per_chain(density)
+    many = nd.compose_conditions(density, np.random.default_rng(0).uniform(size=(9, 2)))
+    assert 5 * each < memory.bytes_per_chain(many) < 15 * each
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(2 * 3.5 * each))
+    assert memory.chains_that_fit(density, 2) == 2
+    assert memory.chains_that_fit(density, 100) == 3
+    monkeypatch.setattr(memory, "free_bytes", lambda: each // 2)
+    monkeypatch.setattr(sys.modules["numpyro_diffusion.anneal"], "WATCHED_SIZE", SIZE)
+    with pytest.raises(ParameterError, match=r"one chain of .* needs up to"):
+        nd.anneal(jax.random.key(0), density, nd.Reverse(), num_chains=4, levels=3, progress_bar=False)
+
+
+def test_denoiser_weighting_counts_large_noise_more():
+    density = fitted(training=nd.TrainingConfig(num_steps=1, batch_size=4))
+    y = images(jax.random.key(0), 64)[0].reshape(64, -1) - density.mean
+    condition = jnp.zeros((64, 3))
+    key = jax.random.key(1)
+    low, high = (density._replace(sigmas=jnp.array(sigmas)) for sigmas in ([0.01, 0.011], [5.0, 5.5]))
+    ratio = [
+        training.loss(p, key, y, condition, 0.0, "denoiser") / training.loss(p, key, y, condition, 0.0, "score")
+        for p in (low, high)
+    ]
+    s2 = float(density._scale()) ** 2
+    np.testing.assert_allclose(ratio, [1 + 0.0105**2 / s2, 1 + 5.25**2 / s2], rtol=0.1)
+    with pytest.raises(ParameterError, match="weighting must be one of"):
+        nd.TrainingConfig(weighting="edm")
 
 
 BAD = [
