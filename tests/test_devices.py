@@ -23,13 +23,9 @@ print(json.dumps([len(devices), [np.asarray(a).ravel().tolist() for a in jax.tre
 
 def trained(num_devices):
     flags = f"--xla_force_host_platform_device_count={num_devices} --xla_llvm_disable_expensive_passes=true"
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    command = [sys.executable, "-c", PROGRAM]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     count, weights = json.loads(run.stdout.splitlines()[-1])
     return count, np.concatenate(weights)
 

@@ -155,3 +155,28 @@ def test_the_hole_is_seen():
 
 def planar_ring(n):
     return np.asarray(planar.sampler("ring")(jax.random.key(0), n))
+
+
+def test_frechet_distance_of_gaussians_is_known():
+    a, b = 3 * normal(200_000, 3), normal(200_000, 3, seed=1) + np.array([1.0, 0.0, 2.0])
+    # |mu|^2 + 3 (3 - 1)^2 for covariances 9 I and I.
+    assert abs(metrics.frechet_distance(a, b) - (5 + 12)) < 0.15
+    assert metrics.frechet_distance(a, a) < 1e-8
+    assert metrics.frechet_distance(a[:50, :1], b[:50, :1]) >= 0
+
+
+def test_inception_score_counts_classes_that_are_told_apart():
+    assert metrics.inception_score(np.eye(5)) == pytest.approx(5)
+    assert metrics.inception_score(np.full((7, 5), 0.2)) == pytest.approx(1)
+    assert metrics.inception_score(np.eye(5)[[0, 0, 1, 1]]) == pytest.approx(2)
+
+
+def test_bad_features_and_probabilities_are_refused():
+    with pytest.raises(ShapeError, match="n >= 2"):
+        metrics.frechet_distance(normal(1), normal(9))
+    with pytest.raises(ShapeError, match="Use one classifier"):
+        metrics.frechet_distance(normal(9, 2), normal(9, 3))
+    with pytest.raises(ParameterError, match="sum to one"):
+        metrics.inception_score(np.full((3, 2), 0.7))
+    with pytest.raises(ShapeError, match=r"\[n, k\]"):
+        metrics.inception_score(np.ones(3))
