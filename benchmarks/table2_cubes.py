@@ -67,14 +67,20 @@ def levels(model: str, size: int, count: int = LEVELS) -> np.ndarray:
 
 @functools.cache
 def step_sizes(sampler: str, size: int, count: int, steps: int):
-    """Tuned on places of its own; of the energy model."""
+    """Tuned on places of its own, with the energy model; kept, since score models and later batches take the same."""
+    path = RESULTS / ".cache" / f"steps_cubes_{size}_{sampler}_{count}_{steps}.json"
+    if path.exists():
+        return tuple(json.loads(path.read_text()))
     kernel, _ = SAMPLERS[sampler]
     target = nd.compose_conditions(density("energy", size), cubes.positions(jax.random.key(77), count))
     run = nd.anneal(
         jax.random.key(78), target, kernel(), num_chains=2, num_steps=steps, levels=levels("energy", size),
         predictor=True, num_pilot_chains=8, progress_bar=False,
     )  # fmt: skip
-    return tuple(run.stats["step_size"])
+    found = [float(step) for step in run.stats["step_size"]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, json.dumps(found))
+    return tuple(found)
 
 
 def sample(model: str, sampler: str, size: int, places, rng_key, steps: int | None = None):
