@@ -136,7 +136,8 @@ def markdown(found: dict, size: int) -> str:
                 continue
             share, last = sum(b["correct"] for b in batches) / images, batches[-1]
             cells.append(f"{100 * share:.0f} ± {100 * math.sqrt(share * (1 - share) / images):.0f} ({images})")
-        rate = "" if last.get("acceptance") is None else f"{last['acceptance']:.2f}"
+        # Score models have no log density to accept by.
+        rate = "" if row.startswith("score") or last.get("acceptance") is None else f"{last['acceptance']:.2f}"
         seconds = f"{last['seconds'] / last['images']:.1f}" if cells[-1] else ""
         lines.append(f"| {row} | " + " | ".join(cells) + f" | {last['evaluations']} | {seconds} | {rate} |")
     return "\n".join(lines) + "\n\nIn parentheses: images per cell.\n"

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..errors import ParameterError, ShapeError
+from .unet import position_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,8 @@ class ConvolutionalClassifier(nnx.Module):
         self._check(image, position, log_noise)
         h = 2.0 * image
         if position is not None:
-            h = jnp.concatenate([h, 2.0 * self._bump(position)[..., None]], axis=-1)
+            bump = position_map(position, self.config.image_shape, self.config.position_width)
+            h = jnp.concatenate([h, 2.0 * bump], axis=-1)
         embedding = jnp.zeros(0)
         if self.frequencies is not None and log_noise is not None:
             phase = self.frequencies[...] * log_noise
@@ -125,12 +127,6 @@ class ConvolutionalClassifier(nnx.Module):
 
     def __call__(self, image, position=None, log_noise=None):
         return self.head(self.features(image, position, log_noise))
-
-    def _bump(self, position):
-        rows, columns = self.config.image_shape[:2]
-        across = jnp.square((jnp.arange(columns) + 0.5) / columns - position[0])
-        down = jnp.square((jnp.arange(rows) + 0.5) / rows - position[1])
-        return jnp.exp(-(across + down[:, None]) / (2 * self.config.position_width**2))
 
     def _check(self, image, position, log_noise):
         if jnp.shape(image) != self.config.image_shape:
