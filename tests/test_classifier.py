@@ -13,6 +13,7 @@ from numpyro_diffusion.classifier import Batch
 from numpyro_diffusion.datasets import cubes
 from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
 from numpyro_diffusion.networks.classifier import ClassifierConfig
+from numpyro_diffusion.networks.unet import position_map
 from numpyro_diffusion.optimiser import TrainingConfig
 
 SMALL = ClassifierConfig(image_shape=(8, 8, 1), num_outputs=3, widths=(8, 16), hidden_size=12)
@@ -78,9 +79,7 @@ def test_a_noise_level_is_used_and_the_log_probability_has_gradients():
 
 
 def test_the_map_of_a_place_has_its_peak_there():
-    config = ClassifierConfig(image_shape=(16, 32, 1), position_width=0.05)
-    network = classifier.nnx.merge(*config.build(jax.random.key(0)))
-    bump = np.asarray(network._bump(jnp.array([0.25, 0.75])))
+    bump = np.asarray(position_map(jnp.array([0.25, 0.75]), (16, 32, 1), 0.05))[..., 0]
     # The corner of four pixels: rows 11 and 12, columns 7 and 8.
     assert bump.shape == (16, 32) and {*zip(*np.nonzero(bump > bump.max() - 1e-6), strict=True)} >= {(11, 7), (12, 8)}
     assert np.isclose(bump[11, 10], np.exp(-((2.5 / 32) ** 2 + (0.5 / 16) ** 2) / (2 * 0.05**2)), rtol=1e-4)
