@@ -274,8 +274,7 @@ def test_a_run_splits_itself_to_fit_into_memory(monkeypatch, density):
         nd.anneal(jax.random.key(0), density, nd.Reverse(), num_chains=4, levels=3, progress_bar=False)
 
 
-def test_denoiser_weighting_counts_large_noise_more():
-    density = fitted(training=nd.TrainingConfig(num_steps=1, batch_size=4))
+def test_denoiser_weighting_counts_large_noise_more(density):
     y = images(jax.random.key(0), 64)[0].reshape(64, -1) - density.mean
     condition = jnp.zeros((64, 3))
     key = jax.random.key(1)
