@@ -210,7 +210,8 @@ class ScoreModel(_NetworkDensity):
 
     def _log_prob(self, x, t):
         # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
-        return _zero_with_gradient(x, self._score(x, t))
+        # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
+        return _zero_with_gradient(x, jax.lax.stop_gradient(self._score(x, t)))
 
     def _score(self, x, t):
         y, r, log_alpha = self._units(x, t)
