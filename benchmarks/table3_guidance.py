@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _table import RESULTS, arguments, measure
+from table2_cubes import SAMPLERS
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.classifier import (
@@ -34,14 +35,6 @@ SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
 PER_CLASS = {"digits": 40, "cubes": 20}
 SHAPES = {"digits": (8, 8, 1), "cubes": (16, 16, 3)}
 CLASSES = {"digits": 10, "cubes": cubes.MAX_CUBES}
-SAMPLERS = {
-    "reverse": None,
-    "reverse, equal evaluations": None,
-    "ULA": (nd.ULA, 6),
-    "MALA": (nd.MALA, 6),
-    "U-HMC": (functools.partial(nd.UHMC, num_integration_steps=3, persistence=0.9), 2),
-    "HMC": (functools.partial(nd.HMC, num_integration_steps=3, persistence=0.9), 2),
-}
 COLUMNS = ["accuracy", "Frechet", "inception score", "acceptance", "evaluations", "seconds"]
 HEADER = """# Guidance (Table 3 of Du et al. 2023)
 

@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import safetensors
@@ -121,6 +123,27 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
             f"{os.fspath(path)} must hold kind {kind!r}; it holds {found!r}. Give the file of a {kind}."
         )
     return arrays, config
+
+
+def named_leaves(state) -> dict[str, Any]:
+    """The leaves of a network's state by their path, as they are written."""
+    return {f"state{jax.tree_util.keystr(where)}": leaf for where, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def restored(abstract, arrays: Mapping[str, np.ndarray]):
+    """The state with the structure and types of `abstract`, from arrays written under the names of `named_leaves`.
+
+    Raises:
+        KeyError, ParameterError: if an array is missing or has another shape.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+    state = []
+    for where, leaf in leaves:
+        array = arrays[f"state{jax.tree_util.keystr(where)}"]
+        if array.shape != leaf.shape:
+            raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
+        state.append(jnp.asarray(array, dtype=leaf.dtype))
+    return jax.tree_util.tree_unflatten(treedef, state)
 
 
 def _to_json(config: Mapping[str, Any]) -> str:

@@ -143,8 +143,7 @@ def save_classifier(
     Raises:
         CheckpointError: if the file cannot be written.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(classifier.state)
-    arrays = {f"state{jax.tree_util.keystr(where)}": np.asarray(leaf).astype(dtype) for where, leaf in leaves}
+    arrays = {k: np.asarray(v).astype(dtype) for k, v in checkpoint.named_leaves(classifier.state).items()}
     network = dataclasses.asdict(classifier.config)
     config = {"kind": "classifier", "network": network, "name": classifier.name, "card": card or {}}
     checkpoint.write(path, arrays, config)
@@ -161,19 +160,13 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
         network = ClassifierConfig(**config["network"])
         # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
         abstract = jax.eval_shape(lambda key: network.build(key)[1], jax.random.key(0))
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-        state = []
-        for where, leaf in leaves:
-            array = arrays[f"state{jax.tree_util.keystr(where)}"]
-            if array.shape != leaf.shape:
-                raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
-            state.append(jnp.asarray(array, dtype=leaf.dtype))
+        state = checkpoint.restored(abstract, arrays)
         name = config["name"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is intact but does not describe a classifier of this version: {error}. Save it again."
         ) from error
-    return Classifier(jax.tree_util.tree_unflatten(treedef, state), network, name)
+    return Classifier(state, network, name)
 
 
 def likelihood(

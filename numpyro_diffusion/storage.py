@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 from importlib import resources
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +27,6 @@ _SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExplodin
 _FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z")
 
 
-def _weights(state) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]}
-
-
 def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str | None = None) -> None:
     """Save a trained density, entirely or not at all.
 
@@ -48,10 +43,9 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
     if type(density).__name__ not in _CLASSES:
         raise TypeError(f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {density!r}. Save its leaves.")
     assert isinstance(density, EnergyDensity | ScoreModel)
-    weights = {k: np.asarray(v) for k, v in _weights(density.state).items()}
+    arrays = {k: np.asarray(v) for k, v in checkpoint.named_leaves(density.state).items()}
     if dtype is not None:
-        weights = {k: v.astype(dtype) for k, v in weights.items()}
-    arrays = {f"state{k}": v for k, v in weights.items()}
+        arrays = {k: v.astype(dtype) for k, v in arrays.items()}
     # Axes are not kept where they are cosines.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
     if density.base is not None:
@@ -92,13 +86,7 @@ def load(path: str | os.PathLike[str]) -> Density:
             raise ParameterError(f"unknown parameterisation {form!r}")
         # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
         graphdef, abstract = jax.eval_shape(lambda key: _Graph(*network.build(size, key)), jax.random.key(0)).pair
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-        state = []
-        for where, leaf in leaves:
-            array = arrays[f"state{jax.tree_util.keystr(where)}"]
-            if array.shape != leaf.shape:
-                raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
-            state.append(jnp.asarray(array, dtype=leaf.dtype))
+        state = checkpoint.restored(abstract, arrays)
         shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "eigenvalues": (size,), "sigmas": (2,)}
         if not network.takes_images:
             shapes["eigenvectors"] = (size, size)
@@ -114,7 +102,7 @@ def load(path: str | os.PathLike[str]) -> Density:
             f"{path} is intact but does not describe a density of this version: {error}. Save it again."
         ) from error
     density = object.__new__(cls)
-    density.graphdef, density.state = graphdef, jax.tree_util.tree_unflatten(treedef, state)
+    density.graphdef, density.state = graphdef, state
     density.event_shape, density.schedule, density.config = event_shape, schedule, network
     density.parameterisation, density.is_calibrated, density.name = form, calibrated, config["name"]
     density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
