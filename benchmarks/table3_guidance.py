@@ -19,14 +19,13 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.classifier import (
     Batch,
     features,
-    likelihood,
     load_classifier,
-    noised,
     predict,
     save_classifier,
     train_classifier,
 )
 from numpyro_diffusion.datasets import cubes, digits
+from numpyro_diffusion.guide import likelihood, noised
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 from numpyro_diffusion.optimiser import TrainingConfig
 

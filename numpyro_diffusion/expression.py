@@ -22,6 +22,7 @@ from jax.scipy.special import logsumexp
 
 from .density import Density, DiagonalGaussian, Gaussian
 from .errors import DiagnosticWarning, ParameterError, ScheduleError, ShapeError
+from .formula import formula_text
 from .gaussian import gaussian_mixture, gaussian_product
 
 
@@ -245,7 +246,7 @@ class Expression(Density):
         return evaluate(self.formula)[0]
 
     def __repr__(self):
-        return _formula_text(self.formula, self.leaves, self.coefficients)
+        return formula_text(self.formula, self.leaves, self.coefficients)
 
 
 def _flatten_expression(expression):
@@ -277,28 +278,3 @@ def _log_sum_exp(terms):
     zero, infinite = jnp.all(jnp.isneginf(terms)), jnp.any(jnp.isposinf(terms))
     fixed = jnp.where(infinite, jnp.inf, -jnp.inf)
     return jnp.where(zero | infinite, fixed, logsumexp(jnp.where(zero | infinite, 0.0, terms)))
-
-
-def _number(value) -> str:
-    return "?" if isinstance(value, Tracer) else f"{float(value):.4g}"
-
-
-def _formula_text(node, leaves, coefficients) -> str:
-    if node[0] == "leaf":
-        return repr(leaves[node[1]])
-    if node[0] == "mixture":
-        texts = []
-        for child, k in node[1]:
-            weight, text = _number(coefficients[k]), _formula_text(child, leaves, coefficients)
-            texts.append(text if weight == "1" else f"{weight} * {text}")
-        return texts[0] if len(texts) == 1 else "(" + " + ".join(texts) + ")"
-    above, below = [], []
-    for child, k in node[1]:
-        text, power = _formula_text(child, leaves, coefficients), _number(coefficients[k])
-        if child[0] == "mixture" and len(child[1]) == 1 and power != "1":
-            text = f"({text})"
-        side = below if power.startswith("-") else above
-        power = power.removeprefix("-")
-        side.append(text if power == "1" else f"{text} ** {power}")
-    text = " * ".join(above) if above else "1"
-    return text if not below else f"{text} / {below[0] if len(below) == 1 else '(' + ' * '.join(below) + ')'}"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from numpyro_diffusion import classifier, judge
+from numpyro_diffusion import classifier, guide, judge
 from numpyro_diffusion.classifier import Batch
 from numpyro_diffusion.datasets import cubes
 from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
@@ -198,27 +198,27 @@ def test_inputs_that_do_not_fit(striped):
 
 def test_a_guide_is_the_network_at_every_noise_level(striped):
     config = classifier.ClassifierConfig(image_shape=(8, 8, 1), num_outputs=2, widths=(8,), embedding_size=8)
-    guide = classifier.Classifier(config.build(jax.random.key(2))[1], config)
-    factor = classifier.likelihood(guide, 1, event_shape=(64,))
+    network = classifier.Classifier(config.build(jax.random.key(2))[1], config)
+    factor = guide.likelihood(network, 1, event_shape=(64,))
     x, schedule = jax.random.normal(jax.random.key(3), (4, 64)), factor.schedule
     for t in (0.05, 0.6, 1.0):
         alpha, r = schedule.alpha(t), schedule.noise_to_signal(t)
         seen = (x / alpha / jnp.sqrt(1 + r**2)).reshape(4, 8, 8, 1)
-        noise = jnp.log(jnp.clip(r, *classifier.NOISES))
-        expected = classifier.log_prob(guide, seen, log_noise=noise)[:, 1]
+        noise = jnp.log(jnp.clip(r, *guide.NOISES))
+        expected = classifier.log_prob(network, seen, log_noise=noise)[:, 1]
         assert np.allclose(factor.log_prob(x, t), expected, atol=1e-4)
     with pytest.raises(ParameterError, match="knows the noise level"):
-        classifier.likelihood(striped, 0)
+        guide.likelihood(striped, 0)
     with pytest.raises(ParameterError, match="label must be one of 0 to 1"):
-        classifier.likelihood(guide, 2)
+        guide.likelihood(network, 2)
     with pytest.raises(ShapeError, match="points have shape"):
-        classifier.likelihood(guide, 0, event_shape=(63,))
+        guide.likelihood(network, 0, event_shape=(63,))
 
 
 def test_noised_batches_are_of_order_one():
     draw = lambda key, n: (jax.random.normal(key, (n, 8, 8, 1)), jnp.arange(n) % 3)
-    batch = classifier.noised(draw)(jax.random.key(0), 512)
+    batch = guide.noised(draw)(jax.random.key(0), 512)
     assert 0.9 < batch.images.std() < 1.1
     assert np.array_equal(batch.labels, np.arange(512) % 3)
-    low, high = np.log(classifier.NOISES)
+    low, high = np.log(guide.NOISES)
     assert low <= batch.log_noise.min() < low + 0.5 and high - 0.5 < batch.log_noise.max() <= high
