@@ -1,13 +1,8 @@
-r"""The loop over noise levels: from the exact start at t = 1 to samples at t = 0.
-
-One compiled program serves all levels; the loop itself runs on the host, which gives progress bars and early failure
-for free and costs nothing against the work of a level.
-"""
+"""`anneal`: a density, composed or not, from noise to data. The loop over its levels is in `descent`."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,16 +10,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm.auto import tqdm
 
 from . import population as populations
 from .density import Density
-from .errors import DiagnosticWarning, ParameterError, ScoreOnlyError
+from .descent import descend
+from .devices import checked_mesh, everywhere, gathered
+from .errors import ParameterError, ScoreOnlyError
+from .files import sole_writer
 from .frame import FRAMES
+from .history import History
 from .kernels import BlackJAX, Kernel
 from .memory import chains_that_fit
+from .population import LevelStats
+from .resume import Descent, Keeper, fingerprint
 from .reverse import Reverse, reverse_step
-from .run import AnnealedRun
+from .run import AnnealedRun, kernel_text
 from .tuning import WATCHED_SIZE, check_levels, plan
 
 
@@ -43,7 +45,10 @@ def anneal(
     predictor: bool = False,
     num_pilot_chains: int | None = None,
     chain_batch_size: int | None = None,
-    keep_history: bool = False,
+    mesh: Mesh | None = None,
+    keep_history: bool | str | Path = False,
+    checkpoint_path: str | Path | None = None,
+    checkpoint_every_seconds: float = 60.0,
     progress_bar: bool = True,
 ) -> AnnealedRun:
     """Sample a density, composed or not, by annealed MCMC from noise to data, and estimate its evidence.
@@ -68,10 +73,20 @@ def anneal(
         predictor: Take a reverse diffusion step before each level. Weights are not defined then.
         num_pilot_chains: Chains of the pilot run that places levels and tunes step sizes; 256 by default. For images,
             where each costs much, 16 do if levels are given.
-        chain_batch_size: Chains advanced together; bounds memory. None advances all at once, on a CPU about 500, from
-            256 dimensions on no more than fit into the memory that is free.
-        keep_history: Keep acceptance and weight increments of every chain at every level (kernels only).
+        chain_batch_size: Chains advanced together, on each device; bounds memory. None advances all at once, on a CPU
+            about 500, from 256 dimensions on no more than fit into the memory that is free.
+        mesh: Devices that share the chains, such as `jax.make_mesh((jax.device_count(),), ("chains",))`, also those of
+            several processes after `jax.distributed.initialize()`. A chain's keys depend on its number only, so samples
+            are those of one device up to rounding.
+        keep_history: Keep acceptance and weight increments of every chain at every level (kernels only): True in
+            memory, a path in a Zarr folder there.
+        checkpoint_path: File to keep the run's state in. If it exists and belongs to the same arguments, the run goes
+            on from there and ends as an uninterrupted one, bit for bit. A finished run is read back.
+        checkpoint_every_seconds: The most work a kill can lose, after the pilot.
         progress_bar: Show levels, acceptance and ESS.
+
+    An interrupt (Ctrl-C) ends the run early, with a warning: what is returned is then of the density at the noise level
+    reached, `is_complete` is False, and its weights are not resampled.
 
     Returns:
         AnnealedRun. Where a Metropolis ratio exists (log densities), unadjusted kernels are weighted as well: their
@@ -80,6 +95,7 @@ def anneal(
     Raises:
         ParameterError, ScheduleError: for values out of range.
         ScoreOnlyError: for a score-only density with a Metropolis-adjusted kernel.
+        CheckpointError: if `checkpoint_path` cannot be written, is damaged, in use, or belongs to other arguments.
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
     ULA 1, HMC and UHMC L), and one for a predictor. The pilot adds 9 on 256 chains.
@@ -104,123 +120,117 @@ def anneal(
         raise ParameterError(f"resample_threshold must lie in [0, 1]; got {resample_threshold}.")
     if frame not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
+    mesh = checked_mesh(mesh, num_chains)
     if chain_batch_size is None:
-        chain_batch_size = populations.default_batch_size(num_chains)
+        share = num_chains if mesh is None else num_chains // mesh.size
+        chain_batch_size = populations.default_batch_size(share)
         if math.prod(density.event_shape) >= WATCHED_SIZE:
-            fitting = chains_that_fit(density, chain_batch_size or num_chains)
-            chain_batch_size = fitting if fitting < num_chains else chain_batch_size
+            fitting = chains_that_fit(density, chain_batch_size or share)
+            chain_batch_size = fitting if fitting < share else chain_batch_size
     if isinstance(kernel, Reverse):
-        return _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, progress_bar)
+        if keep_history or checkpoint_path is not None:
+            raise ParameterError("keep_history and checkpoint_path are for kernels; reverse diffusion has neither.")
+        return _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, mesh, progress_bar)
     if kernel.is_adjusted and not density.has_log_density:
         raise ScoreOnlyError(
             f"{type(kernel).__name__} accepts by log densities, but {density!r} has only a score. "
             "Use nd.ULA, nd.UHMC or nd.Reverse, or train an energy density."
         )
     weighted = density.has_log_density and not predictor and (kernel.is_adjusted or not isinstance(kernel, BlackJAX))
-    pilot_key, start_key, level_key = jax.random.split(rng_key, 3)
-    schedule = plan(
-        pilot_key, density, kernel, levels,
-        frame=frame, level_ess=level_ess, metric=metric, predictor=predictor, num_chains=num_pilot_chains,
-    )  # fmt: skip
-    population = populations.start(density, start_key, num_chains=num_chains, frame=frame)
-    times, mover = schedule.levels, kernel.without_step_size()
-    stats, history, collapsed = [], [], False
-    with tqdm(total=len(times), disable=not progress_bar, desc="anneal") as bar:
-        for i, (t, step_size) in enumerate(zip(times, schedule.step_sizes, strict=True)):
-            # Before the last level's steps everything is resampled: equal weights, and the steps part the copies.
-            last = i == len(times) - 1 and resample_threshold > 0
-            threshold = 2.0 if last else float(resample_threshold)
-            if collapsed:
-                population, threshold = population._replace(log_weight=jnp.zeros(num_chains)), 0.0
-            population, level, chains = populations.advance(
-                density, mover, population, jax.random.fold_in(level_key, i), float(times[max(i - 1, 0)]), float(t),
-                float(step_size), threshold, schedule.scale(i),
-                num_steps=num_steps, frame=frame, weighted=weighted, predictor=predictor and i > 0,
-                chain_batch_size=chain_batch_size,
+    identity = {
+        "rng_key": fingerprint(rng_key), "density": f"{density!r} {fingerprint(density)}",
+        "kernel": f"{kernel_text(kernel)} {fingerprint(kernel)}", "num_chains": num_chains, "num_steps": num_steps,
+        "levels": fingerprint(levels), "level_ess": level_ess, "resample_threshold": resample_threshold,
+        "frame": frame, "metric": metric, "predictor": predictor, "num_pilot_chains": num_pilot_chains,
+        "chain_batch_size": chain_batch_size, "keep_history": bool(keep_history),
+    }  # fmt: skip
+    with sole_writer(checkpoint_path if jax.process_index() == 0 else None):
+        keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds, mesh)
+        pilot_key, start_key, level_key = jax.random.split(rng_key, 3)
+        held, mover, start_key, level_key = everywhere(
+            (density, kernel.without_step_size(), start_key, level_key), mesh
+        )
+        saved = keeper.load()
+        if saved is not None:
+            descent, rows = saved
+        else:
+            levels_and_steps = plan(
+                pilot_key, density, kernel, levels,
+                frame=frame, level_ess=level_ess, metric=metric, predictor=predictor, num_chains=num_pilot_chains,
             )  # fmt: skip
-            stats.append(level)
-            if weighted and watched and not collapsed and float(level.conditional_ess) * num_chains < 2:
-                collapsed = True
-                _warn_of_collapse(density, i, float(t), times)
-            if keep_history:
-                history.append(jax.device_get(chains))
-            bar.update(1)
-            if progress_bar:
-                bar.set_postfix(
-                    t=f"{t:.3f}", acceptance=f"{float(level.acceptance_rate):.2f}", ess=f"{float(level.ess):.2f}"
-                )
-    weighted = weighted and not collapsed
-    if weighted and not kernel.is_adjusted and resample_threshold > 0:
+            population = populations.start(held, start_key, num_chains=num_chains, frame=frame, mesh=mesh)
+            descent, rows = Descent(levels_and_steps, population), ()
+            keeper.keep(descent, rows)
+        history = History(keep_history, num_chains, None if saved is None else descent.num_done, rows)
+        descent = descend(
+            descent, held, mover, level_key, keeper, history,
+            threshold=resample_threshold, watched=watched, weighted=weighted, predictor=predictor,
+            progress_bar=progress_bar, num_steps=num_steps, frame=frame, chain_batch_size=chain_batch_size, mesh=mesh,
+        )  # fmt: skip
+    population, times = descent.population, descent.plan.levels[: descent.num_done]
+    weighted, is_complete = weighted and not descent.collapsed, descent.num_done == len(descent.plan.levels)
+    if weighted and is_complete and not kernel.is_adjusted and resample_threshold > 0:
         population = populations.resample(population, jax.random.fold_in(level_key, len(times)))
-    samples = populations.points(density, population, float(times[-1]), frame=frame)
-    by_level = {k: np.stack([np.asarray(getattr(s, k)) for s in stats]) for k in stats[0]._fields}
+    samples = gathered(populations.points(held, population, float(times[-1]), frame=frame), mesh)
     run = AnnealedRun(
         samples=samples,
         log_weights=population.log_weight if weighted else jnp.zeros(num_chains),
         log_evidence=float(population.evidence()) if weighted else float("nan"),
         log_evidence_error=_evidence_error(population) if weighted else float("nan"),
         levels=times,
-        stats=by_level,
-        history={k: np.stack([np.asarray(getattr(h, k)) for h in history]) for k in history[0]._fields}
-        if history
-        else None,
+        stats={k: np.stack([np.asarray(getattr(s, k)) for s in descent.stats]) for k in LevelStats._fields},
+        history=history.arrays(),
         density=density,
         kernel=kernel,
         is_weighted=weighted,
         num_steps=num_steps,
         evaluations_per_chain=len(times) * (1 + predictor + num_steps * kernel.evaluations_per_step),
         ancestors=population.ancestor,
-        scale=schedule.scale(len(times) - 1),
+        scale=descent.plan.scale(len(times) - 1),
+        is_complete=is_complete,
     )
     run.warn()
     return run
 
 
-def _warn_of_collapse(density, i, t, times):
-    warnings.warn(
-        f"the weights collapsed at level {i + 1} of {len(times)} (t = {t:.3g}): in {math.prod(density.event_shape)} "
-        "dimensions levels must lie closer, or chains be many more. The run goes on without weights and resampling, as "
-        "plain annealed MCMC, and has no evidence. levels=None places levels; a resample_threshold keeps the weights.",
-        DiagnosticWarning,
-        skip_file_prefixes=(str(Path(__file__).parent),),
-    )
-
-
 def _evidence_error(population) -> float:
     """Standard error of log Z from the genealogy: chains of one ancestor count as one (Lee and Whiteley 2018)."""
-    weight = jax.nn.softmax(population.log_weight)
-    families = jnp.zeros(weight.size).at[population.ancestor].add(weight)
-    share = float(jnp.sum(families**2))
+    weight = np.asarray(jax.nn.softmax(population.log_weight))
+    families = np.bincount(np.asarray(population.ancestor), weight, minlength=weight.size)
+    share = float(np.sum(families**2))
     return float(np.sqrt(max(share - 1 / weight.size, 0.0)))
 
 
-@partial(jax.jit, static_argnames=("num_chains",))
-def _reverse_start(density, rng_key, *, num_chains):
-    x = jax.vmap(lambda key: density.start(key)[0])(populations.chain_keys(rng_key, num_chains))
+@partial(jax.jit, static_argnames=("num_chains", "mesh"))
+def _reverse_start(density, rng_key, *, num_chains, mesh):
+    keys = populations.chain_keys(rng_key, num_chains)
+    x = populations.map_chains(lambda density, key: density.start(key)[0], density, keys, mesh=mesh)
     return x.reshape(num_chains, *density.event_shape)
 
 
-@partial(jax.jit, static_argnames=("chain_batch_size",))
-def _reverse_level(density, x, rng_key, t_from, t, *, chain_batch_size):
+@partial(jax.jit, static_argnames=("chain_batch_size", "mesh"))
+def _reverse_level(density, x, rng_key, t_from, t, *, chain_batch_size, mesh):
     keys = populations.chain_keys(rng_key, len(x))
 
-    def step(key, point):
+    def step(shared, key, point):
+        density, t_from, t = shared
         return reverse_step(density, key, point, t_from, t)
 
-    return populations.map_chains(step, keys, x, chain_batch_size=chain_batch_size)
+    return populations.map_chains(step, (density, t_from, t), keys, x, chain_batch_size=chain_batch_size, mesh=mesh)
 
 
-def _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, progress_bar):
+def _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, mesh, progress_bar):
     if levels is None or isinstance(levels, int | np.integer):
         levels = density.schedule.levels(250 if levels is None else int(levels))
     levels = check_levels(levels)
-    start_key, level_key = jax.random.split(rng_key)
-    x = _reverse_start(density, start_key, num_chains=num_chains)
+    held, start_key, level_key = everywhere((density, *jax.random.split(rng_key)), mesh)
+    settings = {"chain_batch_size": chain_batch_size, "mesh": mesh}
+    x = _reverse_start(held, start_key, num_chains=num_chains, mesh=mesh)
     for i in tqdm(range(1, len(levels)), disable=not progress_bar, desc="reverse"):
         key = jax.random.fold_in(level_key, i)
-        x = _reverse_level(density, x, key, *map(float, levels[i - 1 : i + 1]), chain_batch_size=chain_batch_size)
+        x = _reverse_level(held, x, key, *map(float, levels[i - 1 : i + 1]), **settings)
     run = AnnealedRun(
-        samples=x,
+        samples=gathered(x, mesh),
         log_weights=jnp.zeros(num_chains),
         log_evidence=float("nan"),
         log_evidence_error=float("nan"),

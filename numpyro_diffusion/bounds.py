@@ -239,7 +239,8 @@ def _retreat(
     """Change to level t, weigh the change, and take the kernel's steps there."""
     logdensity_fn = log_density_in_frame(density, t, frame)
 
-    def one(key, u):
+    def one(shared, key, u):
+        kernel, logdensity_fn, step_size = shared
         state = init(u, jnp.zeros_like(u), logdensity_fn)
 
         def step(carry: KernelState, key):
@@ -249,6 +250,8 @@ def _retreat(
         return state.logdensity, end.position, end.logdensity, info.log_weight.sum()
 
     keys = chain_keys(rng_key, len(position))
-    entered, position, left, ratio = map_chains(one, keys, position, chain_batch_size=chain_batch_size)
+    entered, position, left, ratio = map_chains(
+        one, (kernel, logdensity_fn, step_size), keys, position, chain_batch_size=chain_batch_size
+    )
     # Forward this change gains log gamma_t(less noise) - log gamma_t(more noise) at the same point.
     return position, left, log_w + logdensity - entered - ratio

@@ -16,7 +16,7 @@ import xarray as xr
 
 from .bounds import Bound
 from .density import Density
-from .run import AnnealedRun
+from .run import AnnealedRun, kernel_text
 
 LAYOUT = (
     "one annealed particle per draw, all in chain 0. Particles are not successive states of a Markov chain: "
@@ -28,24 +28,6 @@ LAYOUT = (
 def batch_log_prob(density: Density, x: jax.Array, t) -> jax.Array:
     """Log densities [N] of x [N, *event_shape] at one t. Weights are traced: retraining compiles nothing anew."""
     return jax.vmap(lambda point: density._log_prob(point, t))(x)
-
-
-def kernel_text(kernel: Any) -> str:
-    """A kernel with its settings, arrays by shape."""
-
-    def text(value):
-        if value is None:
-            return "tuned"
-        return f"array{list(np.shape(value))}" if np.ndim(value) else f"{float(value):.4g}"
-
-    fields = ("step_size", "num_integration_steps", "persistence")
-    settings = [f"{name}={text(getattr(kernel, name))}" for name in fields if hasattr(kernel, name)]
-    algorithm = getattr(kernel, "algorithm", None)
-    if algorithm is not None:
-        settings.insert(
-            0, getattr(algorithm, "__name__", None) or getattr(algorithm.init, "__module__", "").split(".")[-1]
-        )
-    return f"{type(kernel).__name__}({', '.join(settings)})"
 
 
 def to_datatree(result: AnnealedRun | Bound) -> xr.DataTree:

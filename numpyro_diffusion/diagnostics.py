@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from .bounds import Bound
-from .datatree import kernel_text, to_datatree
+from .datatree import to_datatree
 from .density import Density, narrowest
 from .errors import DiagnosticWarning
 from .expression import Expression
 from .overlap import disjoint_factors
-from .run import AnnealedRun
+from .run import AnnealedRun, kernel_text
 
 __all__ = ["findings", "summary", "to_datatree", "warn"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -9,7 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from . import checkpoint
-from .errors import ParameterError, ShapeError
+from .errors import CheckpointError, ParameterError, ShapeError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 NPY_MAGIC = b"\x93NUMPY"
 
@@ -73,3 +79,49 @@ def write_array(path: str | os.PathLike[str], array) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array), allow_pickle=False)
     write(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def sole_writer(path: str | os.PathLike[str] | None):
+    """While it lasts, no other run of this package writes to `path`; None asks for nothing. A kill releases it.
+
+    Raises:
+        CheckpointError: if another run writes there, or the folder cannot be written to.
+    """
+    if path is None or fcntl is None:
+        yield
+        return
+    lock = Path(f"{os.fspath(path)}.lock")
+    with _locked(lock, path):
+        try:
+            yield
+        finally:
+            # Removed while still held: whoever comes afterwards makes a new one.
+            with contextlib.suppress(OSError):
+                lock.unlink()
+
+
+def _locked(lock: Path, path):
+    """The open lock file, held; it is released when closed."""
+    assert fcntl is not None
+    try:
+        while True:
+            file = open(lock, "w")  # noqa: SIM115
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Its last holder may have removed it between the two.
+                if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+    except BlockingIOError as error:
+        raise CheckpointError(
+            f"another run is writing to {os.fspath(path)}. Wait for it, stop it, or choose another path."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write beside {os.fspath(path)}: {error.strerror or error}. Check that the folder exists and is "
+            "writable, or choose another path."
+        ) from error

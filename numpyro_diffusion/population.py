@@ -13,9 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
+from jax.sharding import Mesh, PartitionSpec
 
 from . import frame as frames
 from .density import Density
+from .devices import by_chain, replicated
 from .kernels import Kernel, KernelState, effective_sample_size, init, systematic_resampling
 from .reverse import reverse_step
 
@@ -54,14 +56,24 @@ class ChainStats(NamedTuple):
     log_weight_increment: jax.Array
 
 
-def log_density_in_frame(density: Density, t, frame_kind: str, scale=None):
-    """v -> log q(u, t) at one level, for u = scale v; without a scale [d, d], v is u."""
+class LogDensity(NamedTuple):
+    """v -> log q(u, t) at one level, u = scale v; see `log_density_in_frame`."""
+
+    density: Density
+    t: jax.Array
+    frame: frames.Frame | frames.DiagonalFrame
+
+    def __call__(self, v):
+        return self.density._log_prob(self.frame.point(v, self.density.event_shape), self.t) + self.frame.log_det
+
+
+def log_density_in_frame(density: Density, t, frame_kind: str, scale=None) -> LogDensity:
+    """The log density that chains move on at time t, of v = scale^{-1} u; without a scale [d, d], v is u."""
     frame = frames.frame_at(density, t, frame_kind)
-    if scale is None:
-        return lambda v: density._log_prob(frame.point(v, density.event_shape), t) + frame.log_det
-    assert isinstance(frame, frames.Frame)  # preconditioners are dense, and so are their frames
-    root = frame.root @ scale
-    return lambda v: density._log_prob((frame.mean + root @ v).reshape(density.event_shape), t) + frame.log_det
+    if scale is not None:
+        assert isinstance(frame, frames.Frame)  # preconditioners are dense, and so are their frames
+        frame = frame._replace(root=frame.root @ scale)
+    return LogDensity(density, t, frame)
 
 
 def to_scale(u, scale):
@@ -94,11 +106,22 @@ def default_batch_size(num_chains: int) -> int | None:
     return piece if piece >= 64 else None
 
 
-def map_chains(fn, *arrays, chain_batch_size=None):
-    """vmap over the chains, in pieces of `chain_batch_size`."""
-    if chain_batch_size is None or chain_batch_size >= len(jax.tree.leaves(arrays[0])[0]):
-        return jax.vmap(fn)(*arrays)
-    return jax.lax.map(lambda args: fn(*args), arrays, batch_size=chain_batch_size)
+def map_chains(fn, shared, *arrays, chain_batch_size=None, mesh=None):
+    """fn(shared, *values of one chain) for every chain, in pieces of `chain_batch_size`.
+
+    Each device of a mesh has its share of the chains, and all of the pytree `shared`.
+    """
+
+    def share(shared, *arrays):
+        if chain_batch_size is None or chain_batch_size >= len(jax.tree.leaves(arrays[0])[0]):
+            return jax.vmap(partial(fn, shared))(*arrays)
+        return jax.lax.map(lambda args: fn(shared, *args), arrays, batch_size=chain_batch_size)
+
+    if mesh is None:
+        return share(shared, *arrays)
+    chains = PartitionSpec(mesh.axis_names)
+    specs = (PartitionSpec(), *(chains for _ in arrays))
+    return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=chains, check_vma=False)(shared, *arrays)
 
 
 def chain_keys(rng_key, num_chains):
@@ -106,17 +129,24 @@ def chain_keys(rng_key, num_chains):
     return jax.vmap(partial(jax.random.fold_in, rng_key))(jnp.arange(num_chains))
 
 
-@partial(jax.jit, static_argnames=("num_chains", "frame"))
-def start(density: Density, rng_key, *, num_chains: int, frame: str) -> Population:
+@partial(jax.jit, static_argnames=("num_chains", "frame", "mesh"))
+def start(density: Density, rng_key, *, num_chains: int, frame: str, mesh: Mesh | None = None) -> Population:
     """Exact draws of the Gaussian at t = 1, whose log density is the base of all weights."""
 
-    def one(key):
+    def one(density, key):
         place, push = jax.random.split(key)
         u, log_prob = frames.start(density, place, frame)
         return KernelState(u, jax.random.normal(push, u.shape), log_prob, jnp.zeros_like(u))
 
-    state = jax.vmap(one)(chain_keys(rng_key, num_chains))
-    return Population(state, jnp.zeros(num_chains), jnp.arange(num_chains), jnp.zeros(()))
+    state = map_chains(one, density, chain_keys(rng_key, num_chains), mesh=mesh)
+    return placed(Population(state, jnp.zeros(num_chains), jnp.arange(num_chains), jnp.zeros(())), mesh)
+
+
+def placed(population: Population, mesh: Mesh | None) -> Population:
+    """The population with its arrays where `devices` says."""
+    state = population.state._replace(logdensity=replicated(population.state.logdensity, mesh))
+    state = state._replace(**{k: by_chain(getattr(state, k), mesh) for k in state._fields if k != "logdensity"})
+    return Population(state, *replicated(tuple(population[1:]), mesh))
 
 
 #: Share of a fair weight 1 / N below which a chain counts as lost: nothing it does is worth a report.
@@ -166,21 +196,27 @@ def resample(population: Population, rng_key) -> Population:
     )
 
 
-def predict(density: Density, state: KernelState, rng_key, t_from, t, frame: str, chain_batch_size=None) -> KernelState:
+def predict(
+    density: Density, state: KernelState, rng_key, t_from, t, frame: str, chain_batch_size=None, mesh=None
+) -> KernelState:
     """Chains after one reverse diffusion step from time `t_from` to `t`; their cached values are stale."""
-    before, after = frames.frame_at(density, t_from, frame), frames.frame_at(density, t, frame)
+    at_both = (t_from, frames.frame_at(density, t_from, frame)), (t, frames.frame_at(density, t, frame))
 
-    def one(key, u):
+    def one(shared, key, u):
+        density, ((t_from, before), (t, after)) = shared
         return after.coordinates(reverse_step(density, key, before.point(u, density.event_shape), t_from, t))
 
     keys = chain_keys(rng_key, len(state.position))
-    return state._replace(position=map_chains(one, keys, state.position, chain_batch_size=chain_batch_size))
+    return state._replace(
+        position=map_chains(one, (density, at_both), keys, state.position, chain_batch_size=chain_batch_size, mesh=mesh)
+    )
 
 
-@partial(jax.jit, static_argnames=("num_steps", "frame", "weighted", "predictor", "chain_batch_size"))
+@partial(jax.jit, static_argnames=("num_steps", "frame", "weighted", "predictor", "chain_batch_size", "mesh"))
 def advance(
     density: Density, kernel: Kernel, population: Population, rng_key, t_from, t, step_size, threshold, scale=None,
     *, num_steps: int, frame: str, weighted: bool, predictor: bool, chain_batch_size: int | None,
+    mesh: Mesh | None = None,
 ) -> tuple[Population, LevelStats, ChainStats]:  # fmt: skip
     """Take the population to time t. The densities and settings are traced: one compiled program serves every level.
 
@@ -195,13 +231,14 @@ def advance(
     predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
     state = population.state
     if predictor:
-        state = predict(density, state, predict_key, t_from, t, frame, chain_batch_size)
+        state = predict(density, state, predict_key, t_from, t, frame, chain_batch_size, mesh)
 
-    def refresh(position, momentum):
+    def refresh(logdensity_fn, position, momentum):
         return init(position, momentum, logdensity_fn)
 
     position = to_scale(state.position, scale)
-    fresh = map_chains(refresh, position, state.momentum, chain_batch_size=chain_batch_size)
+    fresh = map_chains(refresh, logdensity_fn, position, state.momentum, chain_batch_size=chain_batch_size, mesh=mesh)
+    fresh = fresh._replace(logdensity=replicated(fresh.logdensity, mesh))
     if weighted:
         population, increment, ess, cess, resampled = reweigh(population, fresh, resample_key, threshold)
     else:
@@ -209,7 +246,9 @@ def advance(
         increment = jnp.zeros(num_chains)
         ess, cess, resampled = jnp.ones(()), jnp.ones(()), jnp.zeros((), bool)
 
-    def move(key, state):
+    def move(shared, key, state):
+        kernel, logdensity_fn, step_size, scale = shared
+
         def one_step(carry, key):
             move_key, jitter_key = jax.random.split(key)
             step = jittered(jitter_key, step_size, scale)
@@ -220,12 +259,12 @@ def advance(
         return state, info.acceptance_rate.mean(), info.is_divergent.sum(), info.log_weight.sum()
 
     keys = chain_keys(move_key, num_chains)
-    state, acceptance, diverged, correction = map_chains(
-        move, keys, population.state, chain_batch_size=chain_batch_size
-    )
+    shared = kernel, logdensity_fn, step_size, scale
+    state, *reports = map_chains(move, shared, keys, population.state, chain_batch_size=chain_batch_size, mesh=mesh)
+    acceptance, diverged, correction = replicated(reports, mesh)
     state = state._replace(position=from_scale(state.position, scale))
     log_weight = population.log_weight + (correction if weighted else 0.0)
-    population = population._replace(state=state, log_weight=log_weight)
+    population = placed(population._replace(state=state, log_weight=log_weight), mesh)
     alive = _kept(log_weight)
     # Chains of weight zero sit where the density fails: that is worth a report.
     counted = alive | jnp.isneginf(log_weight)
@@ -251,37 +290,3 @@ def points(density: Density, population: Population, t, *, frame: str) -> jax.Ar
     """Chains [N, *event_shape] in x."""
     at = frames.frame_at(density, t, frame)
     return jax.vmap(lambda u: at.point(u, density.event_shape))(population.state.position)
-
-
-@partial(jax.jit, static_argnames=("num_samples", "thinning", "frame", "chain_batch_size"))
-def extend(
-    density: Density, kernel: Kernel, x, rng_key, t, step_size, scale=None,
-    *, num_samples: int, thinning: int, frame: str, chain_batch_size: int | None,
-):  # fmt: skip
-    """Go on from points x [N, *event_shape] at one level, a draw every `thinning` steps.
-
-    Returns:
-        Draws [N, num_samples, *event_shape], acceptance rates and divergences [N, num_samples].
-    """
-    at = frames.frame_at(density, t, frame)
-    logdensity_fn = log_density_in_frame(density, t, frame, scale)
-
-    def one(key, x, momentum_key):
-        v = to_scale(at.coordinates(x)[None], scale)[0]
-        state = init(v, jax.random.normal(momentum_key, v.shape), logdensity_fn)
-
-        def draw(state, key):
-            def one_step(state, key):
-                move_key, jitter_key = jax.random.split(key)
-                return kernel.step(move_key, state, logdensity_fn, jittered(jitter_key, step_size, scale))
-
-            state, info = jax.lax.scan(one_step, state, jax.random.split(key, thinning))
-            return state, (state.position, info.acceptance_rate.mean(), info.is_divergent.any())
-
-        _, (v, rate, divergent) = jax.lax.scan(draw, state, jax.random.split(key, num_samples))
-        u = from_scale(v, scale)
-        return jax.vmap(lambda p: at.point(p, density.event_shape))(u), rate, divergent
-
-    move_key, momentum_key = jax.random.split(rng_key)
-    keys, momentum_keys = chain_keys(move_key, len(x)), chain_keys(momentum_key, len(x))
-    return map_chains(one, keys, x, momentum_keys, chain_batch_size=chain_batch_size)

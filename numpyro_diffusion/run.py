@@ -23,13 +23,14 @@ class AnnealedRun:
         levels: [K] decreasing times.
         stats: Arrays [K] by name: acceptance_rate, step_size, ess and conditional_ess (shares of N),
             log_weight_increment (population mean) and its sd, log_evidence, resampled, divergences.
-        history: Arrays [K, N] by name if kept, else None.
+        history: Arrays [K, N] by name if kept, NumPy's or, where they were streamed to disk, Zarr's; else None.
         density, kernel: What was run.
         is_weighted: Whether weights are defined: not for reverse diffusion, predictors and score-only densities.
         num_steps: Kernel steps per level.
         evaluations_per_chain: Evaluations of value and gradient, pilot excluded.
         ancestors: [N] founding chain of each; chains of one ancestor are related.
         scale: [d, d] preconditioner of the last level's moves, or None.
+        is_complete: False if an interrupt ended the run before its last level.
     """
 
     samples: jax.Array
@@ -38,7 +39,7 @@ class AnnealedRun:
     log_evidence_error: float
     levels: np.ndarray
     stats: dict[str, np.ndarray]
-    history: dict[str, np.ndarray] | None
+    history: dict[str, Any] | None
     density: Density
     kernel: Any
     is_weighted: bool
@@ -46,6 +47,7 @@ class AnnealedRun:
     evaluations_per_chain: int
     ancestors: jax.Array | None = None
     scale: np.ndarray | None = None
+    is_complete: bool = True
 
     @property
     def ess(self) -> float:
@@ -71,3 +73,21 @@ class AnnealedRun:
         from .diagnostics import warn
 
         warn(self)
+
+
+def kernel_text(kernel: Any) -> str:
+    """A kernel with its settings, arrays by shape."""
+
+    def text(value):
+        if value is None:
+            return "tuned"
+        return f"array{list(np.shape(value))}" if np.ndim(value) else f"{float(value):.4g}"
+
+    fields = ("step_size", "num_integration_steps", "persistence")
+    settings = [f"{name}={text(getattr(kernel, name))}" for name in fields if hasattr(kernel, name)]
+    algorithm = getattr(kernel, "algorithm", None)
+    if algorithm is not None:
+        settings.insert(
+            0, getattr(algorithm, "__name__", None) or getattr(algorithm.init, "__module__", "").split(".")[-1]
+        )
+    return f"{type(kernel).__name__}({', '.join(settings)})"

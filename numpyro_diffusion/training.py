@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from tqdm.auto import tqdm
 
 from . import checkpoint
 from .base import MixtureBase
-from .basis import CosineBasis
+from .data import check_data, moments
 from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
-from .errors import CheckpointError, ParameterError, ShapeError
+from .errors import CheckpointError, DiagnosticWarning, ParameterError
+from .files import sole_writer
 from .losses import loss
 from .networks.convolution import native_gradients
 from .optimiser import TrainingConfig
@@ -75,21 +77,6 @@ def _train_chunk(
     return step(carry, None) if count == 1 else jax.lax.scan(step, carry, None, length=count)
 
 
-def _draw_from_array(rng_key, num_samples, data):
-    x, condition = data
-    index = jax.random.randint(rng_key, (num_samples,), 0, len(x))
-    return x[index], None if condition is None else condition[index]
-
-
-@functools.lru_cache(maxsize=32)
-def _draw_from_sampler(sampler):
-    def draw(rng_key, num_samples, data):
-        x = sampler(rng_key, num_samples)
-        return x if isinstance(x, tuple) else (x, None)
-
-    return draw
-
-
 def fit(
     rng_key: jax.Array,
     data: Any,
@@ -131,6 +118,8 @@ def fit(
         checkpoint_every_seconds: The most training time a kill can lose.
         progress_bar: Show steps and loss.
 
+    An interrupt (Ctrl-C) ends training early, with a warning, and returns the density as trained so far.
+
     Where there are several local devices, as many of them as divide the batch share it; the weights are those of one
     device up to rounding.
 
@@ -139,7 +128,7 @@ def fit(
 
     Raises:
         ShapeError, ParameterError: for data or settings out of range, NaN in the data among them.
-        CheckpointError: if `checkpoint_path` belongs to other settings or other data.
+        CheckpointError: if `checkpoint_path` belongs to other settings or other data, or another run writes to it.
 
     References:
         Du et al. (2023), arXiv:2302.11552, Section 3; Guth et al. (2025), arXiv:2506.05310 (time scores).
@@ -149,10 +138,10 @@ def fit(
     if parameterisation not in PARAMETERISATIONS:
         raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
     training, network = training or TrainingConfig(), network or NetworkConfig()
-    draw, arrays, sample = _check_data(rng_key, data, conditions, 5_000 if network.takes_images else 50_000)
+    draw, arrays, sample = check_data(rng_key, data, conditions, 5_000 if network.takes_images else 50_000)
     x, condition = sample
     event_shape = x.shape[1:]
-    mean, covariance = _moments(x, network)
+    mean, covariance = moments(x, network)
     variances = covariance if network.takes_images else np.diag(covariance)
     std = float(np.sqrt(np.mean(variances)))
     if not std > 0:
@@ -183,60 +172,68 @@ def fit(
     }
     if base is not None:
         identity["base"] = [round(float(jnp.sum(jnp.abs(a))), 3) for a in (base.means, base.eigenvalues, base.weights)]
-    if checkpoint_path is not None and Path(checkpoint_path).exists():
-        carry = _resume(checkpoint_path, identity, carry)
-    density.state = _run(carry, density, step_key, arrays, training, draw, identity, checkpoint_path,
-                         checkpoint_every_seconds, progress_bar)  # fmt: skip
+    with sole_writer(checkpoint_path):
+        if checkpoint_path is not None and Path(checkpoint_path).exists():
+            carry = _resume(checkpoint_path, identity, carry)
+        density.state = _run(carry, density, step_key, arrays, training, draw, identity, checkpoint_path,
+                             checkpoint_every_seconds, progress_bar)  # fmt: skip
     return density
 
 
 def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, progress_bar):
-    saved, number = time.monotonic(), int(carry[3])
-    bar = tqdm(total=config.num_steps, initial=number, disable=not progress_bar, desc=density.name or "fit")
     settings = {"config": config, "draw": draw, "num_devices": _num_devices(config.batch_size)}
     if settings["num_devices"] > 1:
         carry = jax.device_put(carry, NamedSharding(_mesh(settings["num_devices"]), PartitionSpec()))
-    with bar:
-        while number < config.num_steps:
-            count = min(CHUNK, config.num_steps - number)
-            if density.config.takes_images:
-                with native_gradients():
-                    values = []
-                    for _ in range(count):
-                        carry, one = _train_chunk(carry, density, rng_key, arrays, count=1, **settings)
-                        values.append(one)
-                    values = jnp.stack(values)
-            else:
-                carry, values = _train_chunk(carry, density, rng_key, arrays, count=count, **settings)
-            value, number = float(jnp.mean(values)), int(carry[3])
-            if not np.isfinite(value):
-                raise ParameterError(
-                    f"the loss became {value} at step {number}; the checkpoint before it is kept. "
-                    "Lower learning_rate or max_gradient_norm."
-                )
-            bar.update(count)
-            bar.set_postfix(loss=f"{value:.4f}")
-            if path is not None and (time.monotonic() - saved > every or number == config.num_steps):
-                leaves = jax.tree.leaves(carry)
-                checkpoint.write(path, {f"{i:04d}": np.asarray(a) for i, a in enumerate(leaves)}, identity)
-                saved = time.monotonic()
+    saved = time.monotonic()
+
+    def keep():
+        leaves = jax.tree.leaves(carry)
+        checkpoint.write(path, {f"{i:04d}": np.asarray(a) for i, a in enumerate(leaves)}, identity)
+
+    number = int(carry[3])
+    try:
+        with tqdm(total=config.num_steps, initial=number, disable=not progress_bar, desc=density.name or "fit") as bar:
+            while number < config.num_steps:
+                count = min(CHUNK, config.num_steps - number)
+                carry, value = _advance(carry, density, rng_key, arrays, count, settings)
+                number = int(carry[3])
+                if not np.isfinite(value):
+                    raise ParameterError(
+                        f"the loss became {value} at step {number}; the checkpoint before it is kept. "
+                        "Lower learning_rate or max_gradient_norm."
+                    )
+                bar.update(count)
+                bar.set_postfix(loss=f"{value:.4f}")
+                if path is not None and (time.monotonic() - saved > every or number == config.num_steps):
+                    keep()
+                    saved = time.monotonic()
+    except KeyboardInterrupt:
+        # Caught in the middle of a step, the weights are in neither of its ends.
+        if any(a.is_deleted() for a in jax.tree.leaves(carry)):
+            raise
+        again = "checkpoint_path= makes training resume."
+        if path is not None:
+            keep()
+            again = "Call nd.fit with the same arguments to go on."
+        warnings.warn(
+            f"interrupted after step {int(carry[3])} of {config.num_steps}: the density is as trained so far. {again}",
+            DiagnosticWarning,
+            skip_file_prefixes=(str(Path(__file__).parent),),
+        )
     return carry[2]
 
 
-def _moments(x, network):
-    """Mean [d] and covariance [d, d] of data, or along cosines the variances [d]."""
-    flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
-    if not network.takes_images:
-        return flat.mean(0), np.atleast_2d(np.cov(flat.T))
-    if np.abs(flat).max() > 10:
-        raise ParameterError(
-            f"images must be of order one, in [-1, 1] say; got values from {flat.min():.3g} to {flat.max():.3g}. "
-            "Scale them: x / 127.5 - 1 takes 0..255 there."
-        )
-    if x.shape[1:] != network.shape:
-        raise ShapeError(f"the network takes images of shape {network.shape}; the data have {x.shape[1:]}. See shape=.")
-    coordinates = jax.lax.map(CosineBasis(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)
-    return flat.mean(0), np.var(np.asarray(coordinates, dtype=np.float64), axis=0)
+def _advance(carry, density, rng_key, arrays, count, settings):
+    """`count` optimiser steps: (carry, mean loss)."""
+    if not density.config.takes_images:
+        carry, values = _train_chunk(carry, density, rng_key, arrays, count=count, **settings)
+        return carry, float(jnp.mean(values))
+    values = []
+    with native_gradients():
+        for _ in range(count):
+            carry, one = _train_chunk(carry, density, rng_key, arrays, count=1, **settings)
+            values.append(one)
+    return carry, float(jnp.mean(jnp.stack(values)))
 
 
 def _resume(path, identity, carry):
@@ -254,33 +251,3 @@ def _resume(path, identity, carry):
 
 def _is_typed(rng_key) -> bool:
     return jnp.issubdtype(jnp.asarray(rng_key).dtype, jax.dtypes.prng_key)
-
-
-def _check_data(rng_key, data, conditions, num_moments):
-    """(draw function, arrays it draws from, a sample to take moments of)."""
-    if callable(data):
-        if conditions is not None:
-            raise ParameterError("a sampler returns its conditions itself: (x, conditions). Drop `conditions`.")
-        sample = _draw_from_sampler(data)(jax.random.fold_in(rng_key, 0x5EED), num_moments, None)
-        draw, arrays = _draw_from_sampler(data), None
-    else:
-        sample = (np.asarray(data), None if conditions is None else np.asarray(conditions))
-        draw, arrays = _draw_from_array, None
-    x, condition = sample
-    if not np.issubdtype(x.dtype, np.floating):
-        raise ShapeError(f"data must be floating point; got dtype {x.dtype}. Convert and scale it to order one.")
-    if x.ndim < 2 or len(x) < 2:
-        raise ShapeError(f"data must have shape [n, *event_shape] with n >= 2; got {x.shape}.")
-    if condition is not None and not (
-        np.issubdtype(condition.dtype, np.floating) or np.issubdtype(condition.dtype, np.integer)
-    ):
-        raise ShapeError(f"conditions must be numbers; got dtype {condition.dtype}. One-hot encode classes.")
-    for what, values in (("data", x), ("conditions", condition)):
-        if values is not None and not bool(np.all(np.isfinite(np.asarray(values)))):
-            bad = int(np.sum(~np.isfinite(np.asarray(values))))
-            raise ParameterError(f"{what} must be finite; got {bad} NaN or infinite values. Remove those rows.")
-    if condition is not None and (condition.ndim != 2 or len(condition) != len(x)):
-        raise ShapeError(f"conditions must have shape [{len(x)}, c]; got {condition.shape}.")
-    if not callable(data):
-        arrays = (jnp.asarray(x, dtype=float), None if condition is None else jnp.asarray(condition, dtype=float))
-    return draw, arrays, sample

@@ -21,7 +21,8 @@ from numpyro.handlers import seed, substitute
 from numpyro.infer import log_likelihood
 from numpyro.primitives import Messenger
 
-from ..datatree import LAYOUT, _annealing, _attributes, _normalised, kernel_text
+from ..datatree import LAYOUT, _annealing, _attributes, _normalised
+from ..run import kernel_text
 from .joint import JointDensity
 
 if TYPE_CHECKING:

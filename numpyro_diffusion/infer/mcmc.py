@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from numpyro.diagnostics import print_summary, summary
 from numpyro.infer.util import constrain_fn
 
 from ..anneal import anneal
-from ..datatree import kernel_text
+from ..devices import checked_mesh, everywhere
 from ..errors import ParameterError
+from ..extend import extend
 from ..kernels import HMC, Kernel
-from ..population import extend
-from ..run import AnnealedRun
+from ..run import AnnealedRun, kernel_text
 from .joint import JointDensity
 from .setup import joint_density
 from .views import check_view
@@ -35,11 +37,12 @@ class AnnealedMCMC:
     Args:
         model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
-        num_chains: Population size, any number: all chains run on one device.
+        num_chains: Population size.
         num_samples: Draws per chain at t = 0. The first ends the anneal; further ones go on from there, so that
             R-hat and ESS have something to compare.
         thinning: Kernel steps between two draws at t = 0.
-        num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size: As for `nd.anneal`.
+        num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As for
+            `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.views`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.power`.
@@ -71,6 +74,8 @@ class AnnealedMCMC:
         view: str = "gaussian",
         likelihood_power=None,
         chain_batch_size: int | None = None,
+        mesh: Mesh | None = None,
+        checkpoint_path: str | Path | None = None,
         progress_bar: bool = True,
     ):
         if not callable(model):
@@ -88,7 +93,7 @@ class AnnealedMCMC:
         self._options = {
             "num_chains": num_chains, "num_steps": num_steps, "levels": levels, "level_ess": level_ess,
             "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
-            "progress_bar": progress_bar,
+            "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
 
     def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
@@ -134,11 +139,13 @@ class AnnealedMCMC:
         acceptance = jnp.full((self.num_chains, 1), run.stats["acceptance_rate"][-1])
         divergent = jnp.zeros((self.num_chains, 1), bool)
         if self.num_samples > 1:
+            mesh = self._options["mesh"]
+            joint, mover, rng_key = everywhere((joint, self.kernel.without_step_size(), rng_key), mesh)
             more = extend(
-                joint, self.kernel.without_step_size(), run.samples, rng_key, float(run.levels[-1]),
+                joint, mover, run.samples, rng_key, float(run.levels[-1]),
                 float(run.stats["step_size"][-1]), run.scale,
                 num_samples=self.num_samples - 1, thinning=self.thinning, frame="whitened",
-                chain_batch_size=self._options["chain_batch_size"],
+                chain_batch_size=self._options["chain_batch_size"], mesh=mesh,
             )  # fmt: skip
             together = zip((positions, acceptance, divergent), more, strict=True)
             positions, acceptance, divergent = (jnp.concatenate(pair, axis=1) for pair in together)
