@@ -25,6 +25,9 @@ from .errors import DiagnosticWarning, ParameterError, ScheduleError, ShapeError
 from .formula import formula_text
 from .gaussian import gaussian_mixture, gaussian_product
 
+#: Most leaves of one network that are evaluated in one call.
+TOGETHER = 64
+
 
 def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
     """Expression of one `kind`, flattened into its terms where they are of the same kind.
@@ -194,7 +197,10 @@ class Expression(Density):
             def call(arrays, treedef=flat[0][1]):
                 return jax.tree.unflatten(treedef, arrays)._log_prob(x, t)
 
-            batch = jax.vmap(call, in_axes=(axes,))(stacked)
+            if len(group) <= TOGETHER:
+                batch = jax.vmap(call, in_axes=(axes,))(stacked)
+            else:
+                batch = _in_pieces(call, stacked, common)
             for j, i in enumerate(group):
                 values[i] = batch[j]
         return values
@@ -271,6 +277,18 @@ def _unflatten_expression(aux, children):
 
 
 jax.tree_util.register_pytree_node(Expression, _flatten_expression, _unflatten_expression)
+
+
+def _in_pieces(call, stacked, common):
+    """`call` for every row of the arrays that are not common, in pieces; only one piece is in memory at once."""
+
+    def one(own):
+        own = iter(own)
+        return call([a if same else next(own) for a, same in zip(stacked, common, strict=True)])
+
+    # Recomputed where the gradient needs it: else the loop would keep what every piece computes on its way.
+    rows = [a for a, same in zip(stacked, common, strict=True) if not same]
+    return jax.lax.map(jax.checkpoint(one), rows, batch_size=TOGETHER)
 
 
 def _log_sum_exp(terms):

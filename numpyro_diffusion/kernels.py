@@ -280,8 +280,8 @@ class BlackJAX(Kernel):
         algorithm = self.algorithm(_refuse_plus_infinity(logdensity_fn), step_size=step_size, **self.parameters)
         init_key, step_key = jax.random.split(rng_key)
         new, info = algorithm.step(step_key, algorithm.init(state.position, init_key))
-        # Some algorithms report NaN for a proposal of NaN energy, which they reject.
-        rate = jnp.nan_to_num(getattr(info, "acceptance_rate", jnp.ones(())))
+        # Some algorithms report NaN for a proposal of NaN energy, which they reject, and rates beyond 0 by rounding.
+        rate = jnp.clip(jnp.nan_to_num(getattr(info, "acceptance_rate", jnp.ones(()))), 0.0, 1.0)
         moved = init(new.position, state.momentum, logdensity_fn)
         fine = jnp.isfinite(moved.logdensity) & jnp.all(jnp.isfinite(moved.logdensity_grad))
         diverged = ~fine | (rate <= 0) | getattr(info, "is_divergent", False)
