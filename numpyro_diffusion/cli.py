@@ -213,18 +213,37 @@ def train(data, output, steps, batch_size, width, score, uncalibrated, name, che
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, help="Samples [num_chains, *event_shape], .npy."
 )
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="File to keep the run's state in, and to resume from."
+)
 @_seed
 @_force
 def sample(
-    models, compose, weights, alpha, floor, levels, steps, step_size, num_chains, kernel, output, seed, force
+    models,
+    compose,
+    weights,
+    alpha,
+    floor,
+    levels,
+    steps,
+    step_size,
+    num_chains,
+    kernel,
+    output,
+    checkpoint,
+    seed,
+    force,
 ) -> None:
     """Sample a density, or a composition of several, and say whether to trust the samples."""
     files.check_writable(output, force=force)
     density = _composed(models, compose, weights, alpha, floor)
     run = nd.anneal(
         jax.random.key(seed), density, _kernel(kernel, step_size), num_chains=num_chains, num_steps=steps,
-        levels=levels, progress_bar=sys.stderr.isatty(),
+        levels=levels, checkpoint_path=checkpoint, progress_bar=sys.stderr.isatty(),
     )  # fmt: skip
+    if not run.is_complete:
+        again = "The same command goes on." if checkpoint else "With --checkpoint FILE runs can be resumed."
+        raise click.ClickException(f"interrupted at t = {run.levels[-1]:.3g}; {output} is not written. {again}")
     click.echo(summary(run))
     files.write_array(output, run.samples)
     click.echo(f"{output}: {run.samples.shape[0]} samples of shape {run.samples.shape[1:]}")

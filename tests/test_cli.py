@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 import numpyro_diffusion as nd
 from numpyro_diffusion import cli, demo, files
+from numpyro_diffusion import population as populations
 from numpyro_diffusion.datasets import planar, targets
 from numpyro_diffusion.errors import ParameterError, ShapeError
 
@@ -74,6 +75,27 @@ def test_samples_are_written_and_repeat_with_the_seed(folder, tmp_path):
     assert first.shape == (20, 2)
     assert np.array_equal(first, same) and not np.array_equal(first, other)
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
+
+
+def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
+    output, original, calls = tmp_path / "x.npy", populations.advance, []
+    arguments = ["sample", "--model", folder / "a.safetensors", *FEW, "--checkpoint", tmp_path / "state"]
+
+    def advance(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(populations, "advance", advance)
+        result = invoke(*arguments, "--output", output)
+    assert result.exit_code == 1 and "The same command goes on" in result.output
+    assert not output.exists()
+    assert invoke(*arguments, "--output", output).exit_code == 0
+    whole = tmp_path / "whole.npy"
+    assert invoke(*arguments[:-2], "--output", whole).exit_code == 0
+    assert np.array_equal(files.read_array(output), files.read_array(whole))
 
 
 def test_an_existing_file_is_replaced_only_by_force(folder, tmp_path):

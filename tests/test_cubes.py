@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from numpyro_diffusion.datasets import cubes
+from numpyro_diffusion.datasets import scenes as placing
 from numpyro_diffusion.errors import ParameterError
 
 SIZES = (16, 32)
@@ -33,7 +34,7 @@ def test_pictures_and_labels_have_their_shapes_and_ranges(size):
     assert labels.positions.shape == (70, 5, 2) and labels.mask.shape == labels.colour.shape == (70, 5)
     assert np.array_equal(labels.mask.sum(1), labels.count) and set(np.asarray(labels.count)) == {1, 2, 3, 4, 5}
     present = np.asarray(labels.positions)[np.asarray(labels.mask)]
-    assert np.all((present > cubes.MARGIN - 1e-4) & (present < 1 - cubes.MARGIN + 1e-4))
+    assert np.all((present > placing.MARGIN - 1e-4) & (present < 1 - placing.MARGIN + 1e-4))
     assert np.all(np.asarray(labels.positions)[~np.asarray(labels.mask)] == 0)
 
 
@@ -62,13 +63,13 @@ def test_cubes_neither_overlap_nor_hide_each_other():
     for i in range(5):
         for j in range(i):
             apart = jnp.linalg.norm(scenes.positions[:, i] - scenes.positions[:, j], axis=-1)
-            assert apart.min() > cubes.MIN_DISTANCE - 1e-4
+            assert apart.min() > placing.MIN_DISTANCE - 1e-4
             # Points on the boundary of one cube are not within the other.
             edge = np.linspace(-1, 1, 9)
             square = np.concatenate([[(s, e), (e, s)] for s in (-1, 1) for e in edge])
             for one, two in ((i, j), (j, i)):
-                corners = cubes._turn(square * scenes.half[:, one, None, None], scenes.angle[:, one, None])
-                local = cubes._turn(
+                corners = placing._turn(square * scenes.half[:, one, None, None], scenes.angle[:, one, None])
+                local = placing._turn(
                     corners + (scenes.ground[:, one] - scenes.ground[:, two])[:, None], -scenes.angle[:, two, None]
                 )
                 assert np.all(np.abs(local).max(-1) > np.asarray(scenes.half)[:, two, None])
