@@ -287,6 +287,16 @@ def test_weight_decay_of_zero_leaves_a_checkpoint_its_identity():
     assert nd.TrainingConfig(weight_decay=0.1).identity()["weight_decay"] == 0.1
 
 
+def test_widened_multiplies_every_covariance():
+    base = nd.MixtureBase.of([[0.0, 1.0], [2.0, 0.0]], [np.diag([1.0, 2.0]), np.eye(2)], [[0.3, 0.7]])
+    means, covariances = np.array([[0.0, 1.0], [2.0, 0.0]]), [1.5 * np.diag([1.0, 2.0]), 1.5 * np.eye(2)]
+    expected = nd.exact.GaussianMixture(means, covariances, [0.3, 0.7]).log_prob(np.array([0.4, -0.3]), 0.0)
+    assert float(base.widened(1.5).log_prob(jnp.array([0.4, -0.3]), 0.0)) == pytest.approx(float(expected), abs=1e-4)
+    for factor in (0.0, -1.0, np.nan):
+        with pytest.raises(nd.errors.ParameterError, match="factor must be positive"):
+            base.widened(factor)
+
+
 def test_the_pretrained_digits_are_conditional():
     density = nd.load_pretrained("digits")
     assert isinstance(density, nd.EnergyDensity) and density.config.condition_size == 10

@@ -59,11 +59,11 @@ if number == 0:
 """
 
 
-def start(devices, *, processes=1, port=0, number=0):
+def start(devices, *, processes=1, port=0, number=0, program=PROGRAM):
     flags = f"--xla_force_host_platform_device_count={devices // processes} --xla_llvm_disable_expensive_passes=true"
     # Rounding of 64 bits: what the dynamics make of it stays far below the tolerance.
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", PROGRAM, *map(str, (devices, processes, port, number))]
+    command = [sys.executable, "-c", program, *map(str, (devices, processes, port, number))]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -135,3 +135,32 @@ def test_two_processes_give_what_one_gives(one_device):
     second.communicate(timeout=60)
     assert second.returncode == 0
     assert_same(found, one_device, 1e-8)
+
+
+POSTERIOR = """
+import json, sys, jax, numpy as np, numpyro, numpyro.distributions as dist
+import numpyro_diffusion as nd
+
+p = nd.exact.GaussianMixture([[-1.0, 0.5], [1.0, -0.5]], [0.05 * np.eye(2)] * 2)
+
+def model(y):
+    x = numpyro.sample("x", nd.DiffusionPrior(p))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(0.2))
+    numpyro.sample("y", dist.Normal(x[0] + x[1], sigma), obs=y)
+
+mesh = jax.make_mesh((jax.device_count(),), ("chains",))
+mcmc = nd.AnnealedMCMC(
+    model, nd.HMC(), num_chains=16, num_samples=3, levels=6, mesh=mesh, chain_batch_size=4, progress_bar=False
+)
+mcmc.run(jax.random.key(0), 0.1)
+samples = {k: np.asarray(v).tolist() for k, v in mcmc.get_samples().items()}
+print(json.dumps(samples | {"log_evidence": mcmc.log_evidence}))
+"""
+
+
+@pytest.mark.slow
+def test_a_posterior_on_two_devices_is_that_on_one():
+    one, two = (result(start(devices, program=POSTERIOR)) for devices in (1, 2))
+    assert one["x"].shape == (48, 2)
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=1e-8, atol=1e-8, err_msg=name)
