@@ -17,7 +17,7 @@ from . import population as populations
 from .density import Density
 from .descent import descend
 from .devices import checked_mesh, everywhere, gathered
-from .errors import ParameterError, ScoreOnlyError
+from .errors import ParameterError, ScoreOnlyError, check_number
 from .files import sole_writer
 from .frame import FRAMES
 from .history import History
@@ -115,10 +115,14 @@ def anneal(
             continue
         if not isinstance(value, int | np.integer) or value < 1:
             raise ParameterError(f"{name} must be an integer >= 1; got {value!r}.")
+    if not isinstance(keep_history, bool | str | Path):
+        raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
+    check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
+    check_number("level_ess", level_ess, 0.0, 1.0)
+    if resample_threshold is not None:
+        check_number("resample_threshold", resample_threshold, 0.0, 1.0)
     watched = resample_threshold is None and math.prod(density.event_shape) >= WATCHED_SIZE
     resample_threshold = 0.5 if resample_threshold is None else resample_threshold
-    if not 0 <= resample_threshold <= 1:
-        raise ParameterError(f"resample_threshold must lie in [0, 1]; got {resample_threshold}.")
     if frame not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
     mesh = checked_mesh(mesh, num_chains)
@@ -180,7 +184,7 @@ def anneal(
         log_evidence_error=_evidence_error(population) if weighted else float("nan"),
         levels=times,
         stats={k: np.stack([np.asarray(getattr(s, k)) for s in descent.stats]) for k in LevelStats._fields},
-        history=history.arrays(),
+        history=history.arrays(descent.num_done),
         density=density,
         kernel=kernel,
         is_weighted=weighted,

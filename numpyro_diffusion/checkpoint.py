@@ -117,6 +117,9 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
         raise CheckpointError(_damaged(path, f"its arrays cannot be read ({error})")) from error
     if metadata["sha256"] != _digest(metadata["config"], arrays):
         raise CheckpointError(_damaged(path, "its content does not match its sha256"))
+    for name, array in arrays.items():
+        if _is_float(array) and not np.all(np.isfinite(array)):
+            raise CheckpointError(_damaged(path, f"{name} holds NaN or infinity, which is never written"))
     found = config.get("kind")
     if kind is not None and found != kind:
         raise CheckpointError(
@@ -142,8 +145,14 @@ def restored(abstract, arrays: Mapping[str, np.ndarray]):
         array = arrays[f"state{jax.tree_util.keystr(where)}"]
         if array.shape != leaf.shape:
             raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
+        if _is_float(array) != jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ParameterError(f"weight {where} has dtype {array.dtype}, the architecture {leaf.dtype}")
         state.append(jnp.asarray(array, dtype=leaf.dtype))
     return jax.tree_util.tree_unflatten(treedef, state)
+
+
+def _is_float(array) -> bool:
+    return bool(jnp.issubdtype(array.dtype, jnp.floating))
 
 
 def _to_json(config: Mapping[str, Any]) -> str:

@@ -5,6 +5,8 @@ exception a caller would expect (`ValueError`, `TypeError`, `KeyError`), so code
 can still catch it; `DiffusionError` catches them all.
 """
 
+import math
+
 
 class DiffusionError(Exception):
     """Base of every exception raised by this package on purpose."""
@@ -44,3 +46,13 @@ class UnknownNameError(DiffusionError, KeyError):
 
 class DiagnosticWarning(UserWarning):
     """The result exists, but a diagnostic says not to trust it as it is."""
+
+
+def check_number(name: str, value, low: float, high: float = math.inf) -> None:
+    """Raise ParameterError unless the value is a number in [low, high]."""
+    try:
+        fine = not isinstance(value, str | bool) and low <= float(value) <= high
+    except (TypeError, ValueError):
+        fine = False
+    if not fine:
+        raise ParameterError(f"{name} must be a number in [{low:g}, {high:g}]; got {value!r}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import os
 from pathlib import Path
@@ -93,6 +94,11 @@ def sole_writer(path: str | os.PathLike[str] | None):
         return
     lock = Path(f"{os.fspath(path)}.lock")
     with _locked(lock, path):
+        # What writes that were killed have left: nobody else is writing now.
+        where = Path(os.path.realpath(path))
+        for stale in where.parent.glob(f".{glob.escape(where.name)}.*.tmp"):
+            with contextlib.suppress(OSError):
+                stale.unlink()
         try:
             yield
         finally:

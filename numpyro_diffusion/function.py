@@ -87,6 +87,8 @@ def as_density(
     """
     if not callable(fn):
         raise TypeError(f"nd.as_density takes a function (x, t) -> log density; got {type(fn).__name__}.")
+    if not all(isinstance(n, int | np.integer) and n >= 1 for n in tuple(event_shape)):
+        raise ShapeError(f"event_shape must be whole numbers >= 1; got {event_shape}.")
     event_shape = tuple(int(n) for n in event_shape)
     size = int(np.prod(event_shape, initial=1))
     moments = None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from .errors import ParameterError
+from .errors import CheckpointError, ParameterError
 from .population import ChainStats
 
 
@@ -24,31 +27,41 @@ class History:
 
     Raises:
         ParameterError: if Zarr is asked for and not installed, or the folder exists and belongs to something else.
+        CheckpointError: if the folder cannot be written.
     """
 
     def __init__(
         self, where: bool | str | Path, num_chains: int, num_done: int | None = None, rows: Iterable[ChainStats] = ()
     ):
         self.rows = list(rows)
-        self.keeps_rows, self.group = where is True, None
+        self.keeps_rows, self.path, self.group = where is True, None, None
         if not isinstance(where, bool):
-            self.group = _open(Path(where), num_chains, num_done)
+            self.path = Path(where)
+            self.group = _open(self.path, num_chains, num_done)
 
     def add(self, chains: ChainStats) -> None:
-        """Keep one level."""
+        """Keep one level.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
         if self.keeps_rows:
             self.rows.append(jax.tree.map(np.asarray, chains))
         elif self.group is not None and jax.process_index() == 0:
-            for name, values in chains._asdict().items():
-                self.group[name].append(np.asarray(values)[None])  # pyright: ignore
+            with _told(self.path):
+                for name, values in chains._asdict().items():
+                    self.group[name].append(np.asarray(values)[None])  # pyright: ignore
 
-    def arrays(self):
-        """Arrays [K, N] by name, Zarr's where they lie on disk, or None."""
+    def arrays(self, num_done: int):
+        """Arrays [num_done, N] by name, Zarr's where they lie on disk, or None."""
         if self.group is not None:
+            # An interrupt may have come between a level's row and its end.
+            with _told(self.path):
+                _cut(self.group, num_done)
             return {name: self.group[name] for name in ChainStats._fields}
-        if not self.rows:
+        if not self.keeps_rows:
             return None
-        return {k: np.stack([getattr(row, k) for row in self.rows]) for k in ChainStats._fields}
+        return {k: np.stack([getattr(row, k) for row in self.rows[:num_done]]) for k in ChainStats._fields}
 
 
 def _open(path: Path, num_chains: int, num_done: int | None):
@@ -64,21 +77,43 @@ def _open(path: Path, num_chains: int, num_done: int | None):
     if num_done is None and path.exists():
         raise ParameterError(f"{path} exists already. Choose another folder for keep_history, or remove it.")
     num_done = num_done or 0
-    if num_done == 0 and not path.exists():
-        group = zarr.open_group(str(path), mode="w-")
-        for name in ChainStats._fields:
-            # One level is one chunk: written whole, once.
-            group.create_array(name, shape=(0, num_chains), chunks=(1, num_chains), dtype="float32")
-        return group
-    try:
-        group = zarr.open_group(str(path), mode="r+")
-        for name in ChainStats._fields:
-            rows = group[name].shape[0]  # pyright: ignore
-            if rows < num_done:
-                raise ParameterError(
-                    f"{path} holds {rows} levels where the interrupted run had {num_done}. Start anew."
-                )
-            group[name].resize((num_done, num_chains))  # pyright: ignore
-    except (FileNotFoundError, KeyError) as error:
-        raise ParameterError(f"{path} holds no history of the interrupted run: {error}. Start anew.") from error
+    with _told(path):
+        if num_done == 0 and not path.exists():
+            # Made elsewhere and moved there whole, so that a folder of that name is never half made.
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+                group = zarr.open_group(f"{folder}/history", mode="w-")
+                for name in ChainStats._fields:
+                    # One level is one chunk: written whole, once.
+                    group.create_array(name, shape=(0, num_chains), chunks=(1, num_chains), dtype="float32")
+                os.rename(f"{folder}/history", path)
+        try:
+            group = zarr.open_group(str(path), mode="r+")
+            _cut(group, num_done)
+        except (FileNotFoundError, KeyError) as error:
+            raise ParameterError(f"{path} holds no history of the interrupted run: {error}. Start anew.") from error
     return group
+
+
+def _cut(group, num_done: int) -> None:
+    for name in ChainStats._fields:
+        rows, num_chains = group[name].shape
+        if rows < num_done:
+            raise ParameterError(
+                f"{group.store.root} holds {rows} levels where the interrupted run had {num_done}. Start anew."
+            )
+        if rows > num_done:
+            group[name].resize((num_done, num_chains))
+
+
+@contextlib.contextmanager
+def _told(path):
+    """What the system refuses, as this package says it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}. Check that the folder exists, is writable and has space, "
+            "or choose another one for keep_history."
+        ) from error

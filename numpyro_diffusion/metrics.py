@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 BANDWIDTHS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
+def _real(name, value) -> np.ndarray:
+    if np.iscomplexobj(value):
+        raise ShapeError(f"{name} must be real numbers; got complex ones. Take their parts or their size.")
+    return np.asarray(value, dtype=np.float64)
+
+
 def _points(name, value):
-    array = np.asarray(value, dtype=np.float64)
+    array = _real(name, value)
     if array.ndim != 2 or len(array) == 0:
         raise ShapeError(f"{name} must have shape [n, d] with n >= 1; got {array.shape}. Flatten the event axes.")
     if not np.all(np.isfinite(array)):
@@ -122,7 +128,7 @@ def mode_covariances(samples, modes) -> np.ndarray:
 
 
 def _true_covariances(modes, covariance):
-    modes = np.asarray(modes, dtype=np.float64)
+    modes = _real("modes", modes)
     return np.broadcast_to(np.asarray(covariance, dtype=np.float64), (*modes.shape, modes.shape[1]))
 
 
@@ -196,7 +202,7 @@ def report(samples, target: Target, *, truth=None, seed: int = 0) -> dict[str, f
         log_likelihood, fraction_outside, log_mmd2, sliced_w2, non_finite, and for targets with modes mode_weight_tv,
         mode_variance_error and mode_std_error (else NaN).
     """
-    samples = np.asarray(samples, dtype=np.float64)
+    samples = _real("samples", samples)
     finite = np.all(np.isfinite(samples), axis=-1)
     lost, samples = float(np.mean(~finite)), samples[finite]
     names = ("log_likelihood", "fraction_outside", "log_mmd2", "sliced_w2", "mode_weight_tv")
@@ -229,12 +235,15 @@ def frechet_distance(features, reference) -> float:
 
     Raises:
         ShapeError: if shapes do not fit, or there are fewer than two samples.
+        ParameterError: if a feature is NaN or infinite.
     """
     moments = []
     for name, values in (("features", features), ("reference", reference)):
-        values = np.asarray(values, dtype=np.float64)
+        values = _real(name, values)
         if values.ndim != 2 or len(values) < 2:
             raise ShapeError(f"{name} must have shape [n, k] with n >= 2; got {values.shape}.")
+        if not np.all(np.isfinite(values)):
+            raise ParameterError(f"{name} must be finite; got NaN or infinity. Leave those images out, and count them.")
         moments.append((values.mean(0), np.cov(values.T).reshape(values.shape[1], -1)))
     (mean, covariance), (other_mean, other) = moments
     if mean.shape != other_mean.shape:
@@ -258,7 +267,7 @@ def inception_score(probabilities) -> float:
     Raises:
         ShapeError, ParameterError: for other shapes, negative entries, or rows that do not sum to one.
     """
-    p = np.asarray(probabilities, dtype=np.float64)
+    p = _real("probabilities", probabilities)
     if p.ndim != 2 or not p.size:
         raise ShapeError(f"probabilities must have shape [n, k]; got {p.shape}.")
     if np.any(p < 0) or not np.allclose(p.sum(1), 1, atol=1e-3):

@@ -73,7 +73,7 @@ class Keeper:
         """Write the state, and the rows of its history, if it is time to or `now`."""
         if self.path is None or not (now or self.saved is None or time.monotonic() - self.saved > self.every):
             return
-        arrays, facts = _packed(descent, rows, self.mesh)
+        arrays, facts = _packed(descent, rows[: descent.num_done], self.mesh)
         if jax.process_index() == 0:
             checkpoint.write(self.path, arrays, self.identity | facts)
         self.saved = time.monotonic()

@@ -79,9 +79,15 @@ def load(path: str | os.PathLike[str]) -> Density:
         network = CONFIGS[architecture.pop("type", "NetworkConfig")](**architecture)
         fields = dict(config["schedule"])
         schedule = _SCHEDULES[fields.pop("type")](**fields)
-        event_shape = tuple(int(n) for n in config["event_shape"])
+        event_shape = tuple(config["event_shape"])
+        if not all(type(n) is int and n >= 1 for n in event_shape):
+            raise ParameterError(f"event_shape must be whole numbers >= 1; got {event_shape}")
         size = int(np.prod(event_shape, initial=1))
-        form, calibrated = config["parameterisation"], bool(config["calibrated"])
+        form, calibrated = config["parameterisation"], config["calibrated"]
+        if not isinstance(calibrated, bool):
+            raise ParameterError(f"calibrated must be true or false; got {calibrated!r}")
+        if any(type(n) is int and n > len(arrays) for k, n in architecture.items() if k == "num_blocks"):
+            raise ParameterError(f"{architecture['num_blocks']} blocks need more than {len(arrays)} arrays")
         if form not in (*PARAMETERISATIONS, "score") if network.form is None else form != network.form:
             raise ParameterError(f"unknown parameterisation {form!r}")
         # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
@@ -90,6 +96,13 @@ def load(path: str | os.PathLike[str]) -> Density:
         shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "eigenvalues": (size,), "sigmas": (2,)}
         if not network.takes_images:
             shapes["eigenvectors"] = (size, size)
+        name = config["name"]
+        if not (name is None or isinstance(name, str)):
+            raise ParameterError(f"its name must be text or null; got {name!r}")
+        if arrays["log_z"].ndim != 2:
+            raise ParameterError(f"log_z has shape {arrays['log_z'].shape}, expected [2, knots]")
+        if kinds := {k for k, a in arrays.items() if not jnp.issubdtype(a.dtype, jnp.floating)}:
+            raise ParameterError(f"{', '.join(sorted(kinds))} must be floating-point numbers")
         for field, shape in shapes.items():
             if arrays[field].shape != shape:
                 raise ParameterError(f"{field} has shape {arrays[field].shape}, expected {shape}")
@@ -97,14 +110,14 @@ def load(path: str | os.PathLike[str]) -> Density:
         by_class = arrays.get("class_log_z")
         if by_class is not None and by_class.shape != (network.condition_size, arrays["log_z"].shape[1]):
             raise ParameterError(f"class_log_z has shape {by_class.shape}, not one row a class")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is intact but does not describe a density of this version: {error}. Save it again."
         ) from error
     density = object.__new__(cls)
     density.graphdef, density.state = graphdef, state
     density.event_shape, density.schedule, density.config = event_shape, schedule, network
-    density.parameterisation, density.is_calibrated, density.name = form, calibrated, config["name"]
+    density.parameterisation, density.is_calibrated, density.name = form, calibrated, name
     density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
     density.base, density.class_log_z = base, None if by_class is None else jnp.asarray(by_class, dtype=float)
     for field in _FIELDS:

@@ -22,14 +22,16 @@ from . import checkpoint
 from .base import MixtureBase
 from .data import check_data, moments
 from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
-from .errors import CheckpointError, DiagnosticWarning, ParameterError
+from .errors import CheckpointError, DiagnosticWarning, ParameterError, check_number
 from .files import sole_writer
+from .interrupt import Interrupt
 from .losses import loss
 from .networks.convolution import native_gradients
 from .optimiser import TrainingConfig
 from .schedule import NoiseSchedule, VariancePreserving
 
-CHUNK = 100  # optimiser steps per compiled call; the progress bar's and the checkpoint's grain
+#: Optimiser steps between two looks at progress, checkpoint and interrupts; for images, whose steps take longer.
+CHUNK, IMAGE_CHUNK = 100, 10
 
 
 @functools.cache
@@ -137,6 +139,7 @@ def fit(
         raise ParameterError(f"model must be 'energy' or 'score'; got {model!r}.")
     if parameterisation not in PARAMETERISATIONS:
         raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
+    check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
     training, network = training or TrainingConfig(), network or NetworkConfig()
     draw, arrays, sample = check_data(rng_key, data, conditions, 5_000 if network.takes_images else 50_000)
     x, condition = sample
@@ -186,37 +189,29 @@ def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, p
         carry = jax.device_put(carry, NamedSharding(_mesh(settings["num_devices"]), PartitionSpec()))
     saved = time.monotonic()
 
-    def keep():
-        leaves = jax.tree.leaves(carry)
-        checkpoint.write(path, {f"{i:04d}": np.asarray(a) for i, a in enumerate(leaves)}, identity)
-
-    number = int(carry[3])
-    try:
-        with tqdm(total=config.num_steps, initial=number, disable=not progress_bar, desc=density.name or "fit") as bar:
-            while number < config.num_steps:
-                count = min(CHUNK, config.num_steps - number)
-                carry, value = _advance(carry, density, rng_key, arrays, count, settings)
-                number = int(carry[3])
-                if not np.isfinite(value):
-                    raise ParameterError(
-                        f"the loss became {value} at step {number}; the checkpoint before it is kept. "
-                        "Lower learning_rate or max_gradient_norm."
-                    )
-                bar.update(count)
-                bar.set_postfix(loss=f"{value:.4f}")
-                if path is not None and (time.monotonic() - saved > every or number == config.num_steps):
-                    keep()
-                    saved = time.monotonic()
-    except KeyboardInterrupt:
-        # Caught in the middle of a step, the weights are in neither of its ends.
-        if any(a.is_deleted() for a in jax.tree.leaves(carry)):
-            raise
-        again = "checkpoint_path= makes training resume."
-        if path is not None:
-            keep()
-            again = "Call nd.fit with the same arguments to go on."
+    number, chunk = int(carry[3]), IMAGE_CHUNK if density.config.takes_images else CHUNK
+    bar = tqdm(total=config.num_steps, initial=number, disable=not progress_bar, desc=density.name or "fit")
+    with bar, Interrupt() as interrupt:
+        while number < config.num_steps and not interrupt.asked:
+            count = min(chunk, config.num_steps - number)
+            carry, value = _advance(carry, density, rng_key, arrays, count, settings)
+            number = int(carry[3])
+            if not np.isfinite(value):
+                raise ParameterError(
+                    f"the loss became {value} at step {number}; the checkpoint before it is kept. "
+                    "Lower learning_rate or max_gradient_norm."
+                )
+            bar.update(count)
+            bar.set_postfix(loss=f"{value:.4f}")
+            ends = number == config.num_steps or interrupt.asked
+            if path is not None and (time.monotonic() - saved > every or ends):
+                leaves = jax.tree.leaves(carry)
+                checkpoint.write(path, {f"{i:04d}": np.asarray(a) for i, a in enumerate(leaves)}, identity)
+                saved = time.monotonic()
+    if number < config.num_steps:
+        remedy = "checkpoint_path= makes training resume." if path is None else "The same call goes on from there."
         warnings.warn(
-            f"interrupted after step {int(carry[3])} of {config.num_steps}: the density is as trained so far. {again}",
+            f"interrupted after step {number} of {config.num_steps}: the density is as trained so far. {remedy}",
             DiagnosticWarning,
             skip_file_prefixes=(str(Path(__file__).parent),),
         )

@@ -1,6 +1,7 @@
 """Runs that stop half way: killed, interrupted, or refused a place to write."""
 
 import os
+import signal
 import sys
 import warnings
 
@@ -13,6 +14,8 @@ import numpyro_diffusion as nd
 from numpyro_diffusion import files, training
 from numpyro_diffusion import population as populations
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
+from numpyro_diffusion.history import History
+from numpyro_diffusion.interrupt import Interrupt
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
@@ -140,6 +143,36 @@ def test_a_history_folder_is_not_overwritten(tmp_path):
         anneal(keep_history=tmp_path / "h")
 
 
+def test_a_second_interrupt_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.asked
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_between_a_row_of_history_and_the_end_of_its_level(tmp_path, monkeypatch):
+    original, settings = History.add, {"checkpoint_path": tmp_path / "run", "keep_history": tmp_path / "h"}
+
+    def add(self, chains):
+        original(self, chains)
+        if self.group["acceptance_rate"].shape[0] == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "add", add)
+        with pytest.warns(DiagnosticWarning, match="after level 2 of 6"):
+            partial = anneal(**settings)
+    assert partial.history["acceptance_rate"].shape == (2, 16)
+    assert_equal(anneal(**settings), anneal(keep_history=True))
+
+
+def test_a_history_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CheckpointError, match="cannot write .*keep_history"):
+        anneal(keep_history=tmp_path / "file" / "h")
+
+
 def test_reverse_diffusion_has_no_checkpoint(tmp_path):
     with pytest.raises(ParameterError, match="reverse diffusion has neither"):
         nd.anneal(KEY, mixture(), nd.Reverse(), num_chains=4, levels=3, checkpoint_path=tmp_path / "run")
@@ -161,8 +194,8 @@ def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch
 
     def chunk(*args, **kwargs):
         calls.append(None)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
