@@ -6,6 +6,9 @@ STAMP := $(VENV)/.stamp
 
 # More words for pytest: make test ARGS="-x -k kernels"
 ARGS ?=
+# Test files run side by side; each worker takes up to 4 GB.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint notebooks bench clean FORCE
@@ -29,10 +32,10 @@ demo: $(STAMP) ## compose and sample the pretrained densities; tables and pictur
 	$(BIN)/numpyro-diffusion demo --output demo_output
 
 test: $(STAMP) ## the quick tests
-	$(BIN)/python -m pytest -q -m "not slow" $(ARGS) tests
+	$(PYTEST) -m "not slow" $(ARGS) tests
 
 test-all: $(STAMP) ## all tests, the slow ones too
-	$(BIN)/python -m pytest -q $(ARGS) tests
+	$(PYTEST) $(ARGS) tests
 
 lint: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff check .
