@@ -180,7 +180,10 @@ def draw_digits(*, num_chains: int, seed: int, progress_bar: bool = False) -> An
     Levels and step sizes are about those that a pilot finds; finding them would take longer than using them.
     """
     density = load_pretrained("digits")
-    ratios = np.concatenate([np.geomspace(100.0, 1.1, 10), np.geomspace(1.1, 0.03, 110)[1:]])
+    # Close to each other where the classes part.
+    corners, counts = (100.0, 1.1, 0.35, 0.06, 0.03), (10, 20, 80, 14)
+    parts = [np.geomspace(*ends, n, endpoint=False) for *ends, n in zip(corners, corners[1:], counts, strict=False)]
+    ratios = np.append(np.concatenate(parts), corners[-1])
     steps = np.exp(
         np.interp(np.log(ratios), np.log([0.03, 0.1, 0.3, 1.0, 100.0]), np.log([0.05, 0.115, 0.3, 0.58, 0.63]))
     )

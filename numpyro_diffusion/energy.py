@@ -134,6 +134,11 @@ class _NetworkDensity(Density):
             return DiagonalGaussian(self.mean, self.eigenvalues, self.basis)
         return Gaussian(self.mean, (self.eigenvectors * self.eigenvalues) @ self.eigenvectors.T)
 
+    def gaussian(self, t):
+        # Below the trained range the density stays what it is, and so does its frame: levels there would be wasted.
+        alpha = self.schedule.alpha(t)
+        return self._moments().noised(alpha, jnp.maximum(self.schedule.sigma(t), alpha * self.sigmas[0]))
+
     def _units(self, x, t):
         """(y - mu, r clipped to the trained range below, log alpha)."""
         alpha = self.schedule.alpha(t)
