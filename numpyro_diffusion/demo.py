@@ -182,7 +182,8 @@ def draw_digits(*, num_chains: int, seed: int, progress_bar: bool = False) -> An
     density = load_pretrained("digits")
     # Close to each other where the classes part.
     corners, counts = (100.0, 1.1, 0.35, 0.06, 0.03), (10, 20, 80, 14)
-    parts = [np.geomspace(*ends, n, endpoint=False) for *ends, n in zip(corners, corners[1:], counts, strict=False)]
+    ends = zip(corners[:-1], corners[1:], counts, strict=True)
+    parts = [np.geomspace(high, low, count, endpoint=False) for high, low, count in ends]
     ratios = np.append(np.concatenate(parts), corners[-1])
     steps = np.exp(
         np.interp(np.log(ratios), np.log([0.03, 0.1, 0.3, 1.0, 100.0]), np.log([0.05, 0.115, 0.3, 0.58, 0.63]))

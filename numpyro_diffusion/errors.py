@@ -55,4 +55,4 @@ def check_number(name: str, value, low: float, high: float = math.inf) -> None:
     except (TypeError, ValueError):
         fine = False
     if not fine:
-        raise ParameterError(f"{name} must be a number in [{low:g}, {high:g}]; got {value!r}.")
+        raise ParameterError(f"{name} must lie in [{low:g}, {high:g}]; got {value!r}.")

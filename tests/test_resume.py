@@ -22,6 +22,14 @@ KEY = jax.random.key(0)
 LEVELS = 6
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own answer to Ctrl-C, which test workers may have replaced."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Killed(BaseException):
     """Stands for what ends a process."""
 
@@ -143,7 +151,7 @@ def test_a_history_folder_is_not_overwritten(tmp_path):
         anneal(keep_history=tmp_path / "h")
 
 
-def test_a_second_interrupt_ends_at_once():
+def test_a_second_interrupt_ends_at_once(interruptible):
     with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)
         assert interrupt.asked
@@ -189,7 +197,7 @@ def train(**changes):
     return nd.fit(KEY, DATA, **settings | changes)
 
 
-def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch):
+def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch, interruptible):
     path, original, calls = tmp_path / "training", training._train_chunk, []
 
     def chunk(*args, **kwargs):
