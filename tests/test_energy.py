@@ -90,10 +90,14 @@ def test_tends_to_the_gaussian_of_the_data_at_large_noise(form):
             np.testing.assert_allclose(log_prob_of(density, X, t), log_prob_of(oracle, X, t), atol=0.02)
 
 
-def test_gaussian_is_that_of_the_data():
-    mean, covariance = network().gaussian(0.0)
-    np.testing.assert_allclose(mean, MEAN, atol=1e-6)
-    np.testing.assert_allclose(covariance, COVARIANCE, atol=1e-6)
+def test_gaussian_is_that_of_the_data_with_the_least_trained_noise():
+    density = network()
+    for t in (0.0, float(density.schedule.time(0.5 * density.resolution))):
+        mean, covariance = density.gaussian(t)
+        alpha = float(density.schedule.alpha(t))
+        np.testing.assert_allclose(mean, alpha * MEAN, atol=1e-6)
+        expected = alpha**2 * (COVARIANCE + density.resolution**2 * np.eye(2))
+        np.testing.assert_allclose(covariance, expected, atol=1e-6)
 
 
 def test_measured_normaliser_is_subtracted():

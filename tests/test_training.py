@@ -75,7 +75,7 @@ def test_moments_and_noise_range_come_from_the_data():
     density = fit()
     mean, covariance = density.gaussian(0.0)
     np.testing.assert_allclose(mean, DATA.mean(0), atol=1e-5)
-    np.testing.assert_allclose(covariance, np.cov(DATA.T), atol=1e-5)
+    np.testing.assert_allclose(covariance, np.cov(DATA.T) + density.resolution**2 * np.eye(2), atol=1e-5)
     std = np.sqrt(np.mean(np.diag(np.cov(DATA.T))))
     np.testing.assert_allclose(density.sigmas, [0.006 * std, 20 * std], rtol=1e-4)
     np.testing.assert_allclose(fit(sigma_min=0.05, sigma_max=30.0).sigmas, [0.05, 30.0])
