@@ -264,7 +264,8 @@ def ending(end: End, path: Path) -> str:
         return "before there was any"
     if end.kind == "raised":
         return f"lost: {end.text}"
-    return f"lost: {end.text} after the first {'level' if 'levels' in str(checkpoint.read(path)[1]) else 'steps'}"
+    done, total = progress(path), planned(path)
+    return "after its end, the whole result kept" if done == total else f"lost: {end.text} after {done} of {total}"
 
 
 def progress(path: Path) -> int:
@@ -273,6 +274,12 @@ def progress(path: Path) -> int:
     if config["kind"] == "training":
         return int(arrays[max(arrays)])
     return len(arrays.get("stats.0", ()))
+
+
+def planned(path: Path) -> int:
+    """Levels or steps that its run has in all."""
+    arrays, config = checkpoint.read(path)
+    return config["training"]["num_steps"] if config["kind"] == "training" else len(arrays["levels"])
 
 
 def consistent(found: dict[str, np.ndarray]) -> bool:
