@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -63,6 +64,17 @@ def measure(
     _write(path.with_suffix(".md"), text)
     print(text)
     return {row: list(by_seed.values()) for row, by_seed in found.items()}
+
+
+def best_seconds(compiled: Callable, *args, repeats: int = 5) -> float:
+    """Best seconds of a call, after one that does not count."""
+    jax.block_until_ready(compiled(*args))
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*args))
+        found.append(time.perf_counter() - start)
+    return min(found)
 
 
 def markdown(found: dict, header: str, columns: list[str]) -> str:

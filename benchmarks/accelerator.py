@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _table import arguments, measure
+from _table import arguments, best_seconds, measure
 from train_cubes import PRESETS, SIGMA_MAX, SIGMA_MIN
 
 import numpyro_diffusion as nd
@@ -37,29 +36,18 @@ PRESET = "cpu" if "--quick" in sys.argv else "gpu"
 LEAPFROGS = nd.HMC(num_integration_steps=3, persistence=0.9)
 
 
-def timed(compiled, *args, repeats: int = 5) -> float:
-    """Best seconds of a call."""
-    jax.block_until_ready(compiled(*args))
-    found = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(*args))
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
 @functools.cache
 def matmul_rate(dtype: str, size: int) -> float:
     """Floating-point operations per second of a square matrix product."""
     a = jnp.ones((size, size), dtype)
-    return 2 * size**3 / timed(jax.jit(jnp.matmul).lower(a, a).compile(), a, a)
+    return 2 * size**3 / best_seconds(jax.jit(jnp.matmul).lower(a, a).compile(), a, a)
 
 
 def figures(function, args, dtype: str, chains: int, matrix: int) -> dict:
     """Time, operations and memory of a jitted function."""
     lowered = function.lower(*args)
     compiled = lowered.compile()
-    seconds, count = timed(compiled, *args), lowered.cost_analysis()["flops"]
+    seconds, count = best_seconds(compiled, *args), lowered.cost_analysis()["flops"]
     memory = compiled.memory_analysis()
     return {
         "ms": 1e3 * seconds, "teraflop": count / 1e12, "teraflop per second": count / seconds / 1e12,

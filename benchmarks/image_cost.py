@@ -12,7 +12,7 @@ import time
 
 import jax
 import jax.numpy as jnp
-from _table import arguments, measure
+from _table import arguments, best_seconds, measure
 from table2_cubes import LEVELS, PER_LEVEL, SAMPLERS, density, levels
 
 import numpyro_diffusion as nd
@@ -30,14 +30,9 @@ image of a batch of {BATCH} with one requested place, {LEVELS} levels and {PER_L
 def timed(function, *args, repeats: int = 5) -> tuple[float, float]:
     """(best seconds of a call, MiB of temporaries)."""
     compiled = jax.jit(function).lower(*args).compile()
-    jax.block_until_ready(compiled(*args))
-    found = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(*args))
-        found.append(time.perf_counter() - start)
     memory = compiled.memory_analysis()
-    return min(found), 0.0 if memory is None else memory.temp_size_in_bytes / 2**20
+    seconds = best_seconds(compiled, *args, repeats=repeats)
+    return seconds, 0.0 if memory is None else memory.temp_size_in_bytes / 2**20
 
 
 @functools.cache
