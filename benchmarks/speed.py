@@ -211,7 +211,7 @@ INSTEAD_COLUMNS = [*RATIO_COLUMNS, "ms per step", "over the evaluations", "secon
 
 def shared_plan(leapfrogs: int, quick: bool) -> naive.Plan:
     """Levels, and step sizes that follow the scale of the noised product."""
-    levels, schedule = some_levels(3 if quick else 8), product().schedule
+    levels, schedule = some_levels(3 if quick else 26), product().schedule
     alpha, sigma = np.asarray(schedule.alpha(levels)), np.asarray(schedule.sigma(levels))
     scale = np.sqrt((sigma**2 + (0.03 * alpha) ** 2) / 2)
     return naive.Plan(levels, 0.5 * scale if leapfrogs else 0.2 * scale**2, 2 if leapfrogs else 6, leapfrogs)

@@ -275,10 +275,15 @@ def gaussian_at(density: Density, t) -> Gaussian | DiagonalGaussian:
 
 def narrowest(density: Density) -> float:
     """The least standard deviation in any direction at t = 0, of the Gaussian approximation."""
+    return float(_narrowest(density))
+
+
+@jax.jit
+def _narrowest(density):
     gaussian = gaussian_at(density, 0.0)
     if isinstance(gaussian, DiagonalGaussian):
-        return float(jnp.sqrt(jnp.min(gaussian.variance)))
-    return float(jnp.sqrt(jnp.linalg.eigvalsh(gaussian.covariance)[0]))
+        return jnp.sqrt(jnp.min(gaussian.variance))
+    return jnp.sqrt(jnp.linalg.eigvalsh(gaussian.covariance)[0])
 
 
 def as_points(x, event_shape: tuple[int, ...]) -> jax.Array:

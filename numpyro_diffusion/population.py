@@ -64,7 +64,13 @@ class LogDensity(NamedTuple):
     frame: frames.Frame | frames.DiagonalFrame
 
     def __call__(self, v):
-        return self.density._log_prob(self.frame.point(v, self.density.event_shape), self.t) + self.frame.log_det
+        return _log_prob(self, v)
+
+
+# Compiled with its callers, but traced once for all of them.
+@jax.jit
+def _log_prob(at: LogDensity, v):
+    return at.density._log_prob(at.frame.point(v, at.density.event_shape), at.t) + at.frame.log_det
 
 
 def log_density_in_frame(density: Density, t, frame_kind: str, scale=None) -> LogDensity:

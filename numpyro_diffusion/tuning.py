@@ -34,9 +34,9 @@ from .population import (
 )
 
 PILOT_CHAINS = 256
-#: Pilot steps per level; with a preconditioner, which keeps the step size near one, few are enough, and for images,
-#: where acceptance averages over many pixels.
-PILOT_STEPS, PRECONDITIONED_STEPS = 8, 3
+#: Pilot steps per level, each of which adapts the step size; fewer with a preconditioner, which keeps the step size near
+#: one, and for images, where acceptance averages over many pixels.
+PILOT_STEPS, PRECONDITIONED_STEPS = 4, 3
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
 METRICS = ("frame", "pilot")
