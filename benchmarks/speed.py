@@ -33,6 +33,7 @@ from tqdm.auto import tqdm
 import numpyro_diffusion as nd
 from numpyro_diffusion import population as populations
 from numpyro_diffusion.datasets import cubes, targets
+from numpyro_diffusion.level import log_density_in_frame
 
 CHAINS, LEAPFROGS = 1000, 3
 HEADER = f"""# Speed
@@ -84,7 +85,7 @@ def product() -> nd.Density:
 @functools.partial(jax.jit, static_argnames=("frame", "piece", "value"))
 def gradients(density, x, t, *, frame: str = "identity", piece: int | None, value: bool = True):
     """Value and gradient, or the gradient alone, at every point, in pieces as the population has them."""
-    log_prob = populations.log_density_in_frame(density, t, frame)
+    log_prob = log_density_in_frame(density, t, frame)
     one = jax.value_and_grad(log_prob) if value else jax.grad(log_prob)
     return jax.vmap(one)(x) if piece is None else jax.lax.map(one, x, batch_size=piece)
 

@@ -28,7 +28,8 @@ from .anneal import anneal
 from .density import Density, as_points
 from .errors import ParameterError, ScoreOnlyError
 from .kernels import BlackJAX, Kernel, KernelState, init
-from .population import chain_keys, default_batch_size, log_density_in_frame, map_chains
+from .level import log_density_in_frame
+from .population import chain_keys, default_batch_size, map_chains
 from .tuning import Plan, plan
 
 

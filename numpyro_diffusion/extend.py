@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from . import frame as frames
 from .density import Density
 from .kernels import Kernel, init
-from .population import chain_keys, from_scale, jittered, log_density_in_frame, map_chains, to_scale
+from .level import from_scale, log_density_in_frame, move, to_scale
+from .population import chain_keys, map_chains
 
 
 @partial(jax.jit, static_argnames=("num_samples", "thinning", "frame", "chain_batch_size", "mesh"))
@@ -32,11 +33,7 @@ def extend(
         state = init(v, jax.random.normal(momentum_key, v.shape), logdensity_fn)
 
         def draw(state, key):
-            def one_step(state, key):
-                move_key, jitter_key = jax.random.split(key)
-                return kernel.step(move_key, state, logdensity_fn, jittered(jitter_key, step_size, scale))
-
-            state, info = jax.lax.scan(one_step, state, jax.random.split(key, thinning))
+            state, info = move(kernel, state, logdensity_fn, key, step_size, scale, num_steps=thinning)
             return state, (state.position, info.acceptance_rate.mean(), info.is_divergent.any())
 
         _, (v, rate, divergent) = jax.lax.scan(draw, state, jax.random.split(key, num_samples))

@@ -19,6 +19,7 @@ from . import frame as frames
 from .density import Density
 from .devices import by_chain, replicated
 from .kernels import Kernel, KernelState, effective_sample_size, init, systematic_resampling
+from .level import from_scale, log_density_in_frame, move, to_scale
 from .reverse import reverse_step
 
 
@@ -54,51 +55,6 @@ class ChainStats(NamedTuple):
 
     acceptance_rate: jax.Array
     log_weight_increment: jax.Array
-
-
-class LogDensity(NamedTuple):
-    """v -> log q(u, t) at one level, u = scale v; see `log_density_in_frame`."""
-
-    density: Density
-    t: jax.Array
-    frame: frames.Frame | frames.DiagonalFrame
-
-    def __call__(self, v):
-        return _log_prob(self, v)
-
-
-# Compiled with its callers, but traced once for all of them.
-@jax.jit
-def _log_prob(at: LogDensity, v):
-    return at.density._log_prob(at.frame.point(v, at.density.event_shape), at.t) + at.frame.log_det
-
-
-def log_density_in_frame(density: Density, t, frame_kind: str, scale=None) -> LogDensity:
-    """The log density that chains move on at time t, of v = scale^{-1} u; without a scale [d, d], v is u."""
-    frame = frames.frame_at(density, t, frame_kind)
-    if scale is not None:
-        assert isinstance(frame, frames.Frame)  # preconditioners are dense, and so are their frames
-        frame = frame._replace(root=frame.root @ scale)
-    return LogDensity(density, t, frame)
-
-
-def to_scale(u, scale):
-    """v = scale^{-1} u of chains [N, d], for a lower triangular scale or None."""
-    return u if scale is None else jax.scipy.linalg.solve_triangular(scale, u.T, lower=True).T
-
-
-def from_scale(v, scale):
-    """u = scale v of chains [N, d]."""
-    return v if scale is None else v @ scale.T
-
-
-def jittered(rng_key, step_size, scale):
-    """Step size of one move: times U(0.5, 1) under a preconditioner.
-
-    In coordinates of unit covariance a tuned trajectory is close to half a turn, and chains would flip between x and -x
-    at a healthy acceptance rate.
-    """
-    return step_size if scale is None else step_size * jax.random.uniform(rng_key, minval=0.5, maxval=1.0)
 
 
 def default_batch_size(num_chains: int) -> int | None:
@@ -252,21 +208,14 @@ def advance(
         increment = jnp.zeros(num_chains)
         ess, cess, resampled = jnp.ones(()), jnp.ones(()), jnp.zeros((), bool)
 
-    def move(shared, key, state):
+    def moved(shared, key, state):
         kernel, logdensity_fn, step_size, scale = shared
-
-        def one_step(carry, key):
-            move_key, jitter_key = jax.random.split(key)
-            step = jittered(jitter_key, step_size, scale)
-            state, info = kernel.step(move_key, carry, logdensity_fn, step)
-            return state, info
-
-        state, info = jax.lax.scan(one_step, state, jax.random.split(key, num_steps))
+        state, info = move(kernel, state, logdensity_fn, key, step_size, scale, num_steps=num_steps)
         return state, info.acceptance_rate.mean(), info.is_divergent.sum(), info.log_weight.sum()
 
     keys = chain_keys(move_key, num_chains)
     shared = kernel, logdensity_fn, step_size, scale
-    state, *reports = map_chains(move, shared, keys, population.state, chain_batch_size=chain_batch_size, mesh=mesh)
+    state, *reports = map_chains(moved, shared, keys, population.state, chain_batch_size=chain_batch_size, mesh=mesh)
     acceptance, diverged, correction = replicated(reports, mesh)
     state = state._replace(position=from_scale(state.position, scale))
     log_weight = population.log_weight + (correction if weighted else 0.0)

@@ -21,21 +21,12 @@ import numpy as np
 from .density import Density, narrowest
 from .errors import DiagnosticWarning, ParameterError, ScheduleError
 from .kernels import Kernel, init
-from .population import (
-    Population,
-    conditional_ess,
-    from_scale,
-    jittered,
-    log_density_in_frame,
-    predict,
-    reweigh,
-    start,
-    to_scale,
-)
+from .level import from_scale, jittered, log_density_in_frame, to_scale
+from .population import Population, conditional_ess, predict, reweigh, start
 
 PILOT_CHAINS = 256
-#: Pilot steps per level, each of which adapts the step size; fewer with a preconditioner, which keeps the step size near
-#: one, and for images, where acceptance averages over many pixels.
+#: Pilot steps per level, each of which adapts the step size. Fewer with a preconditioner, which keeps the step size
+#: near one, and for images, where acceptance averages over many pixels.
 PILOT_STEPS, PRECONDITIONED_STEPS = 4, 3
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7

@@ -23,7 +23,7 @@ from numpyro_diffusion.errors import DiagnosticWarning, ParameterError, Schedule
 from numpyro_diffusion.exact import GaussianMixture, UniformBox
 from numpyro_diffusion.function import as_density
 from numpyro_diffusion.kernels import HMC, MALA, UHMC, ULA, BlackJAX
-from numpyro_diffusion.population import log_density_in_frame
+from numpyro_diffusion.level import log_density_in_frame
 from numpyro_diffusion.reverse import Reverse
 from numpyro_diffusion.schedule import VarianceExploding, VariancePreserving
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from .. import frame as frames
 from ..kernels import Kernel, init
+from ..level import from_scale, move, to_scale
 from .joint import JointDensity
 from .levels import Levels
 from .views import seen
@@ -97,24 +98,15 @@ def advance(
     def log_density(v):
         return joint._log_prob(here.mean + root @ v, here.t) + here.log_det
 
-    def one_move(carry, key):
-        size_key, key = jax.random.split(key)
-        # In the pilot's coordinates a Gaussian posterior is round, and trajectories of one length may all end where
-        # they began (three leapfrogs of size 1 are half a turn): chains would keep their distance from the mean.
-        step_size = here.step_size * jax.random.uniform(size_key, minval=0.5)
-        return kernel.step(key, carry, log_density, step_size)
-
-    u = state.position
-    v = u if here.scale is None else jax.scipy.linalg.solve_triangular(here.scale, u, lower=True)
     # Log density and gradient are evaluated anew at every step, also at t = 0: those of another level, or given
     # other values of a Gibbs sibling, would be accepted against at healthy rates and silently sample another law.
-    fresh = init(v, state.momentum, log_density)
+    fresh = init(to_scale(state.position[None], here.scale)[0], state.momentum, log_density)
     rng_key, move_key = jax.random.split(state.rng_key)
-    moved, info = jax.lax.scan(one_move, fresh, jax.random.split(move_key, num_steps))
+    moved, info = move(kernel, fresh, log_density, move_key, here.step_size, here.scale, num_steps=num_steps)
+    u = from_scale(moved.position, here.scale)
     old = before.log_det - state.potential_energy
     known = jnp.isfinite(fresh.logdensity) & jnp.isfinite(old)
     increment = jnp.where(known, fresh.logdensity - old + info.log_weight.sum(), -jnp.inf)
-    u = moved.position if here.scale is None else here.scale @ moved.position
     return AnnealedState(
         i=state.i + 1,
         z=_seen(joint, here.point(u), here.t),

@@ -50,7 +50,7 @@ class AnnealedKernel(MCMCKernel):
     Args:
         model: NumPyro model with at least one latent `DiffusionPrior` site.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default. Its step size is one number, or None to
-            have it tuned; each move takes a random share of it between a half and all.
+            have it tuned; with metric "pilot" each move takes a random share of it between a half and all.
         num_steps: Moves per MCMC step.
         level_ess: Conditional ESS, as a share in (0, 1), between the pilot's levels. The kernel's own keep what
             `num_warmup` of them can; `pilot` tells how many the pilot took.
