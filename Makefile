@@ -51,5 +51,5 @@ bench: $(STAMP) ## every benchmark once, the quick way
 		echo "$$script --quick"; $(BIN)/python "$$script" --quick; done
 
 clean: ## remove what make made
-	rm -rf $(VENV) .venv-uv .jax_cache demo_output notebooks/executed build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-uv .jax_cache demo_output build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

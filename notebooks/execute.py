@@ -4,9 +4,11 @@
     python notebooks/execute.py 01_path    those whose name starts so
 
 The notebooks are plain Python files in jupytext's percent format; the executed .ipynb, with its pictures, is written
-to executed/ beside them, also when a cell fails: the traceback is in it.
+to executed/ beside them, also when a cell fails: the traceback is in it. What differs from run to run for no reason
+(times, names of temporary files) is left out.
 """
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -25,8 +27,9 @@ def execute(source: Path) -> bool:
     notebook = jupytext.read(source)
     # Cells run in the folder of the notebooks, as they do when a person opens one.
     client = NotebookClient(
-        notebook, timeout=CELL_TIMEOUT, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
-    )
+        notebook, timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False,
+        resources={"metadata": {"path": str(FOLDER)}},
+    )  # fmt: skip
     start = time.monotonic()
     try:
         client.execute()
@@ -35,10 +38,19 @@ def execute(source: Path) -> bool:
         error = exception
     target = FOLDER / "executed" / source.with_suffix(".ipynb").name
     target.parent.mkdir(exist_ok=True)
-    nbformat.write(notebook, target)
+    nbformat.write(tidy(notebook), target)
     verdict = "ok" if error is None else f"FAILED\n{error}"
     print(f"{source.name}: {time.monotonic() - start:.0f} s, {verdict}", flush=True)
     return error is None
+
+
+def tidy(notebook):
+    """The notebook without the kernel's process numbers: its cells are files of temporary names, which warnings tell."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = re.sub(r"\S*ipykernel_\d+/\d+\.py", "cell", output.text)
+    return notebook
 
 
 def main(prefixes: list[str]) -> int:
