@@ -98,7 +98,7 @@ def anneal(
         CheckpointError: if `checkpoint_path` cannot be written, is damaged, in use, or belongs to other arguments.
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
-    ULA 1, HMC and UHMC L), and one for a predictor. The pilot takes one plus 8 times the kernel's own on each of its
+    ULA 1, HMC and UHMC L), and one for a predictor. The pilot takes one plus 4 times the kernel's own on each of its
     256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a level 13 log densities.
 
     References:
@@ -142,7 +142,7 @@ def anneal(
             "Use nd.ULA, nd.UHMC or nd.Reverse, or train an energy density."
         )
     weighted = density.has_log_density and not predictor and (kernel.is_adjusted or not isinstance(kernel, BlackJAX))
-    identity = {
+    identity = {} if checkpoint_path is None else {
         "rng_key": fingerprint(rng_key), "density": f"{density!r} {fingerprint(density)}",
         "kernel": f"{kernel_text(kernel)} {fingerprint(kernel)}", "num_chains": num_chains, "num_steps": num_steps,
         "levels": fingerprint(levels), "level_ess": level_ess, "resample_threshold": resample_threshold,
