@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 
+import jax
 import numpy as np
 
 from .datatree import batch_log_prob
@@ -74,7 +75,7 @@ def numerator(density) -> list[tuple[Density, float]]:
 
 def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
     """Nats [n] by which log p(x) lies below a like Gaussian's mean log density; None if unknown."""
-    gaussian = factor.gaussian(t)
+    gaussian = _gaussian(factor, t)
     if gaussian is None or not factor.has_log_density:
         return None
     mean, covariance = np.asarray(gaussian.mean, dtype=float), np.asarray(gaussian.covariance, dtype=float)
@@ -88,3 +89,8 @@ def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
     # Without a normaliser log p has no origin; the Gaussian's own log density sees at least what is far away.
     centred = x.reshape(len(x), -1) - mean
     return 0.5 * (np.sum(centred * np.linalg.solve(covariance, centred.T).T, axis=1) - mean.size)
+
+
+@jax.jit
+def _gaussian(density: Density, t):
+    return density.gaussian(t)

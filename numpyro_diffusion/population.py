@@ -31,6 +31,7 @@ class Population(NamedTuple):
     ancestor: jax.Array
     log_evidence: jax.Array
 
+    @jax.jit
     def evidence(self) -> jax.Array:
         """Estimate of log Z of the present level: its exponential is unbiased."""
         return self.log_evidence + logsumexp(self.log_weight) - jnp.log(self.log_weight.size)
