@@ -149,8 +149,11 @@ def draw(found: dict) -> None:
     figure, axes = plt.subplots(2, len(names), figsize=(13, 4.5), sharey="row", layout="constrained")
     for column, name in zip(axes.T, names, strict=True):
         rows = {int(k.split("= ")[1].replace(",", "")): v[0] for k, v in found.items() if k.startswith(f"{name} =")}
-        for axis, key in zip(column, ("run", "growth GB"), strict=True):
-            axis.loglog(list(rows), [max(figures[key], 1e-3) for figures in rows.values()], "o-", color="C0")
+        for axis, key, plot in zip(column, ("run", "growth GB"), ("loglog", "semilogx"), strict=True):
+            getattr(axis, plot)(list(rows), [figures[key] for figures in rows.values()], "o-", color="C0")
+            axis.set_xticks(list(rows), [f"{size:,}" for size in rows], fontsize=8)
+            axis.minorticks_off()
+        column[1].set_ylim(bottom=0)
         column[1].set_xlabel(name)
     axes[0, 0].set_ylabel("seconds")
     axes[1, 0].set_ylabel("memory added, GB")
