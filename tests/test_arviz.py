@@ -205,7 +205,7 @@ def test_summary_sees_the_posterior(mcmc, tree):
 
 
 def test_survives_a_file(tree, tmp_path):
-    tree.to_netcdf(tmp_path / "posterior.nc")
+    tree.to_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
     with xr.open_datatree(tmp_path / "posterior.nc") as back:
         assert back.attrs["log_evidence"] == tree.attrs["log_evidence"]
         for name in tree.children:
