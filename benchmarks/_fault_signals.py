@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import _fault_programs as programs
@@ -31,30 +31,34 @@ def histories(path: Path, i: int) -> dict:
     return {"history": str(path / "history.zarr")} if i % 2 else {}
 
 
+def trials(program: Callable, tries: int, seed: int, what: str) -> Iterator[tuple]:
+    """For each try: random numbers, seconds of an undisturbed run, a folder, settings, and what the run ends with."""
+    is_anneal = program is programs.anneal
+    references = [undisturbed(program, **({"history": "memory"} if i else {})) for i in range(1 + is_anneal)]
+    seconds = duration(program)
+    for i in tqdm(range(tries), desc=f"{program.__name__} {what}"):
+        with folder() as path:
+            settings = {"folder": str(path)} | (histories(path, i) if is_anneal else {})
+            yield np.random.default_rng([seed, i]), seconds, path, settings, references[i % len(references)]
+
+
 def killed(program: Callable, tries: int) -> Row:
     """SIGKILL at random moments, once or twice, then on to the end."""
     seen, survived = Counter(), 0
-    references = [
-        undisturbed(program, **({"history": "memory"} if i else {})) for i in range(1 + (program is programs.anneal))
-    ]
-    seconds = duration(program)
-    for i in tqdm(range(tries), desc=f"{program.__name__} killed"):
-        rng = np.random.default_rng([1, i])
-        with folder() as path:
-            settings = {"folder": str(path)} | (histories(path, i) if program is programs.anneal else {})
-            intact = True
-            for _ in range(rng.integers(1, 3)):
-                end = run(program, (signal.SIGKILL, rng.uniform(0, seconds)), **settings)
-                seen["kills"] += end.kind == "died"
-                seen["of them after a first checkpoint"] += end.kind == "died" and (path / "run").exists()
-                seen["too late"] += end.kind == "returned"
-                intact &= readable(path / "run")
-            final = run(program, **settings)
-            fine = intact and equal(final, references[i % len(references)])
-            survived += fine
-            seen["temporary files left behind by kills"] += len(leftovers(path))
-            if not fine:
-                seen[f"lost: {final.text if intact else 'checkpoint damaged'}"] += 1
+    for rng, seconds, path, settings, reference in trials(program, tries, 1, "killed"):
+        intact = True
+        for _ in range(rng.integers(1, 3)):
+            end = run(program, (signal.SIGKILL, rng.uniform(0, seconds)), **settings)
+            seen["kills"] += end.kind == "died"
+            seen["of them after a first checkpoint"] += end.kind == "died" and (path / "run").exists()
+            seen["too late"] += end.kind == "returned"
+            intact &= readable(path / "run")
+        final = run(program, **settings)
+        fine = intact and equal(final, reference)
+        survived += fine
+        seen["temporary files left behind by kills"] += len(leftovers(path))
+        if not fine:
+            seen[f"lost: {final.text if intact else 'checkpoint damaged'}"] += 1
     return Row(tries, survived, counts(seen))
 
 
@@ -84,24 +88,17 @@ def killed_at_operations(tries: int) -> Row:
 def interrupted(program: Callable, tries: int) -> Row:
     """Ctrl-C at random moments: a partial result and a warning, or KeyboardInterrupt before there is any."""
     seen, survived, slowest = Counter(), 0, 0.0
-    references = [
-        undisturbed(program, **({"history": "memory"} if i else {})) for i in range(1 + (program is programs.anneal))
-    ]
-    seconds = duration(program)
-    for i in tqdm(range(tries), desc=f"{program.__name__} interrupted"):
-        rng = np.random.default_rng([2, i])
-        with folder() as path:
-            settings = {"folder": str(path)} | (histories(path, i) if program is programs.anneal else {})
-            moment = rng.uniform(0, seconds)
-            end = run(program, (signal.SIGINT, moment), **settings)
-            slowest = max(slowest, end.seconds - moment if end.kind != "returned" or end.warnings else 0.0)
-            what = ending(end, path / "run")
-            seen[what] += 1
-            final = run(program, **settings)
-            again = equal(final, references[i % len(references)])
-            if not again:
-                seen[f"lost when run again: {final.text}"] += 1
-            survived += again and not what.startswith("lost")
+    for rng, seconds, path, settings, reference in trials(program, tries, 2, "interrupted"):
+        moment = rng.uniform(0, seconds)
+        end = run(program, (signal.SIGINT, moment), **settings)
+        slowest = max(slowest, end.seconds - moment if end.kind != "returned" or end.warnings else 0.0)
+        what = ending(end, path / "run")
+        seen[what] += 1
+        final = run(program, **settings)
+        again = equal(final, reference)
+        if not again:
+            seen[f"lost when run again: {final.text}"] += 1
+        survived += again and not what.startswith("lost")
     return Row(tries, survived, f"{counts(seen)}; {slowest:.1f} s at most from the signal to the end")
 
 

@@ -82,3 +82,7 @@ def first_runs() -> dict[str, dict]:
                 "met": "yes" if traces == 1 else "no",
             }
     return lines
+
+
+#: (name, function that computes some lines).
+JOBS = [("startup import", import_line), ("startup runs", first_runs)]

@@ -17,7 +17,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import _naive_samplers as naive
 import _startup as startup
@@ -27,6 +27,7 @@ import image_cost
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _side_by_side import compared, in_turns
 from _table import RESULTS, _cell, _plain, _write
 from tqdm.auto import tqdm
 
@@ -51,29 +52,6 @@ class Section(NamedTuple):
     text: str
     columns: list[str]
     jobs: list[tuple[str, Callable[[], dict[str, dict]]]]
-
-
-def in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds [rounds] of each contender; each runs once before, and another one begins each round."""
-    names, seconds = list(contenders), {name: [] for name in contenders}
-    for name in names:
-        jax.block_until_ready(contenders[name]())
-    for i in range(rounds):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            start = time.perf_counter()
-            jax.block_until_ready(contenders[name]())
-            seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(found) for name, found in seconds.items()}
-
-
-def compared(seconds, reference, *, at_most: float | None = None, at_least: float | None = None) -> dict:
-    """Ratio of best times, median ratio, and the aim."""
-    figures: dict[str, Any] = {"ratio": seconds.min() / reference.min(), "median": np.median(seconds / reference)}
-    if at_most is not None:
-        figures |= {"asked": f"<= {at_most:g}", "met": "yes" if figures["ratio"] <= at_most else "no"}
-    if at_least is not None:
-        figures |= {"asked": f">= {at_least:g}", "met": "yes" if figures["ratio"] >= at_least else "no"}
-    return figures
 
 
 @functools.cache
@@ -263,14 +241,12 @@ def sections(quick: bool) -> list[Section]:
     """All tables."""
     overheads = [(f"overhead {name}", functools.partial(overhead, name, quick)) for name in accuracy.KERNELS]
     instead_jobs = [(f"instead {name}", functools.partial(instead, name, quick)) for name in ("MALA", "HMC")]
-    startup_jobs = [("startup import", startup.import_line), ("startup runs", startup.first_runs)]
-    accuracy_jobs = list(accuracy.jobs(quick))
     return [
         Section("overhead", OVERHEAD_TEXT, OVERHEAD_COLUMNS, overheads),
         Section("evaluation", EVALUATION_TEXT, EVALUATION_COLUMNS, evaluation_jobs(quick)),
         Section("instead", INSTEAD_TEXT, INSTEAD_COLUMNS, instead_jobs),
-        Section("accuracy", accuracy.TEXT, accuracy.COLUMNS, accuracy_jobs),
-        Section("startup", startup.TEXT, startup.COLUMNS, startup_jobs),
+        Section("accuracy", accuracy.TEXT, accuracy.COLUMNS, list(accuracy.jobs(quick))),
+        Section("startup", startup.TEXT, startup.COLUMNS, startup.JOBS),
     ]
 
 
