@@ -31,7 +31,9 @@ from numpyro_diffusion.optimiser import TrainingConfig
 
 LEVELS = {"digits": 60, "cubes": 40}
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
-PER_CLASS = {"digits": 40, "cubes": 20}
+PER_CLASS = {"digits": 100, "cubes": 20}
+#: Classifier-free guidance, of digits: scales and samplers.
+FREE_SCALES, FREE_SAMPLERS = (1.0, 2.0), ("reverse", "reverse, equal evaluations", "MALA", "HMC")
 SHAPES = {"digits": (8, 8, 1), "cubes": (16, 16, 3)}
 CLASSES = {"digits": 10, "cubes": cubes.MAX_CUBES}
 COLUMNS = ["accuracy", "Frechet", "inception score", "acceptance", "evaluations", "seconds"]
@@ -39,9 +41,9 @@ HEADER = """# Guidance (Table 3 of Du et al. 2023)
 
 `python benchmarks/table3_guidance.py`. p(x) p(class | x)^s by a classifier that was trained on noised images, at guidance scales s. Digits: the ten classes, the shipped density without
 class. Cubes: how many there are, 1 to 5, `cubes_16` without a place. Accuracy in %: of *another* classifier, trained on clean images, which sees the class that was asked for. Frechet distance and
-inception score: in the 64 features and the classes of that classifier, against {count} held-out digits (all there are) or 1,000 rendered images; seeds draw {digits} digits or {cubes} cubes each, equally from all classes, and small samples
-have larger distances: the row "data" is as many images of the data. Same levels for all samplers, a reverse step before each, and six further evaluations of value and gradient; "reverse" has the reverse step only.
-Step sizes are tuned per level on one class.
+inception score: in the 64 features and the classes of that classifier, against {count} held-out digits (all there are) or 1,000 rendered images; seeds draw {digits} digits or {cubes} cubes each, equally from all classes. Small samples
+have larger distances, and noisy ones: the row "data" is as many images of the data. Same levels for all samplers, a reverse step before each, and six further evaluations of value and gradient; "reverse" has the reverse step only.
+Step sizes are tuned per level on one class. "Classifier-free": p(x)^(1-s) p(x | class)^s of the shipped density, which knows classes; s = 1 is p(x | class) itself.
 """
 
 
@@ -129,9 +131,11 @@ def density(kind: str):
     return nd.load_pretrained("digits") if kind == "digits" else nd.load_pretrained("cubes_16").given(None)
 
 
-def target(kind: str, label: int, scale: float):
-    """p(x) p(label | x)^scale."""
+def target(kind: str, label: int, scale: float, free: bool = False):
+    """p(x) p(label | x)^scale, or p(x)^(1 - scale) p(x | label)^scale."""
     prior = density(kind)
+    if free:
+        return nd.classifier_free_guided(prior, jax.nn.one_hot(label, CLASSES[kind]), scale)
     return nd.guided(prior, likelihood(networks(kind)[0], label, prior.schedule, prior.event_shape), scale)
 
 
@@ -142,28 +146,28 @@ def levels(kind: str, count: int | None = None):
 
 
 @functools.cache
-def step_sizes(kind: str, sampler: str, scale: float):
+def step_sizes(kind: str, sampler: str, scale: float, free: bool):
     """Tuned on class 3."""
     kernel, steps = SAMPLERS[sampler]
     run = nd.anneal(
-        jax.random.key(40), target(kind, 3, scale), kernel(), num_chains=2, num_steps=steps, levels=levels(kind),
+        jax.random.key(40), target(kind, 3, scale, free), kernel(), num_chains=2, num_steps=steps, levels=levels(kind),
         predictor=True, num_pilot_chains=16, progress_bar=False,
     )  # fmt: skip
     return tuple(run.stats["step_size"])
 
 
-def row(seed: int, kind: str, sampler: str, scale: float, count: int) -> dict:
+def row(seed: int, kind: str, sampler: str, scale: float, count: int, free: bool = False) -> dict:
     """All classes, `count` images each."""
     images, labels, rates, evaluations = [], [], [], 0
     for label in range(CLASSES[kind]):
-        key, aim = jax.random.fold_in(jax.random.key(seed), label), target(kind, label, scale)
+        key, aim = jax.random.fold_in(jax.random.key(seed), label), target(kind, label, scale, free)
         if SAMPLERS[sampler] is None:
             times = levels(kind, LEVELS[kind] * (1 if sampler == "reverse" else 8))
             run = nd.anneal(key, aim, nd.Reverse(), num_chains=count, levels=times, progress_bar=False)
         else:
             kernel, steps = SAMPLERS[sampler]
             run = nd.anneal(
-                key, aim, kernel(step_size=np.asarray(step_sizes(kind, sampler, scale))), num_chains=count,
+                key, aim, kernel(step_size=np.asarray(step_sizes(kind, sampler, scale, free))), num_chains=count,
                 num_steps=steps, levels=levels(kind), predictor=True, progress_bar=False,
             )  # fmt: skip
             rates.append(np.mean(run.stats["acceptance_rate"]))
@@ -175,12 +179,14 @@ def row(seed: int, kind: str, sampler: str, scale: float, count: int) -> dict:
 
 
 def data_row(seed: int, kind: str, count: int) -> dict:
-    """As many images of the data, and the judge's accuracy on them."""
+    """As many images of the data, `count` of each class, and the judge's accuracy on them."""
+    total = CLASSES[kind] * count
     if kind == "cubes":
-        x, labels = cubes.labelled(16)(jax.random.key(6_000 + seed), count)
+        x, labels = cubes.labelled(16)(jax.random.key(6_000 + seed), total)
         return scores(kind, x, np.asarray(labels.count) - 1)
     x, labels = digits.images("train")
-    chosen = np.random.default_rng(seed).permutation(len(x))[:count]
+    order = np.random.default_rng(seed).permutation(len(x))
+    chosen = np.concatenate([order[labels[order] == label][:count] for label in range(CLASSES[kind])])
     return scores(kind, digits.dequantise(jax.random.key(seed), x[chosen]), labels[chosen])
 
 
@@ -189,10 +195,15 @@ if __name__ == "__main__":
     table = []
     for kind in ("digits", "cubes"):
         count = 2 if options.quick else PER_CLASS[kind]
-        table.append((f"{kind}: data", functools.partial(data_row, kind=kind, count=CLASSES[kind] * PER_CLASS[kind])))
+        table.append((f"{kind}: data", functools.partial(data_row, kind=kind, count=PER_CLASS[kind])))
         for scale in (1.0,) if options.quick else SCALES:
             for sampler in ("reverse", "HMC") if options.quick else SAMPLERS:
                 call = functools.partial(row, kind=kind, sampler=sampler, scale=scale, count=count)
                 table.append((f"{kind}, s = {scale:g}: {sampler}", call))
+    for scale in (1.0,) if options.quick else FREE_SCALES:
+        for sampler in ("reverse", "HMC") if options.quick else FREE_SAMPLERS:
+            count = 2 if options.quick else PER_CLASS["digits"]
+            call = functools.partial(row, kind="digits", sampler=sampler, scale=scale, count=count, free=True)
+            table.append((f"digits, classifier-free, s = {scale:g}: {sampler}", call))
     totals = {kind: CLASSES[kind] * PER_CLASS[kind] for kind in CLASSES}
     measure("table3_guidance", options, table, HEADER.format(count=297, **totals), COLUMNS)
