@@ -29,19 +29,20 @@ from numpyro_diffusion.guide import likelihood, noised
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 from numpyro_diffusion.optimiser import TrainingConfig
 
-LEVELS = {"digits": 60, "cubes": 40}
-SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
-PER_CLASS = {"digits": 100, "cubes": 20}
+LEVELS = {"digits": 60, "cubes": 40, "colours": 40}
+SCALES = {"digits": (0.5, 1.0, 2.0, 4.0, 8.0), "cubes": (0.5, 1.0, 2.0, 4.0, 8.0), "colours": (1.0, 4.0)}
+PER_CLASS = {"digits": 100, "cubes": 20, "colours": 12}
 #: Classifier-free guidance, of digits: scales and samplers.
 FREE_SCALES, FREE_SAMPLERS = (1.0, 2.0), ("reverse", "reverse, equal evaluations", "MALA", "HMC")
-SHAPES = {"digits": (8, 8, 1), "cubes": (16, 16, 3)}
-CLASSES = {"digits": 10, "cubes": cubes.MAX_CUBES}
+SHAPES = {"digits": (8, 8, 1), "cubes": (16, 16, 3), "colours": (16, 16, 3)}
+CLASSES = {"digits": 10, "cubes": cubes.MAX_CUBES, "colours": len(cubes.COLOURS)}
 COLUMNS = ["accuracy", "Frechet", "inception score", "acceptance", "evaluations", "seconds"]
 HEADER = """# Guidance (Table 3 of Du et al. 2023)
 
 `python benchmarks/table3_guidance.py`. p(x) p(class | x)^s by a classifier that was trained on noised images, at guidance scales s. Digits: the ten classes, the shipped density without
-class. Cubes: how many there are, 1 to 5, `cubes_16` without a place. Accuracy in %: of *another* classifier, trained on clean images, which sees the class that was asked for. Frechet distance and
-inception score: in the 64 features and the classes of that classifier, against {count} held-out digits (all there are) or 1,000 rendered images; seeds draw {digits} digits or {cubes} cubes each, equally from all classes. Small samples
+class. Cubes: how many there are, 1 to 5, `cubes_16` without a place. Colours: the same pictures by the colour, of eight, of one of their cubes chosen at random. Accuracy in %: of *another* classifier, trained on clean
+images, for which the class that was asked for is the likeliest (of rendered pictures with several colours it can only guess the one chosen). Frechet distance and inception score: in the 64 features and the classes of that
+classifier, against {count} held-out digits (all there are) or 1,000 rendered images; seeds draw {digits} digits, {cubes} pictures of cubes or {colours} of colours each, equally from all classes. Small samples
 have larger distances, and noisy ones: the row "data" is as many images of the data. Same levels for all samplers, a reverse step before each, and six further evaluations of value and gradient; "reverse" has the reverse step only.
 Step sizes are tuned per level on one class. "Classifier-free": p(x)^(1-s) p(x | class)^s of the shipped density, which knows classes; s = 1 is p(x | class) itself.
 """
@@ -54,6 +55,13 @@ def labelled(kind: str):
         def draw(rng_key, num_samples):
             x, labels = cubes.labelled(16)(rng_key, num_samples)
             return x, labels.count - 1
+    elif kind == "colours":
+
+        def draw(rng_key, num_samples):
+            image_key, choice_key = jax.random.split(rng_key)
+            x, labels = cubes.labelled(16)(image_key, num_samples)
+            chosen = jax.random.categorical(choice_key, jnp.where(labels.mask, 0.0, -jnp.inf))
+            return x, jnp.take_along_axis(labels.colour, chosen[:, None], axis=1)[:, 0]
     else:
 
         def draw(rng_key, num_samples):
@@ -72,7 +80,7 @@ def networks(kind: str):
         if not path.exists():
             draw = labelled(kind)
             config = ClassifierConfig(
-                image_shape=SHAPES[kind], num_outputs=CLASSES[kind], widths=(24, 48, 96)[: 3 if kind == "cubes" else 2],
+                image_shape=SHAPES[kind], num_outputs=CLASSES[kind], widths=(24, 48, 96)[: 2 if kind == "digits" else 3],
                 embedding_size=32 if role == "guide" else 0,
             )  # fmt: skip
             training = TrainingConfig(
@@ -99,14 +107,11 @@ def judge_batch(draw, rng_key, num_samples) -> Batch:
 
 @functools.cache
 def reference(kind: str):
-    """(images, labels) of data that nothing was trained on."""
-    if kind == "cubes":
-        x, labels = cubes.labelled(16)(jax.random.key(5_000), 1_000)
-        return np.asarray(x), np.asarray(labels.count) - 1
-    x, labels = digits.images("test")
-    x = digits.dequantise(jax.random.key(5_000), x)
-    x = x + 0.03 * jax.random.normal(jax.random.key(5_001), x.shape)
-    return np.asarray(x).reshape(-1, 8, 8, 1), labels
+    """Images of data that nothing was trained on."""
+    if kind != "digits":
+        return labelled(kind)(jax.random.key(5_000), 1_000)[0]
+    x = digits.dequantise(jax.random.key(5_000), digits.images("test")[0])
+    return (x + 0.03 * jax.random.normal(jax.random.key(5_001), x.shape)).reshape(-1, 8, 8, 1)
 
 
 def scores(kind: str, images, labels) -> dict:
@@ -119,7 +124,7 @@ def scores(kind: str, images, labels) -> dict:
     found = features(judge, images[finite])
     return {
         "accuracy": 100 * right.mean(),
-        "Frechet": nd.metrics.frechet_distance(found, features(judge, jnp.asarray(reference(kind)[0]))),
+        "Frechet": nd.metrics.frechet_distance(found, features(judge, reference(kind))),
         "inception score": nd.metrics.inception_score(probabilities[finite]),
         "lost": float(np.sum(~finite)),
     }
@@ -179,11 +184,10 @@ def row(seed: int, kind: str, sampler: str, scale: float, count: int, free: bool
 
 
 def data_row(seed: int, kind: str, count: int) -> dict:
-    """As many images of the data, `count` of each class, and the judge's accuracy on them."""
+    """As many images of the data, `count` of each digit, and the judge's accuracy on them."""
     total = CLASSES[kind] * count
-    if kind == "cubes":
-        x, labels = cubes.labelled(16)(jax.random.key(6_000 + seed), total)
-        return scores(kind, x, np.asarray(labels.count) - 1)
+    if kind != "digits":
+        return scores(kind, *labelled(kind)(jax.random.key(6_000 + seed), total))
     x, labels = digits.images("train")
     order = np.random.default_rng(seed).permutation(len(x))
     chosen = np.concatenate([order[labels[order] == label][:count] for label in range(CLASSES[kind])])
@@ -193,10 +197,10 @@ def data_row(seed: int, kind: str, count: int) -> dict:
 if __name__ == "__main__":
     options = arguments(__doc__ or "", seeds=3)
     table = []
-    for kind in ("digits", "cubes"):
+    for kind in CLASSES:
         count = 2 if options.quick else PER_CLASS[kind]
         table.append((f"{kind}: data", functools.partial(data_row, kind=kind, count=PER_CLASS[kind])))
-        for scale in (1.0,) if options.quick else SCALES:
+        for scale in (1.0,) if options.quick else SCALES[kind]:
             for sampler in ("reverse", "HMC") if options.quick else SAMPLERS:
                 call = functools.partial(row, kind=kind, sampler=sampler, scale=scale, count=count)
                 table.append((f"{kind}, s = {scale:g}: {sampler}", call))
