@@ -32,9 +32,9 @@ from _table import RESULTS, _cell, _plain, _write
 from tqdm.auto import tqdm
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import population as populations
 from numpyro_diffusion.datasets import cubes, targets
 from numpyro_diffusion.level import log_density_in_frame
+from numpyro_diffusion.memory import default_batch_size
 
 CHAINS, LEAPFROGS = 1000, 3
 HEADER = f"""# Speed
@@ -71,7 +71,7 @@ def gradients(density, x, t, *, frame: str = "identity", piece: int | None, valu
 def evaluation(density, *, frame: str = "identity", pieces: bool = True, value: bool = True, repeats: int = 10):
     """A contender: `repeats` evaluations at all chains."""
     x = 0.3 * jax.random.normal(jax.random.key(0), (CHAINS, 2))
-    piece = populations.default_batch_size(CHAINS) if pieces else None
+    piece = default_batch_size(density, CHAINS) if pieces else None
 
     def call():
         for _ in range(repeats):

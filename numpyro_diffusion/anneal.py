@@ -22,7 +22,7 @@ from .files import sole_writer
 from .frame import FRAMES
 from .history import History
 from .kernels import BlackJAX, Kernel
-from .memory import chains_that_fit
+from .memory import default_batch_size
 from .population import LevelStats
 from .resume import Descent, Keeper, fingerprint
 from .reverse import Reverse, reverse_step
@@ -74,7 +74,7 @@ def anneal(
         num_pilot_chains: Chains of the pilot run that places levels and tunes step sizes; 256 by default. For images,
             where each costs much, 16 do if levels are given.
         chain_batch_size: Chains advanced together, on each device; bounds memory. None advances all at once, on a CPU
-            about 500, from 256 dimensions on no more than fit into the memory that is free.
+            up to 512; from 256 dimensions on no more than fit into the memory that is free, on a CPU up to 64.
         mesh: Devices that share the chains, such as `jax.make_mesh((jax.device_count(),), ("chains",))`, also those of
             several processes after `jax.distributed.initialize()`. A chain's keys depend on its number only, so samples
             are those of one device up to rounding.
@@ -127,11 +127,7 @@ def anneal(
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
     mesh = checked_mesh(mesh, num_chains)
     if chain_batch_size is None:
-        share = num_chains if mesh is None else num_chains // mesh.size
-        chain_batch_size = populations.default_batch_size(share)
-        if math.prod(density.event_shape) >= WATCHED_SIZE:
-            fitting = chains_that_fit(density, chain_batch_size or share)
-            chain_batch_size = fitting if fitting < share else chain_batch_size
+        chain_batch_size = default_batch_size(density, num_chains if mesh is None else num_chains // mesh.size)
     if isinstance(kernel, Reverse):
         if keep_history or checkpoint_path is not None:
             raise ParameterError("keep_history and checkpoint_path are for kernels; reverse diffusion has neither.")

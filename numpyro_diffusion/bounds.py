@@ -29,7 +29,8 @@ from .density import Density, as_points
 from .errors import ParameterError, ScoreOnlyError
 from .kernels import BlackJAX, Kernel, KernelState, init
 from .level import log_density_in_frame
-from .population import chain_keys, default_batch_size, map_chains
+from .memory import default_batch_size
+from .population import chain_keys, map_chains
 from .tuning import Plan, plan
 
 
@@ -208,7 +209,7 @@ def _with_step_sizes(kernel: Kernel, schedule: Plan) -> Kernel:
 
 def _backward(rng_key, density, kernel, x, schedule: Plan, num_steps, frame, chain_batch_size, progress_bar):
     """Log weights [n] of backward paths from points x [n, *event_shape]."""
-    kernel, chain_batch_size = kernel.without_step_size(), chain_batch_size or default_batch_size(len(x))
+    kernel, chain_batch_size = kernel.without_step_size(), chain_batch_size or default_batch_size(density, len(x))
     position, logdensity = _enter(density, x, float(schedule.levels[-1]), frame=frame)
     log_w = jnp.zeros(len(x))
     steps = list(zip(schedule.levels, schedule.step_sizes, strict=True))[::-1]

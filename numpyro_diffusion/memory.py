@@ -13,24 +13,58 @@ from .errors import ParameterError
 
 #: Share of the memory that is free for the intermediate results of one evaluation of all chains in a piece.
 SHARE = 0.5
+#: Dimension from which on points are large: chains of them are counted before they are advanced together.
+LARGE = 256
+#: Most chains in a piece on a CPU: of small points what stays in its cache; large ones do not, and save memory.
+MOST_SMALL, MOST_LARGE = 512, 64
+
+
+def default_batch_size(density: Density, num_chains: int) -> int | None:
+    """Chains to advance together where the caller has no wish: all (None), but on a CPU pieces, and what fits.
+
+    Pieces on a CPU have one size (a divisor of the population): a remainder would be compiled a second time.
+
+    Raises:
+        ParameterError: if not even one chain of a large density fits into memory.
+    """
+    large, piece = math.prod(density.event_shape) >= LARGE, num_chains
+    if jax.default_backend() == "cpu":
+        most = MOST_LARGE if large else MOST_SMALL
+        divisor = max(n for n in range(1, most + 1) if num_chains % n == 0)
+        piece = divisor if divisor >= most // 8 else num_chains
+    if large:
+        piece = chains_that_fit(density, piece)
+    return piece if piece < num_chains else None
 
 
 def bytes_per_chain(density: Density) -> int:
-    """Bytes of all intermediate results of value and gradient at one point, an upper bound of what is held at once."""
+    """Bytes of what is held at once by value and gradient at one point, were no two operations made one."""
     point = jax.ShapeDtypeStruct(density.event_shape, jnp.result_type(float))
     traced = jax.make_jaxpr(lambda p, x: jax.value_and_grad(p._log_prob)(x, jnp.asarray(0.5)))(density, point)
-    return _size(traced.jaxpr)
+    return _peak(traced.jaxpr)
 
 
-def _size(jaxpr) -> int:
-    total = 0
-    for equation in jaxpr.eqns:
-        inner = [part for value in equation.params.values() for part in _programs(value)]
-        total += sum(_size(part) for part in inner)
-        if not inner:
-            # Constants and weights are not a chain's: only what depends on inputs of the program appears here.
-            total += sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in equation.outvars)
-    return total
+def _peak(jaxpr) -> int:
+    """Most bytes held at a time, in the order of the program: each result from its equation to its last use.
+
+    Inputs are not counted: weights are not a chain's, and what an inner program is given is counted outside.
+    """
+    last_use = {v: i for i, equation in enumerate(jaxpr.eqns) for v in equation.invars if not hasattr(v, "val")}
+    kept = {v for v in jaxpr.outvars if not hasattr(v, "val")}
+    held, peak, made = 0, 0, set()
+    for i, equation in enumerate(jaxpr.eqns):
+        inner = [_peak(part) for value in equation.params.values() for part in _programs(value)]
+        results = sum(_bytes(v) for v in equation.outvars)
+        peak = max(peak, held + max([results, *inner]))
+        made |= set(equation.outvars)
+        held += results
+        done = {v for v in [*equation.invars, *equation.outvars] if not hasattr(v, "val")} & made
+        held -= sum(_bytes(v) for v in done if last_use.get(v, -1) <= i and v not in kept)
+    return peak
+
+
+def _bytes(v) -> int:
+    return math.prod(v.aval.shape) * v.aval.dtype.itemsize
 
 
 def _programs(value):

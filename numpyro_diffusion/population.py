@@ -58,17 +58,6 @@ class ChainStats(NamedTuple):
     log_weight_increment: jax.Array
 
 
-def default_batch_size(num_chains: int) -> int | None:
-    """Chains to advance together where the caller has no wish: all, but on a CPU pieces that stay in its cache.
-
-    Pieces of one size only (a divisor of the population): a remainder would be compiled a second time.
-    """
-    if jax.default_backend() != "cpu":
-        return None
-    piece = max(n for n in range(1, 513) if num_chains % n == 0)
-    return piece if piece >= 64 else None
-
-
 def map_chains(fn, shared, *arrays, chain_batch_size=None, mesh=None):
     """fn(shared, *values of one chain) for every chain, in pieces of `chain_batch_size`.
 

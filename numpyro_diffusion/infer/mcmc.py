@@ -18,6 +18,7 @@ from ..devices import checked_mesh, everywhere
 from ..errors import ParameterError
 from ..extend import extend
 from ..kernels import HMC, Kernel
+from ..memory import default_batch_size
 from ..run import AnnealedRun, kernel_text
 from .joint import JointDensity
 from .setup import joint_density
@@ -140,12 +141,14 @@ class AnnealedMCMC:
         divergent = jnp.zeros((self.num_chains, 1), bool)
         if self.num_samples > 1:
             mesh = self._options["mesh"]
+            share = self.num_chains if mesh is None else self.num_chains // mesh.size
+            piece = self._options["chain_batch_size"] or default_batch_size(joint, share)
             joint, mover, rng_key = everywhere((joint, self.kernel.without_step_size(), rng_key), mesh)
             more = extend(
                 joint, mover, run.samples, rng_key, float(run.levels[-1]),
                 float(run.stats["step_size"][-1]), run.scale,
                 num_samples=self.num_samples - 1, thinning=self.thinning, frame="whitened",
-                chain_batch_size=self._options["chain_batch_size"], mesh=mesh,
+                chain_batch_size=piece, mesh=mesh,
             )  # fmt: skip
             together = zip((positions, acceptance, divergent), more, strict=True)
             positions, acceptance, divergent = (jnp.concatenate(pair, axis=1) for pair in together)
