@@ -99,7 +99,7 @@ def anneal(
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
     ULA 1, HMC and UHMC L), and one for a predictor. The pilot takes one plus 4 times the kernel's own on each of its
-    256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a level 13 log densities.
+    256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a level 9 log densities.
 
     References:
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.

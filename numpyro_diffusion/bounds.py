@@ -61,7 +61,7 @@ class Bound:
 
     def to_datatree(self):
         """ArviZ DataTree with a group `bounds`."""
-        from .diagnostics import to_datatree
+        from .datatree import to_datatree  # xarray is slow to import
 
         return to_datatree(self)
 

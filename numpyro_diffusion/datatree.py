@@ -10,24 +10,17 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
 from .bounds import Bound
-from .density import Density
+from .level import batch_log_prob
 from .run import AnnealedRun, kernel_text
 
 LAYOUT = (
     "one annealed particle per draw, all in chain 0. Particles are not successive states of a Markov chain: "
     "R-hat is meaningless, ESS and intervals are not. Judge the run by the annealing group."
 )
-
-
-@jax.jit
-def batch_log_prob(density: Density, x: jax.Array, t) -> jax.Array:
-    """Log densities [N] of x [N, *event_shape] at one t. Weights are traced: retraining compiles nothing anew."""
-    return jax.vmap(lambda point: density._log_prob(point, t))(x)
 
 
 def to_datatree(result: AnnealedRun | Bound) -> xr.DataTree:

@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from .bounds import Bound
-from .datatree import to_datatree
 from .density import Density, narrowest
 from .errors import DiagnosticWarning
 from .expression import Expression
 from .overlap import disjoint_factors
 from .run import AnnealedRun, kernel_text
 
-__all__ = ["findings", "summary", "to_datatree", "warn"]
+__all__ = ["findings", "summary", "warn"]
 
 #: Shares of the population below which weights are called collapsed.
 LEAST_ESS, LEAST_CONDITIONAL_ESS = 0.05, 0.2

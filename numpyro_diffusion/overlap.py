@@ -12,10 +12,10 @@ import warnings
 import jax
 import numpy as np
 
-from .datatree import batch_log_prob
 from .density import Density
 from .errors import DiagnosticWarning
 from .expression import Expression, combine
+from .level import batch_log_prob
 
 #: Nats below its typical log density at which a point is improbable under a factor.
 MOST_DEFICIT = 10.0

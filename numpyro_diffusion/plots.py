@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .bounds import Bound
-from .datatree import batch_log_prob
 from .density import Density
 from .errors import ParameterError, ShapeError
+from .level import batch_log_prob
 from .run import AnnealedRun
 
 if TYPE_CHECKING:

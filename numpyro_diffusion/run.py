@@ -57,8 +57,8 @@ class AnnealedRun:
         return float(w.sum() ** 2 / (w**2).sum())
 
     def to_datatree(self):
-        """ArviZ DataTree with groups posterior, sample_stats and annealing; see `diagnostics.to_datatree`."""
-        from .diagnostics import to_datatree
+        """ArviZ DataTree with groups posterior, sample_stats and annealing; see `datatree.to_datatree`."""
+        from .datatree import to_datatree  # xarray is slow to import
 
         return to_datatree(self)
 

@@ -28,6 +28,8 @@ PILOT_CHAINS = 256
 #: Pilot steps per level, each of which adapts the step size. Fewer with a preconditioner, which keeps the step size
 #: near one, and for images, where acceptance averages over many pixels.
 PILOT_STEPS, PRECONDITIONED_STEPS = 4, 3
+#: How far the next level is looked for, in gaps between the two before, and how often that is halved: to 1 % of a gap.
+REACH, HALVINGS = 3.0, 8
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
 METRICS = ("frame", "pilot")
@@ -72,8 +74,11 @@ def check_levels(levels: Any) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames=("frame",))
-def _next_level(density: Density, population: Population, t, target, smallest, *, frame: str):
-    """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if it does."""
+def _next_level(density: Density, population: Population, t, target, smallest, gap, *, frame: str):
+    """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if it does.
+
+    Returns it and its distance in that logarithm; `gap`, the distance before, says how far to look.
+    """
     schedule = density.schedule
 
     def share(s):
@@ -82,7 +87,7 @@ def _next_level(density: Density, population: Population, t, target, smallest, *
         return conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
 
     high = jnp.log(schedule.noise_to_signal(t))
-    low = jnp.minimum(jnp.log(smallest), high - 1e-3)
+    low = jnp.minimum(jnp.maximum(jnp.log(smallest), high - REACH * gap), high - 1e-3)
 
     def halve(_, bounds):
         low, high = bounds
@@ -90,10 +95,11 @@ def _next_level(density: Density, population: Population, t, target, smallest, *
         enough = share(schedule.time(jnp.exp(middle))) >= target
         return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
 
-    _, found = jax.lax.fori_loop(0, 12, halve, (low, high))
+    _, found = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
     # Always move: 2 % of a factor at least.
-    found = schedule.time(jnp.exp(jnp.minimum(found, high - 0.02)))
-    return jnp.where(share(jnp.zeros_like(t)) >= target, 0.0, jnp.minimum(found, t * (1 - 1e-4)))
+    found = jnp.minimum(found, high - 0.02)
+    time = jnp.minimum(schedule.time(jnp.exp(found)), t * (1 - 1e-4))
+    return jnp.where(share(jnp.zeros_like(t)) >= target, 0.0, time), high - found
 
 
 @partial(jax.jit, static_argnames=("frame", "weighted", "predictor"))
@@ -232,7 +238,7 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor
     log_step = jnp.asarray(np.log(kernel.first_step_size(size) if fixed is None else float(fixed)), dtype=float)
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
     push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
-    t, smallest = jnp.ones(()), _smallest(density)
+    t, smallest, gap = jnp.ones(()), _smallest(density), jnp.asarray(jnp.inf)
     shape = _Shape(jnp.eye(size), jnp.eye(size))
     scale = None if metric == "frame" else jnp.eye(size)
     found, steps, scales, i = [], [], [], 0
@@ -240,7 +246,7 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor
         if levels is not None:
             t = jnp.asarray(levels[i], dtype=float)
         elif i:
-            t = _next_level(density, population, t, level_ess, smallest, frame=frame)
+            t, gap = _next_level(density, population, t, level_ess, smallest, gap, frame=frame)
         # The first level has the start's step size to find; later ones follow their predecessor.
         for sweep in range(3 if i == 0 and fixed is None else 1):
             key = jax.random.fold_in(level_key, 10 * i + sweep)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from numpyro_diffusion import diagnostics
+from numpyro_diffusion import datatree, diagnostics
 from numpyro_diffusion.anneal import anneal
 from numpyro_diffusion.bounds import Bound
 from numpyro_diffusion.errors import DiagnosticWarning
@@ -243,13 +243,13 @@ BOUND = Bound("bdmc", -1.2, 0.02, -1.1, 0.01, {"forward": np.zeros(5), "reverse"
 
 
 def test_datatree_of_a_bound():
-    group = diagnostics.to_datatree(BOUND)["bounds"]
+    group = datatree.to_datatree(BOUND)["bounds"]
     np.testing.assert_allclose(group["gap"], 0.1)
     assert dict(group.sizes) == {"chain": 5, "noise_level": 7}
     np.testing.assert_array_equal(group["log_weight_reverse"], np.ones(5))
     assert group.attrs["kind"] == "bdmc"
     points = dataclasses.replace(BOUND, kind="raise", upper=np.nan, log_weights={"points": np.zeros((3, 4))})
-    group = diagnostics.to_datatree(points)["bounds"]
+    group = datatree.to_datatree(points)["bounds"]
     assert group["log_weight_points"].dims == ("point", "repeat") and np.isnan(group["gap"])
 
 
@@ -261,14 +261,14 @@ def test_summary_of_a_bound():
 @pytest.mark.parametrize("which", ["run", "bound"])
 def test_netcdf_round_trip(run, which, tmp_path):
     pytest.importorskip("h5netcdf")
-    tree = diagnostics.to_datatree(run if which == "run" else BOUND)
+    tree = datatree.to_datatree(run if which == "run" else BOUND)
     tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
     with xr.open_datatree(tmp_path / "tree.nc", engine="h5netcdf") as back:
         xr.testing.assert_equal(back.load(), tree)
         assert back.attrs == tree.attrs
 
 
-@pytest.mark.parametrize("fn", [diagnostics.summary, diagnostics.to_datatree])
+@pytest.mark.parametrize("fn", [diagnostics.summary, datatree.to_datatree])
 def test_anything_else_is_refused(fn):
     with pytest.raises(TypeError, match=r"result of nd\.anneal or of a bound; got dict"):
         fn({})
