@@ -46,6 +46,12 @@ p(x) prod_i p(x | y_i) / p(x), sampled at {levels} levels with a reverse step be
 only. Step sizes are tuned per level to the kernel's acceptance on other places; score models, which have no acceptance, take those of the energy model.
 """
 
+SWEEP_HEADER = """# Accuracy against MCMC steps (Figure 5 of Du et al. 2023)
+
+`python benchmarks/table2_cubes.py --size {size} --sweep`. As in table2_cubes_{size}.md, at {levels} levels with a reverse step before each, but with so many steps of three leapfrogs at every level; step sizes are
+tuned for each number of steps. Accuracy in %, ± the binomial standard error.
+"""
+
 
 @functools.cache
 def judge(size: int) -> Classifier:
@@ -118,10 +124,10 @@ def batch(model: str, sampler: str, size: int, count: int, number: int, steps: i
     }  # fmt: skip
 
 
-def markdown(found: dict, size: int) -> str:
+def markdown(found: dict, size: int, header: str) -> str:
     """The paper's layout: samplers by number of cubes."""
     accuracy = json.loads((CLASSIFIERS / f"cubes_{size}.json").read_text())["figures"]["held_out_accuracy"]
-    lines = [HEADER.format(size=size, accuracy=accuracy, levels=LEVELS, mcmc=PER_LEVEL - 1), ""]
+    lines = [header.format(size=size, accuracy=accuracy, levels=LEVELS, mcmc=PER_LEVEL - 1)]
     lines += [
         "| | 1 | 2 | 3 | 4 | 5 | evaluations per image | seconds per image, 5 cubes | acceptance |",
         "|---" * 9 + "|",
@@ -143,8 +149,8 @@ def markdown(found: dict, size: int) -> str:
     return "\n".join(lines) + "\n\nIn parentheses: images per cell.\n"
 
 
-def compute(todo, path, size: int) -> None:
-    """Compute the (row, count, number, function) that are missing, writing after each."""
+def compute(todo, path, size: int, header: str) -> dict:
+    """Compute the (row, count, number, function) that are missing, writing after each; all that there is."""
     found = json.loads(path.read_text()) if path.exists() else {}
     todo = [item for item in todo if str(item[2]) not in found.get(f"{item[0]}|{item[1]}", {})]
     for row, count, number, function in tqdm(todo, desc=path.stem):
@@ -153,8 +159,33 @@ def compute(todo, path, size: int) -> None:
         found = json.loads(path.read_text()) if path.exists() else {}
         found.setdefault(f"{row}|{count}", {})[str(number)] = figures
         _write(path, json.dumps(found, indent=1))
-        _write(path.with_suffix(".md"), markdown(found, size))
-    print(markdown(found, size))
+        _write(path.with_suffix(".md"), markdown(found, size, header))
+    text = markdown(found, size, header)
+    _write(path.with_suffix(".md"), text)
+    print(text)
+    return found
+
+
+def draw(found: dict, path: Path) -> None:
+    """Accuracy against MCMC steps per level, a line for each sampler and number of cubes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    lines: dict[str, dict[int, float]] = {}
+    for key, batches in found.items():
+        row, count = key.split("|")
+        sampler, steps = row.removeprefix("energy ").removesuffix(" steps").split(", ")
+        share = sum(b["correct"] for b in batches.values()) / sum(b["images"] for b in batches.values())
+        lines.setdefault(f"{sampler}, {count} cube{'s' if count != '1' else ''}", {})[int(steps)] = 100 * share
+    figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    for name, line in sorted(lines.items()):
+        axis.plot(*zip(*sorted(line.items()), strict=True), "o--" if name.startswith("U") else "o-", label=name)
+    axis.set(xlabel="steps per level", ylabel="all cubes there, %", xscale="log")
+    axis.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    axis.legend()
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":
@@ -187,4 +218,6 @@ if __name__ == "__main__":
                     items.append((f"{model} {sampler}", count, number, call))
         path = RESULTS / f"table2_cubes_{options.size}{ending}.json"
     items = [item for item in items if options.only in item[0]]
-    compute(items, path, options.size)
+    results = compute(items, path, options.size, SWEEP_HEADER if options.sweep else HEADER)
+    if options.sweep and results:
+        draw(results, path.with_suffix(".png"))
