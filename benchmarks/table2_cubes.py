@@ -84,6 +84,8 @@ def step_sizes(sampler: str, size: int, count: int, steps: int):
         predictor=True, num_pilot_chains=8, progress_bar=False,
     )  # fmt: skip
     found = [float(step) for step in run.stats["step_size"]]
+    # These programs do not serve again, and each holds memory maps, of which a process may have 65,530.
+    jax.clear_caches()
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, json.dumps(found))
     return tuple(found)
