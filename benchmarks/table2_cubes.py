@@ -169,24 +169,30 @@ def compute(todo, path, size: int, header: str) -> dict:
 
 
 def draw(found: dict, path: Path) -> None:
-    """Accuracy against MCMC steps per level, a line for each sampler and number of cubes."""
+    """Accuracy against MCMC steps per level, a panel for each number of cubes."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines: dict[str, dict[int, float]] = {}
+    lines: dict[tuple[str, str], list] = {}
     for key, batches in found.items():
         row, count = key.split("|")
-        sampler, steps = row.removeprefix("energy ").removesuffix(" steps").split(", ")
-        share = sum(b["correct"] for b in batches.values()) / sum(b["images"] for b in batches.values())
-        lines.setdefault(f"{sampler}, {count} cube{'s' if count != '1' else ''}", {})[int(steps)] = 100 * share
-    figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    for name, line in sorted(lines.items()):
-        axis.plot(*zip(*sorted(line.items()), strict=True), "o--" if name.startswith("U") else "o-", label=name)
-    axis.set(xlabel="steps per level", ylabel="all cubes there, %", xscale="log")
-    axis.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
-    axis.legend()
+        sampler, steps = row.removeprefix("energy ").split(", steps = ")
+        images = sum(b["images"] for b in batches.values())
+        share = sum(b["correct"] for b in batches.values()) / images
+        error = math.sqrt(share * (1 - share) / images)
+        lines.setdefault((count, sampler), []).append((int(steps), 100 * share, 100 * error))
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
+    for axis, count in zip(axes, ("1", "3", "5"), strict=True):
+        for name in ("U-HMC", "HMC"):
+            steps, share, error = zip(*sorted(lines.get((count, name), [(1, np.nan, 0.0)])), strict=True)
+            axis.errorbar(steps, share, error, marker="o", capsize=3, label=name)
+        axis.set(xlabel="steps per level", xscale="log", title=f"{count} cube{'s' if count != '1' else ''}")
+        axis.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+        axis.minorticks_off()
+    axes[0].set(ylabel="all cubes there, %", ylim=(0, 105))
+    axes[0].legend()
     figure.savefig(path, dpi=100)
 
 
@@ -207,7 +213,7 @@ if __name__ == "__main__":
                 for sampler in ("U-HMC", "HMC"):
                     for count in (1, 3, 5):
                         call = functools.partial(batch, "energy", sampler, options.size, count, number, steps)
-                        items.append((f"energy {sampler}, {steps} steps", count, number, call))
+                        items.append((f"energy {sampler}, steps = {steps}", count, number, call))
         path = RESULTS / f"figure5_cubes_{options.size}{ending}.json"
     else:
         rows = [("energy", s) for s in SAMPLERS] + [("score", s) for s in SAMPLERS if s not in ("MALA", "HMC")]
