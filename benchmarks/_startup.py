@@ -14,7 +14,7 @@ import numpyro_diffusion as nd
 
 CHAINS = 1000
 TEXT = f"""Each in a fresh process. Import: `import numpyro_diffusion` after `import jax, numpyro`, best of three. First run: `nd.anneal(key, ring * bar, nd.HMC(), num_chains={CHAINS})` of the
-trained densities, pilot included, with JAX's persistent compilation cache empty, then warm (every program is kept). `seconds`: of the whole process, Python and imports included, which
+trained densities, pilot included, with JAX's persistent compilation cache empty, then warm (every program is kept; the best of three processes). `seconds`: of the whole process, Python and imports included, which
 is what the aim is compared with; `run`: of `nd.anneal` alone; `compiling`: XLA's share of it, and `programs` that it built or read back. Traces: how often JAX traced `population.advance` in that run."""
 COLUMNS = ["seconds", "asked", "met", "run", "compiling", "programs", "levels"]
 IMPORT = "import jax, numpyro, time; start = time.perf_counter(); import numpyro_diffusion; print(time.perf_counter() - start)"
@@ -72,7 +72,8 @@ def first_runs() -> dict[str, dict]:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         for name, limit in (("first run, empty cache", 15), ("second process, warm cache", 5)):
-            text, seconds = fresh(FIRST_RUN, folder, **cache)
+            tries = 1 if name.startswith("first") else 3
+            text, seconds = min((fresh(FIRST_RUN, folder, **cache) for _ in range(tries)), key=lambda found: found[1])
             figures = json.loads(text)
             traces = figures.pop("traces")
             lines[name] = within(seconds, limit) | figures

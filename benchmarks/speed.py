@@ -112,14 +112,14 @@ def overhead(name: str, quick: bool) -> dict[str, dict]:
         "U-HMC": (nd.UHMC(0.2, LEAPFROGS), 2), "HMC": (nd.HMC(0.2, LEAPFROGS), 2),
     }[name]  # fmt: skip
     count = 4 if quick else 8
-    needed, repeats = count * (1 + steps * kernel.evaluations_per_step), 10
+    needed = count * (1 + steps * kernel.evaluations_per_step)  # as long as a run: shorter ones have luckier moments
     contenders = {
         "run": annealed(kernel, some_levels(count), steps),
-        "pieces": evaluation(product(), frame="whitened", repeats=repeats),
-        "one": evaluation(product(), frame="whitened", pieces=False, repeats=repeats),
+        "pieces": evaluation(product(), frame="whitened", repeats=needed),
+        "one": evaluation(product(), frame="whitened", pieces=False, repeats=needed),
     }
-    seconds = in_turns(contenders, 3 if quick else 9)
-    pieces, one = (seconds[k] * needed / repeats for k in ("pieces", "one"))
+    seconds = in_turns(contenders, 3 if quick else 15)
+    pieces, one = seconds["pieces"], seconds["one"]
     figures = compared(seconds["run"], pieces, at_most=1.1) | {"one vmap": seconds["run"].min() / one.min()}
     figures |= {"seconds": seconds["run"].min(), "ms": 1e3 * pieces.min() / needed, "evaluations": needed}
     return {name: figures}
