@@ -22,7 +22,8 @@ MOST_SMALL, MOST_LARGE = 512, 64
 def default_batch_size(density: Density, num_chains: int) -> int | None:
     """Chains to advance together where the caller has no wish: all (None), but on a CPU pieces, and what fits.
 
-    Pieces on a CPU have one size (a divisor of the population): a remainder would be compiled a second time.
+    Pieces on a CPU have one size (a divisor of the population) where memory allows: a remainder would be compiled a
+    second time.
 
     Raises:
         ParameterError: if not even one chain of a large density fits into memory.

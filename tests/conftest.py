@@ -3,8 +3,11 @@
 import gc
 
 import jax
+import numpy as np
 import pytest
 from exact_problems import P2, Q2, components, gaussian, mixture, of_components, of_product, of_quadrature, sample
+
+from numpyro_diffusion import checkpoint
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -48,3 +51,18 @@ def runs(problems):
         return made[key]
 
     return get
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where a checkpoint may be written."""
+    return tmp_path / "density.safetensors"
+
+
+@pytest.fixture
+def small(path):
+    """A small checkpoint at `path`."""
+    checkpoint.write(
+        path, {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1, 2])}, {"kind": "energy"}
+    )
+    return path

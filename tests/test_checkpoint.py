@@ -25,19 +25,6 @@ CONFIG = {
 }
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "density.safetensors"
-
-
-@pytest.fixture
-def small(path):
-    checkpoint.write(
-        path, {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1, 2])}, {"kind": "energy"}
-    )
-    return path
-
-
 def raw(header, data=b""):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data

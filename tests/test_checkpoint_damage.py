@@ -12,20 +12,6 @@ from test_checkpoint import raw
 from numpyro_diffusion import checkpoint
 from numpyro_diffusion.errors import CheckpointError
 
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "density.safetensors"
-
-
-@pytest.fixture
-def small(path):
-    checkpoint.write(
-        path, {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1, 2])}, {"kind": "energy"}
-    )
-    return path
-
-
 # What read refuses
 
 
