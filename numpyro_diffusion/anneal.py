@@ -22,6 +22,7 @@ from .files import sole_writer
 from .frame import FRAMES
 from .history import History
 from .kernels import BlackJAX, Kernel
+from .lapack import single_threaded_lapack
 from .memory import default_batch_size
 from .population import LevelStats
 from .resume import Descent, Keeper, fingerprint
@@ -30,6 +31,7 @@ from .run import AnnealedRun, kernel_text
 from .tuning import WATCHED_SIZE, check_levels, plan
 
 
+@single_threaded_lapack()
 def anneal(
     rng_key: jax.Array,
     density: Density,
@@ -99,7 +101,7 @@ def anneal(
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
     ULA 1, HMC and UHMC L), and one for a predictor. The pilot takes one plus 4 times the kernel's own on each of its
-    256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a level 9 log densities.
+    256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a level 5 log densities.
 
     References:
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.

@@ -78,6 +78,16 @@ class Gaussian(NamedTuple):
         eye = jnp.eye(self.mean.size)
         return Gaussian(alpha * self.mean, alpha**2 * self.covariance + sigma**2 * eye)
 
+    def at(self, noise) -> jax.Array:
+        """The point [d] that standard normal noise [d] stands for."""
+        value, vector = jnp.linalg.eigh(self.covariance)
+        return self.mean + vector @ (jnp.sqrt(value) * (vector.T @ noise))
+
+    def log_prob(self, x) -> jax.Array:
+        """Log density of the Gaussian with these moments at a point x [d]."""
+        value, vector = jnp.linalg.eigh(self.covariance)
+        return jnp.sum(jax.scipy.stats.norm.logpdf(vector.T @ (x - self.mean), 0.0, jnp.sqrt(value)))
+
 
 class DiagonalGaussian(NamedTuple):
     """First two moments with uncorrelated coordinates: `mean` [d], and `variance` [d] along the axes of `basis`."""
@@ -89,6 +99,15 @@ class DiagonalGaussian(NamedTuple):
     def noised(self, alpha, sigma) -> DiagonalGaussian:
         """Of alpha x + sigma eps."""
         return self._replace(mean=alpha * self.mean, variance=alpha**2 * self.variance + sigma**2)
+
+    def at(self, noise) -> jax.Array:
+        """The point [d] that standard normal noise [d] stands for."""
+        return self.mean + self.basis.point(jnp.sqrt(self.variance) * noise)
+
+    def log_prob(self, x) -> jax.Array:
+        """Log density of the Gaussian with these moments at a point x [d]."""
+        v = self.basis.coordinates(x - self.mean)
+        return jnp.sum(jax.scipy.stats.norm.logpdf(v, 0.0, jnp.sqrt(self.variance)))
 
     @property
     def covariance(self) -> jax.Array:
@@ -151,21 +170,12 @@ class Density(abc.ABC):
         The Gaussian approximation at t = 1, unless a subclass knows better.
         """
         gaussian = gaussian_at(self, 1.0)
-        noise = jax.random.normal(rng_key, gaussian.mean.shape)
-        if isinstance(gaussian, DiagonalGaussian):
-            x = gaussian.mean + gaussian.basis.point(jnp.sqrt(gaussian.variance) * noise)
-            return x, self.start_log_prob(x)
-        value, vector = jnp.linalg.eigh(gaussian.covariance)
-        x = gaussian.mean + vector @ (jnp.sqrt(value) * (vector.T @ noise))
-        return x, self.start_log_prob(x)
+        x = gaussian.at(jax.random.normal(rng_key, gaussian.mean.shape))
+        return x, gaussian.log_prob(x)
 
     def start_log_prob(self, x) -> jax.Array:
         """Log density of a flattened point x [d] under what annealing starts from."""
-        gaussian = gaussian_at(self, 1.0)
-        if isinstance(gaussian, DiagonalGaussian):
-            v = gaussian.basis.coordinates(x - gaussian.mean)
-            return jnp.sum(jax.scipy.stats.norm.logpdf(v, 0.0, jnp.sqrt(gaussian.variance)))
-        return jnp.asarray(jax.scipy.stats.multivariate_normal.logpdf(x, gaussian.mean, gaussian.covariance))
+        return gaussian_at(self, 1.0).log_prob(x)
 
     def log_prob(self, x, t=0.0) -> jax.Array:
         """Log density in nats.

@@ -37,6 +37,8 @@ def descend(
     schedule = descent.plan
     times, steps = schedule.levels, schedule.step_sizes
     num_chains = descent.population.log_weight.size
+    # All of them now: on CPUs a small program, like drawing one, waits until the level before has ended.
+    keys = {i: jax.random.fold_in(rng_key, i) for i in range(descent.num_done, len(times))}
     try:
         with tqdm(total=len(times), initial=descent.num_done, disable=not progress_bar, desc="anneal") as bar:
             for i in range(descent.num_done, len(times)):
@@ -46,7 +48,7 @@ def descend(
                 if descent.collapsed:
                     population, due = population._replace(log_weight=jnp.zeros_like(population.log_weight)), 0.0
                 population, level, chains = populations.advance(
-                    density, mover, population, jax.random.fold_in(rng_key, i), float(times[max(i - 1, 0)]),
+                    density, mover, population, keys[i], float(times[max(i - 1, 0)]),
                     float(times[i]), float(steps[i]), due, schedule.scale(i),
                     weighted=weighted, predictor=predictor and i > 0, **settings,
                 )  # fmt: skip

@@ -22,10 +22,11 @@ FRAMES = ("whitened", "identity")
 
 
 class Frame(NamedTuple):
-    """x = mean + root u of a flattened point: `mean` [d], `root` [d, d], `log_det` = log det root."""
+    """x = mean + root u of a flattened point: `mean` [d], `root` and its `inverse` [d, d], `log_det` = log det root."""
 
     mean: jax.Array
     root: jax.Array
+    inverse: jax.Array | None
     log_det: jax.Array
 
     def point(self, u, event_shape):
@@ -34,7 +35,7 @@ class Frame(NamedTuple):
 
     def coordinates(self, x):
         """x [*event_shape] to u [d]."""
-        return jnp.linalg.solve(self.root, jnp.ravel(x) - self.mean)
+        return self.inverse @ (jnp.ravel(x) - self.mean)
 
 
 class DiagonalFrame(NamedTuple):
@@ -67,13 +68,14 @@ def frame_at(density: Density, t, kind: str) -> Frame | DiagonalFrame:
     if kind == "identity" and isinstance(gaussian, DiagonalGaussian):
         return DiagonalFrame(jnp.zeros(size), jnp.ones(size), gaussian.basis, jnp.zeros(()))
     if kind == "identity":
-        return Frame(jnp.zeros(size), jnp.eye(size), jnp.zeros(()))
+        return Frame(jnp.zeros(size), jnp.eye(size), jnp.eye(size), jnp.zeros(()))
     if isinstance(gaussian, DiagonalGaussian):
         scale = jnp.sqrt(gaussian.variance)
         return DiagonalFrame(gaussian.mean, scale, gaussian.basis, jnp.sum(jnp.log(scale)))
     value, vector = jnp.linalg.eigh(gaussian.covariance)
-    value = jnp.maximum(value, 1e-12 * jnp.max(value))
-    return Frame(gaussian.mean, (vector * jnp.sqrt(value)) @ vector.T, 0.5 * jnp.sum(jnp.log(value)))
+    std = jnp.sqrt(jnp.maximum(value, 1e-12 * jnp.max(value)))
+    root, inverse = (vector * std) @ vector.T, (vector / std) @ vector.T
+    return Frame(gaussian.mean, root, inverse, jnp.sum(jnp.log(std)))
 
 
 def start(density: Density, rng_key, kind: str) -> tuple[jax.Array, jax.Array]:

@@ -43,7 +43,7 @@ def log_density_in_frame(density: Density, t, frame_kind: str, scale=None) -> Lo
     frame = frames.frame_at(density, t, frame_kind)
     if scale is not None:
         assert isinstance(frame, frames.Frame)  # preconditioners are dense, and so are their frames
-        frame = frame._replace(root=frame.root @ scale)
+        frame = frame._replace(root=frame.root @ scale, inverse=None)  # chains need none
     return LogDensity(density, t, frame)
 
 

@@ -28,8 +28,9 @@ PILOT_CHAINS = 256
 #: Pilot steps per level, each of which adapts the step size. Fewer with a preconditioner, which keeps the step size
 #: near one, and for images, where acceptance averages over many pixels.
 PILOT_STEPS, PRECONDITIONED_STEPS = 4, 3
-#: How far the next level is looked for, in gaps between the two before, and how often that is halved: to 1 % of a gap.
-REACH, HALVINGS = 3.0, 8
+#: How far the next level is looked for, in gaps between the two before, and how often that is halved before it is
+#: interpolated.
+REACH, HALVINGS = 3.0, 4
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
 METRICS = ("frame", "pilot")
@@ -78,28 +79,33 @@ def _next_level(density: Density, population: Population, t, target, smallest, g
     """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if it does.
 
     Returns it and its distance in that logarithm; `gap`, the distance before, says how far to look.
-    """
-    schedule = density.schedule
 
-    def share(s):
+    What is compared and interpolated is the root of -log ESS, which grows about linearly with the distance.
+    """
+    schedule, aim = density.schedule, jnp.sqrt(-jnp.log(target))
+
+    def loss(s):
         log_density = jax.vmap(log_density_in_frame(density, s, frame))(population.state.position)
         increment = log_density - population.state.logdensity
-        return conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
+        ess = conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
+        return jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
 
     high = jnp.log(schedule.noise_to_signal(t))
     low = jnp.minimum(jnp.maximum(jnp.log(smallest), high - REACH * gap), high - 1e-3)
 
-    def halve(_, bounds):
-        low, high = bounds
-        middle = (low + high) / 2
-        enough = share(schedule.time(jnp.exp(middle))) >= target
-        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+    def halve(_, ends):
+        (low, above), (near, below) = ends
+        middle = (low + near) / 2
+        here = middle, loss(schedule.time(jnp.exp(middle)))
+        return jax.tree.map(partial(jnp.where, here[1] <= aim), ((low, above), here), (here, (near, below)))
 
-    _, found = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
+    ends = (low, jnp.full_like(t, jnp.inf)), (high, jnp.zeros_like(t))
+    (low, above), (near, below) = jax.lax.fori_loop(0, HALVINGS, halve, ends)
+    found = near - (near - low) * (aim - below) / (above - below)
     # Always move: 2 % of a factor at least.
     found = jnp.minimum(found, high - 0.02)
     time = jnp.minimum(schedule.time(jnp.exp(found)), t * (1 - 1e-4))
-    return jnp.where(share(jnp.zeros_like(t)) >= target, 0.0, time), high - found
+    return jnp.where(loss(jnp.zeros_like(t)) <= aim, 0.0, time), high - found
 
 
 @partial(jax.jit, static_argnames=("frame", "weighted", "predictor"))
@@ -238,7 +244,7 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor
     log_step = jnp.asarray(np.log(kernel.first_step_size(size) if fixed is None else float(fixed)), dtype=float)
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
     push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
-    t, smallest, gap = jnp.ones(()), _smallest(density), jnp.asarray(jnp.inf)
+    t, smallest, gap = jnp.ones(()), _smallest(density), jnp.asarray(np.inf, dtype=float)
     shape = _Shape(jnp.eye(size), jnp.eye(size))
     scale = None if metric == "frame" else jnp.eye(size)
     found, steps, scales, i = [], [], [], 0

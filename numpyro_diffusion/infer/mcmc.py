@@ -18,6 +18,7 @@ from ..devices import checked_mesh, everywhere
 from ..errors import ParameterError
 from ..extend import extend
 from ..kernels import HMC, Kernel
+from ..lapack import single_threaded_lapack
 from ..memory import default_batch_size
 from ..run import AnnealedRun, kernel_text
 from .joint import JointDensity
@@ -97,6 +98,7 @@ class AnnealedMCMC:
             "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
 
+    @single_threaded_lapack()
     def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
         """Anneal the model's posterior.
 
