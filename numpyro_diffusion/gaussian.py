@@ -36,6 +36,12 @@ def _soft_limit(value):
     return jnp.where(value < 0.5, value, 0.5 + 0.25 * jnp.tanh((value - 0.5) / 0.25))
 
 
+def _power(matrix, exponent: float):
+    """Power of symmetric positive definite matrices [..., d, d]."""
+    value, vector = jnp.linalg.eigh(matrix)
+    return (vector * value[..., None, :] ** exponent) @ jnp.swapaxes(vector, -1, -2)
+
+
 def gaussian_product(parts: Sequence[tuple[Gaussian | DiagonalGaussian, jax.Array]]) -> Gaussian | DiagonalGaussian:
     """Precisions add; those of denominators are subtracted up to 3/4 of what there is in any direction."""
     basis = _common_basis(parts)
@@ -49,19 +55,17 @@ def gaussian_product(parts: Sequence[tuple[Gaussian | DiagonalGaussian, jax.Arra
         mean = jnp.where(value < 0.5, exact, jnp.sum(above * means / variances, 0) / plus)
         return DiagonalGaussian(basis.point(mean), 1 / precision, basis)
     means, covariances, exponents = _stack(parts)
-    precisions = jnp.linalg.inv(covariances)
+    precisions = _power(covariances, -1.0)
     above = jnp.maximum(exponents, 0.0)
     plus = jnp.einsum("k,kij->ij", above, precisions)
     minus = jnp.einsum("k,kij->ij", above - exponents, precisions)
-    root = jnp.linalg.cholesky(plus + 1e-12 * jnp.eye(len(plus)))
-    inner = jax.scipy.linalg.solve_triangular(root, minus, lower=True)
-    inner = jax.scipy.linalg.solve_triangular(root, inner.T, lower=True)
-    value, vector = jnp.linalg.eigh((inner + inner.T) / 2)
+    root = _power(plus, -0.5)
+    value, vector = jnp.linalg.eigh(root @ minus @ root)
     scaled = root @ vector
-    covariance = jnp.linalg.inv((scaled * (1 - _soft_limit(value))) @ scaled.T)
+    covariance = (scaled / (1 - _soft_limit(value))) @ scaled.T
     # Where a denominator was cut, its pull on the mean is cut as well: only numerators place the mean.
     exact = covariance @ jnp.einsum("k,kij,kj->i", exponents, precisions, means)
-    above_only = jnp.linalg.solve(plus, jnp.einsum("k,kij,kj->i", above, precisions, means))
+    above_only = root @ root @ jnp.einsum("k,kij,kj->i", above, precisions, means)
     mean = jnp.where(jnp.max(value) < 0.5, exact, above_only)
     return Gaussian(mean, (covariance + covariance.T) / 2)
 
