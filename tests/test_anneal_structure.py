@@ -103,6 +103,13 @@ def test_one_trace_for_other_weights_coefficients_step_sizes_and_levels(problems
     assert cache_sizes() != before, "the count can tell"
 
 
+def test_a_run_with_its_pilot_compiles_each_program_once():
+    before = cache_sizes()
+    sample(gaussian(np.zeros(5), np.eye(5)), HMC())
+    # Of `start` two, for the pilot's chains and for the run's.
+    assert [now - then for now, then in zip(cache_sizes(), before, strict=True)] == [1, 2, 1, 1, 1]
+
+
 def network_density(kind, seed):
     config = NetworkConfig(width=8, num_blocks=1, embedding_size=4)
     return kind(
