@@ -1,6 +1,6 @@
 """Table 2 of Du et al. (2023): one to five cubes at requested places, from one density composed with itself.
 
-    python benchmarks/table2_cubes.py [--size 16] [--images 100] [--only "energy HMC"] [--quick]
+    python benchmarks/table2_cubes.py [--size 16] [--images 100] [--only "energy HMC"] [--counts 1 5] [--quick]
     python benchmarks/table2_cubes.py --sweep      (Figure 5: accuracy against MCMC steps)
 
 Cells resume: a second call computes what is missing.
@@ -201,6 +201,7 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--only", default="", help="rows whose name contains this text")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="numbers of cubes")
     parser.add_argument("--sweep", action="store_true", help="accuracy against MCMC steps per level")
     parser.add_argument("--quick", action="store_true", help="one batch of two cells")
     options = parser.parse_args()
@@ -221,7 +222,7 @@ if __name__ == "__main__":
             rows = rows[:1]
         for number in numbers:
             for model, sampler in rows:
-                for count in (1,) if options.quick else range(1, 6):
+                for count in (1,) if options.quick else options.counts:
                     call = functools.partial(batch, model, sampler, options.size, count, number)
                     items.append((f"{model} {sampler}", count, number, call))
         path = RESULTS / f"table2_cubes_{options.size}{ending}.json"

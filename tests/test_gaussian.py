@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exact_problems import gaussian
 from scipy.stats import multivariate_normal
+from small import gaussian
 
 from numpyro_diffusion.basis import CosineBasis
 from numpyro_diffusion.density import DiagonalGaussian, Gaussian
@@ -40,21 +40,30 @@ def test_points_and_log_densities_of_its_two_moments(form):
     assert np.all(np.abs(x.mean(0) - found.mean) < 5 * error)
 
 
-@pytest.mark.parametrize("exponents", [(1.0, 1.0), (0.7, 2.0), (1.0, -0.2)])
-def test_products_add_precisions_where_nothing_is_cut(exponents):
-    first = covariance(4, 0.3)
-    second = first + 2 * np.eye(4)
-    means = RNG.normal(size=(2, 4))
-    parts = [
-        (Gaussian(jnp.asarray(m), jnp.asarray(c)), jnp.asarray(e))
-        for m, c, e in zip(means, (first, second), exponents, strict=True)
-    ]
-    precisions = [e * np.linalg.inv(c) for e, c in zip(exponents, (first, second), strict=True)]
-    total = np.linalg.inv(sum(precisions))
-    found = gaussian_product(parts)
-    np.testing.assert_allclose(found.covariance, total, rtol=2e-3, atol=1e-4)
-    mean = total @ sum(p @ m for p, m in zip(precisions, means, strict=True))
-    np.testing.assert_allclose(found.mean, mean, rtol=2e-3, atol=1e-3)
+def test_gaussian_of_compositions():
+    # Gaussians are closed under products, powers and quotients: there the approximation is exact.
+    p = gaussian((1.0, 0.0), ((1.0, 0.2), (0.2, 0.5)), "p")
+    q = gaussian((0.0, -1.0), ((2.0, 0.0), (0.0, 3.0)), "q")
+    for t in (0.0, 0.4):
+        P, Q = np.linalg.inv(p.gaussian(t).covariance), np.linalg.inv(q.gaussian(t).covariance)
+        for density, a, b in ((p * q, 1, 1), (p**2, 2, 0), (p * q**0.5, 1, 0.5), (p / q**0.5, 1, -0.5)):
+            precision = a * P + b * Q
+            mean = np.linalg.solve(precision, a * P @ p.gaussian(t).mean + b * Q @ q.gaussian(t).mean)
+            np.testing.assert_allclose(density.gaussian(t).covariance, np.linalg.inv(precision), rtol=2e-3, atol=2e-3)
+            np.testing.assert_allclose(density.gaussian(t).mean, mean, rtol=2e-3, atol=2e-3)
+    mixed = 0.3 * p + 0.7 * q
+    np.testing.assert_allclose(mixed.gaussian(0.0).mean, [0.3, -0.7], rtol=1e-5)
+    between = 0.3 * 0.7 * np.outer([1.0, 1.0], [1.0, 1.0])
+    expected = 0.3 * np.array([[1.0, 0.2], [0.2, 0.5]]) + 0.7 * np.diag([2.0, 3.0]) + between
+    np.testing.assert_allclose(mixed.gaussian(0.0).covariance, expected, rtol=1e-4)
+
+
+def test_gaussian_through_inverses():
+    p, q = gaussian((1.0, 0.0), ((1.0, 0.2), (0.2, 0.5)), "p"), gaussian((0.0, -1.0), name="q")
+    pairs = [(1 / (1 / p), p), (1 / (0.5 / p + 0.5 / p), p), (q / (1 / p), p * q), (1 / p**-0.5, p**0.5)]
+    for density, same in pairs:
+        np.testing.assert_allclose(density.gaussian(0.2).mean, same.gaussian(0.2).mean, atol=1e-3)
+        np.testing.assert_allclose(density.gaussian(0.2).covariance, same.gaussian(0.2).covariance, atol=1e-3)
 
 
 def test_a_denominator_takes_no_more_than_three_quarters_of_the_precision():
