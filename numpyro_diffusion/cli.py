@@ -156,13 +156,16 @@ def demo(output, num_chains, seed) -> None:
 @main.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Picture, .png.")
 @click.option("--num-cubes", type=click.IntRange(1, 5), default=5, show_default=True, help="Cubes asked for.")
+@click.option("--size", type=click.Choice(["16", "32"]), default="16", show_default=True, help="Pixels of a side.")
 @click.option("--images", type=click.IntRange(1, 64), default=8, show_default=True, help="Images of each sampler.")
 @_seed
 @_force
-def cubes(output, num_cubes, images, seed, force) -> None:
+def cubes(output, num_cubes, size, images, seed, force) -> None:
     """Draw cubes at requested places, by reverse diffusion and by HMC side by side: a picture."""
     files.check_writable(output, force=force)
-    places, runs, shares = demo_cubes.run(num_cubes=num_cubes, num_images=images, seed=seed, progress_bar=True)
+    places, runs, shares = demo_cubes.run(
+        num_cubes=num_cubes, num_images=images, seed=seed, size=int(size), progress_bar=True
+    )
     for name, run in runs.items():
         click.echo(f"{name}: {shares[name]:.0%} of {images} images right, {run.evaluations_per_chain} evaluations each")
     files.write(output, demo_cubes.picture(places, runs, shares))
