@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import cli, demo, files
+from numpyro_diffusion import cli, demo, demo_cubes, files
 from numpyro_diffusion import population as populations
 from numpyro_diffusion.datasets import planar, targets
 from numpyro_diffusion.errors import ParameterError, ShapeError
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 def test_help_of_every_command():
     assert invoke("--help").exit_code == 0
-    for name in ("demo", "train", "sample", "bench"):
+    for name in ("demo", "cubes", "train", "sample", "bench"):
         assert name in invoke("--help").stdout
         assert "--seed" in invoke(name, "--help").stdout
     assert nd.__version__ in invoke("--version").stdout
@@ -237,3 +237,16 @@ def test_the_demo_runs_on_closed_forms(tmp_path, monkeypatch):
     assert abs(results["planar"][2]["log_evidence"]) < 0.5
     assert {p.name for p in (tmp_path / "new").iterdir()} == {"compositions.png", "results.json"}
     assert "-2.17" in "\n".join(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["16", "32"])
+def test_cubes_are_drawn_and_judged(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(demo_cubes, "LEVELS", 3)
+    options = ["--output", tmp_path / "cubes.png", "--num-cubes", 1, "--images", 1, "--size", size]
+    result = invoke("cubes", *options)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == ["reverse", "HMC"] and "of 1 images right" in lines[0]
+    assert (tmp_path / "cubes.png").read_bytes().startswith(b"\x89PNG")
+    assert "exists" in fails("cubes", *options)
