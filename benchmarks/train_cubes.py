@@ -2,7 +2,7 @@
 
     python benchmarks/train_cubes.py [--preset cpu] [--model energy] [--steps 8000] [--batch-size 32]
 
-Presets: `cpu` (16x16, an hour on two cores), `cpu32` (32x32, three hours), `gpu` (64x64, half an hour on one H100),
+Presets: `cpu` (16x16, an hour on two cores), `cpu32` (32x32, an hour, two with one core), `gpu` (64x64, half an hour on one H100),
 `paper` (64x64 at the size of Du et al. (2023), for a few steps only: prints what they cost, and keeps nothing). A killed
 run goes on from its last checkpoint. Weights and card go to numpyro_diffusion/pretrained/.
 """

@@ -31,7 +31,7 @@ from .run import AnnealedRun, kernel_text
 from .tuning import WATCHED_SIZE, check_levels, plan
 
 
-@single_threaded_lapack()
+@single_threaded_lapack
 def anneal(
     rng_key: jax.Array,
     density: Density,

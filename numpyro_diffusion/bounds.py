@@ -124,7 +124,7 @@ def ais_bound(
     return Bound("ais", *_log_mean_exp(log_w), np.nan, np.nan, {"forward": log_w}, run.levels)
 
 
-@single_threaded_lapack()
+@single_threaded_lapack
 def raise_bound(
     rng_key, density: Density, x_test, kernel: Kernel, *, num_repeats: int = 8, num_steps: int = 2, levels: Any = None,
     level_ess: float = 0.98, frame: str = "whitened", chain_batch_size: int | None = None, progress_bar: bool = True,

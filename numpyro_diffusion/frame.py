@@ -22,7 +22,10 @@ FRAMES = ("whitened", "identity")
 
 
 class Frame(NamedTuple):
-    """x = mean + root u of a flattened point: `mean` [d], `root` and its `inverse` [d, d], `log_det` = log det root."""
+    """x = mean + root u of a flattened point: `mean` [d], `root` [d, d], `log_det` = log det root.
+
+    `inverse` of the root, or None where nothing asks for coordinates.
+    """
 
     mean: jax.Array
     root: jax.Array
@@ -35,6 +38,7 @@ class Frame(NamedTuple):
 
     def coordinates(self, x):
         """x [*event_shape] to u [d]."""
+        assert self.inverse is not None
         return self.inverse @ (jnp.ravel(x) - self.mean)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+from collections.abc import Callable
 
 
 @functools.cache
@@ -15,12 +15,17 @@ def _controller():
     return ThreadpoolController()
 
 
-@contextlib.contextmanager
-def single_threaded_lapack():
-    """While it lasts, decompositions and triangular solves take one thread; also a decorator.
+def single_threaded_lapack[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """The function, with decompositions and triangular solves on one thread while it runs.
 
     After a call OpenBLAS's further threads spin for tens of milliseconds, on the cores that the next evaluations need:
     on two cores that costs a run in 64 dimensions a third of its time.
     """
-    with _controller().limit(limits=1, user_api="blas"):
-        yield
+
+    # Not a context manager's own decorator: warnings point at the first line outside this package.
+    @functools.wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _controller().limit(limits=1, user_api="blas"):
+            return function(*args, **kwargs)
+
+    return limited

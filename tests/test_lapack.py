@@ -24,8 +24,7 @@ def two_threads():
 def test_one_thread_while_it_lasts_and_as_many_as_before_afterwards():
     before = threads()
     assert 2 in before
-    with single_threaded_lapack():
-        assert set(threads()) == {1}
+    assert set(single_threaded_lapack(threads)()) == {1}
     assert threads() == before
 
 

@@ -98,7 +98,7 @@ class AnnealedMCMC:
             "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
 
-    @single_threaded_lapack()
+    @single_threaded_lapack
     def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
         """Anneal the model's posterior.
 
