@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from .density import Gaussian
 from .errors import ParameterError, ShapeError
+from .gaussian import Gaussian
 
 
 class MixtureBase(NamedTuple):

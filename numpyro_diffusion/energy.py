@@ -37,8 +37,9 @@ from jax.core import Tracer
 
 from .base import MixtureBase
 from .basis import Basis, CosineBasis, DenseBasis
-from .density import Density, DiagonalGaussian, Gaussian, register_density
+from .density import Density, register_density
 from .errors import ParameterError, ShapeError
+from .gaussian import DiagonalGaussian, Gaussian
 from .networks.config import NetworkConfig, PatchConfig, UNetConfig
 
 __all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]

@@ -20,10 +20,10 @@ import numpy as np
 from jax.core import Tracer
 from jax.scipy.special import logsumexp
 
-from .density import Density, DiagonalGaussian, Gaussian
+from .density import Density
 from .errors import DiagnosticWarning, ParameterError, ScheduleError, ShapeError
 from .formula import formula_text
-from .gaussian import gaussian_mixture, gaussian_product
+from .gaussian import DiagonalGaussian, Gaussian, gaussian_mixture, gaussian_product
 
 #: Most leaves of one network that are evaluated in one call.
 TOGETHER = 64

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from .basis import Basis
-from .density import Density, DiagonalGaussian, gaussian_at
+from .density import Density, gaussian_at
 from .errors import ParameterError
+from .gaussian import DiagonalGaussian
 
 FRAMES = ("whitened", "identity")
 

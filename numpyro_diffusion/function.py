@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .density import Density, Gaussian, register_density
+from .density import Density, register_density
 from .errors import ScheduleError, ShapeError
+from .gaussian import Gaussian
 from .schedule import NoiseSchedule, VariancePreserving
 
 

@@ -1,13 +1,63 @@
-"""Gaussian approximations of compositions: where precisions add and mixtures match two moments."""
+"""Gaussian approximations, and those of compositions: precisions add, and mixtures match two moments."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .density import DiagonalGaussian, Gaussian
+from .basis import Basis
+
+
+class Gaussian(NamedTuple):
+    """First two moments: `mean` [d] and `covariance` [d, d] of a flattened point."""
+
+    mean: jax.Array
+    covariance: jax.Array
+
+    def noised(self, alpha, sigma) -> Gaussian:
+        """Of alpha x + sigma eps."""
+        eye = jnp.eye(self.mean.size)
+        return Gaussian(alpha * self.mean, alpha**2 * self.covariance + sigma**2 * eye)
+
+    def at(self, noise) -> jax.Array:
+        """The point [d] that standard normal noise [d] stands for."""
+        value, vector = jnp.linalg.eigh(self.covariance)
+        return self.mean + vector @ (jnp.sqrt(value) * (vector.T @ noise))
+
+    def log_prob(self, x) -> jax.Array:
+        """Log density of the Gaussian with these moments at a point x [d]."""
+        value, vector = jnp.linalg.eigh(self.covariance)
+        return jnp.sum(jax.scipy.stats.norm.logpdf(vector.T @ (x - self.mean), 0.0, jnp.sqrt(value)))
+
+
+class DiagonalGaussian(NamedTuple):
+    """First two moments with uncorrelated coordinates: `mean` [d], and `variance` [d] along the axes of `basis`."""
+
+    mean: jax.Array
+    variance: jax.Array
+    basis: Basis
+
+    def noised(self, alpha, sigma) -> DiagonalGaussian:
+        """Of alpha x + sigma eps."""
+        return self._replace(mean=alpha * self.mean, variance=alpha**2 * self.variance + sigma**2)
+
+    def at(self, noise) -> jax.Array:
+        """The point [d] that standard normal noise [d] stands for."""
+        return self.mean + self.basis.point(jnp.sqrt(self.variance) * noise)
+
+    def log_prob(self, x) -> jax.Array:
+        """Log density of the Gaussian with these moments at a point x [d]."""
+        v = self.basis.coordinates(x - self.mean)
+        return jnp.sum(jax.scipy.stats.norm.logpdf(v, 0.0, jnp.sqrt(self.variance)))
+
+    @property
+    def covariance(self) -> jax.Array:
+        """[d, d]; for small d only."""
+        axes = jax.vmap(self.basis.point)(jnp.eye(self.mean.size))
+        return axes.T * self.variance @ axes
 
 
 def _stack(parts):

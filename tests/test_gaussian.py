@@ -8,9 +8,8 @@ from scipy.stats import multivariate_normal
 from small import gaussian
 
 from numpyro_diffusion.basis import CosineBasis
-from numpyro_diffusion.density import DiagonalGaussian, Gaussian
 from numpyro_diffusion.frame import frame_at
-from numpyro_diffusion.gaussian import gaussian_product
+from numpyro_diffusion.gaussian import DiagonalGaussian, Gaussian, gaussian_product
 
 RNG = np.random.default_rng(0)
 

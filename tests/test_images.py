@@ -11,10 +11,9 @@ from jax.test_util import check_grads
 import numpyro_diffusion as nd
 from numpyro_diffusion import training
 from numpyro_diffusion.basis import CosineBasis, DenseBasis
-from numpyro_diffusion.density import DiagonalGaussian, Gaussian
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ShapeError
 from numpyro_diffusion.frame import frame_at
-from numpyro_diffusion.gaussian import gaussian_mixture, gaussian_product
+from numpyro_diffusion.gaussian import DiagonalGaussian, Gaussian, gaussian_mixture, gaussian_product
 from numpyro_diffusion.networks import convolution
 from numpyro_diffusion.networks.unet import position_map
 

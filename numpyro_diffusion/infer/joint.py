@@ -21,7 +21,8 @@ import numpy as np
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
-from ..density import Density, Gaussian, gaussian_at, register_density
+from ..density import Density, gaussian_at, register_density
+from ..gaussian import Gaussian
 from .handlers import Bound, noise_level
 from .start import StartDensity
 from .widen import widened

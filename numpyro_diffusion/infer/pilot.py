@@ -15,8 +15,8 @@ import numpy as np
 from numpyro.distributions import biject_to
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
 
-from ..density import Gaussian
 from ..errors import ScoreOnlyError, UnsupportedModelError
+from ..gaussian import Gaussian
 from ..tuning import Plan, plan
 from .arguments import Arguments
 from .joint import JointDensity

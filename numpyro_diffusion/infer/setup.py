@@ -17,8 +17,8 @@ from numpyro.handlers import seed, trace
 from numpyro.infer.util import compute_log_probs, constrain_fn
 from numpyro.primitives import Messenger
 
-from ..density import Gaussian
 from ..errors import DiagnosticWarning, ParameterError, ShapeError, UnsupportedModelError
+from ..gaussian import Gaussian
 from .arguments import Arguments
 from .handlers import Bound, find_prior, is_jacobian, noise_level
 from .joint import JointDensity, Site
