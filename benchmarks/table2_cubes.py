@@ -201,7 +201,7 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--only", default="", help="rows whose name contains this text")
-    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="numbers of cubes")
+    parser.add_argument("--counts", type=int, nargs="+", choices=range(1, 6), default=range(1, 6), help="cubes")
     parser.add_argument("--sweep", action="store_true", help="accuracy against MCMC steps per level")
     parser.add_argument("--quick", action="store_true", help="one batch of two cells")
     options = parser.parse_args()

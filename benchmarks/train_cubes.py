@@ -2,9 +2,9 @@
 
     python benchmarks/train_cubes.py [--preset cpu] [--model energy] [--steps 8000] [--batch-size 32]
 
-Presets: `cpu` (16x16, an hour on two cores), `cpu32` (32x32, an hour, two with one core), `gpu` (64x64, half an hour on one H100),
-`paper` (64x64 at the size of Du et al. (2023), for a few steps only: prints what they cost, and keeps nothing). A killed
-run goes on from its last checkpoint. Weights and card go to numpyro_diffusion/pretrained/.
+Presets: `cpu` (16x16, an hour on two cores), `cpu32` (32x32, the same), `gpu` (64x64, half an hour on one H100), `paper`
+(64x64 at the size of Du et al. (2023), for a few steps only: prints what they cost, and keeps nothing). A killed run
+goes on from its last checkpoint. Weights and card go to numpyro_diffusion/pretrained/.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from numpyro_diffusion.datasets import cubes
 
 OUT = Path(__file__).parents[1] / "numpyro_diffusion" / "pretrained"
 SEED = 0
-#: Noise-to-signal ratios; the largest at 16x16, and in proportion at other sizes: what spans many pixels outlasts more noise.
+#: Noise-to-signal ratios; the largest at 16x16, and in proportion at other sizes: what spans many pixels outlasts more
+#: noise.
 SIGMA_MIN, SIGMA_MAX = 0.02, 5.0
 
 
