@@ -16,6 +16,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from jax.core import Tracer
 
 from .errors import ParameterError, ScoreOnlyError, ShapeError
 from .gaussian import DiagonalGaussian, Gaussian
+from .identity import fingerprint
+from .program import trace
 from .schedule import NoiseSchedule
 
 
@@ -40,11 +43,15 @@ class Label:
         return 0
 
 
-def register_density(data: Sequence[str], static: Sequence[str]):
-    """Class decorator: a pytree with the fields `data` as children and `static` as auxiliary data, in that order."""
+def register_density(data: Sequence[str], static: Sequence[str], before: Callable[[Any], Any] | None = None):
+    """Class decorator: a pytree with the fields `data` as children and `static` as auxiliary data, in that order.
+
+    `before` makes of an object what is flattened in its place.
+    """
 
     def decorate(cls):
         def flatten(self):
+            self = self if before is None else before(self)
             aux = (getattr(self, f) for f in static)
             aux = tuple(Label(value) if f == "name" else value for f, value in zip(static, aux, strict=True))
             return tuple(getattr(self, f) for f in data), aux
@@ -155,6 +162,21 @@ class Density(abc.ABC):
         check_time(t)
         t = jnp.asarray(t, dtype=float)
         return lambda z: -self._log_prob(z, t)
+
+    def identity(self) -> dict[str, str]:
+        """What a run of this density depends on, as digests by name.
+
+        Raises:
+            CheckpointError: if it calls back into Python.
+        """
+        x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
+        computed = trace(lambda p, x, t: p._log_prob(x, t), self, x, jax.ShapeDtypeStruct((), x.dtype))
+        return {
+            "density": repr(self),
+            "schedule": repr(self.schedule),
+            "computation": fingerprint((computed.program, computed.captured)),
+            "weights": fingerprint(self),
+        }
 
     def require_log_density(self, purpose: str) -> None:
         """Raise ScoreOnlyError unless a log density is there."""

@@ -149,7 +149,9 @@ def test_training_and_sampling_never_import_each_other():
         ("basis", set()),
         ("schedule", {"errors"}),
         ("gaussian", {"basis"}),
-        ("density", {"errors", "gaussian", "schedule", "expression"}),
+        ("program", set()),
+        ("identity", {"errors", "program"}),
+        ("density", {"errors", "gaussian", "schedule", "identity", "program", "expression"}),
     ],
 )
 def test_the_bottom_imports_nothing_above_it(module, allowed):

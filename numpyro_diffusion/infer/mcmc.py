@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from numpyro.diagnostics import print_summary, summary
-from numpyro.infer.util import constrain_fn
 
 from ..anneal import anneal
 from ..devices import checked_mesh, everywhere
@@ -104,8 +103,9 @@ class AnnealedMCMC:
 
         Args:
             rng_key: JAX random key.
-            *args, **kwargs: The model's arguments. Arrays of floating-point numbers are traced: data of the same shapes
-                compile nothing anew.
+            *args, **kwargs: The model's arguments, of any kind. What the model reads, these and globals, attributes, a
+                closure, it reads now: other arrays of the same shapes compile nothing anew, a model that computes
+                something else does.
             extra_fields: Beside those always kept; accepted for likeness with NumPyro.
             init_params: Must be None.
 
@@ -281,10 +281,7 @@ def _grouped(values, group_by_chain):
 @jax.jit
 def _constrain(joint: JointDensity, positions):
     """Latent and deterministic sites [chains, draws, ...] of flat positions."""
-    args, kwargs = joint.arguments.call()
-    values = jax.vmap(jax.vmap(joint.unravel))(positions)
-    model = joint.model_at(0.0, 1.0)
-    return constrain_fn(model, args, kwargs, values, return_deterministic=True, batch_ndims=2)
+    return jax.vmap(jax.vmap(joint.constrain))(positions)
 
 
 @jax.jit
