@@ -3,8 +3,8 @@
 A compiled program that is looked up by a Python function belongs to what that function read when it was compiled.
 Users' functions read globals, attributes, closures, data frames; so before a run each of them becomes a `Traced`: a
 pytree whose leaves are the arrays it captured, of whatever type, and whose static part is the `Program`, equal to
-another if both do the same operations. Then `jax.jit` does the rest: other values of the same shapes compile nothing, another
-program compiles anew, and a checkpoint knows both by their digests.
+another if both do the same operations. Then `jax.jit` does the rest: other values of the same shapes compile nothing,
+another program compiles anew, and a checkpoint knows both by their digests.
 
 Numbers of Python are part of the program. So is what a `jax.jit` inside of the function has captured: its arrays are
 compared by content. JAX itself remembers what such an inner function read when it was first called.

@@ -21,7 +21,8 @@ from ..lapack import single_threaded_lapack
 from ..memory import default_batch_size
 from ..run import AnnealedRun, kernel_text
 from .joint import JointDensity
-from .setup import joint_density
+from .setup import prepare
+from .source import Source
 from .views import check_view
 
 #: Extra fields: one value per draw.
@@ -126,13 +127,11 @@ class AnnealedMCMC:
             raise ParameterError(f"extra_fields must be among {FIELDS}; got {unknown[0]!r}.")
         began = time.perf_counter()
         setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
-        joint = joint_density(
-            setup_key, self.model, args, kwargs, view=self.view, likelihood_power=self.likelihood_power
-        )
+        source, joint = prepare(setup_key, Source.of(self.model, args, kwargs, self.view), self.likelihood_power)
         run = anneal(anneal_key, joint, self.kernel, **self._options)
         positions, fields = self._draw(joint, run, more_key)
         # All at once: a run that fails leaves the results of the last one, whole.
-        self._joint, self._run, self._positions, self._fields = joint, run, positions, fields
+        self._source, self._joint, self._run, self._positions, self._fields = source, joint, run, positions, fields
         self._samples = _constrain(joint, positions)
         self.seconds = time.perf_counter() - began
 

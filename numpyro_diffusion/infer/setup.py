@@ -56,10 +56,15 @@ def joint_density(
         ShapeError: if an observed value does not fit its distribution.
         ParameterError: for NaN among the data, or a site whose log density is NaN at the start.
     """
-    check_view(view)
+    return prepare(rng_key, Source.of(model, args, kwargs, view), likelihood_power)[1]
+
+
+def prepare(rng_key, source: Source, likelihood_power=None) -> tuple[Source, JointDensity]:
+    """A model as it was read, and its joint density; errors as for `joint_density`."""
+    check_view(source.view)
     first_key, other_key, *joint_keys = jax.random.split(rng_key, 4)
-    source, bound = read_model((first_key, other_key), Source.of(model, args, kwargs, view))
-    return build_joint(joint_keys, source, bound, likelihood_power=likelihood_power)
+    source, bound = read_model((first_key, other_key), source)
+    return source, build_joint(joint_keys, source, bound, likelihood_power=likelihood_power)
 
 
 def read_model(rng_keys, source: Source) -> tuple[Source, dict[str, Bound]]:
@@ -81,7 +86,8 @@ def read_model(rng_keys, source: Source) -> tuple[Source, dict[str, Bound]]:
         if _is_latent(s)
     )
     normal = normal_sites(sites, sum(site.size for site in layout))
-    return source._replace(sites=layout, plates=plates, normal=normal), bound
+    observed = {k: np.asarray(s["value"]) for k, s in sites.items() if _is_data(s)}
+    return source._replace(sites=layout, plates=plates, normal=normal, observed=observed), bound
 
 
 def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood_power=None) -> JointDensity:
@@ -111,6 +117,10 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood
 
 def _is_latent(site) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
+
+
+def _is_data(site) -> bool:
+    return site["type"] == "sample" and site["is_observed"] and not is_jacobian(site) and jnp.size(site["value"]) > 0
 
 
 class _record_starts(Messenger):

@@ -86,6 +86,7 @@ class Source(NamedTuple):
         plates: Indices of subsampled plates, drawn once.
         view: How the model sees noisy latents.
         normal: Names of the observed Normal sites that can be widened.
+        observed: Observed values by site, as they were when the model was read.
     """
 
     model: Callable
@@ -95,6 +96,7 @@ class Source(NamedTuple):
     plates: dict[str, Any] = {}
     view: str = "gaussian"
     normal: tuple[str, ...] = ()
+    observed: dict[str, np.ndarray] = {}
 
     @classmethod
     def of(cls, model, args, kwargs, view: str = "gaussian") -> Source:
