@@ -130,7 +130,7 @@ def anneal(
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
     mesh = checked_mesh(mesh, num_chains)
     # What functions of the user's compute is read once, here.
-    density = jax.tree.map(lambda a: a, density)
+    density, kernel = jax.tree.map(lambda a: a, density), kernel.as_now(math.prod(density.event_shape))
     if chain_batch_size is None:
         chain_batch_size = default_batch_size(density, num_chains if mesh is None else num_chains // mesh.size)
     if isinstance(kernel, Reverse):
@@ -145,7 +145,8 @@ def anneal(
     weighted = density.has_log_density and not predictor and (kernel.is_adjusted or not isinstance(kernel, BlackJAX))
     identity = {} if checkpoint_path is None else {
         "rng_key": fingerprint(rng_key), **density.identity(),
-        "kernel": f"{kernel_text(kernel)} {fingerprint(kernel)}", "num_chains": num_chains, "num_steps": num_steps,
+        "kernel": f"{kernel_text(kernel)} {fingerprint((kernel, kernel.computed))}",
+        "num_chains": num_chains, "num_steps": num_steps,
         "levels": fingerprint(levels), "level_ess": level_ess, "resample_threshold": resample_threshold,
         "frame": frame, "metric": metric, "predictor": predictor, "num_pilot_chains": num_pilot_chains,
         "chain_batch_size": chain_batch_size, "keep_history": bool(keep_history), **versions(),

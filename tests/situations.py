@@ -1,7 +1,7 @@
 """Situations in which what a run depends on changes between two calls, though its call reads the same.
 
 Each is a model of one latent x ~ N(0, 1) with two observations y_i ~ N(x, s), and something it reads: `call()` gives
-(model, args, kwargs), `change()` changes what is read, `log_evidence()` is right for the present values, in closed form.
+(model, args, kwargs), `change()` changes what is read, `log_evidence()` is that of the present values in closed form.
 """
 
 import dataclasses

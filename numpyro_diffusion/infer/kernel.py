@@ -259,5 +259,6 @@ class AnnealedKernel(MCMCKernel):
         # What the steps need, and no more: NumPyro holds it per chain unless these are vectorised.
         joint.programs = Programs(log_prob=block.programs.log_prob)
         # NumPyro compiles what comes after a step, deterministic sites among it, with the arrays these read.
-        joint.version = fingerprint(block.programs.constrain.captured)
+        computed = self.kernel.as_now(block.event_shape[0]).computed
+        joint.version = fingerprint((block.programs.constrain.captured, computed))
         return Frozen(joint, levels)

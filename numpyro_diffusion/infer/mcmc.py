@@ -144,7 +144,7 @@ class AnnealedMCMC:
             mesh = self._options["mesh"]
             share = self.num_chains if mesh is None else self.num_chains // mesh.size
             piece = self._options["chain_batch_size"] or default_batch_size(joint, share)
-            joint, mover, rng_key = everywhere((joint, self.kernel.without_step_size(), rng_key), mesh)
+            joint, mover, rng_key = everywhere((joint, run.kernel.without_step_size(), rng_key), mesh)
             more = extend(
                 joint, mover, run.samples, rng_key, float(run.levels[-1]),
                 float(run.stats["step_size"][-1]), run.scale,
