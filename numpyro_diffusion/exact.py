@@ -17,7 +17,7 @@ from jax.scipy.special import logsumexp
 
 from .density import Density, Gaussian, check_time, register_density
 from .errors import ParameterError, ShapeError
-from .scalars import constant, floats, is_traced, real_array
+from .scalars import check_held, constant, floats, is_traced, real_array
 from .schedule import NoiseSchedule, VariancePreserving
 from .walls import log_uniform
 
@@ -36,8 +36,8 @@ def _finite(name: str, value: Any, ndim: int) -> Any:
         return array
     if not np.all(np.isfinite(array)):
         raise ParameterError(f"{name} must be finite; got NaN or infinity.")
-    if array.size and (largest := np.abs(array).max()) > float(np.finfo(floats()).max):
-        raise ParameterError(f"{name} must be what {floats()} holds; got {largest:.6g}. Choose other units.")
+    if name != "weights":  # of which logarithms are kept
+        check_held(name, array)
     return array
 
 
@@ -63,11 +63,7 @@ def _axes(covariances: np.ndarray) -> tuple[jax.Array, jax.Array]:
             f"covariances must be positive definite; the smallest eigenvalue is {values.min():.3g}. Add a multiple of "
             "the identity."
         )
-    if values.size and values.min() < (tiny := float(np.finfo(floats()).tiny)):
-        raise ParameterError(
-            f"eigenvalues of covariances must be at least {tiny:.2g}, which is what {floats()} holds; got "
-            f"{values.min():.3g}. Choose other units."
-        )
+    check_held("eigenvalues of covariances", values, are_scales=True)
     return constant(values), constant(vectors)
 
 
@@ -99,8 +95,9 @@ class GaussianMixture(Density):
         self.means = means if is_traced(means) else constant(means)
         # Derivatives of eigenvectors are infinite where eigenvalues are equal: covariances that may be differentiated
         # stay as they are, and cost a Cholesky factor at every evaluation.
-        self.covariances: jax.Array | None = covariances if is_traced(covariances) else None
-        self.eigenvalues, self.eigenvectors = (None, None) if is_traced(covariances) else _axes(covariances)
+        self.covariances: Any = covariances if is_traced(covariances) else None
+        axes: tuple[Any, Any] = (None, None) if is_traced(covariances) else _axes(covariances)
+        self.eigenvalues, self.eigenvectors = axes
         self.schedule, self.event_shape, self.name = schedule or VariancePreserving.cosine(), (d,), name
         self.is_calibrated = True
 

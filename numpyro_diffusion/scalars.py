@@ -96,6 +96,18 @@ def real_array(value: Any) -> np.ndarray:
     return array.astype(np.float64)
 
 
+def check_held(what: str, array: np.ndarray, are_scales: bool = False) -> None:
+    """Raise ParameterError where the floats of the moment would make infinity, or of `are_scales` zero, of a number."""
+    low, high = (float(limit) for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
+    size = np.abs(array)
+    wrong = (size > high) | (size < low) if are_scales else size > high
+    if wrong.any():
+        span = f"from {low:.2g} to {high:.2g}" if are_scales else f"at most {high:.2g} in size"
+        raise ParameterError(
+            f"{what} must be {span}, which is what {floats()} holds; got {array[wrong][0]:.6g}. Choose other units."
+        )
+
+
 def representable(what: str, number: Any, given: str = "") -> Any:
     """`number`, or an error where the floats of the moment would make zero or infinity of it; a tracer passes.
 

@@ -69,7 +69,10 @@ class NoiseSchedule(abc.ABC):
             raise ParameterError(f"num_levels must be at least 2; got {num_levels}. One level cannot anneal.")
         low, high = self.noise_range
         if low == 0 and not 0 < smallest < high:
-            raise ParameterError(f"smallest must lie in (0, {high:.4g}), the ratio at t = 1; got {smallest}. Lower it.")
+            raise ParameterError(
+                f"smallest must lie in (0, {high:.4g}), below the noise-to-signal ratio at t = 1; got {smallest:.4g}. "
+                "Lower it, or scale the data: noise at t = 1 must drown them."
+            )
         ratios = np.geomspace(high, low, num_levels) if low > 0 else np.geomspace(high, smallest, num_levels - 1)
         with jax.ensure_compile_time_eval():
             times = np.array(self.time(ratios))

@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from ..density import Density, check_time
-from ..errors import ShapeError
+from ..errors import ArgumentTypeError, ShapeError
 from ..expression import Expression
 from ..proper import check_proper
 from ..run import AnnealedRun
@@ -51,7 +53,7 @@ class DiffusionPrior(dist.Distribution):
 
     def __init__(self, density: Density, t=0.0, *, sampler: AnnealedRun | Callable | None = None, validate_args=None):
         if not isinstance(density, Density):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"nd.DiffusionPrior takes a density; got {type(density).__name__}. Wrap functions in nd.as_density."
             )
         check_time(t)
@@ -65,7 +67,9 @@ class DiffusionPrior(dist.Distribution):
                 )
             self.bank = (jnp.asarray(sampler.samples), jnp.asarray(sampler.log_weights))
         elif sampler is not None and not callable(sampler):
-            raise TypeError(f"sampler must be the result of nd.anneal or a function; got {type(sampler).__name__}.")
+            raise ArgumentTypeError(
+                f"sampler must be the result of nd.anneal or a function; got {type(sampler).__name__}."
+            )
         else:
             self.sampler = sampler
         super().__init__((), density.event_shape, validate_args=validate_args)
@@ -87,6 +91,12 @@ class DiffusionPrior(dist.Distribution):
     def support(self):
         """The reals, with the density's event dimensions."""
         return constraints.independent(constraints.real, len(self.event_shape))
+
+    def __repr__(self):
+        t = self.t
+        known = isinstance(t, int | float | np.ndarray | jax.Array) and not isinstance(t, Tracer) and np.ndim(t) == 0
+        level = "" if known and t == 0 else f", t={float(t):.4g}" if known else ", t=?"
+        return f"{type(self).__name__}({self.density!r}{level})"
 
     def at(self, t) -> DiffusionPrior:
         """The same prior at noise level t, traced or not."""
