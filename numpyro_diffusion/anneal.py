@@ -20,7 +20,7 @@ from .devices import checked_mesh, everywhere, gathered
 from .errors import ParameterError, ScoreOnlyError, check_number
 from .files import sole_writer
 from .frame import FRAMES
-from .history import History
+from .history import History, check_place
 from .kernels import BlackJAX, Kernel
 from .lapack import single_threaded_lapack
 from .memory import default_batch_size
@@ -154,6 +154,7 @@ def anneal(
             (density, kernel.without_step_size(), start_key, level_key), mesh
         )
         saved = keeper.load()
+        check_place(keep_history, saved is None)
         if saved is not None:
             descent, rows = saved
         else:
