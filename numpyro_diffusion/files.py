@@ -76,6 +76,14 @@ def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> Path
     return path
 
 
+def check_apart(**paths) -> None:
+    """Raise ParameterError where two options name one file, which the one would overwrite for the other."""
+    seen: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is not None and (first := seen.setdefault(os.path.realpath(path), option)) != option:
+            raise ParameterError(f"--{first} and --{option} name one file, {path}. Choose another.")
+
+
 def write(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file in one step: a reader finds the previous one or the new one, whatever interrupts."""
     try:
