@@ -226,21 +226,23 @@ def run(
     begin, available = time.perf_counter(), set(list_pretrained())
     results = Results(Path(output), {"seed": seed, "num_chains": num_chains, "num_digits": num_digits})
     problems = [target(name) for name in NAMES if available.issuperset(target(name).factors)]
+
+    def told(row):
+        results.add(row)
+        echo(
+            f"{row['problem']}, {row['sampler']}: LL {row['log_likelihood']:.2f} ({time.perf_counter() - begin:.0f} s)"
+        )
+
     done: list[tuple[Target, Any]] = []
     # Two at a time: most of the minute is compilation, which leaves the second core idle. Digits take longest.
     with ThreadPoolExecutor(2) as pool:
         digits_job = pool.submit(draw_digits, num_chains=num_digits, seed=seed) if "digits" in available else None
-        jobs = [
-            pool.submit(compare, problem.name, num_chains=num_chains, seed=seed, told=results.add)
-            for problem in problems
-        ]
+        jobs = [pool.submit(compare, problem.name, num_chains=num_chains, seed=seed, told=told) for problem in problems]
         try:
             for problem in problems:
                 echo(f"{problem.name}: {problem.density(load_pretrained)!r}")
             for problem, job in zip(problems, jobs, strict=True):
-                rows, samples = job.result()
-                done.append((problem, samples))
-                echo(f"\n{table(rows)}")
+                done.append((problem, job.result()[1]))
                 results.draw(PICTURES[0], lambda: picture(*zip(*done, strict=True)))
             rows = [row for job in jobs for row in job.result()[0]]
             results.update(planar=rows)
