@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 from _fault_programs import density_of
+from _nonsense_files import NONSENSE, nonsensical, sealed
 
 import numpyro_diffusion as nd
 from numpyro_diffusion import checkpoint
@@ -75,6 +76,8 @@ def damaged_files(folder: str, first: int, count: int) -> dict:
             verdict = f"ran {executed.pop()}"
         tally["tries"] += 1
         tally["slowest"], tally["growth"] = max(tally["slowest"], seconds), max(tally["growth"], growth)
+        if kind.startswith(NONSENSE) and verdict != "refused":
+            verdict = f"accepted ({verdict})"
         if verdict in tally:
             tally[verdict] += 1
         else:
@@ -123,15 +126,16 @@ def _loaded(path: Path, original, again: Path) -> str:
 
 def damage(rng, intact: bytes, original, folder: str) -> tuple[str, bytes]:
     """A damaged copy of a file, and what was done to it."""
-    kinds = (*(fn for fn in BYTES for _ in range(3)), edited_header, edited_header, resealed, resealed, foreign)
+    twice = (edited_header, resealed, nonsensical)
+    kinds = (*(fn for fn in BYTES for _ in range(3)), *twice, *twice, foreign)
     fn = kinds[rng.integers(len(kinds))]
     content = bytearray(intact)
     if fn in BYTES:
         return fn.__name__, bytes(fn(rng, content))
     if fn is edited_header:
         return "edited header", edited_header(rng, intact)
-    if fn is resealed:
-        return resealed(rng, *original)
+    if fn in (resealed, nonsensical):
+        return fn(rng, *original)
     return foreign(rng, folder)
 
 
@@ -225,10 +229,7 @@ def resealed(rng, arrays: dict, config: dict) -> tuple[str, bytes]:
         what = f"{name} {what}"
         if arrays[name] is None:
             del arrays[name]
-    text = json.dumps(config)
-    metadata = {"format": checkpoint.FORMAT, "format_version": checkpoint.FORMAT_VERSION, "config": text}
-    metadata["sha256"] = checkpoint._digest(text, arrays)
-    return f"resealed, {what}", safetensors.numpy.save(arrays, metadata=metadata)
+    return f"resealed, {what}", sealed(arrays, config)
 
 
 def places(config, before=()) -> list[tuple]:

@@ -20,7 +20,7 @@ from .devices import checked_mesh, everywhere, gathered
 from .errors import ParameterError, ScoreOnlyError, check_number
 from .files import sole_writer
 from .frame import FRAMES
-from .history import History
+from .history import History, check_place
 from .identity import fingerprint, versions
 from .kernels import BlackJAX, Kernel
 from .lapack import single_threaded_lapack
@@ -158,6 +158,7 @@ def anneal(
             (density, kernel.without_step_size(), start_key, level_key), mesh
         )
         saved = keeper.load()
+        check_place(keep_history, saved is None)
         if saved is not None:
             descent, rows = saved
         else:

@@ -12,12 +12,10 @@ Reading is safe for files of unknown origin all the same: nothing in them is eve
 length is compared with the size of the file before memory is asked for. This module knows nothing about densities.
 """
 
-import contextlib
 import hashlib
 import json
+import math
 import os
-import secrets
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,12 +28,16 @@ import safetensors
 import safetensors.numpy
 
 from .errors import CheckpointError, ParameterError
+from .paths import checked_path, open_regular, replace_file
+from .text import printable, shown
 
 __all__ = ["read", "write"]
 
 FORMAT = "numpyro_diffusion"
 FORMAT_VERSION = "1"
 MAX_HEADER_BYTES = 100_000_000
+#: Most characters of an array's name: the path of a weight in its network.
+LONGEST_NAME = 500
 METADATA_KEYS = {"format", "format_version", "config", "sha256"}
 
 # The names of safetensors. What is missing here (complex, text, objects) no density needs.
@@ -79,7 +81,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mappi
     if (length := int.from_bytes(content[:8], "little")) > MAX_HEADER_BYTES:
         raise ParameterError(f"names and config may take {MAX_HEADER_BYTES} bytes; they take {length}. Shorten them.")
     try:
-        _replace_file(Path(os.path.realpath(path)), content)
+        replace_file(checked_path("path", path), content)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {os.fspath(path)}: {error.strerror or error}. What stood there before is intact; "
@@ -101,12 +103,12 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
         CheckpointError: if there is no such file, or it is foreign, truncated, altered, of a newer format version or of
             another kind.
     """
+    path = checked_path("path", path)
     try:
-        header, content = _read_file(Path(path))
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read {os.fspath(path)}: {error.strerror or error}. Check the path and its permissions."
-        ) from error
+        header, content = _read_file(path)
+    except (OSError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or error or "it is larger than the memory that is free"
+        raise CheckpointError(f"cannot read {path}: {why}. Check the path and its permissions.") from error
     metadata = _checked_metadata(path, header)
     config = _parse_json(path, metadata["config"], "config")
     try:
@@ -114,16 +116,18 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
         stored = safetensors.deserialize(content)
         arrays = {name: _to_array(view) for name, view in stored}
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(_damaged(path, f"its arrays cannot be read ({error})")) from error
+        raise CheckpointError(_damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})")) from error
     if metadata["sha256"] != _digest(metadata["config"], arrays):
         raise CheckpointError(_damaged(path, "its content does not match its sha256"))
     for name, array in arrays.items():
+        if not _is_fit(name):
+            raise CheckpointError(_damaged(path, f"{shown(name)} is no name of an array"))
         if _is_float(array) and not np.all(np.isfinite(array)):
-            raise CheckpointError(_damaged(path, f"{name} holds NaN or infinity, which is never written"))
+            raise CheckpointError(_damaged(path, f"{shown(name)} holds NaN or infinity, which is never written"))
     found = config.get("kind")
     if kind is not None and found != kind:
         raise CheckpointError(
-            f"{os.fspath(path)} must hold kind {kind!r}; it holds {found!r}. Give the file of a {kind}."
+            f"{os.fspath(path)} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}."
         )
     return arrays, config
 
@@ -160,14 +164,21 @@ def _to_json(config: Mapping[str, Any]) -> str:
         return json.dumps(dict(config), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ParameterError(
-            f"config must be a dict of finite numbers, text, lists and dicts; got {config!r} ({error}). "
+            f"config must be a dict of finite numbers, text, lists and dicts; got {shown(config)} ({error}). "
             "Put arrays among the arrays."
         ) from error
 
 
+def _is_fit(name: Any) -> bool:
+    return isinstance(name, str) and name.isprintable() and name != "__metadata__" and 0 < len(name) <= LONGEST_NAME
+
+
 def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or not name or name == "__metadata__":
-        raise ParameterError(f'array names must be text, neither empty nor "__metadata__"; got {name!r}. Rename it.')
+    if not _is_fit(name):
+        raise ParameterError(
+            f'array names must be text that prints, neither empty nor "__metadata__", of at most {LONGEST_NAME} '
+            f"characters; got {shown(name)}. Rename it."
+        )
     return name
 
 
@@ -210,36 +221,11 @@ def _digest(config_json: str, arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _replace_file(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    # The new name is in place; syncing the folder makes it outlive a power cut, where the system can do that.
-    with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def _read_file(path: Path) -> tuple[dict[str, Any], bytes]:
-    # Looked at before it is opened: opening a pipe would wait for a writer, perhaps for ever.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise CheckpointError(
-            f"a checkpoint must be a regular file; {path} is a folder or a device. Give the file itself."
-        )
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        prefix = file.read(8)
+        # Some files of the system call themselves empty and wait when they are read.
+        prefix = file.read(8) if size else b""
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise CheckpointError(
@@ -271,7 +257,7 @@ def _checked_metadata(path: str | os.PathLike[str], header: dict[str, Any]) -> d
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{os.fspath(path)} has format version {metadata.get('format_version')!r}; this release reads "
+            f"{os.fspath(path)} has format version {shown(metadata.get('format_version'))}; this release reads "
             f"{FORMAT_VERSION!r}. Update the package or write the file anew."
         )
     if set(metadata) != METADATA_KEYS or not all(isinstance(value, str) for value in metadata.values()):
@@ -281,11 +267,18 @@ def _checked_metadata(path: str | os.PathLike[str], header: dict[str, Any]) -> d
 
 def _parse_json(path: str | os.PathLike[str], text: str | bytes, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(_damaged(path, f"its {what} is not JSON")) from error
     if not isinstance(value, dict):
         raise CheckpointError(_damaged(path, f"its {what} is not a JSON object"))
+    return value
+
+
+def _finite(text: str) -> float:
+    """JSON knows neither NaN nor infinity, Python's reader does: by name, and where a number has too many digits."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no finite number")
     return value
 
 

@@ -9,10 +9,11 @@ with noise   with an `embedding_size`     p(class | x_t, log noise level), whose
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,29 +22,15 @@ import optax
 from flax import nnx
 from tqdm import tqdm
 
-from . import checkpoint
+from . import checkpoint, contents
+from .batch import Batch, check_batch, check_values, fixed_batch
 from .errors import CheckpointError, ParameterError, ShapeError
 from .networks.classifier import ClassifierConfig
 from .optimiser import TrainingConfig
+from .text import check_name, printable, shown
 
 #: Optimiser steps in one compiled program, and images classified at a time.
 STEPS, CHUNK = 50, 256
-
-
-class Batch(NamedTuple):
-    """Questions and answers: `images` [n, height, width, channels], `labels` [n], and what the network also takes.
-
-    Attributes:
-        images: In the scale that the classifier is to be used at.
-        labels: Integer class, or 0 and 1 for a single output.
-        positions: (column, row) in [0, 1], [n, 2]; None for a network without a place.
-        log_noise: Log noise level of each image, [n]; None for a network without noise level.
-    """
-
-    images: Any
-    labels: Any
-    positions: Any = None
-    log_noise: Any = None
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["config", "name"])
@@ -82,9 +69,13 @@ def train_classifier(
         ShapeError: if images, labels, places or noise levels do not fit the architecture.
         ParameterError: if the loss is not finite; lower the learning rate.
     """
-    training = training or TrainingConfig(num_steps=2_000, batch_size=128, ema_decay=0.99)
-    draw, fixed = (data, None) if callable(data) else (_draw_rows, jax.tree.map(jnp.asarray, data))
-    _check_labels(jax.eval_shape(lambda: _draw(draw, rng_key, training.batch_size, fixed)).labels, config, training)
+    training = TrainingConfig(num_steps=2_000, batch_size=128, ema_decay=0.99) if training is None else training
+    for what, value, cls in (("config", config, ClassifierConfig), ("training", training, TrainingConfig)):
+        if not isinstance(value, cls):
+            raise ParameterError(f"{what} must be a {cls.__name__}; got {shown(value)}.")
+    check_name(name)
+    draw, fixed = (data, None) if callable(data) else (_draw_rows, fixed_batch(data, config))
+    check_batch(jax.eval_shape(lambda: _draw(draw, rng_key, training.batch_size, fixed)), config, training.batch_size)
     init_key, step_key = jax.random.split(rng_key)
     _, state = config.build(init_key)
     carry = (state, training.optimiser().init(state), state, jnp.zeros((), int))
@@ -98,6 +89,9 @@ def train_classifier(
             )
             done, loss = done + count, float(jnp.mean(losses))
             if not np.isfinite(loss):
+                for number in range(done - count, done):
+                    key = jax.random.fold_in(step_key, number)
+                    check_values(_draw(draw, key, training.batch_size, fixed), config)
                 raise ParameterError(f"the loss became {loss} before step {done}. Lower learning_rate.")
             bar.update(count)
             bar.set_postfix(loss=f"{loss:.4f}")
@@ -136,11 +130,14 @@ def save_classifier(
     """Write weights (safetensors, in `dtype`) and architecture (JSON) as one file, entirely or not at all.
 
     Raises:
+        ParameterError: for what `load_classifier` would refuse: a name that does not print, weights out of range.
         CheckpointError: if the file cannot be written.
     """
-    arrays = {k: np.asarray(v).astype(dtype) for k, v in checkpoint.named_leaves(classifier.state).items()}
+    arrays, card = contents.stored_weights(_checked(classifier).state, dtype), {} if card is None else card
+    contents.check_texts(classifier.name, card)
     network = dataclasses.asdict(classifier.config)
-    config = {"kind": "classifier", "network": network, "name": classifier.name, "card": card or {}}
+    config = {"kind": "classifier", "network": network, "name": classifier.name, "card": card}
+    _described(arrays, json.loads(json.dumps(config)))
     checkpoint.write(path, arrays, config)
 
 
@@ -148,20 +145,32 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
     """The classifier that `save_classifier` wrote.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, foreign, or does not fit the architecture it names.
+        CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
+            numbers or texts that no classifier has.
     """
     arrays, config = checkpoint.read(path, kind="classifier")
     try:
-        network = ClassifierConfig(**config["network"])
-        # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
-        abstract = jax.eval_shape(lambda key: network.build(key)[1], jax.random.key(0))
-        state = checkpoint.restored(abstract, arrays)
-        name = config["name"]
-    except (KeyError, TypeError, ValueError) as error:
+        return _described(arrays, config)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} is intact but does not describe a classifier of this version: {error}. Save it again."
+            f"{path} is intact but does not describe a classifier of this version: {printable(str(error))[:300]}. Save "
+            "it again."
         ) from error
-    return Classifier(state, network, name)
+
+
+def _described(arrays, config) -> Classifier:
+    """The classifier of arrays and a config, which hold what they may hold."""
+    contents.check_texts(config["name"] or "", config.get("card", {}))
+    network = contents.network_of(
+        config["network"], {"ClassifierConfig": ClassifierConfig}, len(arrays), "ClassifierConfig"
+    )
+    # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
+    abstract = jax.eval_shape(lambda key: network.build(key)[1], jax.random.key(0))
+    state = checkpoint.restored(abstract, arrays)
+    if unknown := set(arrays) - set(checkpoint.named_leaves(abstract)):
+        raise ParameterError(f"there is no place for {shown(sorted(unknown))}")
+    contents.check_weights(arrays)
+    return Classifier(state, network, config["name"] or "")
 
 
 @lru_cache
@@ -188,10 +197,25 @@ def _run(classifier, method, images, positions, log_noise):
     return jax.lax.map(one, (images, positions, log_noise), batch_size=CHUNK)
 
 
+def _checked(classifier) -> Classifier:
+    if not isinstance(classifier, Classifier):
+        raise ParameterError(f"a trained Classifier comes first, see train_classifier; got {shown(classifier)}.")
+    return classifier
+
+
 def _apply(classifier, method, images, positions, log_noise):
-    images = jnp.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != classifier.config.image_shape:
-        raise ShapeError(f"images must have shape [n, *{classifier.config.image_shape}]; got {images.shape}.")
+    shape = _checked(classifier).config.image_shape
+    try:
+        images = jnp.asarray(images)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"images must be an array; got {shown(images)}.") from error
+    if images.ndim != 4 or images.shape[1:] != shape:
+        raise ShapeError(f"images must have shape [n, *{shape}]; got {images.shape}.")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ShapeError(
+            f"images must be floating point, in the scale of the training; got {images.dtype}. Scale them: "
+            "x / 127.5 - 1 takes 0..255 to [-1, 1]."
+        )
     n, rows = len(images), []
     inputs: list[tuple[str, Any, tuple[int, ...]]] = [
         ("positions", positions, (n, 2)),
@@ -200,19 +224,9 @@ def _apply(classifier, method, images, positions, log_noise):
     for name, value, shape in inputs:
         try:
             rows.append(None if value is None else jnp.broadcast_to(jnp.asarray(value, dtype=float), shape))
-        except ValueError as error:
-            raise ShapeError(
-                f"{name} must have shape {shape} or {shape[1:]}; got {jnp.asarray(value).shape}."
-            ) from error
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"{name} must have shape {shape} or {shape[1:]}; got {shown(value)}.") from error
     return _run(classifier, method, images, *rows)
-
-
-def _check_labels(labels, config, training):
-    if labels.shape != (training.batch_size,) or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ShapeError(
-            f"labels must be integers of shape ({training.batch_size},), a class each; got {labels.dtype} "
-            f"{labels.shape}. Take the argmax of one-hot vectors."
-        )
 
 
 def _draw(draw, rng_key, num_samples, fixed):

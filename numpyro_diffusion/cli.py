@@ -1,7 +1,6 @@
 """The command line: `numpyro-diffusion demo | train | sample | bench`.
 
-Arguments are checked before work begins, output files before hours are spent on them. An error of this package is one
-line on stderr and exit code 1, never a traceback.
+Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import functools
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,14 @@ import numpyro_diffusion as nd
 
 from . import demo as demonstration
 from . import demo_cubes, files
+from .console import Commands, echo
 from .density import Density
 from .diagnostics import summary
-from .errors import DiagnosticWarning, DiffusionError, ParameterError, ScoreOnlyError
+from .errors import ParameterError, ScoreOnlyError
+from .text import LONGEST_NAME, check_name, printable
 
+#: Most chains, steps or points of a batch.
+MOST = 10**8
 KERNELS: dict[str, Callable[..., Any]] = {"hmc": nd.HMC, "mala": nd.MALA, "uhmc": nd.UHMC, "ula": nd.ULA}
 OPERATORS: dict[str, Callable[..., Density]] = {
     "product": nd.product,
@@ -36,26 +38,7 @@ OPERATORS: dict[str, Callable[..., Density]] = {
 }
 
 
-class _Commands(click.Group):
-    """Turns the package's exceptions into one line, and its warnings into one line each."""
-
-    def invoke(self, ctx):
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            try:
-                return super().invoke(ctx)
-            except (DiffusionError, OSError) as error:
-                raise click.ClickException(" ".join(str(error).split())) from error
-
-
-def _show_warning(message, category, filename, lineno, file=None, line=None):
-    if issubclass(category, DiagnosticWarning):
-        click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
-    else:
-        click.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(nd.__version__, prog_name="numpyro-diffusion")
 def main() -> None:
     """Diffusion models as densities: train, compose, anneal, diagnose."""
@@ -79,7 +62,9 @@ def _model_options(command):
         click.option("--alpha", type=float, help="Strength of a negation, weight of a mean or contrast; 0.5."),
         click.option("--floor", type=float, help="Floor of a negation: 0.01 if calibrated, 0 as in the paper."),
         click.option("--levels", type=click.IntRange(2, 10_000), help="Noise levels; placed by a pilot if not given."),
-        click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Kernel steps per level."),
+        click.option(
+            "--steps", type=click.IntRange(1, MOST), default=2, show_default=True, help="Kernel steps per level."
+        ),
         click.option("--step-size", type=float, help="Step size at every level; tuned if not given."),
     ]  # fmt: skip
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
@@ -136,6 +121,10 @@ def _composed(names, operator, weights, alpha, floor):
     return compose([load_model(name) for name in names], operator, weights, alpha, floor)
 
 
+def _files_of(models) -> dict[str, str]:
+    return {f"model {name}": name for name in models if Path(name).is_file()}
+
+
 def _kernel(name, step_size):
     return nd.Reverse() if name == "reverse" else KERNELS[name](step_size=step_size)
 
@@ -145,12 +134,12 @@ def _kernel(name, step_size):
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
 )
 @click.option(
-    "--num-chains", type=click.IntRange(10), default=1000, show_default=True, help="Chains per planar problem."
+    "--num-chains", type=click.IntRange(10, MOST), default=1000, show_default=True, help="Chains per planar problem."
 )
 @_seed
 def demo(output, num_chains, seed) -> None:
     """Compose and sample the pretrained densities: a table, pictures, and a check on real digits."""
-    demonstration.run(output, seed=seed, num_chains=num_chains, echo=click.echo)
+    demonstration.run(output, seed=seed, num_chains=num_chains, echo=echo)
 
 
 @main.command()
@@ -163,13 +152,21 @@ def demo(output, num_chains, seed) -> None:
 def cubes(output, num_cubes, size, images, seed, force) -> None:
     """Draw cubes at requested places, by reverse diffusion and by HMC side by side: a picture."""
     files.check_writable(output, force=force)
-    places, runs, shares = demo_cubes.run(
-        num_cubes=num_cubes, num_images=images, seed=seed, size=int(size), progress_bar=True
-    )
-    for name, run in runs.items():
-        click.echo(f"{name}: {shares[name]:.0%} of {images} images right, {run.evaluations_per_chain} evaluations each")
-    files.write(output, demo_cubes.picture(places, runs, shares))
-    click.echo(f"{output}: written")
+    # A kill leaves the rows so far, under a name of their own: the same command then runs as it did.
+    partial = files.check_writable(output.with_name(f"{output.stem}.partial{output.suffix}"), force=True)
+    demo_cubes.require_matplotlib()
+    pictures: list[bytes] = []
+
+    def told(places, runs, shares):
+        name, run = list(runs.items())[-1]
+        echo(f"{name}: {shares[name]:.0%} of {images} images right, {run.evaluations_per_chain} evaluations each")
+        pictures.append(demo_cubes.picture(places, runs, shares))
+        files.write(partial, pictures[-1])
+
+    demo_cubes.run(num_cubes=num_cubes, num_images=images, seed=seed, size=int(size), progress_bar=True, told=told)
+    files.write(output, pictures[-1])
+    partial.unlink()
+    echo(f"{output}: written")
 
 
 @main.command()
@@ -177,9 +174,9 @@ def cubes(output, num_cubes, size, images, seed, force) -> None:
     "--data", type=click.Path(path_type=Path), required=True, help="Array [n, *event_shape], floating point .npy."
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Trained density, .safetensors.")
-@click.option("--steps", type=click.IntRange(1), default=10_000, show_default=True, help="Optimiser steps.")
-@click.option("--batch-size", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--width", type=click.IntRange(1), default=128, show_default=True, help="Width of the network.")
+@click.option("--steps", type=click.IntRange(1, MOST), default=10_000, show_default=True, help="Optimiser steps.")
+@click.option("--batch-size", type=click.IntRange(1, MOST), default=512, show_default=True)
+@click.option("--width", type=click.IntRange(1, MOST), default=128, show_default=True, help="Width of the network.")
 @click.option("--score", is_flag=True, help="Train a score-only model: cheaper, but without a log density.")
 @click.option("--uncalibrated", is_flag=True, help="Train as Du et al. (2023), without known normalisers.")
 @click.option("--name", help="Name in formulas; the output file's by default.")
@@ -188,9 +185,11 @@ def cubes(output, num_cubes, size, images, seed, force) -> None:
 @_force
 def train(data, output, steps, batch_size, width, score, uncalibrated, name, checkpoint, seed, force) -> None:
     """Train a density on your own data."""
+    files.check_apart(output=output, data=data, checkpoint=checkpoint)
     files.check_writable(output, force=force)
+    check_name(name, "--name")
     x = files.read_array(data)
-    click.echo(f"{len(x) if x.ndim else 0} points of shape {x.shape[1:]} from {data}")
+    echo(f"{len(x) if x.ndim else 0} points of shape {x.shape[1:]} from {data}")
     start = time.perf_counter()
     density = nd.fit(
         jax.random.key(seed),
@@ -199,19 +198,19 @@ def train(data, output, steps, batch_size, width, score, uncalibrated, name, che
         calibrated=not uncalibrated,
         network=nd.NetworkConfig(width=width),
         training=nd.TrainingConfig(num_steps=steps, batch_size=batch_size),
-        name=name or output.stem,
+        name=name or printable(output.stem)[:LONGEST_NAME],
         checkpoint_path=checkpoint,
         progress_bar=sys.stderr.isatty(),
     )
     seconds = round(time.perf_counter() - start, 1)
     card = {"script": "numpyro-diffusion train", "data": data.name, "num_points": len(x), "seed": seed}
     nd.save(density, output, card=card | {"num_steps": steps, "batch_size": batch_size, "training_seconds": seconds})
-    click.echo(f"{output}: trained in {seconds} s. Sample it: numpyro-diffusion sample --model {output} --output x.npy")
+    echo(f"{output}: trained in {seconds} s. Sample it: numpyro-diffusion sample --model {output} --output x.npy")
 
 
 @main.command()
 @_model_options
-@click.option("--num-chains", type=click.IntRange(1), default=1000, show_default=True, help="Samples to draw.")
+@click.option("--num-chains", type=click.IntRange(1, MOST), default=1000, show_default=True, help="Samples to draw.")
 @click.option("--kernel", type=click.Choice([*KERNELS, "reverse"]), default="hmc", show_default=True)
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, help="Samples [num_chains, *event_shape], .npy."
@@ -238,6 +237,7 @@ def sample(
     force,
 ) -> None:
     """Sample a density, or a composition of several, and say whether to trust the samples."""
+    files.check_apart(output=output, checkpoint=checkpoint, **_files_of(models))
     files.check_writable(output, force=force)
     density = _composed(models, compose, weights, alpha, floor)
     run = nd.anneal(
@@ -247,24 +247,22 @@ def sample(
     if not run.is_complete:
         again = "The same command goes on." if checkpoint else "With --checkpoint FILE runs can be resumed."
         raise click.ClickException(f"interrupted at t = {run.levels[-1]:.3g}; {output} is not written. {again}")
-    click.echo(summary(run))
+    echo(summary(run))
     files.write_array(output, run.samples)
-    click.echo(f"{output}: {run.samples.shape[0]} samples of shape {run.samples.shape[1:]}")
+    echo(f"{output}: {run.samples.shape[0]} samples of shape {run.samples.shape[1:]}")
 
 
 @main.command()
 @_model_options
-@click.option("--num-chains", type=click.IntRange(2), default=500, show_default=True, help="Chains per sampler.")
+@click.option("--num-chains", type=click.IntRange(2, MOST), default=500, show_default=True, help="Chains per sampler.")
 @_seed
 def bench(models, compose, weights, alpha, floor, levels, steps, step_size, num_chains, seed) -> None:
     """All samplers side by side: gradient evaluations, seconds, acceptance, log evidence."""
     density = _composed(models, compose, weights, alpha, floor)
-    click.echo(f"{density!r}, {num_chains} chains; seconds are those of a second run, pilot included\n")
-    click.echo(
-        f"{'sampler':<8} {'levels':>6} {'evals':>6} {'seconds':>8} {'acceptance':>10} {'ESS':>5} {'log evidence':>18}"
-    )
+    echo(f"{density!r}, {num_chains} chains; seconds are those of a second run, pilot included\n")
+    echo(f"{'sampler':<8} {'levels':>6} {'evals':>6} {'seconds':>8} {'acceptance':>10} {'ESS':>5} {'log evidence':>18}")
     for name in (*KERNELS, "reverse"):
-        click.echo(f"{name:<8} {_bench_row(density, name, num_chains, levels, steps, step_size, seed)}")
+        echo(f"{name:<8} {_bench_row(density, name, num_chains, levels, steps, step_size, seed)}")
 
 
 def _bench_row(density, name, num_chains, levels, steps, step_size, seed) -> str:

@@ -6,7 +6,6 @@ Du et al. (2023), Figures 2 and A5-A7, with a table beside the picture; then han
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import files, metrics
+from . import metrics
 from .anneal import anneal
 from .datasets import digits
 from .datasets.targets import NAMES, Target, hole_fraction, target
+from .demo_results import PICTURES, RESULTS, Results
 from .density import Density
-from .errors import ParameterError
 from .kernels import HMC
 from .reverse import Reverse
 from .run import AnnealedRun
@@ -54,13 +53,24 @@ COLUMNS = {
 
 
 def compare(
-    name: str, *, num_chains: int, seed: int, progress_bar: bool = False
+    name: str, *, num_chains: int, seed: int, progress_bar: bool = False, told: Callable[[dict], Any] = lambda row: None
 ) -> tuple[list[dict], list[np.ndarray]]:
-    """One planar problem: a table row and samples [num_chains, 2] per entry of `SAMPLERS`, after those of the truth."""
+    """One planar problem: a table row and samples [num_chains, 2] per entry of `SAMPLERS`, after those of the truth.
+
+    Each row is passed to `told` as soon as it is there.
+    """
     problem, rows = target(name), []
     truth, second = problem.sample(num_chains, seed), problem.sample(num_chains, seed + 1)
     floor = metrics.report(second, problem, truth=truth)
-    rows.append({"problem": name, "sampler": "truth"} | floor)
+
+    def add(sampler, figures, drawn):
+        row = {"problem": name, "sampler": sampler} | figures
+        row["hole_fraction"] = hole_fraction(drawn) if name == "negation" else None
+        row |= {"truth": problem.mean_log_prob, "true_log_evidence": problem.log_evidence}
+        rows.append(row | {"log_mmd2_floor": floor["log_mmd2"], "paper": PAPER.get((name, sampler))})
+        told(rows[-1])
+
+    add("truth", floor, second)
     samples = [truth]
     density = problem.density(load_pretrained)
     for label, sampler in SAMPLERS.items():
@@ -70,12 +80,8 @@ def compare(
         drawn = np.asarray(run.samples)
         seconds = time.perf_counter() - start
         figures = {"log_evidence": run.log_evidence, "evaluations": run.evaluations_per_chain, "seconds": seconds}
-        rows.append({"problem": name, "sampler": label} | figures | metrics.report(drawn, problem, truth=truth))
+        add(label, figures | metrics.report(drawn, problem, truth=truth), drawn)
         samples.append(drawn)
-    for row, drawn in zip(rows, (second, *samples[1:]), strict=True):
-        row["hole_fraction"] = hole_fraction(drawn) if name == "negation" else None
-        row |= {"truth": problem.mean_log_prob, "true_log_evidence": problem.log_evidence}
-        row |= {"log_mmd2_floor": floor["log_mmd2"], "paper": PAPER.get((name, row["sampler"]))}
     return rows, samples
 
 
@@ -201,6 +207,8 @@ def run(
 ) -> dict[str, Any]:
     """The whole demonstration: prints its tables, writes pictures and results.json into the folder `output`.
 
+    Rows of the table and pictures are written as they are there, so that a kill leaves those found so far.
+
     Args:
         output: Folder, made if missing; earlier results in it are replaced.
         seed: Seed of chains and truths.
@@ -209,43 +217,49 @@ def run(
         echo: Takes what is printed.
 
     Returns:
-        What results.json holds: "planar", the rows of the table, and "digits" where that density is there.
+        What results.json holds: "planar", the rows of the table, and "digits" where that density is there; "settings",
+        and "is_complete", false where the demonstration did not end.
 
     Raises:
         ParameterError: if the folder cannot be written.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ParameterError(f"cannot make the folder {output}: {error.strerror}. Choose another.") from error
     begin, available = time.perf_counter(), set(list_pretrained())
+    results = Results(Path(output), {"seed": seed, "num_chains": num_chains, "num_digits": num_digits})
     problems = [target(name) for name in NAMES if available.issuperset(target(name).factors)]
+
+    def told(row):
+        results.add(row)
+        echo(
+            f"{row['problem']}, {row['sampler']}: LL {row['log_likelihood']:.2f} ({time.perf_counter() - begin:.0f} s)"
+        )
+
+    done: list[tuple[Target, Any]] = []
     # Two at a time: most of the minute is compilation, which leaves the second core idle. Digits take longest.
     with ThreadPoolExecutor(2) as pool:
         digits_job = pool.submit(draw_digits, num_chains=num_digits, seed=seed) if "digits" in available else None
-        jobs = [pool.submit(compare, problem.name, num_chains=num_chains, seed=seed) for problem in problems]
-        for problem in problems:
-            echo(f"{problem.name}: {problem.density(load_pretrained)!r}")
-        rows = [row for job in jobs for row in job.result()[0]]
-        samples = [job.result()[1] for job in jobs]
-        echo(f"\n{table(rows)}\n\n{_notes(rows)}")
-        results: dict[str, Any] = {"planar": rows}
-        pictures = {"compositions.png": lambda: picture(problems, samples)} if problems else {}
-        if digits_job is not None:
-            drawn = digits_job.result()
-            results["digits"] = _digit_figures(drawn)
-            echo(f"\n{_evidence_check(drawn)}")
-            pictures["digits.png"] = lambda: digit_picture(drawn.samples, digits.images("test")[0])
-    written = ["results.json"]
-    files.write(output / "results.json", json.dumps(_plain(results), indent=1).encode())
-    try:
-        for name, draw in pictures.items():
-            files.write(output / name, draw())
-            written.append(name)
-    except ImportError:
-        echo("\nno pictures without matplotlib: pip install 'numpyro-diffusion[plots]'")
-    echo(f"\n{output}: {', '.join(written)}, after {time.perf_counter() - begin:.0f} s")
-    return results
+        jobs = [pool.submit(compare, problem.name, num_chains=num_chains, seed=seed, told=told) for problem in problems]
+        try:
+            for problem in problems:
+                echo(f"{problem.name}: {problem.density(load_pretrained)!r}")
+            for problem, job in zip(problems, jobs, strict=True):
+                done.append((problem, job.result()[1]))
+                results.draw(PICTURES[0], lambda: picture(*zip(*done, strict=True)))
+            rows = [row for job in jobs for row in job.result()[0]]
+            results.update(planar=rows)
+            echo(f"\n{table(rows)}\n\n{_notes(rows)}")
+            if digits_job is not None:
+                drawn = digits_job.result()
+                results.update(digits=_digit_figures(drawn))
+                echo(f"\n{_evidence_check(drawn)}")
+                results.draw(PICTURES[1], lambda: digit_picture(drawn.samples, digits.images("test")[0]))
+        except BaseException:
+            # What has not begun need not.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    results.update(is_complete=True)
+    written = ", ".join(dict.fromkeys([RESULTS, *results.written]))
+    echo(f"\n{output}: {written}, after {time.perf_counter() - begin:.0f} s")
+    return results.found
 
 
 def _notes(rows):
@@ -277,12 +291,3 @@ def _evidence_check(drawn):
         f"digits: {len(drawn.samples)} drawn, {effort}\n"
         f"evidence check {verdict}: log Z = {evidence}, where 0 is normalised and 1 allowed"
     )
-
-
-def _plain(value):
-    """JSON has no NaN: it becomes null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

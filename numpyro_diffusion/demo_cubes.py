@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from importlib import resources
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -30,7 +32,14 @@ def pretrained_judge(size: int = 16) -> Classifier:
 
 
 def draw(
-    density: Density, places, rng_key: jax.Array, *, num_images: int, num_steps: int = 2, progress_bar: bool = False
+    density: Density,
+    places,
+    rng_key: jax.Array,
+    *,
+    num_images: int,
+    num_steps: int = 2,
+    progress_bar: bool = False,
+    told: Callable[[str, Any], Any] = lambda name, run: None,
 ) -> dict[str, Any]:
     """Runs of reverse diffusion and of annealed HMC for the product of conditions (Du et al. 2023, Eq. 13).
 
@@ -41,6 +50,7 @@ def draw(
         num_images: Images of each.
         num_steps: HMC steps of three leapfrogs per level.
         progress_bar: Show levels.
+        told: Takes the name and the run of each sampler as soon as it is done.
 
     Returns:
         "reverse" and "HMC": an `AnnealedRun` each.
@@ -49,22 +59,46 @@ def draw(
     levels = target.schedule.levels(LEVELS, smallest=target.resolution)
     reverse_key, hmc_key = jax.random.split(rng_key)
     shared = {"num_chains": num_images, "levels": levels, "progress_bar": progress_bar}
-    return {
-        "reverse": anneal(reverse_key, target, Reverse(), **shared),
-        "HMC": anneal(
-            hmc_key, target, HMC(num_integration_steps=3, persistence=0.9), num_steps=num_steps, predictor=True,
-            num_pilot_chains=8, **shared,
-        ),
-    }  # fmt: skip
+    runs: dict[str, Any] = {"reverse": anneal(reverse_key, target, Reverse(), **shared)}
+    told("reverse", runs["reverse"])
+    runs["HMC"] = anneal(
+        hmc_key, target, HMC(num_integration_steps=3, persistence=0.9), num_steps=num_steps, predictor=True,
+        num_pilot_chains=8, **shared,
+    )  # fmt: skip
+    told("HMC", runs["HMC"])
+    return runs
 
 
-def run(*, num_cubes: int = 5, num_images: int = 8, seed: int = 0, size: int = 16, progress_bar: bool = False):
-    """(places [c, 2], runs, share of images judged right by sampler) for the places of a rendered scene."""
+def run(
+    *,
+    num_cubes: int = 5,
+    num_images: int = 8,
+    seed: int = 0,
+    size: int = 16,
+    progress_bar: bool = False,
+    told: Callable[[Any, dict, dict], Any] = lambda places, runs, shares: None,
+):
+    """(places [c, 2], runs, share of images judged right by sampler) for the places of a rendered scene.
+
+    The same, with the samplers that are done, is passed to `told` after each of them.
+    """
     place_key, run_key = jax.random.split(jax.random.key(seed))
-    places = cubes.positions(place_key, num_cubes)
-    runs = draw(load_pretrained(f"cubes_{size}"), places, run_key, num_images=num_images, progress_bar=progress_bar)
+    places, runs, shares = cubes.positions(place_key, num_cubes), {}, {}
     judge = pretrained_judge(size)
-    return places, runs, {name: float(np.mean(all_present(judge, r.samples, places))) for name, r in runs.items()}
+
+    def judged(name, result):
+        runs[name], shares[name] = result, float(np.mean(all_present(judge, result.samples, places)))
+        told(places, runs, shares)
+
+    density = load_pretrained(f"cubes_{size}")
+    draw(density, places, run_key, num_images=num_images, progress_bar=progress_bar, told=judged)
+    return places, runs, shares
+
+
+def require_matplotlib() -> None:
+    """Raise ImportError where there is nothing to draw with: before the minutes of sampling."""
+    if find_spec("matplotlib") is None:
+        raise ImportError("pictures of cubes need matplotlib. pip install 'numpyro-diffusion[plots]'.")
 
 
 def picture(places, runs, shares) -> bytes:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint
 from .errors import CheckpointError, ParameterError, ShapeError
+from .paths import check_replaceable, check_target, checked_path, open_lock, open_regular, replace_file, what_is
 
 try:
     import fcntl
@@ -28,49 +28,66 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
         ParameterError: if the file is missing, or is not a whole .npy file of numbers.
         ShapeError: if it holds anything but real numbers.
     """
-    where, remedy = os.fspath(path), "Write it with numpy.save(path, array)."
+    path, remedy = checked_path("path", path), "Write it with numpy.save(path, array)."
     try:
-        with open(path, "rb") as file:
-            magic = file.read(len(NPY_MAGIC))
+        with open_regular(path) as file:
+            # Some files of the system call themselves empty and wait when they are read.
+            magic = file.read(len(NPY_MAGIC)) if os.fstat(file.fileno()).st_size else b""
         if magic != NPY_MAGIC:
-            raise ParameterError(f"{where} is not an .npy file. {remedy}")
+            raise ParameterError(f"{path} is not an .npy file. {remedy}")
         # Mapping compares the size that the header claims with that of the file before anything is read.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.dtype.kind not in "fiu":
-            raise ShapeError(f"{where} must hold real numbers; got dtype {array.dtype}. {remedy}")
+            raise ShapeError(f"{path} must hold real numbers; got dtype {array.dtype}. {remedy}")
         return np.array(array)
+    except MemoryError as error:
+        raise ParameterError(f"{path} is larger than the memory that is free. Take fewer points.") from error
     except OSError as error:
-        raise ParameterError(f"cannot read {where}: {error.strerror or error}. Check the path.") from error
+        raise ParameterError(f"cannot read {path}: {error.strerror or error}. Check the path.") from error
     except (ValueError, EOFError, SyntaxError) as error:
         if isinstance(error, ParameterError | ShapeError):
             raise
         if "object" in str(error).lower():
             raise ParameterError(
-                f"{where} holds Python objects, which are never unpickled. Save a float array."
+                f"{path} holds Python objects, which are never unpickled. Save a float array."
             ) from error
-        raise ParameterError(f"{where} is damaged or cut short: {error}. {remedy}") from error
+        raise ParameterError(f"{path} is damaged or cut short: {error}. {remedy}") from error
 
 
 def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> Path:
     """The path, if a file may be written there: asked before hours of work, not after.
 
     Raises:
-        ParameterError: if the folder does not exist, or the file does and `force` is not set.
+        ParameterError: if the folder does not exist or cannot be written to, if the path leads to anything but a file,
+            or if there is a file and `force` is not set.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ParameterError(f"{path} is a folder. Name a file in it.")
-    if not path.parent.is_dir():
-        raise ParameterError(f"the folder {path.parent} does not exist. Create it first.")
-    if path.exists() and not force:
-        raise ParameterError(f"{path} exists already. Choose another name, or say --force to replace it.")
+    path = checked_path("output", path)
+    try:
+        kind, folder = what_is(path), Path(os.path.realpath(path)).parent
+        if kind == "a folder":
+            raise ParameterError(f"{path} is a folder. Name a file in it.")
+        if kind is None and not folder.is_dir():
+            raise ParameterError(f"the folder {folder} does not exist. Create it first.")
+        if kind == "a file" and not force:
+            raise ParameterError(f"{path} exists already. Choose another name, or say --force to replace it.")
+        check_replaceable(path)
+    except OSError as error:
+        raise ParameterError(f"cannot write {path}: {error.strerror or error}. Choose another place.") from error
     return path
+
+
+def check_apart(**paths) -> None:
+    """Raise ParameterError where two options name one file, which the one would overwrite for the other."""
+    seen: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is not None and (first := seen.setdefault(os.path.realpath(path), option)) != option:
+            raise ParameterError(f"--{first} and --{option} name one file, {path}. Choose another.")
 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file in one step: a reader finds the previous one or the new one, whatever interrupts."""
     try:
-        checkpoint._replace_file(Path(path), content)
+        replace_file(checked_path("output", path), content)
     except OSError as error:
         raise ParameterError(f"cannot write {path}: {error.strerror or error}. Check space and permissions.") from error
 
@@ -87,12 +104,24 @@ def sole_writer(path: str | os.PathLike[str] | None):
     """While it lasts, no other run of this package writes to `path`; None asks for nothing. A kill releases it.
 
     Raises:
-        CheckpointError: if another run writes there, or the folder cannot be written to.
+        ParameterError: if it is no path.
+        CheckpointError: if another run writes there, if it leads to anything but a file, or if its folder cannot be
+            written to.
     """
-    if path is None or fcntl is None:
+    if path is None:
         yield
         return
-    lock = Path(f"{os.fspath(path)}.lock")
+    path = checked_path("checkpoint_path", path)
+    try:
+        check_target(path)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint_path={path}: {error.strerror or error}. Choose another path.") from error
+    with _told(path):
+        check_replaceable(path)
+    if fcntl is None:
+        yield
+        return
+    lock = path.with_name(f"{path.name}.lock")
     with _locked(lock, path):
         # What writes that were killed have left: nobody else is writing now.
         where = Path(os.path.realpath(path))
@@ -110,9 +139,9 @@ def sole_writer(path: str | os.PathLike[str] | None):
 def _locked(lock: Path, path):
     """The open lock file, held; it is released when closed."""
     assert fcntl is not None
-    try:
+    with _told(path):
         while True:
-            file = open(lock, "w")  # noqa: SIM115
+            file = open_lock(lock)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Its last holder may have removed it between the two.
@@ -122,12 +151,19 @@ def _locked(lock: Path, path):
                 file.close()
                 raise
             file.close()
+
+
+@contextlib.contextmanager
+def _told(path):
+    """What the system refuses beside a checkpoint, as this package says it."""
+    try:
+        yield
     except BlockingIOError as error:
         raise CheckpointError(
-            f"another run is writing to {os.fspath(path)}. Wait for it, stop it, or choose another path."
+            f"another run is writing to {path}. Wait for it, stop it, or choose another path."
         ) from error
     except OSError as error:
         raise CheckpointError(
-            f"cannot write beside {os.fspath(path)}: {error.strerror or error}. Check that the folder exists and is "
+            f"cannot write beside {path}: {error.strerror or error}. Check that the folder exists and is "
             "writable, or choose another path."
         ) from error

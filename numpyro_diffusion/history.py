@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterable
@@ -12,7 +14,9 @@ import jax
 import numpy as np
 
 from .errors import CheckpointError, ParameterError
+from .paths import checked_path, what_is
 from .population import ChainStats
+from .text import shown
 
 
 class History:
@@ -36,6 +40,7 @@ class History:
         self.rows = list(rows)
         self.keeps_rows, self.path, self.group = where is True, None, None
         if not isinstance(where, bool):
+            check_place(where, num_done is None)
             self.path = Path(where)
             self.group = _open(self.path, num_chains, num_done)
 
@@ -64,18 +69,46 @@ class History:
         return {k: np.stack([getattr(row, k) for row in self.rows[:num_done]]) for k in ChainStats._fields}
 
 
-def _open(path: Path, num_chains: int, num_done: int | None):
-    try:
-        import zarr
-    except ImportError as error:
+def check_place(where: bool | str | Path, is_new: bool) -> None:
+    """Nothing if the history of a new run, or of one that goes on, can be kept there: asked before the pilot.
+
+    Raises:
+        ParameterError: if Zarr is not installed, if a new run finds something there, or one that goes on no folder.
+        CheckpointError: if a folder cannot be made there, or holds what is no file.
+    """
+    if isinstance(where, bool):
+        return
+    path = checked_path("keep_history", where)
+    if importlib.util.find_spec("zarr") is None:
         raise ParameterError(
-            f"keep_history={str(path)!r} streams to Zarr, which is not installed. pip install zarr, or keep it in "
+            f"keep_history={shown(str(path))} streams to Zarr, which is not installed. pip install zarr, or keep it in "
             "memory with keep_history=True."
-        ) from error
+        )
+    if jax.process_index() > 0:
+        return
+    with _told(path):
+        kind = what_is(path)
+        if is_new and kind is not None:
+            raise ParameterError(f"{path} exists already. Choose another folder for keep_history, or remove it.")
+        if kind is None:
+            if not path.parent.is_dir():
+                raise OSError(errno.ENOTDIR, f"the folder {path.parent} does not exist")
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent):
+                return
+        if kind != "a folder":
+            raise ParameterError(f"{path} holds no history of the interrupted run: it is {kind}. Start anew.")
+        # Zarr opens whatever has the right name; a pipe would be waited for.
+        for folder, _, names in os.walk(path):
+            for name in names:
+                if (kind := what_is(f"{folder}/{name}")) != "a file":
+                    raise OSError(errno.EINVAL, f"{name} in it is {kind}")
+
+
+def _open(path: Path, num_chains: int, num_done: int | None):
+    import zarr  # optional, and slow to import
+
     if jax.process_index() > 0:
         return None
-    if num_done is None and path.exists():
-        raise ParameterError(f"{path} exists already. Choose another folder for keep_history, or remove it.")
     num_done = num_done or 0
     with _told(path):
         if num_done == 0 and not path.exists():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from importlib import resources
 
@@ -14,17 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import checkpoint
+from . import checkpoint, contents
 from .base import MixtureBase
 from .density import Density
 from .energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
 from .errors import CheckpointError, ParameterError, UnknownNameError
 from .networks.config import CONFIGS
-from .schedule import VarianceExploding, VariancePreserving
+from .text import printable, shown
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
-_SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding)}
 _FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z")
+_KNOWN = {*_FIELDS, "class_log_z", *(f"base.{field}" for field in MixtureBase._fields)}
 
 
 def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str | None = None) -> None:
@@ -38,32 +39,44 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
 
     Raises:
         TypeError: for a density without trained weights; save its parts.
+        ParameterError: for what `load` would refuse: a name that does not print, a condition, weights out of range.
         CheckpointError: if the file cannot be written.
     """
     if type(density).__name__ not in _CLASSES:
-        raise TypeError(f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {density!r}. Save its leaves.")
+        raise TypeError(
+            f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {shown(density)}. Save its leaves."
+        )
     assert isinstance(density, EnergyDensity | ScoreModel)
-    arrays = {k: np.asarray(v) for k, v in checkpoint.named_leaves(density.state).items()}
-    if dtype is not None:
-        arrays = {k: v.astype(dtype) for k, v in arrays.items()}
+    if density.condition is not None and np.any(np.asarray(density.condition)):
+        raise ParameterError(
+            f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
+            "give the condition after loading."
+        )
+    arrays = contents.stored_weights(density.state, dtype)
     # Axes are not kept where they are cosines.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
     if density.base is not None:
         arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base._asdict().items()}
     if density.class_log_z is not None:
         arrays["class_log_z"] = np.asarray(density.class_log_z)
-    schedule = {"type": type(density.schedule).__name__} | dataclasses.asdict(density.schedule)  # pyright: ignore
+    card = {} if card is None else card
+    contents.check_texts(density.name, card)
+    if type(density.schedule).__name__ not in contents.SCHEDULES:
+        raise ParameterError(
+            f"the schedule must be one of {', '.join(contents.SCHEDULES)}; got {shown(density.schedule)}."
+        )
     config = {
         "kind": "density",
         "class": type(density).__name__,
         "event_shape": list(density.event_shape),
-        "schedule": schedule,
+        "schedule": {"type": type(density.schedule).__name__} | dataclasses.asdict(density.schedule),  # pyright: ignore
         "network": {"type": type(density.config).__name__} | dataclasses.asdict(density.config),
         "parameterisation": density.parameterisation,
         "calibrated": density.is_calibrated,
         "name": density.name,
-        "card": card or {},
+        "card": card,
     }
+    _described(arrays, json.loads(json.dumps(config)))
     checkpoint.write(path, arrays, config)
 
 
@@ -71,50 +84,55 @@ def load(path: str | os.PathLike[str]) -> Density:
     """The density that `save` wrote.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, foreign, or does not fit the architecture it names.
+        CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
+            numbers or texts that no density has.
     """
     arrays, config = checkpoint.read(path, kind="density")
     try:
-        cls, architecture = _CLASSES[config["class"]], dict(config["network"])
-        network = CONFIGS[architecture.pop("type", "NetworkConfig")](**architecture)
-        fields = dict(config["schedule"])
-        schedule = _SCHEDULES[fields.pop("type")](**fields)
-        event_shape = tuple(config["event_shape"])
-        if not all(type(n) is int and n >= 1 for n in event_shape):
-            raise ParameterError(f"event_shape must be whole numbers >= 1; got {event_shape}")
-        size = int(np.prod(event_shape, initial=1))
-        form, calibrated = config["parameterisation"], config["calibrated"]
-        if not isinstance(calibrated, bool):
-            raise ParameterError(f"calibrated must be true or false; got {calibrated!r}")
-        if any(type(n) is int and n > len(arrays) for k, n in architecture.items() if k == "num_blocks"):
-            raise ParameterError(f"{architecture['num_blocks']} blocks need more than {len(arrays)} arrays")
-        if form not in (*PARAMETERISATIONS, "score") if network.form is None else form != network.form:
-            raise ParameterError(f"unknown parameterisation {form!r}")
-        # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
-        graphdef, abstract = jax.eval_shape(lambda key: _Graph(*network.build(size, key)), jax.random.key(0)).pair
-        state = checkpoint.restored(abstract, arrays)
-        shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "eigenvalues": (size,), "sigmas": (2,)}
-        if not network.takes_images:
-            shapes["eigenvectors"] = (size, size)
-        name = config["name"]
-        if not (name is None or isinstance(name, str)):
-            raise ParameterError(f"its name must be text or null; got {name!r}")
-        if arrays["log_z"].ndim != 2:
-            raise ParameterError(f"log_z has shape {arrays['log_z'].shape}, expected [2, knots]")
-        if kinds := {k for k, a in arrays.items() if not jnp.issubdtype(a.dtype, jnp.floating)}:
-            raise ParameterError(f"{', '.join(sorted(kinds))} must be floating-point numbers")
-        for field, shape in shapes.items():
-            if arrays[field].shape != shape:
-                raise ParameterError(f"{field} has shape {arrays[field].shape}, expected {shape}")
-        base = _load_base(arrays, size, network.condition_size)
-        by_class = arrays.get("class_log_z")
-        if by_class is not None and by_class.shape != (network.condition_size, arrays["log_z"].shape[1]):
-            raise ParameterError(f"class_log_z has shape {by_class.shape}, not one row a class")
+        return _described(arrays, config)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} is intact but does not describe a density of this version: {error}. Save it again."
+            f"{path} is intact but does not describe a density of this version: {printable(str(error))[:300]}. Save it "
+            "again."
         ) from error
-    density = object.__new__(cls)
+
+
+def _described(arrays, config) -> Density:
+    """The density of arrays and a config, which hold what they may hold."""
+    kind, form, calibrated, name = (config[k] for k in ("class", "parameterisation", "calibrated", "name"))
+    if not isinstance(kind, str) or kind not in _CLASSES:
+        raise ParameterError(f"the class must be one of {', '.join(_CLASSES)}; got {shown(kind)}")
+    contents.check_texts(name, config.get("card", {}))
+    network = contents.network_of(config["network"], CONFIGS, len(arrays), "NetworkConfig")
+    schedule, event_shape = contents.schedule_of(config["schedule"]), contents.event_shape_of(config["event_shape"])
+    size = math.prod(event_shape)
+    if not isinstance(calibrated, bool):
+        raise ParameterError(f"calibrated must be true or false; got {shown(calibrated)}")
+    if calibrated and kind == "ScoreModel":
+        raise ParameterError("a score model has no normaliser, and so is not calibrated")
+    if network.takes_images and event_shape != network.shape:
+        raise ParameterError(f"the network takes images of shape {network.shape}; points have shape {event_shape}")
+    forms = ("score",) if kind == "ScoreModel" else PARAMETERISATIONS if network.form is None else (network.form,)
+    if form not in forms:
+        raise ParameterError(f"the parameterisation must be one of {', '.join(forms)}; got {shown(form)}")
+    if kinds := {k for k, a in arrays.items() if not jnp.issubdtype(a.dtype, jnp.floating)}:
+        raise ParameterError(f"{', '.join(sorted(kinds))} must be floating-point numbers")
+    # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
+    graphdef, abstract = jax.eval_shape(lambda key: _Graph(*network.build(size, key)), jax.random.key(0)).pair
+    state = checkpoint.restored(abstract, arrays)
+    if unknown := set(arrays) - set(checkpoint.named_leaves(abstract)) - _KNOWN:
+        raise ParameterError(f"there is no place for {shown(sorted(unknown))}")
+    contents.check_weights({k: a for k, a in arrays.items() if k.startswith("state")})
+    base = _load_base(arrays, size, network.condition_size)
+    if base is not None and (kind == "ScoreModel" or not calibrated):
+        raise ParameterError("a mixture base belongs to a calibrated energy")
+    if base is None and network.form == "potential":
+        raise ParameterError("a PatchConfig stands on a mixture base")
+    contents.check_fields(arrays, size, has_axes=not network.takes_images, has_base=base is not None)
+    by_class = arrays.get("class_log_z")
+    if by_class is not None and by_class.shape != (network.condition_size, arrays["log_z"].shape[1]):
+        raise ParameterError(f"class_log_z has shape {by_class.shape}, not one row a class")
+    density = object.__new__(_CLASSES[kind])
     density.graphdef, density.state = graphdef, state
     density.event_shape, density.schedule, density.config = event_shape, schedule, network
     density.parameterisation, density.is_calibrated, density.name = form, calibrated, name
@@ -131,13 +149,7 @@ def _load_base(arrays, size: int, condition_size: int) -> MixtureBase | None:
     if "base.means" not in arrays:
         return None
     found = {field: arrays[f"base.{field}"] for field in MixtureBase._fields}
-    count, rows = found["means"].shape[0], found["weights"].shape[0]
-    shapes = ((count, size), (count, size), (count, size, size), (rows, count))
-    for (field, array), shape in zip(found.items(), shapes, strict=True):
-        if array.shape != shape:
-            raise ParameterError(f"base.{field} has shape {array.shape}, expected {shape}")
-    if rows not in (1, condition_size + 1):
-        raise ParameterError(f"the base has {rows - 1} classes, the network {condition_size}")
+    contents.check_base(found, size, condition_size)
     return MixtureBase(**{field: jnp.asarray(array, dtype=float) for field, array in found.items()})
 
 
@@ -188,4 +200,4 @@ def pretrained_card(name: str) -> dict:
 def _check_name(name: str) -> None:
     known = list_pretrained()
     if name not in known:
-        raise UnknownNameError(f"no pretrained density is called {name!r}. There are {', '.join(known)}.")
+        raise UnknownNameError(f"no pretrained density is called {shown(name)}. There are {', '.join(known)}.")

@@ -164,7 +164,7 @@ def test_a_classifier_is_a_pytree(striped):
     [
         ({"image_shape": (8, 8)}, "image_shape"),
         ({"widths": ()}, "widths"),
-        ({"num_outputs": 0}, "integers >= 1"),
+        ({"num_outputs": 0}, "num_outputs must be an integer >= 1"),
         ({"position_width": -0.1}, "position_width must be >= 0"),
         ({"embedding_size": 3}, "embedding_size must be even"),
         ({"num_groups": 5}, "num_groups must divide"),

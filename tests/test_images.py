@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 import numpyro_diffusion as nd
 from numpyro_diffusion import training
@@ -14,7 +13,6 @@ from numpyro_diffusion.basis import CosineBasis, DenseBasis
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ShapeError
 from numpyro_diffusion.frame import frame_at
 from numpyro_diffusion.gaussian import DiagonalGaussian, Gaussian, gaussian_mixture, gaussian_product
-from numpyro_diffusion.networks import convolution
 from numpyro_diffusion.networks.unet import position_map
 
 SHAPE = (4, 4, 2)
@@ -63,21 +61,6 @@ def test_neighbouring_pixels_are_nearly_uncorrelated_along_cosines():
         return np.abs(correlation[~np.eye(SIZE, dtype=bool)]).mean()
 
     assert coupling(coordinates) < 0.5 * coupling(x)
-
-
-def test_gradients_written_out_are_those_of_the_convolution():
-    kernel, x = jax.random.normal(jax.random.key(0), (3, 3, 2, 4)), jax.random.normal(jax.random.key(1), (5, 6, 2))
-
-    def both(kernel, x):
-        return jnp.sum(jnp.sin(convolution.convolve(kernel, x)))
-
-    ours = jax.grad(both, (0, 1))(kernel, x)
-    with convolution.native_gradients():
-        native = jax.grad(both, (0, 1))(kernel, x)
-    for a, b in zip(ours, native, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
-    # Energies are trained by gradients of gradients.
-    check_grads(lambda k, z: convolution.convolve(k, z).sum() ** 2, (kernel, x), order=2, modes=["rev"], rtol=2e-2)
 
 
 @pytest.mark.parametrize("combine", [gaussian_product, gaussian_mixture])

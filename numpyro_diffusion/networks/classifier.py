@@ -12,7 +12,6 @@ Fourier embedding. Everything is smooth, so that log probabilities have gradient
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -20,6 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..errors import ParameterError, ShapeError
+from ..text import shown
+from .config import check_integers, check_reals, is_integer
 from .unet import position_map
 
 
@@ -46,22 +47,20 @@ class ClassifierConfig:
     num_groups: int = 0
 
     def __post_init__(self):
-        # JSON has no tuples.
         for field in ("image_shape", "widths"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        numbers = (*self.image_shape, *self.widths, self.num_outputs, self.hidden_size)
-        if not all(isinstance(n, int) and n >= 1 for n in numbers) or len(self.image_shape) != 3 or not self.widths:
+            value = getattr(self, field)
+            if not isinstance(value, list | tuple) or not value or not all(is_integer(n) for n in value):
+                raise ParameterError(f"{field} must be a tuple of integers >= 1; got {shown(value)}.")
+            # JSON has no tuples.
+            object.__setattr__(self, field, tuple(value))
+        if len(self.image_shape) != 3:
+            raise ParameterError(f"image_shape must be (height, width, channels); got {self.image_shape}.")
+        check_integers(self, {"num_outputs": 1, "hidden_size": 1, "embedding_size": 0, "num_groups": 0})
+        check_reals(self, "position_width", or_zero=True)
+        if self.num_groups and any(width % self.num_groups for width in self.widths):
             raise ParameterError(
-                "image_shape (three numbers), widths, num_outputs and hidden_size must be integers >= 1; "
-                f"got {self.image_shape}, {self.widths}, {self.num_outputs}, {self.hidden_size}."
+                f"num_groups must divide every width of {self.widths}, or be 0; got {self.num_groups}."
             )
-        if not (math.isfinite(self.position_width) and self.position_width >= 0):
-            raise ParameterError(f"position_width must be >= 0, in widths of the image; got {self.position_width}.")
-        if not isinstance(self.embedding_size, int) or self.embedding_size < 0 or self.embedding_size % 2:
-            raise ParameterError(f"embedding_size must be even and >= 0; got {self.embedding_size!r}.")
-        groups = self.num_groups
-        if not isinstance(groups, int) or groups < 0 or (groups and any(width % groups for width in self.widths)):
-            raise ParameterError(f"num_groups must divide every width of {self.widths}, or be 0; got {groups!r}.")
 
     def build(self, rng_key: jax.Array) -> tuple[Any, Any]:
         """A fresh network as nnx (graph definition, state)."""

@@ -11,18 +11,37 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..errors import ParameterError, ShapeError
+from ..text import shown
 from .mlp import Offset, ResidualMLP
 from .patches import PatchPotential
 from .unet import UNet
 
+#: Most units, pixels or blocks: far beyond what is trained, and short of what an allocation of nonsense would take.
+LARGEST = 2**20
 
-def _check_integers(config, least: dict[str, int]) -> None:
+
+def is_integer(value, lowest: int = 1) -> bool:
+    """Whether it is an integer, and no boolean, from the lowest to `LARGEST`."""
+    return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= LARGEST
+
+
+def check_integers(config, least: dict[str, int]) -> None:
+    """Raise ParameterError unless these fields of a config are integers from their least to `LARGEST`."""
     for field, lowest in least.items():
         value = getattr(config, field)
-        if not isinstance(value, int) or value < lowest:
-            raise ParameterError(f"{field} must be an integer >= {lowest}; got {value!r}.")
+        if not is_integer(value, lowest):
+            raise ParameterError(f"{field} must be an integer >= {lowest}, of at most {LARGEST}; got {shown(value)}.")
     if config.embedding_size % 2:
         raise ParameterError(f"embedding_size must be even; got {config.embedding_size}.")
+
+
+def check_reals(config, *fields: str, or_zero: bool = False) -> None:
+    """Raise ParameterError unless these fields of a config are positive numbers, or zero where that is allowed."""
+    for field in fields:
+        value = getattr(config, field)
+        real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not real or value < 0 or (value == 0 and not or_zero):
+            raise ParameterError(f"{field} must be {'>= 0' if or_zero else 'positive'}; got {shown(value)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +61,7 @@ class NetworkConfig:
 
     def __post_init__(self):
         least = {field.name: 0 if field.name == "condition_size" else 1 for field in dataclasses.fields(self)}
-        _check_integers(self, least)
+        check_integers(self, least)
 
     def build(self, size: int, rng_key: jax.Array) -> tuple[Any, Any]:
         """A fresh network and offset as nnx (graph definition, state)."""
@@ -70,18 +89,24 @@ class PatchConfig:
     takes_images: ClassVar[bool] = False
 
     def __post_init__(self):
-        # JSON has no tuples.
-        object.__setattr__(self, "grid", tuple(self.grid))
-        object.__setattr__(self, "limits", tuple(float(v) for v in self.limits))
-        _check_integers(self, {"width": 1, "patch_size": 1, "embedding_size": 2, "condition_size": 0})
-        if len(self.grid) != 2 or not all(isinstance(n, int) and n >= 1 for n in self.grid):
-            raise ParameterError(f"grid must be the image's height and width; got {self.grid}.")
+        for field in ("grid", "limits"):
+            value = getattr(self, field)
+            if not isinstance(value, list | tuple) or len(value) != 2:
+                raise ParameterError(f"{field} must be two numbers; got {shown(value)}.")
+            # JSON has no tuples.
+            object.__setattr__(self, field, tuple(value))
+        check_integers(self, {"width": 1, "patch_size": 1, "embedding_size": 2, "condition_size": 0})
+        if not all(is_integer(n) for n in self.grid):
+            raise ParameterError(f"grid must be the image's height and width; got {shown(self.grid)}.")
         if self.patch_size % 2 == 0:
             raise ParameterError(f"patch_size must be odd, so that a patch has a middle; got {self.patch_size}.")
-        if len(self.limits) != 2 or not self.limits[0] < self.limits[1]:
-            raise ParameterError(f"limits must be the grey values of black and white, in order; got {self.limits}.")
-        if not (math.isfinite(self.resolution) and self.resolution > 0):
-            raise ParameterError(f"resolution must be positive; got {self.resolution}.")
+        real = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in self.limits)
+        if not real or not self.limits[0] < self.limits[1]:
+            raise ParameterError(
+                f"limits must be the grey values of black and white, in order; got {shown(self.limits)}."
+            )
+        object.__setattr__(self, "limits", tuple(float(v) for v in self.limits))
+        check_reals(self, "resolution")
 
     def build(self, size: int, rng_key: jax.Array) -> tuple[Any, Any]:
         """A fresh potential and offset as nnx (graph definition, state)."""
@@ -131,15 +156,17 @@ class UNetConfig:
     def __post_init__(self):
         for field in ("shape", "multipliers", "attention"):
             value = getattr(self, field)
-            if not isinstance(value, list | tuple) or not all(isinstance(n, int) and n >= 1 for n in value):
-                raise ParameterError(f"{field} must be a tuple of integers >= 1; got {value!r}.")
+            if not isinstance(value, list | tuple) or not all(is_integer(n) for n in value):
+                raise ParameterError(f"{field} must be a tuple of integers >= 1; got {shown(value)}.")
             object.__setattr__(self, field, tuple(value))
-        _check_integers(
+        check_integers(
             self,
             {"width": 1, "num_blocks": 1, "embedding_size": 2, "condition_size": 0, "num_positions": 0},
         )
         if len(self.shape) != 3:
             raise ParameterError(f"shape must be (height, width, channels); got {self.shape}.")
+        if len(self.multipliers) > 20:
+            raise ParameterError(f"multipliers may halve images 20 times; got {len(self.multipliers)}.")
         factor = 2 ** (len(self.multipliers) - 1)
         if not self.multipliers or self.shape[0] % factor or self.shape[1] % factor:
             raise ParameterError(
@@ -150,9 +177,11 @@ class UNetConfig:
         if not set(self.attention) <= set(heights):
             raise ParameterError(f"attention must name heights among {heights}; got {self.attention}.")
         if self.compute_dtype not in ("float32", "bfloat16"):
-            raise ParameterError(f"compute_dtype must be 'float32' or 'bfloat16'; got {self.compute_dtype!r}.")
-        if not (math.isfinite(self.position_width) and self.position_width > 0):
-            raise ParameterError(f"position_width must be positive; got {self.position_width}.")
+            raise ParameterError(f"compute_dtype must be 'float32' or 'bfloat16'; got {shown(self.compute_dtype)}.")
+        check_reals(self, "position_width")
+        for field in ("rematerialise", "normalise", "small_start"):
+            if not isinstance(getattr(self, field), bool):
+                raise ParameterError(f"{field} must be True or False; got {shown(getattr(self, field))}.")
 
     @property
     def dtype(self):

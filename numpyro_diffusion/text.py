@@ -1,0 +1,36 @@
+"""Text that comes from users and files, made fit to be shown: short, and nothing in it that a terminal obeys."""
+
+from __future__ import annotations
+
+import reprlib
+
+from .errors import ParameterError
+
+#: Most characters of a density's name.
+LONGEST_NAME = 200
+
+_SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlong=40, maxlist=6, maxtuple=6, maxdict=4, maxlevel=3)
+
+
+def printable(text: str) -> str:
+    """The text with whatever does not print (escapes, controls, broken Unicode) as its backslash code."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shown(value) -> str:
+    """A short, printable repr, for messages."""
+    try:
+        return printable(_SHORT.repr(value))
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def check_name(name, what: str = "name") -> None:
+    """Raise ParameterError unless a name is None or short printable text."""
+    if name is None:
+        return
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+        got = f"{shown(name)} of {len(name)} characters" if isinstance(name, str) else shown(name)
+        raise ParameterError(
+            f"{what} must be printable text of at most {LONGEST_NAME} characters; got {got}. Rename it."
+        )
