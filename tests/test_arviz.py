@@ -16,7 +16,7 @@ from numpyro.infer import Predictive
 from scipy.stats import norm
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.infer.arviz import _name_dims
+from numpyro_diffusion.infer.names import named
 
 CHAINS, LEVELS, POINTS = 128, 10, 5
 Y = np.array([0.7, 0.2, 0.9, 0.4, 0.5], np.float32)
@@ -234,7 +234,7 @@ def test_every_axis_gets_the_name_of_its_plate():
         scan(step, 0.0, y)
         numpyro.sample("box", dist.Normal(jnp.zeros((2, 5)), 1).to_event(2), infer={"event_dims": ["up", "side"]})
 
-    assert infer_dims(_name_dims(many), (jnp.zeros((6, 3)),)) == {
+    assert infer_dims(named(many), (jnp.zeros((6, 3)),)) == {
         "a": ["column", "a_dim_0"],
         "gap": ["row", "gap_dim_0", "column"],
         "norm": ["column"],
