@@ -45,7 +45,10 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
     """
 
     posterior: Any
+    model: Any
     sample_shape: Any
+    _args: Any
+    _kwargs: Any
 
     def __init__(self, mcmc: AnnealedMCMC):
         _ = mcmc.annealed
@@ -58,7 +61,8 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
             with validation_enabled(False):
                 return with_names(*args, **kwargs)
 
-        super().__init__(mcmc, quiet, args, kwargs, mcmc._islands.shape)
+        shape: Any = mcmc._islands.shape
+        super().__init__(mcmc, quiet, args, kwargs, shape)
 
     @property
     def sample_dims(self) -> list[str]:
@@ -165,8 +169,6 @@ def to_datatree(mcmc: AnnealedMCMC, *, log_likelihood: bool = True, **groups) ->
         evaluations_per_chain=int(mcmc.evaluations_per_chain),
     )
     return tree
-
-
 
 
 # What is read of the model as it was run.

@@ -13,12 +13,9 @@ RESERVED = ("chain", "draw", "sample")
 
 
 def name_of(model: Any) -> str:
-    """A model's name: its function's, inside the handlers around it."""
-    name = getattr(model, "__name__", None)
-    if name is not None:
-        return name
-    inner = getattr(model, "fn", None) or getattr(model, "func", None)
-    return type(model).__name__ if inner is None else f"{type(model).__name__}({name_of(inner)})"
+    """A model's name: its function's, or else its class's."""
+    inner = getattr(model, "func", None)  # of a partial
+    return getattr(model, "__name__", type(model).__name__ if inner is None else f"partial({name_of(inner)})")
 
 
 def readable(names: Iterable[str]) -> dict[str, str]:
