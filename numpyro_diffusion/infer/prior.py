@@ -74,6 +74,13 @@ class DiffusionPrior(dist.Distribution):
             self.sampler = sampler
         super().__init__((), density.event_shape, validate_args=validate_args)
 
+    def __repr__(self):
+        try:
+            t = f"{float(self.t):.3g}"
+        except TypeError:  # Traced, an array, or a placeholder in a pytree.
+            t = "..."
+        return f"DiffusionPrior({self.density!r}{'' if t == '0' else f', t={t}'})"
+
     # A fixed order: NumPyro's automatic one follows the hash seed, and would permute leaves between two processes.
     def tree_flatten(self):
         return (self.density, self.t, self.bank), (self.sampler, self.by_score, self.batch_shape, self.event_shape)
