@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.core import Tracer
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from ..density import Density, check_time
-from ..errors import ParameterError, ShapeError
+from ..errors import ShapeError
 from ..expression import Expression
+from ..proper import check_proper
 from ..run import AnnealedRun
 
 
@@ -147,28 +147,3 @@ class DiffusionPrior(dist.Distribution):
         if moments is None:
             raise NotImplementedError(f"the moments of {self.density!r} are not known. Estimate them from samples.")
         return moments
-
-
-def check_proper(density: Density) -> None:
-    """Raise ParameterError where the exponents of a product sum to zero or less.
-
-    At large noise all factors are Gaussians of one variance: a density of degree n is that Gaussian to the power n.
-    Factors without a Gaussian approximation (classifiers) are flat there and count nothing; a sum has the least degree
-    of its terms, whose tails are the heaviest.
-    """
-    if not isinstance(density, Expression) or isinstance(density.coefficients, Tracer):
-        return
-
-    def degree(node) -> float:
-        if node[0] == "leaf":
-            return 0.0 if density.leaves[node[1]].gaussian(0.0) is None else 1.0
-        terms = [(degree(child), float(density.coefficients[k])) for child, k in node[1]]
-        return sum(n * c for n, c in terms) if node[0] == "product" else min(n for n, _ in terms)
-
-    total = degree(density.formula)
-    if any(leaf.gaussian(0.0) is not None for leaf in density.leaves) and total <= 1e-6:
-        raise ParameterError(
-            f"{density!r} is improper: the exponents of its factors sum to {total:.3g}, and at large noise, where all "
-            "factors look alike, a density needs a positive sum. Lower the denominator's exponent, or give the "
-            "denominator a floor with nd.negation(..., floor=0.01)."
-        )
