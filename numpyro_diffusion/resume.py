@@ -14,6 +14,7 @@ import numpy as np
 from . import checkpoint
 from .devices import on_host
 from .errors import CheckpointError
+from .evidence import Account
 from .kernels import KernelState
 from .population import ChainStats, LevelStats, Population
 from .tuning import Plan
@@ -117,7 +118,7 @@ def _unpacked(arrays, config):
     return descent, rows("history", ChainStats)
 
 
-_POPULATION = jax.tree.structure(Population(KernelState(0, 0, 0, 0), 0, 0, 0))  # pyright: ignore
+_POPULATION = jax.tree.structure(Population(KernelState(0, 0, 0, 0), 0, 0, 0, Account(0, 0, 0)))  # pyright: ignore
 
 
 def fingerprint(tree) -> str:
