@@ -159,7 +159,7 @@ def divergences(run: AnnealedRun):
         return
     # Where the noise is small against the density's width walls are hard, and proposals across them rightly rejected.
     width = narrowest(run.density)
-    noisy = np.asarray(run.density.schedule.noise_to_signal(run.levels)) > 0.1 * width
+    noisy = run.density.schedule.ratios(run.levels) > 0.1 * width
     proposals = len(run.samples) * run.num_steps
     share = np.asarray(run.stats["divergences"]) / proposals
     if noisy.any() and (mean := share[noisy].mean()) > 0.02:

@@ -101,7 +101,7 @@ def _normalised(log_weights):
 
 
 def _annealing(run):
-    ratio = np.asarray(run.density.schedule.noise_to_signal(np.asarray(run.levels)), dtype=float)
+    ratio = run.density.schedule.ratios(run.levels)
     coords = {
         "noise_level": np.arange(len(run.levels)),
         "t": ("noise_level", np.asarray(run.levels)),

@@ -173,7 +173,7 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
     from matplotlib.ticker import LogLocator, NullFormatter
 
     stats = {name: np.asarray(value) for name, value in run.stats.items()}
-    ratio = np.asarray(run.density.schedule.noise_to_signal(run.levels), dtype=float)
+    ratio = run.density.schedule.ratios(run.levels)
     x, zero = _positions(ratio)
     figure, panels = plt.subplots(2, 2, figsize=figsize, sharex=True, layout="constrained")
     acceptance, step, ess, weight = panels.flat

@@ -17,6 +17,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,14 @@ import numpy as np
 
 from .errors import ParameterError
 from .scalars import floats, is_traced, real
+
+#: Numbers of times that share a compiled program are rounded up to multiples of this.
+PIECE = 256
+
+
+@partial(jax.jit, static_argnames="schedule")
+def _ratios(times, *, schedule):
+    return schedule.noise_to_signal(times)
 
 
 class NoiseSchedule(abc.ABC):
@@ -48,6 +57,13 @@ class NoiseSchedule(abc.ABC):
     def signal_lost(self, t) -> jax.Array:
         """1 - alpha_t, accurate where it is small: what moves a point far from the origin at little noise."""
         return 1 - self.alpha(t)
+
+    def ratios(self, times) -> np.ndarray:
+        """Noise-to-signal ratios [K] of times [K], on the host: one compiled program, however many there are."""
+        times = np.asarray(times, dtype=float)
+        padded = np.zeros(-(-max(len(times), 1) // PIECE) * PIECE, dtype=jnp.result_type(float))
+        padded[: len(times)] = times
+        return np.array(_ratios(padded, schedule=self), dtype=float)[: len(times)]
 
     @property
     def noise_range(self) -> tuple[float, float]:

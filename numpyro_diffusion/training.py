@@ -21,7 +21,7 @@ from . import checkpoint
 from .base import MixtureBase
 from .data import Rows, Sampled, check_data, moments
 from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
-from .errors import CheckpointError, DiagnosticWarning, ParameterError, check_number
+from .errors import CheckpointError, DiagnosticWarning, ParameterError, check_key, check_number, check_untraced
 from .files import sole_writer
 from .identity import check_same, fingerprint, versions
 from .interrupt import Interrupt
@@ -135,6 +135,8 @@ def fit(
     References:
         Du et al. (2023), arXiv:2302.11552, Section 3; Guth et al. (2025), arXiv:2506.05310 (time scores).
     """
+    check_untraced("nd.fit", rng_key, data, conditions)
+    rng_key = check_key(rng_key)
     if model not in ("energy", "score"):
         raise ParameterError(f"model must be 'energy' or 'score'; got {model!r}.")
     if parameterisation not in PARAMETERISATIONS:

@@ -21,7 +21,7 @@ from ..density import Density, gaussian_at, register_density
 from ..errors import UnsupportedModelError
 from ..gaussian import Gaussian
 from ..identity import fingerprint
-from .source import Programs, Site, ravel, unravel
+from .source import Programs, Site, ravel, typed_key, unravel
 
 
 @register_density(
@@ -88,7 +88,7 @@ class JointDensity(Density):
         return self.call("log_prob", x, t, self.likelihood_power(t), self.widths(t))
 
     def start(self, rng_key):
-        x = self.call("start", rng_key)
+        x = self.call("start", typed_key(rng_key))
         return x, self.start_log_prob(x)
 
     def start_log_prob(self, x):

@@ -20,6 +20,7 @@ from ..tuning import METRICS, Plan
 from .chain import AnnealedState, Frozen, advance, start
 from .joint import JointDensity
 from .levels import read_plan, tabulate, warn_if_few
+from .names import name_of
 from .pilot import Pilot, run_pilot
 from .source import Programs, Source
 from .views import check_view
@@ -104,6 +105,9 @@ class AnnealedKernel(MCMCKernel):
         self.metric, self.view, self.likelihood_power = metric, view, likelihood_power
         self._found: Pilot | None = None
         self._sample_fn = None
+
+    def __repr__(self):
+        return f"AnnealedKernel({name_of(self._model)}, {self.kernel!r})"
 
     @property
     def model(self):

@@ -47,7 +47,7 @@ def read_plan(plan: Plan, schedule: NoiseSchedule, count: int) -> Plan:
 
     Log noise-to-signal ratios, log step sizes and scales are interpolated linearly.
     """
-    ratios = np.array(schedule.noise_to_signal(jnp.asarray(plan.levels)), dtype=float)
+    ratios = schedule.ratios(plan.levels)
     # The last level may have no noise at all: on its way there the ratio falls as fast as on the step before.
     fall = ratios[-2] / ratios[-3] if len(ratios) > 2 else 1e-2
     ratios[-1] = max(ratios[-1], ratios[-2] * fall)

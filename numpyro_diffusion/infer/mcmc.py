@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from ..anneal import anneal
 from ..devices import checked_mesh, everywhere
-from ..errors import ParameterError
+from ..errors import ParameterError, check_key, check_untraced
 from ..extend import extend
 from ..islands import in_order, layout
 from ..kernels import HMC, Kernel
@@ -125,6 +125,8 @@ class AnnealedMCMC(ReadByArviZ):
                 "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
                 "wrong from anywhere else. Leave it out."
             )
+        check_untraced("nd.AnnealedMCMC.run", rng_key, args, kwargs)
+        rng_key = check_key(rng_key)
         unknown = [name for name in extra_fields if name not in FIELDS]
         if unknown:
             raise ParameterError(f"extra_fields must be among {FIELDS}; got {unknown[0]!r}.")

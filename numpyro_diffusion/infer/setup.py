@@ -23,7 +23,7 @@ from .handlers import Bound, find_prior, is_jacobian, noise_level
 from .joint import JointDensity
 from .masks import is_data
 from .power import data_draws, knots, likelihood_powers
-from .source import Programs, Site, Source
+from .source import Programs, Site, Source, typed_key
 from .start import StartDensity
 from .views import check_view, spectrum
 from .widen import normal_sites, widenings
@@ -63,7 +63,7 @@ def joint_density(
 def prepare(rng_key, source: Source, likelihood_power=None) -> tuple[Source, JointDensity]:
     """A model as it was read, and its joint density; errors as for `joint_density`."""
     check_view(source.view)
-    first_key, other_key, *joint_keys = jax.random.split(rng_key, 4)
+    first_key, other_key, *joint_keys = jax.random.split(typed_key(rng_key), 4)
     source, bound = read_model((first_key, other_key), source)
     return source, build_joint(joint_keys, source, bound, likelihood_power=likelihood_power)
 

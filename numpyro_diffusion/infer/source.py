@@ -202,6 +202,12 @@ class Source(NamedTuple):
         }  # fmt: skip
 
 
+def typed_key(rng_key) -> jax.Array:
+    """The key as programs take it: of the new kind."""
+    is_typed = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
+    return rng_key if is_typed else jax.random.wrap_key_data(rng_key)
+
+
 def _as_data(value) -> Any:
     """Numbers become arrays, which programs take as data; lists, tuples and dicts keep their order and type."""
     if type(value) in (tuple, list):
