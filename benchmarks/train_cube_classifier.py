@@ -77,7 +77,7 @@ if __name__ == "__main__":
         "seed": SEED,
         "data": f"numpyro_diffusion.datasets.cubes.labelled({size}), noise up to {MAX_NOISE}",
         "network": dataclasses.asdict(config),
-        "training": training.identity(),
+        "training": dataclasses.asdict(training),
         "training_seconds": round(time.perf_counter() - start, 1),
     }
     path = OUT / f"{name}.safetensors"

@@ -21,11 +21,12 @@ from .errors import ParameterError, ScoreOnlyError, check_number
 from .files import sole_writer
 from .frame import FRAMES
 from .history import History, check_place
+from .identity import fingerprint, versions
 from .kernels import BlackJAX, Kernel
 from .lapack import single_threaded_lapack
 from .memory import default_batch_size
 from .population import LevelStats
-from .resume import Descent, Keeper, fingerprint
+from .resume import Descent, Keeper
 from .reverse import Reverse, reverse_step
 from .run import AnnealedRun, kernel_text
 from .tuning import WATCHED_SIZE, check_levels, plan
@@ -128,6 +129,8 @@ def anneal(
     if frame not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
     mesh = checked_mesh(mesh, num_chains)
+    # What functions of the user's compute is read once, here.
+    density, kernel = jax.tree.map(lambda a: a, density), kernel.as_now(math.prod(density.event_shape))
     if chain_batch_size is None:
         chain_batch_size = default_batch_size(density, num_chains if mesh is None else num_chains // mesh.size)
     if isinstance(kernel, Reverse):
@@ -141,11 +144,12 @@ def anneal(
         )
     weighted = density.has_log_density and not predictor and (kernel.is_adjusted or not isinstance(kernel, BlackJAX))
     identity = {} if checkpoint_path is None else {
-        "rng_key": fingerprint(rng_key), "density": f"{density!r} {fingerprint(density)}",
-        "kernel": f"{kernel_text(kernel)} {fingerprint(kernel)}", "num_chains": num_chains, "num_steps": num_steps,
+        "rng_key": fingerprint(rng_key), **density.identity(),
+        "kernel": f"{kernel_text(kernel)} {fingerprint((kernel, kernel.computed))}",
+        "num_chains": num_chains, "num_steps": num_steps,
         "levels": fingerprint(levels), "level_ess": level_ess, "resample_threshold": resample_threshold,
         "frame": frame, "metric": metric, "predictor": predictor, "num_pilot_chains": num_pilot_chains,
-        "chain_batch_size": chain_batch_size, "keep_history": bool(keep_history),
+        "chain_batch_size": chain_batch_size, "keep_history": bool(keep_history), **versions(),
     }  # fmt: skip
     with sole_writer(checkpoint_path if jax.process_index() == 0 else None):
         keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds, mesh)

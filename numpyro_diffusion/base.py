@@ -20,6 +20,7 @@ from jax.scipy.special import logsumexp
 
 from .errors import ParameterError, ShapeError
 from .gaussian import Gaussian
+from .scalars import check_held, constant, floats, is_traced, real, real_array
 
 
 class MixtureBase(NamedTuple):
@@ -49,7 +50,10 @@ class MixtureBase(NamedTuple):
             ShapeError: if shapes do not fit together.
             ParameterError: for a weight or covariance out of range.
         """
-        means, covariances, weights = (np.asarray(a, dtype=np.float64) for a in (means, covariances, weights))
+        try:
+            means, covariances, weights = (real_array(a) for a in (means, covariances, weights))
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"means, covariances and weights must be arrays of real numbers: {error}") from error
         if means.ndim != 2 or covariances.shape != (*means.shape, means.shape[-1]):
             raise ShapeError(f"need means [K, d] and covariances [K, d, d]; got {means.shape} and {covariances.shape}.")
         if weights.ndim != 2 or weights.shape[1] != len(means) or len(weights) < 1:
@@ -64,8 +68,9 @@ class MixtureBase(NamedTuple):
                 f"covariances must be positive definite; the smallest eigenvalue is {values.min():.3g}. "
                 "Add a multiple of the identity."
             )
-        weights = weights / weights.sum(1, keepdims=True)
-        return cls(*(jnp.asarray(a, dtype=float) for a in (means, values, vectors, weights)))
+        check_held("means", means)
+        check_held("eigenvalues of covariances", values, are_scales=True)
+        return cls(*(constant(a) for a in (means, values, vectors, _shares(weights))))
 
     @classmethod
     def fit(
@@ -149,6 +154,10 @@ class MixtureBase(NamedTuple):
         weights = np.concatenate([given, count[None]]) if conditions is not None else count[None]
         return cls.of(means, covariances, weights)
 
+    def __repr__(self):
+        count, size = self.means.shape
+        return f"MixtureBase({count} components in {size} dimensions, {self.condition_size} classes)"
+
     def widened(self, factor: float) -> MixtureBase:
         r"""The mixture with all covariances multiplied by a factor.
 
@@ -159,8 +168,11 @@ class MixtureBase(NamedTuple):
         Raises:
             ParameterError: if the factor is not positive.
         """
-        if not (np.isfinite(factor) and factor > 0):
-            raise ParameterError(f"factor must be positive; got {factor}.")
+        value = real("factor", factor)
+        if not is_traced(value) and not value > 0:
+            raise ParameterError(f"factor must be positive; got {value}. 1 leaves the mixture as it is.")
+        if not is_traced((value, self.eigenvalues)):
+            check_held("eigenvalues of widened covariances", value * real_array(self.eigenvalues), are_scales=True)
         return self._replace(eigenvalues=self.eigenvalues * factor)
 
     @property
@@ -198,6 +210,19 @@ class MixtureBase(NamedTuple):
         centred = self.means - mean
         scaled = self.eigenvectors * jnp.sqrt(weights[:, None] * self.eigenvalues)[:, None, :]
         return Gaussian(mean, jnp.einsum("kij,klj->il", scaled, scaled) + (centred.T * weights) @ centred)
+
+
+def _shares(weights: np.ndarray) -> np.ndarray:
+    """Weights [c + 1, K] with rows that sum to one."""
+    shares = weights / weights.max(1, keepdims=True)
+    shares = shares / shares.sum(1, keepdims=True)
+    tiny = float(np.finfo(floats()).tiny)
+    if (lost := (weights > 0) & (shares < tiny)).any():
+        raise ParameterError(
+            f"weights must be 0 or at least {tiny:.2g} of their row's sum, which is what {floats()} holds; got "
+            f"{weights[lost][0]:.6g}. Set it to 0, or leave the component out."
+        )
+    return shares
 
 
 def _components(x, classes, num_components: int, shrinkage: float, random_state: int):

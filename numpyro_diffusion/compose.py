@@ -21,14 +21,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from .density import Density
-from .errors import ParameterError, ShapeError
+from .errors import ArgumentTypeError, ParameterError, ShapeError
 from .expression import combine
+from .scalars import exponent, is_traced, log_mass, real, real_array, representable, said
 
 
 def product(*densities: Density, exponents: Any = None) -> Density:
@@ -46,8 +45,8 @@ def product(*densities: Density, exponents: Any = None) -> Density:
         Du et al. (2023), arXiv:2302.11552, Section 4.1.
     """
     check_densities("a product", densities)
-    exponents = vector_of("exponents", exponents, len(densities), 1.0)
-    return combine("product", list(zip(densities, exponents, strict=True)))
+    exponents = vector_of("exponents", exponents, len(densities))
+    return combine("product", [(d, exponent(a)) for d, a in zip(densities, exponents, strict=True)])
 
 
 def mixture(*densities: Density, weights: Any = None) -> Density:
@@ -68,8 +67,8 @@ def mixture(*densities: Density, weights: Any = None) -> Density:
         Du et al. (2023), arXiv:2302.11552, Section 4.1.
     """
     check_densities("a mixture", densities, needs_log_density=True)
-    weights = weights_of(weights, len(densities))
-    return combine("mixture", list(zip(densities, weights, strict=True)))
+    log_weights = log_weights_of(weights, len(densities))
+    return combine("mixture", list(zip(densities, log_weights, strict=True)))
 
 
 def negation(density: Density, negated: Density, alpha: Any = 0.5, *, floor: Any = 0.0) -> Density:
@@ -94,12 +93,14 @@ def negation(density: Density, negated: Density, alpha: Any = 0.5, *, floor: Any
         Du et al. (2023), arXiv:2302.11552, Section 4.1; the floor is ours.
     """
     check_densities("a negation", (density, negated))
-    value, share = concrete("alpha", alpha), concrete("floor", floor)
-    if value is not None and not 0 < value <= 1:
-        raise ParameterError(f"alpha of a negation must lie in (0, 1]; got {value}. For more, write p / q ** alpha.")
-    if share is not None and not 0 <= share < 1:
-        raise ParameterError(f"floor of a negation must lie in [0, 1); got {share}.")
-    below = negated if share == 0 else combine("mixture", [(negated, 1 - floor), (density, floor)])
+    alpha, floor = exponent(alpha, "alpha"), real("floor", floor)
+    if not is_traced(alpha) and not 0 < alpha <= 1:
+        raise ParameterError(f"alpha of a negation must lie in (0, 1]; got {alpha}. For more, write p / q ** alpha.")
+    if not is_traced(floor) and not 0 <= floor < 1:
+        raise ParameterError(f"floor of a negation must lie in [0, 1); got {floor}. 0 is none, 0.01 is usual.")
+    if not is_traced(floor) and floor == 0:
+        return combine("product", [(density, 1.0), (negated, -alpha)])
+    below = combine("mixture", [(negated, log_rest(floor)), (density, log_mass(floor))])
     return combine("product", [(density, 1.0), (below, -alpha)])
 
 
@@ -110,10 +111,11 @@ def temper(density: Density, temperature: Any) -> Density:
         ParameterError: if the temperature is not positive.
     """
     check_densities("tempering", (density,))
-    value = concrete("temperature", temperature)
-    if value is not None and not value > 0:
-        raise ParameterError(f"temperature must be positive; got {value}. 1 leaves the density as it is.")
-    return combine("product", [(density, 1.0 / temperature)])
+    temperature = real("temperature", temperature)
+    if not is_traced(temperature) and not temperature > 0:
+        raise ParameterError(f"temperature must be positive; got {temperature}. 1 leaves the density as it is.")
+    power = representable("1 / temperature", 1.0 / temperature, given=f"1 / {temperature}")
+    return combine("product", [(density, exponent(power))])
 
 
 def guided(density: Density, classifier: Density, scale: Any = 1.0) -> Density:
@@ -133,8 +135,7 @@ def guided(density: Density, classifier: Density, scale: Any = 1.0) -> Density:
         Dhariwal and Nichol (2021), arXiv:2105.05233, Section 4; Du et al. (2023), arXiv:2302.11552, Section 3.3.
     """
     check_densities("guidance", (density, classifier))
-    concrete("scale", scale)
-    return combine("product", [(density, 1.0), (classifier, scale)])
+    return combine("product", [(density, 1.0), (classifier, exponent(scale, "scale"))])
 
 
 def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Density:
@@ -154,8 +155,8 @@ def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Dens
         Ho and Salimans (2022), arXiv:2207.12598.
     """
     given = _given("classifier-free guidance", density)
-    concrete("scale", scale)
-    return combine("product", [(given(None), 1.0 - scale), (given(condition), scale)])
+    scale = exponent(scale, "scale")
+    return combine("product", [(given(None), exponent(1.0 - scale)), (given(condition), scale)])
 
 
 def compose_conditions(density: Density, conditions: Any, weights: Any = None) -> Density:
@@ -178,18 +179,17 @@ def compose_conditions(density: Density, conditions: Any, weights: Any = None) -
         Du et al. (2023), arXiv:2302.11552, Eq. 13.
     """
     given = _given("compose_conditions", density)
-    if not isinstance(conditions, jax.Array | np.ndarray):
-        try:
-            conditions = jnp.asarray(conditions, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise ShapeError(f"conditions must be an array [c, k]; got {conditions!r}.") from error
+    try:
+        conditions = jnp.asarray(conditions, dtype=float) if is_traced(conditions) else real_array(conditions)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"conditions must be an array [c, k]; got {said(conditions)}. One condition a row.") from error
     if conditions.ndim != 2:
         raise ShapeError(f"conditions must have shape [c, k]; got {conditions.shape}. One condition is [1, k].")
     if len(conditions) == 0:
         raise ParameterError("compose_conditions needs at least one condition; got none.")
-    weights = vector_of("weights", weights, len(conditions), 1.0)
+    weights = [exponent(w) for w in vector_of("weights", weights, len(conditions))]
     terms = [(given(c), w) for c, w in zip(conditions, weights, strict=True)]
-    return combine("product", [(given(None), 1.0 - jnp.sum(weights)), *terms])
+    return combine("product", [(given(None), exponent(1.0 - sum(weights))), *terms])
 
 
 def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:
@@ -198,7 +198,7 @@ def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool
         raise ParameterError(f"{what} needs at least one density; got none.")
     for density in densities:
         if not isinstance(density, Density):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"{what} takes densities; got {type(density).__name__}. Give numbers by keyword, and wrap functions "
                 "in nd.as_density."
             )
@@ -209,44 +209,40 @@ def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool
 def _given(what: str, density: Any):
     given = getattr(density, "given", None)
     if given is None:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"{what} needs a density trained with conditions, nd.fit(..., conditions=...); got {density!r}. "
             "For densities of their own, use product, guided or p / q ** alpha."
         )
     return given
 
 
-def concrete(name: str, value: Any) -> float | None:
-    """`value` as a finite float, or None for a tracer."""
-    if isinstance(value, Tracer):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"{name} must be one real number; got {value!r}.") from error
-    if not np.isfinite(number):
-        raise ParameterError(f"{name} must be finite; got {number}.")
-    return number
+def log_rest(share: Any) -> Any:
+    """log(1 - share), traced or not."""
+    return jnp.log1p(-share) if is_traced(share) else float(np.log1p(-share))
 
 
-def vector_of(name: str, values: Any, count: int, default: float) -> jax.Array:
-    """`values` as [count] finite numbers, or `default` for each."""
+def vector_of(name: str, values: Any, count: int) -> Any:
+    """`values` as [count] finite numbers, ones by default; in NumPy unless traced."""
     if values is None:
-        return jnp.full(count, default)
+        return np.ones(count)
     try:
-        vector = jnp.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"{name} must be {count} real numbers; got {values!r}.") from error
+        vector = jnp.asarray(values, dtype=float) if is_traced(values) else real_array(values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentTypeError(
+            f"{name} must be {count} real numbers; got {said(values)}. Give one for each."
+        ) from error
     if vector.shape != (count,):
         raise ParameterError(f"{name} must be {count} numbers, one for each; got shape {vector.shape}.")
-    if not isinstance(vector, Tracer) and not np.all(np.isfinite(vector)):
-        raise ParameterError(f"{name} must be finite; got {np.asarray(vector)}.")
+    if not is_traced(vector) and not np.all(np.isfinite(vector)):
+        raise ParameterError(f"{name} must be finite; got {vector}.")
     return vector
 
 
-def weights_of(values: Any, count: int) -> jax.Array:
-    """`values` as [count] positive numbers normalised to sum one; equal if None."""
-    weights = vector_of("weights", values, count, 1.0)
-    if not isinstance(weights, Tracer) and not np.all(np.asarray(weights) > 0):
-        raise ParameterError(f"weights must be positive; got {np.asarray(weights)}. Leave out what has no weight.")
-    return weights / jnp.sum(weights)
+def log_weights_of(values: Any, count: int) -> list[Any]:
+    """Logarithms [count] of positive weights normalised to sum one; of equal ones if None."""
+    weights = vector_of("weights", values, count)
+    if is_traced(weights):
+        return list(jnp.log(weights) - jnp.log(jnp.sum(weights)))
+    if not np.all(weights > 0):
+        raise ParameterError(f"weights must be positive; got {weights}. Leave out what has no weight.")
+    return [float(w) for w in np.log(weights) - np.logaddexp.reduce(np.log(weights))]

@@ -1,8 +1,7 @@
 """Runs and bounds as ArviZ 1.x data: an xarray DataTree.
 
-Annealed chains are particles: independent until they are resampled, each with one point at the end. They are laid out
-as `chain` = 1, `draw` = N, on which `az.summary` gives means, intervals and standard errors; its ESS even sees the
-copies that resampling leaves side by side. R-hat compares long chains with each other and means nothing here.
+Annealed chains are particles: independent until they are resampled, each with one point at the end. `islands` lays
+them out as the chains and draws that `az.summary` expects.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ import numpy as np
 import xarray as xr
 
 from .bounds import Bound
+from .islands import layout, weigh_alike
 from .level import batch_log_prob
 from .run import AnnealedRun, kernel_text
 
-LAYOUT = (
-    "one annealed particle per draw, all in chain 0. Particles are not successive states of a Markov chain: "
-    "R-hat is meaningless, ESS and intervals are not. Judge the run by the annealing group."
-)
+WEIGHTED = "draws weigh by sample_stats.weight, which summaries and loo ignore; resample them first."
 
 
 def to_datatree(result: AnnealedRun | Bound) -> xr.DataTree:
@@ -32,10 +29,13 @@ def to_datatree(result: AnnealedRun | Bound) -> xr.DataTree:
     Returns:
         For a run the groups
 
-        - `posterior`: x (chain = 1, draw = N, x_dim_0, ...).
-        - `sample_stats`: log_weight, weight (sums to one) and, where there is a log density, lp; (chain, draw).
+        - `posterior`: x (chain, draw, x_dim_0, ...); chains are islands of particles, and their relatives lie side by
+          side, see `islands`. The attribute `layout` tells what R-hat and ESS are worth.
+        - `sample_stats`: log_weight, weight (sums to one), where there is a log density lp, and particle: which of
+          `run.samples` a draw is; (chain, draw).
         - `annealing`: statistics by noise_level [K], with coordinates t and noise_to_signal, and with history kept
-          chain_acceptance_rate and chain_log_weight_increment (chain = N, noise_level). Absent for reverse diffusion.
+          chain_acceptance_rate and chain_log_weight_increment (particle = N, noise_level). Absent for reverse
+          diffusion.
 
         For a bound the group `bounds`: lower, lower_error, upper, upper_error, gap, and a log weight per chain
         (log_weight_forward [chain], ...) or per point and repeat (log_weight_points [point, repeat]).
@@ -61,15 +61,20 @@ def _attributes(**more) -> dict[str, Any]:
 
 def _run_tree(run):
     samples, log_weights = np.asarray(run.samples), np.asarray(run.log_weights, dtype=float)
-    axes = [f"x_dim_{i}" for i in range(samples.ndim - 1)]
-    particles = {"chain": [0], "draw": np.arange(len(samples))}
-    coords = {**particles, **{axis: np.arange(n) for axis, n in zip(axes, samples.shape[1:], strict=True)}}
-    posterior = xr.Dataset({"x": (("chain", "draw", *axes), samples[None])}, coords, attrs={"layout": LAYOUT})
+    islands, dims = layout(run), ("chain", "draw")
+    sizes = {"chain": islands.chains, "draw": islands.draws}
+    sizes |= {f"x_dim_{i}": n for i, n in enumerate(samples.shape[1:])}
 
-    stats = {"log_weight": log_weights, "weight": _normalised(log_weights)}
+    def laid_out(values):
+        return values[islands.particles].reshape(islands.shape + values.shape[1:])
+
+    coords = {name: np.arange(n) for name, n in sizes.items()}
+    posterior = xr.Dataset({"x": (tuple(sizes), laid_out(samples))}, coords, attrs=_layout_attributes(run, islands))
+
+    stats = {"log_weight": log_weights, "weight": _normalised(log_weights), "particle": np.arange(len(samples))}
     if run.density.has_log_density:
         stats["lp"] = np.asarray(batch_log_prob(run.density, run.samples, float(run.levels[-1])))
-    sample_stats = xr.Dataset({k: (("chain", "draw"), v[None]) for k, v in stats.items()}, particles)
+    sample_stats = xr.Dataset({k: (dims, laid_out(v)) for k, v in stats.items()}, {k: coords[k] for k in dims})
 
     groups = {"posterior": posterior, "sample_stats": sample_stats}
     if run.stats:
@@ -82,6 +87,10 @@ def _run_tree(run):
         evaluations_per_chain=int(run.evaluations_per_chain),
     )
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})
+
+
+def _layout_attributes(run, islands) -> dict[str, str]:
+    return {"layout": islands.note, **({} if weigh_alike(run) else {"weights": WEIGHTED})}
 
 
 def _normalised(log_weights):
@@ -100,9 +109,9 @@ def _annealing(run):
     }
     values = {name: (("noise_level",), np.asarray(value)) for name, value in run.stats.items()}
     if run.history:
-        coords["chain"] = np.arange(len(run.samples))
-        values |= {f"chain_{k}": (("chain", "noise_level"), np.asarray(v).T) for k, v in run.history.items()}
-    note = "from noise to data; ess and conditional_ess are shares of the chains; chain i here is draw i of posterior"
+        coords["particle"] = np.arange(len(run.samples))
+        values |= {f"chain_{k}": (("particle", "noise_level"), np.asarray(v).T) for k, v in run.history.items()}
+    note = "from noise to data; ess and conditional_ess are shares of the chains; sample_stats.particle numbers these"
     return xr.Dataset(values, coords, attrs={"description": note})
 
 

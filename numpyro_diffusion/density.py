@@ -16,14 +16,18 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from .errors import ParameterError, ScoreOnlyError, ShapeError
+from .errors import ArgumentTypeError, DivisionByZeroError, ParameterError, ScoreOnlyError, ShapeError
 from .gaussian import DiagonalGaussian, Gaussian
+from .identity import fingerprint
+from .program import trace
+from .scalars import exponent, is_traced, log_mass, real
 from .schedule import NoiseSchedule
 
 
@@ -40,11 +44,15 @@ class Label:
         return 0
 
 
-def register_density(data: Sequence[str], static: Sequence[str]):
-    """Class decorator: a pytree with the fields `data` as children and `static` as auxiliary data, in that order."""
+def register_density(data: Sequence[str], static: Sequence[str], before: Callable[[Any], Any] | None = None):
+    """Class decorator: a pytree with the fields `data` as children and `static` as auxiliary data, in that order.
+
+    `before` makes of an object what is flattened in its place.
+    """
 
     def decorate(cls):
         def flatten(self):
+            self = self if before is None else before(self)
             aux = (getattr(self, f) for f in static)
             aux = tuple(Label(value) if f == "name" else value for f, value in zip(static, aux, strict=True))
             return tuple(getattr(self, f) for f in data), aux
@@ -156,6 +164,21 @@ class Density(abc.ABC):
         t = jnp.asarray(t, dtype=float)
         return lambda z: -self._log_prob(z, t)
 
+    def identity(self) -> dict[str, str]:
+        """What a run of this density depends on, as digests by name.
+
+        Raises:
+            CheckpointError: if it calls back into Python.
+        """
+        x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
+        computed = trace(lambda p, x, t: p._log_prob(x, t), self, x, jax.ShapeDtypeStruct((), x.dtype))
+        return {
+            "density": repr(self),
+            "schedule": repr(self.schedule),
+            "computation": fingerprint((computed.program, computed.captured)),
+            "weights": fingerprint(self),
+        }
+
     def require_log_density(self, purpose: str) -> None:
         """Raise ScoreOnlyError unless a log density is there."""
         if not self.has_log_density:
@@ -183,13 +206,16 @@ class Density(abc.ABC):
         return jax.vmap(fn)(x, t).reshape(batch + out_shape)
 
     # The algebra. Scalars are masses: 0.5 * p has half the mass of p. `expression` stands on this file, hence the
-    # late imports.
+    # late imports. NumPy and pandas would otherwise apply an operator to each of their elements.
+    __array_ufunc__ = None
+    __pandas_priority__ = 5000
+
     def __mul__(self, other):
         from .expression import combine
 
         if isinstance(other, Density):
             return combine("product", [(self, 1.0), (other, 1.0)])
-        return combine("mixture", [(self, other)])
+        return combine("mixture", [(self, log_mass(other))])
 
     __rmul__ = __mul__
 
@@ -198,26 +224,60 @@ class Density(abc.ABC):
 
         if isinstance(other, Density):
             return combine("product", [(self, 1.0), (other, -1.0)])
-        return combine("mixture", [(self, 1.0 / other)])
+        number = real("weight", other)
+        if not is_traced(number) and number == 0:
+            raise DivisionByZeroError(
+                f"the weight that divides a density must be positive; got {number}. For 'and not q' write "
+                "p / q ** alpha."
+            )
+        return combine("mixture", [(self, -log_mass(number))])
 
     def __rtruediv__(self, other):
-        inverse = self**-1.0
-        return inverse if isinstance(other, int | float) and other == 1 else inverse * other
-
-    def __pow__(self, exponent):
+        log_weight, inverse = log_mass(other), self**-1.0
         from .expression import combine
 
-        return combine("product", [(self, exponent)])
+        is_one = not is_traced(log_weight) and log_weight == 0
+        return inverse if is_one else combine("mixture", [(inverse, log_weight)])
+
+    def __pow__(self, power):
+        from .expression import combine
+
+        return combine("product", [(self, exponent(power))])
 
     def __add__(self, other):
         from .expression import combine
 
         if not isinstance(other, Density):
-            raise TypeError(f"a density adds to a density, as in 0.5 * p + 0.5 * q; got {type(other).__name__}.")
-        return combine("mixture", [(self, 1.0), (other, 1.0)])
+            raise ArgumentTypeError(
+                f"a density adds to a density, as in 0.5 * p + 0.5 * q; got {type(other).__name__}. For many, write "
+                "nd.mixture(p, q, ...) instead of sum(...)."
+            )
+        return combine("mixture", [(self, 0.0), (other, 0.0)])
+
+    __radd__ = __add__
 
     def __sub__(self, other):
-        raise TypeError("a difference of densities may be negative. For 'p and not q' write p / q ** alpha.")
+        raise ArgumentTypeError(
+            f"a difference of densities may be negative; got a density minus {type(other).__name__}. For 'p and not q' "
+            "write p / q ** alpha."
+        )
+
+    def __rsub__(self, other):
+        raise ArgumentTypeError(
+            f"a difference of densities may be negative; got {type(other).__name__} minus a density. For 'p and not q' "
+            "write p / q ** alpha."
+        )
+
+    def __neg__(self):
+        raise ArgumentTypeError(
+            f"a density is positive; got -{self!r}. For its inverse write 1 / p, for 'not p' q / p ** alpha."
+        )
+
+    def __rpow__(self, other):
+        raise ArgumentTypeError(
+            f"an exponent must be one real number; got {type(other).__name__} to the power of the density {self!r}. "
+            "Raise a density to a number, p ** 0.5."
+        )
 
     def __repr__(self):
         return self.name or type(self).__name__
@@ -235,7 +295,8 @@ def gaussian_at(density: Density, t) -> Gaussian | DiagonalGaussian:
 
 def narrowest(density: Density) -> float:
     """The least standard deviation in any direction at t = 0, of the Gaussian approximation."""
-    return float(_narrowest(density))
+    with jax.ensure_compile_time_eval():
+        return float(_narrowest(density))
 
 
 @jax.jit

@@ -33,7 +33,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.core import Tracer
 
 from .base import MixtureBase
 from .basis import Basis, CosineBasis, DenseBasis
@@ -41,6 +40,7 @@ from .density import Density, register_density
 from .errors import ParameterError, ShapeError
 from .gaussian import DiagonalGaussian, Gaussian
 from .networks.config import NetworkConfig, PatchConfig, UNetConfig
+from .scalars import constant, is_traced, real_array
 
 __all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]
 
@@ -97,17 +97,19 @@ class _NetworkDensity(Density):
         if size == 0:
             raise ShapeError(f"{self!r} was trained without conditions. Train with nd.fit(..., conditions=...).")
         if condition is None:
-            return self._replace(condition=jnp.zeros(size + 1))
-        condition = jnp.asarray(condition, dtype=float)
+            return self._replace(condition=constant(np.zeros(size + 1)))
+        condition = jnp.asarray(condition, dtype=float) if is_traced(condition) else real_array(condition)
         if condition.shape != (size,):
             raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
-        if self.base is not None and _concrete(condition) and not (min(condition) >= 0 and sum(condition) > 0):
+        if is_traced(condition):
+            return self._replace(condition=jnp.append(condition, 1.0), name=None)
+        if self.base is not None and not (min(condition) >= 0 and sum(condition) > 0):
             raise ParameterError(
                 f"a condition must weigh the classes of the mixture base, with weights >= 0; got {condition}. "
                 "Give a one-hot vector, or None for no condition."
             )
-        label = f"{self!r}|{np.array2string(np.asarray(condition), precision=2)}" if _concrete(condition) else None
-        return self._replace(condition=jnp.append(condition, 1.0), name=label)
+        label = np.array2string(condition, precision=2, threshold=16, max_line_width=200)
+        return self._replace(condition=constant(np.append(condition, 1.0)), name=f"{self!r}|{label}")
 
     def with_schedule(self, schedule):
         return self._replace(schedule=schedule)
@@ -125,7 +127,7 @@ class _NetworkDensity(Density):
 
     @property
     def resolution(self):
-        return float(self.sigmas[0])
+        return float(np.asarray(self.sigmas)[0])  # in NumPy: the caller may be traced
 
     def _moments(self):
         if self.base is not None:
@@ -268,7 +270,3 @@ def _check_base(base, size: int, config, cls: str, calibrated: bool) -> None:
             f"the base must know the data's {config.condition_size} classes or none; got {base.condition_size}. "
             "Give the same conditions to MixtureBase.fit and nd.fit."
         )
-
-
-def _concrete(value) -> bool:
-    return not isinstance(value, Tracer)

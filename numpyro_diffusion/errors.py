@@ -28,6 +28,14 @@ class ParameterError(DiffusionError, ValueError):
     """A value lies outside its range."""
 
 
+class ArgumentTypeError(ParameterError, TypeError):
+    """An argument or operand is of a wrong kind: no density where one is needed, no number where one is needed."""
+
+
+class DivisionByZeroError(ParameterError, ZeroDivisionError):
+    """A density was divided by zero."""
+
+
 class UnsupportedModelError(DiffusionError, NotImplementedError):
     """A NumPyro model has a site that annealing cannot handle; the message names it."""
 

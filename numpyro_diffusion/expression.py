@@ -1,9 +1,8 @@
 r"""Formulas over densities: each distinct leaf once, evaluated together where leaves share a network.
 
-A formula is static, ("leaf", i) or (kind, ((node, k), ...)) with k an index into the traced coefficients:
-"product" means sum_k c_k log f_k, "mixture" means log sum_k w_k f_k. Terms of the same kind are flattened, and the
-coefficients of equal leaves add up, so ``p * q / (p + q)`` evaluates p and q once each and the paper's Eq. 13 collects
-the unconditional density's exponent 1 - c.
+A formula (see `formula`) is static, its coefficients are traced: exponents of products, logarithms of the masses of
+mixtures. Terms of the same kind are flattened, and the coefficients of equal leaves add up, so ``p * q / (p + q)``
+evaluates p and q once each and the paper's Eq. 13 collects the unconditional density's exponent 1 - c.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from jax.core import Tracer
 from jax.scipy.special import logsumexp
 
 from .density import Density
-from .errors import DiagnosticWarning, ParameterError, ScheduleError, ShapeError
-from .formula import formula_text
+from .errors import ArgumentTypeError, DiagnosticWarning, ParameterError, ScheduleError, ShapeError
+from .formula import formula_text, indices, renumbered, shifted
 from .gaussian import DiagonalGaussian, Gaussian, gaussian_mixture, gaussian_product
+from .scalars import kept, listed, merged, nested
 
 #: Most leaves of one network that are evaluated in one call.
 TOGETHER = 64
@@ -33,44 +33,22 @@ def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
     """Expression of one `kind`, flattened into its terms where they are of the same kind.
 
     Args:
-        kind: "product" with exponents, or "mixture" with positive masses.
-        terms: Pairs (density, exponent or mass).
+        kind: "product" with exponents, or "mixture" with logarithms of masses.
+        terms: Pairs (density, `scalars.exponent` or `scalars.log_mass`).
 
     Raises:
-        ParameterError: if there are no terms, a mass is not positive, or an exponent is not finite.
+        ParameterError: if there are no terms, or exponents together leave what floats hold.
         ShapeError, ScheduleError: if event shapes or schedules differ.
         ScoreOnlyError: if a mixture has a score-only term.
     """
-    if not terms:
-        raise ParameterError(f"a {kind} needs at least one density; got none.")
     densities = [density for density, _ in terms]
-    for density in densities:
-        if not isinstance(density, Density):
-            raise TypeError(f"a {kind} takes densities; got {type(density).__name__}. Wrap functions in nd.as_density.")
-    first = densities[0]
-    for density in densities[1:]:
-        if density.event_shape != first.event_shape:
-            raise ShapeError(f"a {kind} needs one event shape; got {first.event_shape} and {density.event_shape}.")
-        if density.schedule != first.schedule:
-            raise ScheduleError(
-                f"a {kind} needs one schedule; got {first.schedule} and {density.schedule}. "
-                "Convert one with density.with_schedule(...), which is exact."
-            )
+    _check_alike(kind, densities)
+    if kind == "mixture" and len(terms) > 1:
+        _check_shares(densities)
     leaves: list[Density] = []
     coefficients: list[Any] = []
     children: list[tuple[tuple, int]] = []
     for density, coefficient in terms:
-        coefficient = _check_coefficient(kind, coefficient)
-        if kind == "mixture" and len(terms) > 1:
-            density.require_log_density("a mixture")
-            unknown = [repr(leaf) for leaf in _parts(density)[0] if not leaf.is_calibrated]
-            if unknown:
-                warnings.warn(
-                    f"{', '.join(unknown)}: not calibrated, so the share of the mixture is arbitrary. "
-                    "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate.",
-                    DiagnosticWarning,
-                    skip_file_prefixes=(str(Path(__file__).parent),),
-                )
         parts, inner, formula = _parts(density)
         position = []
         for leaf in parts:
@@ -79,59 +57,62 @@ def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
                 where = len(leaves)
                 leaves.append(leaf)
             position.append(where)
-        shift = len(coefficients)
+        formula = shifted(formula, position, len(coefficients))
         coefficients += inner
-        formula = _shifted(formula, position, shift)
         nodes = formula[1] if formula[0] == kind else ((formula, None),)
         for node, k in nodes:
-            value = coefficient if k is None else coefficient * coefficients[k]
+            value = coefficient if k is None else nested(kind, coefficient, coefficients[k])
             same = next((j for other, j in children if other == node and node[0] == "leaf"), None)
             if same is not None:
-                coefficients[same] = coefficients[same] + value
+                coefficients[same] = merged(kind, coefficients[same], value)
             else:
                 children.append((node, len(coefficients)))
                 coefficients.append(value)
-    used = sorted(_indices((kind, tuple(children))))
-    renumber = {k: i for i, k in enumerate(used)}
-    formula = _renumbered((kind, tuple(children)), renumber)
-    values = jnp.stack([jnp.asarray(coefficients[k], dtype=float) for k in used])
-    return Expression(tuple(leaves), values, formula)
+    used = sorted(indices((kind, tuple(children))))
+    formula = renumbered((kind, tuple(children)), {k: i for i, k in enumerate(used)})
+    return Expression(tuple(leaves), kept([coefficients[k] for k in used]), formula)
 
 
-def _check_coefficient(kind, value):
-    if not isinstance(value, Tracer):
-        what = "exponent" if kind == "product" else "weight"
-        try:
-            number = float(value)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{what} must be a real number; got {value!r}.") from error
-        if not np.isfinite(number):
-            raise ParameterError(f"{what} must be finite; got {number}.")
-        if kind == "mixture" and number <= 0:
-            raise ParameterError(f"weight must be positive; got {number}. For 'and not q' write p / q ** alpha.")
-    return jnp.asarray(value, dtype=float)
+def _check_alike(kind: str, densities: Sequence[Any]) -> None:
+    if not densities:
+        raise ParameterError(f"a {kind} needs at least one density; got none.")
+    for density in densities:
+        if not isinstance(density, Density):
+            raise ArgumentTypeError(
+                f"a {kind} takes densities; got {type(density).__name__}. Wrap functions in nd.as_density."
+            )
+    first = densities[0]
+    for density in densities[1:]:
+        if density.event_shape != first.event_shape:
+            raise ShapeError(
+                f"a {kind} needs one event shape; got {first.event_shape} and {density.event_shape}. "
+                "Compose densities of the same kind of points."
+            )
+        if density.schedule != first.schedule:
+            raise ScheduleError(
+                f"a {kind} needs one schedule; got {first.schedule} and {density.schedule}. "
+                "Convert one with density.with_schedule(...), which is exact."
+            )
+
+
+def _check_shares(densities: Sequence[Density]) -> None:
+    """Raise where a term of a sum has no log density; warn where its share is arbitrary."""
+    for density in densities:
+        density.require_log_density("a mixture")
+        unknown = [repr(leaf) for leaf in _parts(density)[0] if not leaf.is_calibrated]
+        if unknown:
+            warnings.warn(
+                f"{', '.join(unknown)}: not calibrated, so the share of the mixture is arbitrary. "
+                "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate.",
+                DiagnosticWarning,
+                skip_file_prefixes=(str(Path(__file__).parent),),
+            )
 
 
 def _parts(density):
     if isinstance(density, Expression):
-        return density.leaves, list(density.coefficients), density.formula
+        return density.leaves, listed(density.coefficients), density.formula
     return (density,), [], ("leaf", 0)
-
-
-def _shifted(node, position, shift):
-    if node[0] == "leaf":
-        return ("leaf", position[node[1]])
-    return (node[0], tuple((_shifted(child, position, shift), k + shift) for child, k in node[1]))
-
-
-def _indices(node):
-    return set() if node[0] == "leaf" else {k for c, k in node[1]} | {i for c, _ in node[1] for i in _indices(c)}
-
-
-def _renumbered(node, renumber):
-    if node[0] == "leaf":
-        return node
-    return (node[0], tuple((_renumbered(c, renumber), renumber[k]) for c, k in node[1]))
 
 
 class Expression(Density):
@@ -140,11 +121,7 @@ class Expression(Density):
     def __init__(self, leaves: tuple[Density, ...], coefficients: jax.Array, formula: tuple):
         self.leaves, self.coefficients, self.formula = leaves, coefficients, formula
         self.schedule, self.event_shape = leaves[0].schedule, leaves[0].event_shape
-        # Leaves may hold the very same arrays (one network under several conditions). Which ones is
-        # remembered as a static pattern, because identity does not survive flattening otherwise.
-        arrays = [a for leaf in leaves for a in jax.tree.leaves(leaf)]
-        first: dict[int, int] = {}
-        self.sharing = tuple(first.setdefault(id(a), i) for i, a in enumerate(arrays))
+        self.sharing: tuple[int, ...] = ()
 
     @property
     def has_log_density(self):
@@ -157,8 +134,9 @@ class Expression(Density):
             return False
         if not all(leaf.is_calibrated for leaf in self.leaves):
             return False
-        total = jnp.sum(self.coefficients)
-        return isinstance(total, Tracer) or bool(abs(float(total) - 1) < 1e-4)
+        if isinstance(self.coefficients, Tracer):
+            return True
+        return bool(abs(np.logaddexp.reduce(np.asarray(self.coefficients, dtype=np.float64))) < 1e-4)
 
     def _log_prob(self, x, t):
         values = self._leaf_log_probs(x, t)
@@ -177,7 +155,7 @@ class Expression(Density):
                 infinite = jnp.where(finite | (coefficients == 0), 0.0, infinite)
                 total = jnp.sum(coefficients * jnp.where(finite, terms, 0.0)) + jnp.sum(infinite)
                 return jnp.where(jnp.any(jnp.isneginf(infinite)), -jnp.inf, total)
-            return _log_sum_exp(jnp.log(coefficients) + terms)
+            return _log_sum_exp(coefficients + terms)
 
         return evaluate(self.formula)
 
@@ -243,8 +221,7 @@ class Expression(Density):
             # A sum is ruled by its largest term: by the densities if there are any, else by the smallest of what
             # it holds the inverses of, for which the geometric mean stands.
             sign = jnp.where(jnp.all(signs < 0), -1.0, 1.0)
-            weights = jnp.where(signs == sign, coefficients, 0.0)
-            weights = weights / jnp.sum(weights)
+            weights = jax.nn.softmax(jnp.where(signs == sign, coefficients, -jnp.inf))
             pairs = list(zip(gaussians, weights, strict=True))
             both = gaussian_mixture(pairs), gaussian_product(pairs)
             return jax.tree.map(partial(jnp.where, sign > 0), *both), sign
@@ -255,11 +232,30 @@ class Expression(Density):
         return formula_text(self.formula, self.leaves, self.coefficients)
 
 
+def _sharing(expression, arrays) -> tuple[int, ...]:
+    """For every array of the leaves the first place where it stands.
+
+    Leaves may hold the very same arrays (one network under several conditions). Which ones is a static pattern, because
+    identity does not survive flattening otherwise. A pattern that still holds stays: mapped over, leaves may hold equal
+    numbers or nothing for a moment. A user's function may hold other arrays than it did, and then there is a new one.
+    """
+    known = expression.sharing
+    if len(known) == len(arrays) and all(a is arrays[i] for a, i in zip(arrays, known, strict=True)):
+        return known
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(id(a), i) if _is_array(a) else i for i, a in enumerate(arrays))
+
+
+def _is_array(value) -> bool:
+    return isinstance(value, jax.Array | np.ndarray)
+
+
 def _flatten_expression(expression):
-    arrays = [a for leaf in expression.leaves for a in jax.tree.leaves(leaf)]
-    treedefs = tuple(jax.tree.structure(leaf) for leaf in expression.leaves)
-    distinct = tuple(arrays[i] for i in sorted(set(expression.sharing)))
-    return (distinct, expression.coefficients), (treedefs, expression.sharing, expression.formula)
+    flat = [jax.tree.flatten(leaf) for leaf in expression.leaves]
+    arrays = [a for part, _ in flat for a in part]
+    sharing = _sharing(expression, arrays)
+    distinct = tuple(arrays[i] for i in sorted(set(sharing)))
+    return (distinct, expression.coefficients), (tuple(treedef for _, treedef in flat), sharing, expression.formula)
 
 
 def _unflatten_expression(aux, children):

@@ -1,7 +1,12 @@
-"""A user's function as a density or a factor."""
+"""A user's function as a density or a factor.
+
+What the function reads, globals, attributes, a closure, is read when it is called directly, and at the start of a run:
+wherever the density is flattened, as at the door of every compiled function, it is traced into what it computes then.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +17,7 @@ import numpy as np
 from .density import Density, register_density
 from .errors import ScheduleError, ShapeError
 from .gaussian import Gaussian
+from .program import Traced, trace
 from .schedule import NoiseSchedule, VariancePreserving
 
 
@@ -32,10 +38,24 @@ class FunctionDensity(Density):
         return self._call(x * jnp.exp(log_ratio), there) + jacobian
 
     def _call(self, x, t):
-        value = self.fn(x, t) if self.parameters is None else self.fn(self.parameters, x, t)
+        return self._checked(self.fn(x, t) if self.parameters is None else self.fn(self.parameters, x, t))
+
+    @staticmethod
+    def _checked(value):
         if jnp.shape(value) != ():
-            raise ShapeError(f"the function of nd.as_density must return a scalar for one point; got {value.shape}.")
+            raise ShapeError(
+                f"the function of nd.as_density must return a scalar for one point; got shape {jnp.shape(value)}."
+            )
         return value
+
+    def as_now(self) -> FunctionDensity:
+        """The density with its function as it computes now; itself where that has been done."""
+        if isinstance(self.fn, Traced):
+            return self
+        new, x = copy.copy(self), jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
+        t, given = jax.ShapeDtypeStruct((), x.dtype), () if self.parameters is None else (self.parameters,)
+        new.fn = trace(lambda *args: self._checked(self.fn(*args)), *given, x, t)
+        return new
 
     def _moments(self):
         return self.moments
@@ -48,14 +68,16 @@ class FunctionDensity(Density):
                 f"{self!r} is known for noise-to-signal ratios in [{low:.4g}, {high:.4g}], but {schedule} "
                 f"asks for [{new_low:.4g}, {new_high:.4g}]. Choose a schedule within that range."
             )
-        new = jax.tree.map(lambda a: a, self)
+        new = copy.copy(self)
         new.schedule, new.origin = schedule, None if schedule == origin else origin
         return new
 
 
-register_density(("parameters", "moments"), ("fn", "event_shape", "schedule", "is_calibrated", "name", "origin"))(
-    FunctionDensity
-)
+register_density(
+    ("fn", "parameters", "moments"),
+    ("event_shape", "schedule", "is_calibrated", "name", "origin"),
+    before=FunctionDensity.as_now,
+)(FunctionDensity)
 
 
 def as_density(

@@ -34,6 +34,7 @@ from jax.core import Tracer
 
 from .density import register_density as register_pytree
 from .errors import ParameterError
+from .program import array_digest, trace
 
 
 class KernelState(NamedTuple):
@@ -67,6 +68,8 @@ class Kernel(abc.ABC):
     target_acceptance: float = 0.6
     #: Gradient evaluations of one step.
     evaluations_per_step: int = 1
+    #: What sets apart two kernels of equal settings, see `as_now`.
+    computed: Any = None
 
     @abc.abstractmethod
     def step(self, rng_key, state: KernelState, logdensity_fn: Callable, step_size) -> tuple[KernelState, StepInfo]:
@@ -77,6 +80,10 @@ class Kernel(abc.ABC):
         new = copy.copy(self)
         new.step_size = None
         return new
+
+    def as_now(self, size: int) -> Kernel:
+        """The kernel with what it reads of Python as that is now, in `size` dimensions."""
+        return self
 
     def first_step_size(self, size: int) -> float:
         """Where tuning starts, for a unit-scale target in `size` dimensions."""
@@ -253,7 +260,7 @@ class UHMC(_Hamiltonian):
         return _finite_or_stay(new, stay, log_ratio)
 
 
-@register_pytree(data=("step_size", "parameters"), static=("algorithm", "is_adjusted", "target_acceptance"))
+@register_pytree(data=("step_size", "parameters"), static=("algorithm", "is_adjusted", "target_acceptance", "computed"))
 class BlackJAX(Kernel):
     """Any BlackJAX algorithm: `nd.BlackJAX(blackjax.barker)`, `nd.BlackJAX(blackjax.nuts, inverse_mass_matrix=...)`.
 
@@ -274,7 +281,20 @@ class BlackJAX(Kernel):
         if not hasattr(algorithm, "build_kernel"):
             raise TypeError(f"algorithm must be a BlackJAX algorithm such as blackjax.barker; got {algorithm!r}.")
         self.algorithm, self.step_size, self.parameters = algorithm, _check_step_size(step_size), parameters
-        self.is_adjusted, self.target_acceptance = is_adjusted, target_acceptance
+        self.is_adjusted, self.target_acceptance, self.computed = is_adjusted, target_acceptance, None
+
+    def as_now(self, size):
+        """The kernel, told apart by what its algorithm computes: on a standard Gaussian, with the arrays it reads."""
+        new, point = copy.copy(self), jnp.zeros(size)
+        step = 1.0 if self.step_size is None else jnp.ravel(jnp.asarray(self.step_size, dtype=float))[0]
+
+        def once(rng_key, position, step_size):
+            gaussian = lambda x: -0.5 * jnp.sum(x**2)
+            return self.step(rng_key, init(position, jnp.zeros_like(position), gaussian), gaussian, step_size)
+
+        made = trace(once, jax.random.key(0), point, jnp.asarray(step, dtype=float), differentiated=False)
+        new.computed = (made.program, *map(array_digest, made.captured))
+        return new
 
     def step(self, rng_key, state, logdensity_fn, step_size):
         algorithm = self.algorithm(_refuse_plus_infinity(logdensity_fn), step_size=step_size, **self.parameters)

@@ -23,10 +23,10 @@ from .energy import ScoreModel
 def loss(density, rng_key, y, condition, time_score_weight, weighting="score"):
     """Mean training loss over a batch of centred data y [n, d]; `condition` is [n, c + 1] or None."""
     n, d = y.shape
-    level_key, noise_key = jax.random.split(rng_key)
+    order_key, place_key, noise_key = jax.random.split(rng_key, 3)
     low, high = jnp.log(density.sigmas[0]), jnp.log(density.sigmas[1])
     # One stratum per sample: the noise levels of a batch cover the range evenly.
-    log_r = low + (high - low) * (jax.random.permutation(level_key, n) + jax.random.uniform(level_key, (n,))) / n
+    log_r = low + (high - low) * (jax.random.permutation(order_key, n) + jax.random.uniform(place_key, (n,))) / n
     r, eps = jnp.exp(log_r), jax.random.normal(noise_key, y.shape)
     noisy = y + r[:, None] * eps
     weight = 1.0 if weighting == "score" else 1 + r**2 / density._scale() ** 2

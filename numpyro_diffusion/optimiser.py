@@ -63,12 +63,6 @@ class TrainingConfig:
             adam = optax.adamw(rate, weight_decay=self.weight_decay, mask=_decayed)
         return optax.chain(optax.clip_by_global_norm(self.max_gradient_norm), adam)
 
-    def identity(self) -> dict:
-        """The settings as a checkpoint keeps them; without those of later versions that are switched off."""
-        settings = dataclasses.asdict(self)
-        later = {"weight_decay": 0.0, "weighting": "score"}
-        return {k: v for k, v in settings.items() if k not in later or v != later[k]}
-
 
 def _decayed(state):
     # Matrices of the network: no biases, no frequencies, and not the offset, which has heights to reach.

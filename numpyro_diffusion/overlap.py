@@ -16,6 +16,7 @@ from .density import Density
 from .errors import DiagnosticWarning
 from .expression import Expression, combine
 from .level import batch_log_prob
+from .scalars import listed
 
 #: Nats below its typical log density at which a point is improbable under a factor.
 MOST_DEFICIT = 10.0
@@ -65,9 +66,10 @@ def numerator(density) -> list[tuple[Density, float]]:
     def rebuilt(node) -> Density:
         if node[0] == "leaf":
             return density.leaves[node[1]]
-        return combine(node[0], [(rebuilt(child), density.coefficients[k]) for child, k in node[1]])
+        return combine(node[0], [(rebuilt(child), coefficients[k]) for child, k in node[1]])
 
-    exponents = [(child, float(density.coefficients[k])) for child, k in node[1]]
+    coefficients = listed(density.coefficients)
+    exponents = [(child, float(coefficients[k])) for child, k in node[1]]
     with warnings.catch_warnings():  # The user's own formula has warned of what is not calibrated.
         warnings.simplefilter("ignore", DiagnosticWarning)
         return [(rebuilt(child), exponent) for child, exponent in exponents if exponent > 0]

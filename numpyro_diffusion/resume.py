@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 from . import checkpoint
 from .devices import on_host
 from .errors import CheckpointError
+from .identity import check_same
 from .kernels import KernelState
 from .population import ChainStats, LevelStats, Population
 from .tuning import Plan
@@ -58,12 +58,7 @@ class Keeper:
         if self.path is None or not self.path.exists():
             return None
         arrays, config = checkpoint.read(self.path, kind=KIND)
-        different = sorted(k for k in self.identity if config.get(k) != self.identity[k])
-        if different:
-            raise CheckpointError(
-                f"{self.path} belongs to a run with other {', '.join(different)}. "
-                "Repeat that run's arguments, or choose another checkpoint_path."
-            )
+        check_same(self.path, config, self.identity)
         try:
             return _unpacked(arrays, config)
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -118,13 +113,3 @@ def _unpacked(arrays, config):
 
 
 _POPULATION = jax.tree.structure(Population(KernelState(0, 0, 0, 0), 0, 0, 0))  # pyright: ignore
-
-
-def fingerprint(tree) -> str:
-    """Digest of all arrays in a pytree, keys included."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()[:16]

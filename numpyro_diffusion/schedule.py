@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import ParameterError
+from .scalars import floats, is_traced, real
 
 
 class NoiseSchedule(abc.ABC):
@@ -44,6 +45,10 @@ class NoiseSchedule(abc.ABC):
         """Noise scale sigma_t."""
         return self.alpha(t) * self.noise_to_signal(t)
 
+    def signal_lost(self, t) -> jax.Array:
+        """1 - alpha_t, accurate where it is small: what moves a point far from the origin at little noise."""
+        return 1 - self.alpha(t)
+
     @property
     def noise_range(self) -> tuple[float, float]:
         """Noise-to-signal ratios at t = 0 and t = 1."""
@@ -58,24 +63,52 @@ class NoiseSchedule(abc.ABC):
             smallest: The last ratio above that of t = 0 when the latter is zero, in data units.
 
         Raises:
-            ParameterError: if `num_levels` < 2.
+            ParameterError: if `num_levels` < 2, or so many levels are no different floats.
         """
         if num_levels < 2:
             raise ParameterError(f"num_levels must be at least 2; got {num_levels}. One level cannot anneal.")
         low, high = self.noise_range
-        if low > 0:
-            ratios = np.geomspace(high, low, num_levels)
+        if low == 0 and not 0 < smallest < high:
+            raise ParameterError(
+                f"smallest must lie in (0, {high:.4g}), below the noise-to-signal ratio at t = 1; got {smallest:.4g}. "
+                "Lower it, or scale the data: noise at t = 1 must drown them."
+            )
+        ratios = np.geomspace(high, low, num_levels) if low > 0 else np.geomspace(high, smallest, num_levels - 1)
+        with jax.ensure_compile_time_eval():
             times = np.array(self.time(ratios))
-        else:
-            times = np.append(np.array(self.time(np.geomspace(high, smallest, num_levels - 1))), 0.0)
+        times = times if low > 0 else np.append(times, 0.0)
         times[0], times[-1] = 1.0, 0.0
+        if not np.all(np.diff(times) < 0):
+            raise ParameterError(
+                f"{floats()} cannot tell {num_levels} levels of {self} apart. Use fewer, or another sigma_max."
+            )
         return times
 
 
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ParameterError(f"{name} must be positive and finite; got {value}.")
+def _numbers(schedule, **lowest: float) -> None:
+    """Turn fields into floats, or raise ParameterError unless they are finite and at least (0: above) `lowest`."""
+    for name, low in lowest.items():
+        try:
+            value = real(name, getattr(schedule, name))
+        except ParameterError as error:
+            raise ParameterError(f"{name} must be positive and finite: {error}") from error
+        if is_traced(value):
+            raise ParameterError(f"{name} must be a known number: a schedule is static; got a traced one. Use a float.")
+        if value < 0 or (low > 0 and value <= 0):
+            raise ParameterError(
+                f"{name} must be positive and finite; got {value}. Noise grows from data to sigma_max."
+            )
+        object.__setattr__(schedule, name, value)
+
+
+def _check_ratio(name: str, given: float, ratio: float) -> None:
+    """Raise where the squares of noise-to-signal ratios are no floats: variances would be zero or infinite."""
+    low, high = (float(limit) ** 0.5 for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
+    if not 8 * low <= ratio <= high / 8:
+        raise ParameterError(
+            f"noise-to-signal ratios must lie in [{8 * low:.1e}, {high / 8:.1e}], whose squares {floats()} holds; got "
+            f"{ratio:.3g} from {name}={given}. 100 is usual at t = 1, with data of unit scale."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +127,22 @@ class VariancePreserving(NoiseSchedule):
     def __post_init__(self):
         if self.shape not in ("cosine", "linear"):
             raise ParameterError(f"shape must be 'cosine' or 'linear'; got {self.shape!r}.")
-        _positive(sigma_max=self.sigma_max, beta_min=self.beta_min, beta_max=self.beta_max)
+        _numbers(self, sigma_max=1, beta_min=1, beta_max=1)
         if self.beta_max <= self.beta_min:
             raise ParameterError(f"beta_max must exceed beta_min; got {self.beta_max} and {self.beta_min}.")
+        if self.shape == "linear":
+            # r = exp(-log alpha) at t = 1, where that is not about 1.
+            minus_log_alpha = min((self.beta_min + self.beta_max) / 4, 700.0)
+            _check_ratio("beta_max", self.beta_max, math.sqrt(math.expm1(2 * minus_log_alpha)))
+            return
+        _check_ratio("sigma_max", self.sigma_max, self.sigma_max)
+        # Neighbouring times below 1 differ by eps / 2, and their ratios by a factor of two at most up to here.
+        most = 4 / math.pi / float(np.finfo(floats()).eps)
+        if self.sigma_max > most:
+            raise ParameterError(
+                f"sigma_max of the cosine schedule must be at most {most:.2g}: beyond, {floats()} cannot tell its "
+                f"levels near t = 1 apart; got {self.sigma_max:.6g}. 100 is usual; scale the data instead."
+            )
 
     @classmethod
     def cosine(cls, sigma_max: float = 100.0) -> VariancePreserving:
@@ -111,15 +157,37 @@ class VariancePreserving(NoiseSchedule):
     def _log_alpha(self, t):
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
+    def _angles(self, t):
+        """theta t, and where that is large pi / 2 - theta t: the difference itself would round to nothing."""
+        full, left = math.atan(self.sigma_max), math.atan(1 / self.sigma_max)
+        angle = full * t
+        is_large = angle > 0.25 * math.pi
+        return angle, jnp.where(is_large, left + full * (1 - t), 1.0), is_large
+
     def alpha(self, t):
+        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
         if self.shape == "cosine":
-            return jnp.cos(math.atan(self.sigma_max) * jnp.asarray(t))
-        return jnp.exp(self._log_alpha(jnp.asarray(t)))
+            angle, rest, is_large = self._angles(t)
+            return jnp.where(is_large, jnp.sin(rest), jnp.cos(angle))
+        return jnp.exp(self._log_alpha(t))
+
+    def sigma(self, t):
+        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
+        if self.shape == "cosine":
+            return jnp.sin(math.atan(self.sigma_max) * t)
+        return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(t)))
+
+    def signal_lost(self, t):
+        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
+        if self.shape == "cosine":
+            return 2 * jnp.sin(0.5 * math.atan(self.sigma_max) * t) ** 2
+        return -jnp.expm1(self._log_alpha(t))
 
     def noise_to_signal(self, t):
-        t = jnp.asarray(t)
+        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
         if self.shape == "cosine":
-            return jnp.tan(math.atan(self.sigma_max) * t)
+            angle, rest, is_large = self._angles(t)
+            return jnp.where(is_large, 1 / jnp.tan(rest), jnp.tan(jnp.where(is_large, 0.0, angle)))
         return jnp.sqrt(jnp.expm1(-2 * self._log_alpha(t)))
 
     def time(self, noise_to_signal):
@@ -146,17 +214,50 @@ class VarianceExploding(NoiseSchedule):
     rho: float = 7.0
 
     def __post_init__(self):
-        _positive(sigma_max=self.sigma_max, rho=self.rho)
-        if not 0 <= self.sigma_min < self.sigma_max:
+        _numbers(self, sigma_min=0, sigma_max=1, rho=1)
+        if not self.sigma_min < self.sigma_max:
             raise ParameterError(f"need 0 <= sigma_min < sigma_max; got {self.sigma_min} and {self.sigma_max}.")
+        _check_ratio("sigma_max", self.sigma_max, self.sigma_max)
+        info = np.finfo(floats())
+        if self.sigma_min > 0:
+            _check_ratio("sigma_min", self.sigma_min, self.sigma_min)
+            if self.sigma_max / self.sigma_min - 1 < 1e3 * info.eps:
+                raise ParameterError(
+                    f"{info.dtype} cannot tell levels between sigma_min={self.sigma_min} and "
+                    f"sigma_max={self.sigma_max} apart. Set them further apart."
+                )
+        # Where rho is small, little noise is at times that are no floats; where it is large, so is much noise.
+        least = -math.log(self.sigma_min / self.sigma_max if self.sigma_min else 1e-6) / -math.log(info.tiny)
+        most = math.inf if self.sigma_min > 0 else 2 / float(info.eps)
+        if not least <= self.rho <= min(most, 1e15):
+            raise ParameterError(
+                f"rho must lie in [{least:.2g}, {min(most, 1e15):.2g}], for {info.dtype} to tell the levels of this "
+                f"schedule apart; got {self.rho:.6g}. 7 is usual."
+            )
+
+    @property
+    def _start(self) -> tuple[float, float]:
+        """q = (sigma_min / sigma_max)^(1 / rho), and 1 - q."""
+        if self.sigma_min == 0:
+            return 0.0, 1.0
+        log_q = math.log(self.sigma_min / self.sigma_max) / self.rho
+        return math.exp(log_q), -math.expm1(log_q)
 
     def alpha(self, t):
         return jnp.ones_like(jnp.asarray(t, dtype=float))
 
+    def signal_lost(self, t):
+        return jnp.zeros_like(jnp.asarray(t, dtype=float))
+
     def noise_to_signal(self, t):
-        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        return (low + jnp.asarray(t) * (high - low)) ** self.rho
+        t, (q, step) = jnp.asarray(t), self._start
+        if q < 0.5:
+            return self.sigma_max * (q + t * step) ** self.rho
+        # A base close to 1 would round, and rho would multiply that.
+        return self.sigma_max * jnp.exp(self.rho * jnp.log1p(-(1 - t) * step))
 
     def time(self, noise_to_signal):
-        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        return jnp.clip((jnp.asarray(noise_to_signal) ** (1 / self.rho) - low) / (high - low), 0.0, 1.0)
+        share, (q, step) = jnp.asarray(noise_to_signal) / self.sigma_max, self._start
+        if q < 0.5:
+            return jnp.clip((share ** (1 / self.rho) - q) / step, 0.0, 1.0)
+        return jnp.clip(1 + jnp.expm1(jnp.log(share) / self.rho) / step, 0.0, 1.0)

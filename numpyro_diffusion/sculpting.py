@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .compose import check_densities, concrete, weights_of
+from .compose import check_densities, log_rest, log_weights_of
 from .density import Density
 from .errors import ParameterError
 from .expression import combine
+from .scalars import is_traced, log_mass, real
 
 
 def harmonic_mean(p: Density, q: Density, *more: Density, alpha: Any = None, weights: Any = None) -> Density:
@@ -48,13 +49,13 @@ def harmonic_mean(p: Density, q: Density, *more: Density, alpha: Any = None, wei
     """
     densities = (p, q, *more)
     check_densities("a harmonic mean", densities, needs_log_density=True)
-    shares = _shares(alpha, weights, len(densities), alpha_first=False)
+    log_shares = _log_shares(alpha, weights, len(densities), alpha_first=False)
     # Written with products, not with inverses: a density that is zero then kills the numerator, and no 1 / 0 arises.
     # From last to first, so that two densities print as p * q / (alpha * p + (1 - alpha) * q).
     terms = []
     for i in reversed(range(len(densities))):
         others = [(d, 1.0) for j, d in enumerate(densities) if j != i]
-        terms.append((others[0][0] if len(others) == 1 else combine("product", others), shares[i]))
+        terms.append((others[0][0] if len(others) == 1 else combine("product", others), log_shares[i]))
     denominator = combine("mixture", terms)
     return combine("product", [*((d, 1.0) for d in densities), (denominator, -1.0)])
 
@@ -87,21 +88,22 @@ def contrast(p: Density, q: Density, *more: Density, alpha: Any = None, weights:
     """
     densities = (p, q, *more)
     check_densities("a contrast", densities, needs_log_density=True)
-    shares = _shares(alpha, weights, len(densities), alpha_first=True)
-    denominator = combine("mixture", list(zip(densities, shares, strict=True)))
+    log_shares = _log_shares(alpha, weights, len(densities), alpha_first=True)
+    denominator = combine("mixture", list(zip(densities, log_shares, strict=True)))
     return combine("product", [(p, 2.0), (denominator, -1.0)])
 
 
-def _shares(alpha: Any, weights: Any, count: int, alpha_first: bool) -> list[Any]:
-    """Weights [count] from either of the two ways to give them."""
+def _log_shares(alpha: Any, weights: Any, count: int, alpha_first: bool) -> list[Any]:
+    """Logarithms of the weights [count] from either of the two ways to give them."""
     if alpha is None:
-        return list(weights_of(weights, count))
+        return log_weights_of(weights, count)
     if weights is not None:
         pair = "(alpha, 1 - alpha)" if alpha_first else "(1 - alpha, alpha)"
         raise ParameterError(f"give alpha or weights, not both: weights = {pair}.")
     if count > 2:
         raise ParameterError(f"alpha weights two densities; got {count}. Give weights, one per density.")
-    value = concrete("alpha", alpha)
-    if value is not None and not 0 < value < 1:
-        raise ParameterError(f"alpha must lie in (0, 1); got {value}. At the ends only one density is left: take that.")
-    return [alpha, 1.0 - alpha] if alpha_first else [1.0 - alpha, alpha]
+    alpha = real("alpha", alpha)
+    if not is_traced(alpha) and not 0 < alpha < 1:
+        raise ParameterError(f"alpha must lie in (0, 1); got {alpha}. At the ends only one density is left: take that.")
+    shares = [log_mass(alpha), log_rest(alpha)]
+    return shares if alpha_first else shares[::-1]

@@ -7,7 +7,6 @@ import functools
 import json
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from tqdm.auto import tqdm
 
 from . import checkpoint
 from .base import MixtureBase
-from .data import check_data, moments
+from .data import Rows, Sampled, check_data, moments
 from .energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
 from .errors import CheckpointError, DiagnosticWarning, ParameterError, check_number
 from .files import sole_writer
+from .identity import check_same, fingerprint, versions
 from .interrupt import Interrupt
 from .losses import loss
 from .networks.convolution import native_gradients
@@ -44,9 +44,9 @@ def _num_devices(batch_size: int) -> int:
     return max(n for n in range(1, jax.local_device_count() + 1) if batch_size % n == 0)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "draw", "count", "num_devices"), donate_argnums=0)
+@functools.partial(jax.jit, static_argnames=("config", "count", "num_devices"), donate_argnums=0)
 def _train_chunk(
-    carry, density, rng_key, data, *, config: TrainingConfig, draw: Callable, count: int, num_devices: int = 1
+    carry, density, rng_key, data: Rows | Sampled, *, config: TrainingConfig, count: int, num_devices: int = 1
 ):
     """`count` optimiser steps; the keys depend on the step's number only, so a resumed run repeats exactly."""
     optimiser = config.optimiser()
@@ -54,7 +54,7 @@ def _train_chunk(
     def step(carry, _):
         state, optimiser_state, average, number = carry
         batch_key, drop_key, loss_key = jax.random.split(jax.random.fold_in(rng_key, number), 3)
-        x, condition = draw(batch_key, config.batch_size, data)
+        x, condition = data.draw(batch_key, config.batch_size)
         y = x.reshape(config.batch_size, -1) - density.mean
         if condition is not None:
             kept = jax.random.bernoulli(drop_key, 1 - config.condition_dropout, (config.batch_size, 1))
@@ -141,14 +141,13 @@ def fit(
         raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
     check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
     training, network = training or TrainingConfig(), network or NetworkConfig()
-    draw, arrays, sample = check_data(rng_key, data, conditions, 5_000 if network.takes_images else 50_000)
-    x, condition = sample
+    batches, (x, condition), of_data = check_data(
+        rng_key, data, conditions, 5_000 if network.takes_images else 50_000, training.batch_size
+    )
     event_shape = x.shape[1:]
     mean, covariance = moments(x, network)
     variances = covariance if network.takes_images else np.diag(covariance)
     std = float(np.sqrt(np.mean(variances)))
-    if not std > 0:
-        raise ParameterError("data must vary; every point is the same.")
     sigma_min = 0.006 * std if sigma_min is None else sigma_min
     sigma_max = 20 * std if sigma_max is None else sigma_max
     if not 0 < sigma_min < sigma_max:
@@ -168,23 +167,25 @@ def fit(
         "model": model,
         "parameterisation": form,
         "calibrated": calibrated,
+        "schedule": repr(density.schedule),
         "network": json.loads(json.dumps(dataclasses.asdict(network))),  # tuples as they come back
-        "training": training.identity(),
-        "rng_key": np.asarray(jax.random.key_data(rng_key) if _is_typed(rng_key) else rng_key).tolist(),
-        "moments": [round(float(v), 5) for v in (*mean[:4], *variances[:4], sigma_min, sigma_max)],
+        "training": dataclasses.asdict(training),
+        "rng_key": fingerprint(rng_key),
+        **of_data,
+        "sigma_min, sigma_max": [float(sigma_min), float(sigma_max)],
+        "base": fingerprint(base),
+        **versions(),
     }
-    if base is not None:
-        identity["base"] = [round(float(jnp.sum(jnp.abs(a))), 3) for a in (base.means, base.eigenvalues, base.weights)]
     with sole_writer(checkpoint_path):
         if checkpoint_path is not None and Path(checkpoint_path).exists():
             carry = _resume(checkpoint_path, identity, carry)
-        density.state = _run(carry, density, step_key, arrays, training, draw, identity, checkpoint_path,
+        density.state = _run(carry, density, step_key, batches, training, identity, checkpoint_path,
                              checkpoint_every_seconds, progress_bar)  # fmt: skip
     return density
 
 
-def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, progress_bar):
-    settings = {"config": config, "draw": draw, "num_devices": _num_devices(config.batch_size)}
+def _run(carry, density, rng_key, batches, config, identity, path, every, progress_bar):
+    settings = {"config": config, "num_devices": _num_devices(config.batch_size)}
     if settings["num_devices"] > 1:
         carry = jax.device_put(carry, NamedSharding(_mesh(settings["num_devices"]), PartitionSpec()))
     saved = time.monotonic()
@@ -194,7 +195,7 @@ def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, p
     with bar, Interrupt() as interrupt:
         while number < config.num_steps and not interrupt.asked:
             count = min(chunk, config.num_steps - number)
-            carry, value = _advance(carry, density, rng_key, arrays, count, settings)
+            carry, value = _advance(carry, density, rng_key, batches, count, settings)
             number = int(carry[3])
             if not np.isfinite(value):
                 raise ParameterError(
@@ -218,31 +219,24 @@ def _run(carry, density, rng_key, arrays, config, draw, identity, path, every, p
     return carry[2]
 
 
-def _advance(carry, density, rng_key, arrays, count, settings):
+def _advance(carry, density, rng_key, batches, count, settings):
     """`count` optimiser steps: (carry, mean loss)."""
     if not density.config.takes_images:
-        carry, values = _train_chunk(carry, density, rng_key, arrays, count=count, **settings)
+        carry, values = _train_chunk(carry, density, rng_key, batches, count=count, **settings)
         return carry, float(jnp.mean(values))
     values = []
     with native_gradients():
         for _ in range(count):
-            carry, one = _train_chunk(carry, density, rng_key, arrays, count=1, **settings)
+            carry, one = _train_chunk(carry, density, rng_key, batches, count=1, **settings)
             values.append(one)
     return carry, float(jnp.mean(jnp.stack(values)))
 
 
 def _resume(path, identity, carry):
     arrays, config = checkpoint.read(path, kind="training")
-    different = sorted(k for k in identity if config.get(k) != identity[k])
+    check_same(path, config, identity)
     leaves, treedef = jax.tree.flatten(carry)
     found = [arrays[k] for k in sorted(arrays)]
-    if different or [a.shape for a in found] != [a.shape for a in leaves]:
-        raise CheckpointError(
-            f"{path} belongs to a run with other {', '.join(different) or 'shapes'}. "
-            "Repeat that run's arguments, or choose another checkpoint_path."
-        )
+    if [a.shape for a in found] != [a.shape for a in leaves]:
+        raise CheckpointError(f"{path} holds weights of other shapes. Choose another checkpoint_path.")
     return jax.tree.unflatten(treedef, [jnp.asarray(a, b.dtype) for a, b in zip(found, leaves, strict=True)])
-
-
-def _is_typed(rng_key) -> bool:
-    return jnp.issubdtype(jnp.asarray(rng_key).dtype, jax.dtypes.prng_key)

@@ -10,13 +10,10 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from arviz_base.io_numpyro import infer_dims
-from numpyro.contrib.control_flow import scan
 from numpyro.infer import Predictive
 from scipy.stats import norm
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.infer.arviz import _name_dims
 
 CHAINS, LEVELS, POINTS = 128, 10, 5
 Y = np.array([0.7, 0.2, 0.9, 0.4, 0.5], np.float32)
@@ -87,35 +84,47 @@ def test_groups_and_dims(tree):
     np.testing.assert_array_equal(tree["observed_data"]["y"], Y)
 
 
-def test_particles_are_draws_of_one_chain(mcmc, tree):
-    assert dict(tree["posterior"].sizes) == {"chain": 1, "draw": CHAINS, "x_dim_0": 2}
-    np.testing.assert_array_equal(tree["posterior"]["x"][0], mcmc.get_samples()["x"])
+def flat(values):
+    """Draws of a tree in the order of get_samples()."""
+    return np.asarray(values).reshape(-1, *np.shape(values)[2:])
+
+
+def test_particles_are_draws_of_four_islands(mcmc, tree):
+    assert dict(tree["posterior"].sizes) == {"chain": 4, "draw": CHAINS // 4, "x_dim_0": 2}
+    np.testing.assert_array_equal(flat(tree["posterior"]["x"]), mcmc.get_samples()["x"])
     np.testing.assert_array_equal(tree["posterior"]["first"], 2 * tree["posterior"]["x"][..., 0])
-    assert "R-hat is meaningless" in tree["posterior"].attrs["layout"]
+    np.testing.assert_array_equal(flat(tree["sample_stats"]["particle"]), np.arange(CHAINS))
+    assert "4 islands" in tree["posterior"].attrs["layout"]
     assert "weights" not in tree["posterior"].attrs
 
 
-def test_chains_that_go_on_are_chains(longer):
+def test_further_draws_stay_with_their_particle(longer):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tree = longer.to_datatree()
-    assert dict(tree["posterior"].sizes) == {"chain": CHAINS, "draw": 4, "x_dim_0": 2}
-    assert tree["log_likelihood"]["y"].shape == (CHAINS, 4, POINTS)
-    grouped = longer.get_samples(group_by_chain=True)["x"]
-    np.testing.assert_array_equal(tree["posterior"]["x"], grouped)
-    expected = norm.logpdf(Y, np.asarray(grouped)[..., :1], NOISE)
-    np.testing.assert_allclose(tree["log_likelihood"]["y"], expected, atol=1e-4)
-    assert "layout" not in tree["posterior"].attrs
-    assert np.isfinite(az.rhat(tree)["x"]).all()
+    assert dict(tree["posterior"].sizes) == {"chain": 4, "draw": CHAINS, "x_dim_0": 2}
+    assert tree["log_likelihood"]["y"].shape == (4, CHAINS, POINTS)
+    grouped = np.asarray(longer.get_samples(group_by_chain=True)["x"])
+    np.testing.assert_array_equal(flat(tree["posterior"]["x"]), grouped.reshape(-1, 2))
+    np.testing.assert_array_equal(flat(tree["sample_stats"]["particle"]), np.repeat(np.arange(CHAINS), 4))
+    expected = norm.logpdf(Y, grouped[..., :1], NOISE).reshape(-1, POINTS)
+    np.testing.assert_allclose(flat(tree["log_likelihood"]["y"]), expected, atol=1e-4)
+
+
+def test_relatives_share_an_island(mcmc, tree):
+    ancestors = np.asarray(tree["sample_stats"]["ancestor"])
+    shared = sum(len(np.intersect1d(a, b)) for i, a in enumerate(ancestors) for b in ancestors[:i])
+    assert shared <= 3 and len(np.unique(ancestors)) < CHAINS
+    np.testing.assert_array_equal(ancestors.ravel(), mcmc.annealed.ancestors)
 
 
 def test_sample_stats_carry_arviz_names(mcmc, tree):
     stats, fields = tree["sample_stats"], mcmc.get_extra_fields()
-    wanted = {"log_weight", "weight", "acceptance_rate", "diverging", "lp", "ancestor"}
+    wanted = {"log_weight", "weight", "acceptance_rate", "diverging", "lp", "ancestor", "particle"}
     assert set(stats.data_vars) == wanted
     assert all(stats[k].dims == ("chain", "draw") for k in wanted)
-    np.testing.assert_array_equal(stats["lp"][0], fields["log_density"])
-    np.testing.assert_array_equal(stats["log_weight"][0], fields["log_weight"])
+    np.testing.assert_array_equal(flat(stats["lp"]), fields["log_density"])
+    np.testing.assert_array_equal(flat(stats["log_weight"]), fields["log_weight"])
     assert stats["diverging"].dtype == bool
     assert float(stats["weight"].sum()) == pytest.approx(1)
 
@@ -127,7 +136,9 @@ def test_unequal_weights_are_pointed_out():
     assert "resample" in tree["posterior"].attrs["weights"]
     log_weights = np.asarray(mcmc.log_weights, dtype=float)
     expected = np.exp(log_weights - log_weights.max())
-    np.testing.assert_allclose(tree["sample_stats"]["weight"][0], expected / expected.sum(), rtol=1e-4)
+    np.testing.assert_allclose(flat(tree["sample_stats"]["weight"]), expected / expected.sum(), rtol=1e-4)
+    # ESS and R-hat of draws that weigh unequally mean nothing.
+    assert np.isnan(az.rhat(tree)["x"]).all() and np.isnan(az.ess(tree)["x"]).all()
 
 
 def test_annealing_group_and_attributes(mcmc, tree):
@@ -144,15 +155,20 @@ def test_annealing_group_and_attributes(mcmc, tree):
 
 def test_log_likelihood_is_that_of_the_model(mcmc, tree):
     x = np.asarray(mcmc.get_samples()["x"])
-    np.testing.assert_allclose(tree["log_likelihood"]["y"][0], norm.logpdf(Y, x[:, :1], NOISE), atol=1e-4)
-    np.testing.assert_allclose(tree["log_likelihood"]["v"][0], norm.logpdf(V, x, 1.0).sum(-1), atol=1e-4)
+    np.testing.assert_allclose(flat(tree["log_likelihood"]["y"]), norm.logpdf(Y, x[:, :1], NOISE), atol=1e-4)
+    np.testing.assert_allclose(flat(tree["log_likelihood"]["v"]), norm.logpdf(V, x, 1.0).sum(-1), atol=1e-4)
 
 
-def test_log_likelihood_is_that_of_arviz(mcmc, tree):
-    other = az.from_numpyro(mcmc.arviz_adapter(), log_likelihood=True)
+@pytest.mark.parametrize("as_adapter", [False, True])
+def test_from_numpyro_takes_it_as_it_is(mcmc, tree, as_adapter):
+    other = az.from_numpyro(mcmc.arviz_adapter() if as_adapter else mcmc, log_likelihood=True)
     for name in ("y", "v"):
         xr.testing.assert_allclose(other["log_likelihood"][name], tree["log_likelihood"][name], rtol=1e-4)
+    for group in ("posterior", "sample_stats"):
+        xr.testing.assert_equal(other[group].to_dataset(), tree[group].to_dataset())
     assert "annealing" not in other.children
+    # NumPyro's own surface is as it was.
+    assert mcmc.get_samples()["x"].shape == (CHAINS, 2) and mcmc.model is model
 
 
 def test_loo_and_compare_prefer_the_prior_near_the_data(tree):
@@ -182,9 +198,9 @@ def test_predictive_and_prior_draws_of_the_user(mcmc):
     predictive = Predictive(model, mcmc.get_samples())(jax.random.key(1), density((0.5, -0.5)), None, None)
     prior = {"x": np.zeros((7, 2)), "first": np.zeros(7), "y": np.zeros((7, POINTS)), "v": np.zeros((7, 2))}
     tree = mcmc.to_datatree(posterior_predictive=predictive, prior=prior, constant_data={"c": np.arange(3.0)})
-    assert tree["posterior_predictive"]["y"].shape == (1, CHAINS, POINTS)
+    assert tree["posterior_predictive"]["y"].shape == (4, CHAINS // 4, POINTS)
     assert tree["posterior_predictive"]["y"].dims == ("chain", "draw", "obs")
-    np.testing.assert_array_equal(tree["posterior_predictive"]["v"][0], predictive["v"])
+    np.testing.assert_array_equal(flat(tree["posterior_predictive"]["v"]), predictive["v"])
     assert tree["prior"]["x"].shape == (1, 7, 2) and set(tree["prior"].data_vars) == {"x", "first"}
     assert tree["prior_predictive"]["v"].dims == ("chain", "draw", "axis")
     assert tree["constant_data"]["c"].shape == (3,)
@@ -195,6 +211,8 @@ def test_dims_and_coords_of_the_user(mcmc):
     tree = mcmc.to_datatree(dims={"x": ["side"], "y": ["obs"]}, coords=coords)
     assert float(tree["posterior"]["x"].sel(side="right")[0, 3]) == float(mcmc.get_samples()["x"][3, 1])
     assert list(tree["log_likelihood"]["obs"].values) == list("abcde")
+    tree = mcmc.to_datatree(extra_event_dims={"x": ["side"]}, coords=coords)
+    assert tree["posterior"]["x"].dims == ("chain", "draw", "side") and tree["observed_data"]["y"].dims == ("obs",)
 
 
 def test_summary_sees_the_posterior(mcmc, tree):
@@ -212,32 +230,30 @@ def test_survives_a_file(tree, tmp_path):
             xr.testing.assert_equal(back[name].to_dataset(), tree[name].to_dataset())
 
 
-@pytest.mark.parametrize("call", ["to_datatree", "arviz_adapter"])
+@pytest.mark.parametrize("call", ["to_datatree", "arviz_adapter", "print_summary", "get_samples", "get_sample_stats"])
 def test_before_a_run(call):
     with pytest.raises(RuntimeError, match="Call run"):
         getattr(nd.AnnealedMCMC(model), call)()
+    with pytest.raises(RuntimeError, match="Call run"):
+        az.from_numpyro(nd.AnnealedMCMC(model))
 
 
-def test_every_axis_gets_the_name_of_its_plate():
-    def many(y):
-        with numpyro.plate("column", 3, dim=-1):
-            a = numpyro.sample("a", dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2)))
-            with numpyro.plate("row", 4, dim=-3):
-                numpyro.sample("gap", dist.Normal(0, 1))
-            numpyro.deterministic("norm", (a**2).sum(-1))
+@pytest.mark.parametrize("which", ["mcmc", "longer"])
+def test_printed_summary_is_that_of_arviz(which, request, capsys):
+    mcmc = request.getfixturevalue(which)
+    mcmc.print_summary(exclude_deterministic=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    table = az.summary(mcmc.to_datatree(), round_to="none")
+    assert lines[0] == ["mean", "std", "median", "5.0%", "95.0%", "n_eff", "r_hat"]
+    printed = {name: dict(zip(lines[0], map(float, row), strict=True)) for name, *row in lines[1:4]}
+    assert set(printed) == set(table.index)
+    for name, row in printed.items():
+        for ours, theirs in {"mean": "mean", "std": "sd", "n_eff": "ess_bulk", "r_hat": "r_hat"}.items():
+            assert row[ours] == pytest.approx(table.loc[name, theirs], rel=0.01, abs=0.006)
 
-        def step(carry, value):
-            with numpyro.plate("column", 3):
-                numpyro.sample("y", dist.Normal(carry, 1), obs=value)
-            return carry, None
 
-        scan(step, 0.0, y)
-        numpyro.sample("box", dist.Normal(jnp.zeros((2, 5)), 1).to_event(2), infer={"event_dims": ["up", "side"]})
-
-    assert infer_dims(_name_dims(many), (jnp.zeros((6, 3)),)) == {
-        "a": ["column", "a_dim_0"],
-        "gap": ["row", "gap_dim_0", "column"],
-        "norm": ["column"],
-        "y": ["y_dim_0", "column"],
-        "box": ["up", "side"],
-    }
+@pytest.mark.parametrize("plot", ["rank", "trace_dist", "forest", "ess", "pair", "rank_dist", "autocorr"])
+@pytest.mark.parametrize("which", ["mcmc", "longer"])
+def test_plots(plot, which, request):
+    pytest.importorskip("matplotlib").use("Agg")
+    getattr(az, f"plot_{plot}")(az.from_numpyro(request.getfixturevalue(which)), backend="matplotlib")

@@ -282,11 +282,6 @@ def test_weight_decay_shrinks_the_matrices_of_the_network():
         assert bool(np.any(a)) == (a.ndim >= 2 and "offset" not in text), text
 
 
-def test_weight_decay_of_zero_leaves_a_checkpoint_its_identity():
-    assert "weight_decay" not in nd.TrainingConfig().identity()
-    assert nd.TrainingConfig(weight_decay=0.1).identity()["weight_decay"] == 0.1
-
-
 def test_widened_multiplies_every_covariance():
     base = nd.MixtureBase.of([[0.0, 1.0], [2.0, 0.0]], [np.diag([1.0, 2.0]), np.eye(2)], [[0.3, 0.7]])
     means, covariances = np.array([[0.0, 1.0], [2.0, 0.0]]), [1.5 * np.diag([1.0, 2.0]), 1.5 * np.eye(2)]

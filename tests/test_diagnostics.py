@@ -204,18 +204,21 @@ def test_summary_lists_findings(run):
 
 def test_datatree_of_a_run(run):
     tree = run.to_datatree()
-    np.testing.assert_array_equal(tree["posterior"]["x"].sel(chain=0), run.samples)
-    stats = tree["sample_stats"]
-    np.testing.assert_allclose(stats["lp"][0], run.density.log_prob(run.samples), rtol=1e-4, atol=1e-4)
+    stats, samples = tree["sample_stats"], np.asarray(run.samples)
+    particle = np.asarray(stats["particle"])
+    assert particle.shape == (4, CHAINS // 4) and sorted(particle.ravel()) == list(range(CHAINS))
+    np.testing.assert_array_equal(tree["posterior"]["x"], samples[particle])
+    lp = np.asarray(run.density.log_prob(run.samples))
+    np.testing.assert_allclose(stats["lp"], lp[particle], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(stats["weight"].sum(), 1.0)
     annealing = tree["annealing"]
-    assert dict(annealing.sizes) == {"noise_level": LEVELS, "chain": CHAINS}
+    assert dict(annealing.sizes) == {"noise_level": LEVELS, "particle": CHAINS}
     assert set(run.stats) <= set(annealing.data_vars)
     np.testing.assert_allclose(annealing["t"], run.levels)
     np.testing.assert_allclose(
         annealing["noise_to_signal"], run.density.schedule.noise_to_signal(run.levels), rtol=1e-5
     )
-    mean = annealing["chain_acceptance_rate"].mean("chain")
+    mean = annealing["chain_acceptance_rate"].mean("particle")
     np.testing.assert_allclose(mean, annealing["acceptance_rate"], rtol=1e-5)
     assert tree.attrs["formula"] == "ring * bar" and tree.attrs["inference_library"] == "numpyro_diffusion"
     assert all(isinstance(value, str | int | float) for value in tree.attrs.values())
@@ -228,8 +231,11 @@ def test_arviz_summarises_the_posterior(run):
 
 def test_weights_are_normalised_and_a_dead_chain_weighs_nothing(run):
     log_weights = jnp.zeros(CHAINS).at[0].set(-jnp.inf).at[1].set(jnp.log(2.0))
-    weight = dataclasses.replace(run, log_weights=log_weights).to_datatree()["sample_stats"]["weight"].values[0]
-    np.testing.assert_allclose(weight, np.r_[0, 2, np.ones(CHAINS - 2)] / CHAINS, rtol=1e-6)
+    tree = dataclasses.replace(run, log_weights=log_weights).to_datatree()
+    stats = tree["sample_stats"]
+    weight = np.r_[0, 2, np.ones(CHAINS - 2)] / CHAINS
+    np.testing.assert_allclose(stats["weight"], weight[np.asarray(stats["particle"])], rtol=1e-6)
+    assert "weights" in tree["posterior"].attrs and np.isnan(az.rhat(tree)["x"]).all()
 
 
 def test_reverse_diffusion_has_no_annealing_group():

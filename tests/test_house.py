@@ -147,9 +147,12 @@ def test_training_and_sampling_never_import_each_other():
     [
         ("errors", set()),
         ("basis", set()),
-        ("schedule", {"errors"}),
+        ("scalars", {"errors"}),
+        ("schedule", {"errors", "scalars"}),
         ("gaussian", {"basis"}),
-        ("density", {"errors", "gaussian", "schedule", "expression"}),
+        ("program", set()),
+        ("identity", {"errors", "program"}),
+        ("density", {"errors", "gaussian", "identity", "program", "scalars", "schedule", "expression"}),
     ],
 )
 def test_the_bottom_imports_nothing_above_it(module, allowed):

@@ -168,8 +168,8 @@ def test_checkpoints_keep_their_interval(tmp_path, monkeypatch):
         ({"parameterisation": "dae"}, "parameterisation"),
         ({"calibrated": False}, "calibrated"),
         ({"model": "score"}, "model"),
-        ({"data": 2 * DATA}, "moments"),
-        ({"sigma_min": 0.1}, "moments"),
+        ({"data": 2 * DATA}, "data"),
+        ({"sigma_min": 0.1}, "sigma_min"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -11,6 +11,7 @@ from numpyro.handlers import seed, trace
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.infer.setup import joint_density
+from numpyro_diffusion.infer.source import Source
 from numpyro_diffusion.infer.widen import widened
 
 MEAN, COVARIANCE = np.array([1.0, -0.5]), np.array([[1.0, 0.6], [0.6, 0.8]])
@@ -37,9 +38,10 @@ def joint():
     return joint_density(jax.random.key(0), linear, (prior(), jnp.zeros(3)))
 
 
-def sites_at(joint, t):
-    args, kwargs = joint.arguments.call()
-    return trace(seed(joint.model_at(t), 0)).get_trace(*args, **kwargs)
+def sites_at(model, args, joint, t):
+    source = Source.of(model, args, {})
+    at_t = source.at(t, joint.likelihood_power(t), joint.bound, joint.widths(t))
+    return trace(seed(at_t, 0)).get_trace(*args)
 
 
 @pytest.mark.parametrize("r", [0.01, 0.5, 3.0, 100.0])
@@ -61,14 +63,14 @@ def test_power_counts_shared_measurements_once(joint):
 
 def test_sites_carry_variance_and_power(joint):
     t = float(joint.schedule.time(1.0))
-    site = sites_at(joint, t)["y"]
+    site = sites_at(linear, (prior(), jnp.zeros(3)), joint, t)["y"]
     normal = site["fn"]
     while hasattr(normal, "base_dist"):
         normal = normal.base_dist
     np.testing.assert_allclose(normal.scale**2, 0.09 + joint.widenings["y"].variance(1.0), rtol=1e-4)
     assert 0.3 < float(site["scale"]) < 0.5
-    assert float(sites_at(joint, 0.0)["y"]["scale"]) == 1
-    assert float(sites_at(joint, 1.0)["y"]["scale"]) == 0
+    assert float(sites_at(linear, (prior(), jnp.zeros(3)), joint, 0.0)["y"]["scale"]) == 1
+    assert float(sites_at(linear, (prior(), jnp.zeros(3)), joint, 1.0)["y"]["scale"]) == 0
 
 
 def test_a_single_measurement_is_exact_at_every_level():
@@ -108,9 +110,10 @@ def test_other_likelihoods_keep_a_power():
         numpyro.sample("y", dist.StudentT(4.0, x[0], 1.0), obs=y)
         numpyro.sample("z", dist.Normal(x[1], 1.0), obs=y)
 
-    joint = joint_density(jax.random.key(0), model, (prior(), jnp.asarray(0.3)))
+    args = prior(), jnp.asarray(0.3)
+    joint = joint_density(jax.random.key(0), model, args)
     assert list(joint.widenings) == ["z"]
     t = float(joint.schedule.time(0.5))
     power = float(joint.likelihood_power(t))
-    assert 0.5 < power < 1 and float(sites_at(joint, t)["y"]["scale"]) == pytest.approx(power)
-    assert float(sites_at(joint, t)["z"]["scale"]) != pytest.approx(power)
+    assert 0.5 < power < 1 and float(sites_at(model, args, joint, t)["y"]["scale"]) == pytest.approx(power)
+    assert float(sites_at(model, args, joint, t)["z"]["scale"]) != pytest.approx(power)

@@ -1,8 +1,8 @@
 """Annealed posteriors of NumPyro models as ArviZ data.
 
-`AnnealedMCMCAdapter` is what `az.from_numpyro` takes; `to_datatree` adds what only an annealed run has: statistics by
-noise level, evidence, and pointwise log likelihoods computed in batches. Particles of one draw each are laid out as
-`chain` = 1, `draw` = num_chains (see `datatree.LAYOUT`); chains that went on at t = 0 as `chain` = num_chains.
+`AnnealedMCMCAdapter` is what ArviZ reads; to `az.from_numpyro` an `AnnealedMCMC` is as good as its adapter.
+`to_datatree` adds what only an annealed run has: statistics by noise level, evidence, and pointwise log likelihoods
+computed in batches. Particles are laid out as `chain`s of `draw`s as `islands` says.
 """
 
 from __future__ import annotations
@@ -12,55 +12,57 @@ from typing import TYPE_CHECKING, Any
 
 import arviz as az
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from arviz_base.io_numpyro import NumPyroInferenceAdapter, infer_dims
 from numpyro import validation_enabled
-from numpyro.handlers import seed, substitute
+from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import log_likelihood
-from numpyro.primitives import Messenger
 
-from ..datatree import LAYOUT, _annealing, _attributes, _normalised
+from ..datatree import _annealing, _attributes, _layout_attributes, _normalised
 from ..run import kernel_text
 from .joint import JointDensity
+from .masks import is_data, likelihood_dataset, mask_of
+from .names import name_of, named, plain, readable
 
 if TYPE_CHECKING:
     from .mcmc import AnnealedMCMC
 
 #: Draws whose log likelihoods are computed at once.
 BATCH_SIZE = 256
-WEIGHTED = "draws weigh by sample_stats.weight, which summaries and loo ignore; resample them first."
 #: ArviZ's names of extra fields.
 NAMES = {"is_divergent": "diverging", "log_density": "lp"}
 
 
 class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
-    """An `AnnealedMCMC` that has been run, for `az.from_numpyro(mcmc.arviz_adapter(), ...)`.
+    """An `AnnealedMCMC` that has been run, as `az.from_numpyro` reads it.
 
-    Dimensions are named after plates, event dimensions by `infer={"event_dims": [...]}` or else `{site}_dim_{i}`.
+    Dimensions are named after plates, event dimensions by `infer={"event_dims": [...]}` or else `{site}_dim_{i}`; names
+    that a DataTree cannot hold are replaced (`names`: readable ones by site).
 
     Raises:
         RuntimeError: before `run`.
     """
 
     posterior: Any
+    model: Any
     sample_shape: Any
+    _args: Any
+    _kwargs: Any
 
     def __init__(self, mcmc: AnnealedMCMC):
         _ = mcmc.annealed
-        joint: Any = mcmc.joint
-        args, kwargs = joint.arguments.call()
-        chains, draws = mcmc.num_chains, mcmc.num_samples
-        shape: Any = (1, chains) if draws == 1 else (chains, draws)
-        named = _name_dims(_seeded(joint))
+        model, args, kwargs = _recorded(mcmc)
+        self.names = readable([*mcmc._samples, *_observed(mcmc)])
+        with_names = named(model, self.names)
 
-        def model(*args, **kwargs):
+        def quiet(*args, **kwargs):
             # ArviZ traces the model wherever an init strategy leads, which need not be valid.
             with validation_enabled(False):
-                return named(*args, **kwargs)
+                return with_names(*args, **kwargs)
 
-        super().__init__(mcmc, model, args, kwargs, shape)
+        shape: Any = mcmc._islands.shape
+        super().__init__(mcmc, quiet, args, kwargs, shape)
 
     @property
     def sample_dims(self) -> list[str]:
@@ -68,14 +70,50 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
 
     def get_samples(self, seed=None, **kwargs) -> dict[str, Any]:
         """Latent and deterministic sites [chain, draw, ...]."""
-        return self._laid_out(self.posterior.get_samples(group_by_chain=True))
+        samples = self.posterior.get_samples(group_by_chain=True)
+        return self._laid_out(self.named(samples))
 
     def get_sample_stats(self, **kwargs) -> dict[str, Any]:
-        """One value per draw [chain, draw], under ArviZ's names; `weight` sums to one."""
+        """One value per draw [chain, draw], under ArviZ's names.
+
+        `weight` sums to one; `particle` is the draw's place along the first axis of `get_samples(group_by_chain=True)`.
+        """
         fields = self.posterior.get_extra_fields(group_by_chain=True)
         weights = np.asarray(fields["log_weight"], dtype=float)
         fields["weight"] = _normalised(weights.ravel()).reshape(weights.shape)
+        fields["particle"] = np.broadcast_to(np.arange(len(weights))[:, None], weights.shape)
         return self._laid_out({NAMES.get(name, name): value for name, value in fields.items()})
+
+    def dims(self, extra_event_dims: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
+        """Names of all axes by site, the last ones as the user names them."""
+        found = infer_dims(self.model, self._args, self._kwargs)
+        for name, axes in (extra_event_dims or {}).items():
+            known = found.get(name, [])
+            found[name] = [*known[: max(len(known) - len(axes), 0)], *axes]
+        return found
+
+    def named(self, by_site: dict) -> dict:
+        """Values under readable names."""
+        return {self.names.get(name) or plain(name): value for name, value in by_site.items()}
+
+    def renamed(self, groups: dict[str, Any]) -> dict[str, Any]:
+        """Groups, coords and dims under readable names."""
+        axes = {axis for names in self.dims().values() for axis in names}
+
+        def axis_name(axis):
+            # A label of draws is meant where no plate is called like them.
+            return plain(axis) if plain(axis) in axes or "/" in axis else axis
+
+        found = {}
+        for name, value in groups.items():
+            if isinstance(value, dict) and name == "coords":
+                value = {axis_name(axis): labels for axis, labels in value.items()}
+            elif isinstance(value, dict):
+                value = self.named(value)
+                if name in ("dims", "pred_dims", "extra_event_dims"):
+                    value = {site: [a and axis_name(a) for a in axes] for site, axes in value.items()}
+            found[name] = value
+        return found
 
     def _laid_out(self, values) -> dict[str, Any]:
         return {k: np.asarray(v).reshape(self.sample_shape + v.shape[2:]) for k, v in values.items()}
@@ -87,37 +125,44 @@ def to_datatree(mcmc: AnnealedMCMC, *, log_likelihood: bool = True, **groups) ->
     Args:
         mcmc: An `AnnealedMCMC` that has been run.
         log_likelihood: Whether to add the log likelihood of every observation, which `az.loo` and `az.compare` read;
-            as many numbers as draws times observations.
+            as many numbers as draws times observations. What is masked is left out.
         **groups: As for `az.from_numpyro`: prior, posterior_predictive, predictions, constant_data, coords, dims, ...
+            Names are those of the model.
 
     Returns:
         The groups of `az.from_numpyro` (posterior, sample_stats, observed_data and those given), log_likelihood, and
         `annealing` as of `nd.AnnealedRun.to_datatree`. Attributes: log_evidence, log_evidence_error,
-        evaluations_per_chain, model, kernel.
+        evaluations_per_chain, model, kernel. A variable whose name had to be replaced ("a.x" for "a/x") has the
+        attribute `site`; the posterior's attribute `layout` tells what R-hat and ESS are worth.
 
     Raises:
         RuntimeError: before `run`.
     """
     adapter, run = AnnealedMCMCAdapter(mcmc), mcmc.annealed
+    groups = adapter.renamed(groups)
+    inferred, coords = adapter.dims(groups.pop("extra_event_dims", None)), groups.get("coords")
+    dims = groups.setdefault("dims", inferred)
+    groups.setdefault("pred_dims", inferred)
     with warnings.catch_warnings():
-        # Many short chains are the layout here, not a mistake.
+        # One draw per chain is how R-hat and ESS are withheld, not a mistake.
         warnings.filterwarnings("ignore", "Found chain dimension to be longer", UserWarning)
         tree = az.from_numpyro(adapter, **groups)
-        likelihoods = _log_likelihoods(adapter, mcmc, groups) if log_likelihood else None
-    if "observed_data" in tree.children:
-        # A factor is recorded as an observation without values: it is no data.
-        data = tree["observed_data"].to_dataset()
-        data = data[[name for name, value in data.items() if value.size]]
-        tree["observed_data"] = xr.DataTree(data)
-        if likelihoods is not None and data.data_vars:
-            tree["log_likelihood"] = xr.DataTree(likelihoods[list(data.data_vars)])
+        tree = tree.filter(lambda group: group.name != "observed_data")  # With factors, and as ArviZ traces it.
+        if observed := adapter.named(_observed(mcmc)):
+            data = az.dict_to_dataset(observed, dims=dims, coords=coords, sample_dims=[])
+            tree["observed_data"] = xr.DataTree(data)
+        if observed and log_likelihood:
+            values = {k: v.reshape(adapter.sample_shape + v.shape[1:]) for k, v in _log_likelihoods(mcmc).items()}
+            masks = adapter.named(_masks(mcmc))
+            tree["log_likelihood"] = xr.DataTree(likelihood_dataset(adapter.named(values), masks, dims, coords))
     tree["annealing"] = xr.DataTree(_annealing(run))
-    if adapter.sample_shape[0] == 1:
-        tree["posterior"].attrs["layout"] = LAYOUT
-    if np.ptp(np.asarray(mcmc.log_weights)) > 0:
-        tree["posterior"].attrs["weights"] = WEIGHTED
+    tree["posterior"].attrs |= _layout_attributes(run, mcmc._islands)
+    for group in tree.children.values():
+        for site, name in adapter.names.items():
+            if site != name and name in group.data_vars:
+                group[name].attrs["site"] = site
     tree.attrs |= _attributes(
-        model=str(run.density.name),
+        model=name_of(mcmc.model),
         kernel=kernel_text(run.kernel),
         log_evidence=float(mcmc.log_evidence),
         log_evidence_error=float(mcmc.log_evidence_error),
@@ -126,11 +171,38 @@ def to_datatree(mcmc: AnnealedMCMC, *, log_likelihood: bool = True, **groups) ->
     return tree
 
 
-def _log_likelihoods(adapter, mcmc, groups) -> xr.Dataset:
-    values = _log_likelihood(mcmc.joint, mcmc.get_samples())
-    data = {k: np.asarray(v).reshape(adapter.sample_shape + v.shape[1:]) for k, v in values.items()}
-    dims: Any = groups.get("dims") or infer_dims(adapter.model, adapter._args, adapter._kwargs)
-    return az.dict_to_dataset(data, coords=groups.get("coords"), dims=dims, skip_event_dims=True)
+# What is read of the model as it was run.
+
+
+def _recorded(mcmc: AnnealedMCMC) -> tuple[Any, tuple, dict[str, Any]]:
+    """The model with its plates' subsamples, which needs no keys, and its arguments."""
+    joint: Any = mcmc.joint
+    return _seeded(joint), *joint.arguments.call()
+
+
+def _observed(mcmc: AnnealedMCMC) -> dict[str, np.ndarray]:
+    """Observed values by site, at the first draw; factors have none."""
+    model, args, kwargs = _recorded(mcmc)
+    first = {name: value[0] for name, value in mcmc.get_samples().items()}
+    with validation_enabled(False):
+        sites = trace(substitute(model, data=first)).get_trace(*args, **kwargs)
+    return {name: np.asarray(site["value"]) for name, site in sites.items() if is_data(site)}
+
+
+def _masks(mcmc: AnnealedMCMC) -> dict[str, np.ndarray]:
+    """Which entries of a log likelihood count, by site where not all do."""
+    found = {}
+    for name, mask in _counted(mcmc.joint, mcmc.get_samples()).items():
+        # One that depends on latents leaves in what it leaves in at any draw.
+        if not (mask := np.asarray(mask).any(axis=0)).all():
+            found[name] = mask
+    return found
+
+
+def _log_likelihoods(mcmc: AnnealedMCMC) -> dict[str, np.ndarray]:
+    """Log likelihoods [N, ...] by site at all draws, of the model as it was run."""
+    observed, values = _observed(mcmc), _log_likelihood(mcmc.joint, mcmc.get_samples())
+    return {name: np.asarray(value) for name, value in values.items() if name in observed}
 
 
 @jax.jit
@@ -144,38 +216,18 @@ def _log_likelihood(joint: JointDensity, samples):
     return jax.lax.map(one, samples, batch_size=BATCH_SIZE)
 
 
+@jax.jit
+def _counted(joint: JointDensity, samples):
+    """Masks [N, ...] of the log likelihoods of observed sites at samples [N, ...]."""
+    args, kwargs = joint.arguments.call()
+
+    def one(values):
+        sites = trace(substitute(_seeded(joint), data=values)).get_trace(*args, **kwargs)
+        return {name: mask_of(site) for name, site in sites.items() if is_data(site)}
+
+    return jax.lax.map(one, samples, batch_size=BATCH_SIZE)
+
+
 def _seeded(joint):
     """The model with the subsampled plates of the run."""
     return substitute(seed(joint.model, jax.random.key(0)), data=joint.plates)
-
-
-class _name_dims(Messenger):
-    """Name every axis of every site, for ArviZ: by its plate where there is one.
-
-    ArviZ puts the plates' names first, without regard to plates that leave axes between them, to time axes of `scan`
-    and to event dimensions; so the names are all handed over as event dimensions.
-    """
-
-    def process_message(self, msg):
-        if msg["type"] not in ("sample", "deterministic"):
-            return
-        frames, value = msg["cond_indep_stack"], msg["value"]
-        shape = jnp.shape(value) if value is not None else msg["fn"].shape()
-        names = [f"{msg['name']}_dim_{i}" for i in range(len(shape))]
-        given = list((msg.get("infer") or {}).get("event_dims", []))
-        if msg["type"] == "sample":
-            batch = len(shape) - msg["fn"].event_dim
-        else:
-            batch = max((-frame.dim for frame in frames), default=0)
-        for frame in frames:
-            if 0 <= batch + frame.dim < len(shape) and shape[batch + frame.dim] == frame.size:
-                names[batch + frame.dim] = frame.name
-        if given and len(given) == len(shape) - batch:
-            names[batch:] = given
-        # Default names are numbered like ArviZ's own, which counts unnamed axes only.
-        count = 0
-        for i, name in enumerate(names):
-            if name == f"{msg['name']}_dim_{i}":
-                names[i], count = f"{msg['name']}_dim_{count}", count + 1
-        msg["infer"] = {**(msg.get("infer") or {}), "event_dims": names}
-        msg["cond_indep_stack"] = []

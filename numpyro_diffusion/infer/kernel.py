@@ -11,17 +11,17 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.infer.util import constrain_fn
 from numpyro.util import is_prng_key
 
 from ..errors import ParameterError
+from ..identity import fingerprint
 from ..kernels import HMC, BlackJAX, Kernel
 from ..tuning import METRICS, Plan
-from .arguments import Arguments
 from .chain import AnnealedState, Frozen, advance, start
 from .joint import JointDensity
 from .levels import read_plan, tabulate, warn_if_few
 from .pilot import Pilot, run_pilot
+from .source import Programs, Source
 from .views import check_view
 
 
@@ -160,7 +160,8 @@ class AnnealedKernel(MCMCKernel):
                 "wrong from anywhere else. Leave it out."
             )
         frozen = self._prepare(int(num_warmup), model_args, kwargs)
-        joint = self._joint(frozen, model_args, kwargs)
+        joint = copy.copy(self._pilot_run.block)
+        joint.siblings = kwargs.get(GIBBS_SITES_KWARG)
         first, weighted = frozen.levels.at(0), self._is_weighted(joint, kwargs)
 
         @jax.jit
@@ -209,14 +210,27 @@ class AnnealedKernel(MCMCKernel):
 
     def postprocess_fn(self, model_args, model_kwargs):
         """Function from unconstrained values to latent and deterministic sites."""
-        model, kwargs = self._pilot_run.joint.model_at(0.0, 1.0), {} if model_kwargs is None else model_kwargs
-        return lambda z: constrain_fn(model, model_args, kwargs, z, return_deterministic=True)
+        joint = self._pilot_run.joint
+        return lambda z: joint.constrain(joint.ravel(z))
 
     # What is built from the model.
 
     def _joint(self, frozen: Frozen, args, kwargs) -> JointDensity:
-        joint = copy.copy(frozen.joint)
-        joint.model, joint.arguments = self._model, Arguments(args, kwargs)
+        """The state's joint density, given the present values of Gibbs siblings, and the arguments where they differ.
+
+        NumPyro compiles a step once and hands in later states and arguments. What the model read, its data too,
+        therefore travels in the state; arguments that are traced (jit_model_args), or not those of the pilot (an MCMC
+        that goes on with other data), are read from the model anew.
+        """
+        joint, source = copy.copy(frozen.joint), self._pilot_run.source
+        joint.siblings = kwargs.get(GIBBS_SITES_KWARG)
+        new = Source.of(self._model, args, {k: v for k, v in kwargs.items() if k != GIBBS_SITES_KWARG})
+        if not source.has(new.args, new.kwargs):
+            source = source._replace(args=new.args, kwargs=new.kwargs, sites=joint.sites)
+            made = source.traced(("log_prob",), joint.bound, joint.siblings, joint.widths(1.0))["log_prob"]
+            if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, new.kwargs))):
+                made = made.captured_from(joint.programs.log_prob)
+            joint.programs = joint.programs._replace(log_prob=made)
         return joint
 
     def _is_weighted(self, joint, kwargs) -> bool:
@@ -234,14 +248,17 @@ class AnnealedKernel(MCMCKernel):
             )
         # NumPyro may be inside jax.vmap or jax.pmap here; the pilot is not.
         with jax.ensure_compile_time_eval():
-            if self._found is None or not self._found.serves(args, plain, siblings):
-                self._found = run_pilot(
-                    self._model, args, plain, siblings, self.kernel, view=self.view,
-                    likelihood_power=self.likelihood_power, level_ess=self.level_ess, metric=self.metric,
-                )  # fmt: skip
+            self._found = run_pilot(
+                Source.of(self._model, args, plain, self.view), siblings, self.kernel, self._found,
+                likelihood_power=self.likelihood_power, level_ess=self.level_ess, metric=self.metric,
+            )  # fmt: skip
             found, block = self._found, self._found.block
             warn_if_few(found.plan, num_warmup, self.level_ess)
             levels = tabulate(block, read_plan(found.block_plan, block.schedule, num_warmup))
         joint = copy.copy(block)
-        joint.arguments = Arguments((), {})
+        # What the steps need, and no more: NumPyro holds it per chain unless these are vectorised.
+        joint.programs = Programs(log_prob=block.programs.log_prob)
+        # NumPyro compiles what comes after a step, deterministic sites among it, with the arrays these read.
+        computed = self.kernel.as_now(block.event_shape[0]).computed
+        joint.version = fingerprint((block.programs.constrain.captured, computed))
         return Frozen(joint, levels)

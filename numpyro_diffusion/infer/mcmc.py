@@ -10,26 +10,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from numpyro.diagnostics import print_summary, summary
-from numpyro.infer.util import constrain_fn
 
 from ..anneal import anneal
 from ..devices import checked_mesh, everywhere
 from ..errors import ParameterError
 from ..extend import extend
+from ..islands import in_order, layout
 from ..kernels import HMC, Kernel
 from ..lapack import single_threaded_lapack
 from ..memory import default_batch_size
 from ..run import AnnealedRun, kernel_text
 from .joint import JointDensity
-from .setup import joint_density
+from .names import name_of
+from .reading import ReadByArviZ, asked_by_arviz
+from .setup import prepare
+from .source import Source
+from .table import findings_text, table
 from .views import check_view
 
 #: Extra fields: one value per draw.
 FIELDS = ("log_weight", "log_density", "acceptance_rate", "is_divergent", "ancestor")
 
 
-class AnnealedMCMC:
+class AnnealedMCMC(ReadByArviZ):
     """Posterior of a NumPyro model with diffusion priors, by annealed MCMC from noise to data.
 
     The surface is that of `numpyro.infer.MCMC`. Chains are particles: they start from exact draws at t = 1, where
@@ -104,8 +107,9 @@ class AnnealedMCMC:
 
         Args:
             rng_key: JAX random key.
-            *args, **kwargs: The model's arguments. Arrays of floating-point numbers are traced: data of the same shapes
-                compile nothing anew.
+            *args, **kwargs: The model's arguments, of any kind. What the model reads, these and globals, attributes, a
+                closure, it reads now: other arrays of the same shapes compile nothing anew, a model that computes
+                something else does.
             extra_fields: Beside those always kept; accepted for likeness with NumPyro.
             init_params: Must be None.
 
@@ -126,13 +130,15 @@ class AnnealedMCMC:
             raise ParameterError(f"extra_fields must be among {FIELDS}; got {unknown[0]!r}.")
         began = time.perf_counter()
         setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
-        joint = joint_density(
-            setup_key, self.model, args, kwargs, view=self.view, likelihood_power=self.likelihood_power
-        )
+        source, joint = prepare(setup_key, Source.of(self.model, args, kwargs, self.view), self.likelihood_power)
         run = anneal(anneal_key, joint, self.kernel, **self._options)
+        # Draws in the order of their islands are ArviZ's chains by a mere reshape, as are predictions made from them.
+        islands = layout(run, self.num_samples)
+        run = in_order(run, islands.particles)
         positions, fields = self._draw(joint, run, more_key)
         # All at once: a run that fails leaves the results of the last one, whole.
-        self._joint, self._run, self._positions, self._fields = joint, run, positions, fields
+        self._source, self._joint, self._run, self._positions, self._fields = source, joint, run, positions, fields
+        self._islands = islands
         self._samples = _constrain(joint, positions)
         self.seconds = time.perf_counter() - began
 
@@ -145,7 +151,7 @@ class AnnealedMCMC:
             mesh = self._options["mesh"]
             share = self.num_chains if mesh is None else self.num_chains // mesh.size
             piece = self._options["chain_batch_size"] or default_batch_size(joint, share)
-            joint, mover, rng_key = everywhere((joint, self.kernel.without_step_size(), rng_key), mesh)
+            joint, mover, rng_key = everywhere((joint, run.kernel.without_step_size(), rng_key), mesh)
             more = extend(
                 joint, mover, run.samples, rng_key, float(run.levels[-1]),
                 float(run.stats["step_size"][-1]), run.scale,
@@ -160,6 +166,10 @@ class AnnealedMCMC:
         if joint.has_log_density:
             fields["log_density"] = _log_density(joint, positions)
         return positions, fields
+
+    def __repr__(self):
+        more = f", num_samples={self.num_samples}" if self.num_samples > 1 else ""
+        return f"AnnealedMCMC({name_of(self._model)}, {kernel_text(self.kernel)}, num_chains={self.num_chains}{more})"
 
     # What has been found.
 
@@ -212,12 +222,15 @@ class AnnealedMCMC:
     def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """Draws of latent and deterministic sites, [num_chains * num_samples, ...].
 
-        They weigh alike unless resampling was switched off: then see `log_weights`.
+        They weigh alike unless resampling was switched off: then see `log_weights`. Particles come island by island,
+        relatives side by side; see `islands`.
 
         Args:
             group_by_chain: Keep [num_chains, num_samples, ...].
         """
         self._check_run()
+        if asked_by_arviz():
+            return self.arviz_adapter().get_samples()
         return _grouped(self._samples, group_by_chain)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
@@ -238,38 +251,26 @@ class AnnealedMCMC:
         return to_datatree(self, log_likelihood=log_likelihood, **groups)
 
     def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
-        """Print moments and intervals of every latent, and the evidence.
+        """Print moments and intervals of every latent, the evidence, and what speaks against the run.
 
-        n_eff and r_hat are of the draws at t = 0 where there are at least four per chain; particles have neither.
+        n_eff and r_hat are ArviZ's (ess_bulk, r_hat), of the particles in islands; nan where they would mean nothing.
+
+        Args:
+            prob: Mass of the shortest intervals, in [0, 1].
+            exclude_deterministic: Leave out deterministic sites.
+
+        Raises:
+            RuntimeError: before `run`.
+            ParameterError: if `prob` is out of range.
         """
         run, sites = self.annealed, {site.name for site in self.joint.sites}
-        samples = {k: np.asarray(v) for k, v in self._samples.items() if k in sites or not exclude_deterministic}
-        if self.num_samples < 4:
-            print(_particle_table(samples, prob))
-        else:
-            print_summary(samples, prob=prob, group_by_chain=True)
+        samples = {k: v for k, v in self._samples.items() if k in sites or not exclude_deterministic}
+        print(table(samples, self._islands.shape, prob))
         print(
-            f"{kernel_text(run.kernel)}: {self.num_chains} chains, {len(run.levels)} levels, "
+            f"{self._islands.note}\n{kernel_text(run.kernel)}: {self.num_chains} chains, {len(run.levels)} levels, "
             f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s\n"
-            f"log evidence {run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats"
+            f"log evidence {run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats\n{findings_text(run)}"
         )
-
-
-def _particle_table(samples, prob: float) -> str:
-    """Mean, standard deviation, median and the shortest interval of each number, as NumPyro prints them."""
-    found = summary({k: v.reshape(1, -1, *v.shape[2:]) for k, v in samples.items()}, prob=prob, group_by_chain=True)
-    rows = []
-    for name, stats in found.items():
-        shape = np.shape(stats["mean"])
-        columns = [k for k in stats if k not in ("n_eff", "r_hat")]
-        for index in np.ndindex(shape):
-            label = f"{name}[{','.join(map(str, index))}]" if shape else name
-            rows.append((label, columns, [float(np.asarray(stats[k])[index]) for k in columns]))
-    width = max(len(label) for label, *_ in rows)
-    header = " " * width + "".join(f"{column:>10}" for column in rows[0][1])
-    return "\n".join(
-        [header, *(f"{label:>{width}}" + "".join(f"{v:10.2f}" for v in values) for label, _, values in rows)]
-    )
 
 
 def _grouped(values, group_by_chain):
@@ -281,10 +282,7 @@ def _grouped(values, group_by_chain):
 @jax.jit
 def _constrain(joint: JointDensity, positions):
     """Latent and deterministic sites [chains, draws, ...] of flat positions."""
-    args, kwargs = joint.arguments.call()
-    values = jax.vmap(jax.vmap(joint.unravel))(positions)
-    model = joint.model_at(0.0, 1.0)
-    return constrain_fn(model, args, kwargs, values, return_deterministic=True, batch_ndims=2)
+    return jax.vmap(jax.vmap(joint.constrain))(positions)
 
 
 @jax.jit

@@ -17,23 +17,26 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
 
 from ..errors import ScoreOnlyError, UnsupportedModelError
 from ..gaussian import Gaussian
+from ..program import array_digest
 from ..tuning import Plan, plan
-from .arguments import Arguments
 from .joint import JointDensity
-from .setup import joint_density
+from .setup import build_joint, read_model
+from .source import Programs, Source
 
 
 class Pilot(NamedTuple):
     """A pilot run, what it was run for, and the part of it that concerns a block.
 
     Attributes:
-        arguments, siblings: The model's arguments, and the sites that other blocks own.
+        source, identity: The model that was run, and what it computed, with what data and priors.
+        siblings: The sites that other blocks own.
         joint, plan: Density of all sites, and what the pilot found for it.
         block, block_plan: The same for the block's own sites; equal where there are no siblings.
         transforms: From unconstrained values, of a Gibbs block's sites.
     """
 
-    arguments: Arguments
+    source: Source
+    identity: str
     siblings: frozenset[str]
     joint: JointDensity
     plan: Plan
@@ -41,17 +44,16 @@ class Pilot(NamedTuple):
     block_plan: Plan
     transforms: dict[str, Any]
 
-    def serves(self, args, kwargs, siblings) -> bool:
-        """Whether it was run for these arguments and siblings."""
-        (leaves, treedef), (others, other) = map(jax.tree.flatten, (Arguments(args, kwargs), self.arguments))
-        same = treedef == other and all(np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
-        return siblings == self.siblings and same
 
-
-def run_pilot(
-    model, args, kwargs, siblings: frozenset[str], kernel, *, view, likelihood_power, level_ess, metric
-) -> Pilot:
+def run_pilot(source: Source, siblings: frozenset[str], kernel, known: Pilot | None, **settings) -> Pilot:
     """Run the pilot of a model, less the sites that other blocks of a Gibbs kernel own.
+
+    Args:
+        source: The model, not yet read.
+        siblings: The sites of other blocks.
+        kernel: What moves the chains.
+        known: An earlier pilot, which serves where the model computes the same with the same data.
+        **settings: likelihood_power, level_ess, metric.
 
     Raises:
         ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
@@ -60,24 +62,45 @@ def run_pilot(
     """
     # A fixed key: the plan is a property of the model and its data, whichever chain asks first.
     trace_key, other_key, joint_key, plan_key = jax.random.split(jax.random.key(0), 4)
-    arguments, transforms = Arguments(args, kwargs), {}
+    transforms, values = {}, None
     if siblings:
-        first, other = (prototype_trace(model, key, args, kwargs) for key in (trace_key, other_key))
+        first, other = (
+            prototype_trace(source.model, key, source.args, source.kwargs) for key in (trace_key, other_key)
+        )
         transforms = _transforms(first, other, siblings)
+        values = {k: first[k]["value"] for k in siblings}
         # All sites are annealed together, except for discrete ones, which cannot be.
-        discrete = {k: first[k]["value"] for k in siblings if first[k]["fn"].support.is_discrete}
-        kwargs = {**kwargs, GIBBS_SITES_KWARG: discrete}
-    joint = joint_density(joint_key, model, args, kwargs, view=view, likelihood_power=likelihood_power)
+        discrete = {k: v for k, v in values.items() if first[k]["fn"].support.is_discrete}
+        source = source._replace(kwargs={**source.kwargs, GIBBS_SITES_KWARG: discrete})
+    first_key, second_key, *joint_keys = jax.random.split(joint_key, 4)
+    source, bound = read_model((first_key, second_key), source)
+    identity = _identity(source, bound)
+    if known is not None and known.identity == identity and known.siblings == siblings:
+        return known
+    joint = build_joint(joint_keys, source, bound, likelihood_power=settings["likelihood_power"])
     names = tuple(site.name for site in joint.sites if site.name not in siblings)
-    block = _block(joint, names) if siblings else joint
+    block = _block(joint, source, names, values) if siblings else joint
     if kernel.is_adjusted and not joint.has_log_density:
         raise ScoreOnlyError(
             f"{type(kernel).__name__} accepts by log densities, but a diffusion prior of the model has only a score. "
             "Use nd.ULA or nd.UHMC with a step_size, or train an energy density."
         )
-    found = plan(plan_key, joint, kernel, None, frame="whitened", level_ess=level_ess, metric=metric)
+    found = plan(
+        plan_key, joint, kernel, None, frame="whitened", level_ess=settings["level_ess"], metric=settings["metric"]
+    )
     scales = _scales(joint, names, found.scales)
-    return Pilot(arguments, siblings, joint, found, block, found._replace(scales=scales), transforms)
+    return Pilot(source, identity, siblings, joint, found, block, found._replace(scales=scales), transforms)
+
+
+def _identity(source: Source, bound) -> str:
+    """Digest of what a model computes: of its start, its likelihood and its sites, its data and its priors."""
+    made = source.traced(("start", "constrain", "site_log_probs"), bound)
+    structure = jax.tree.structure(bound)
+    return f"{[p.program.digest for p in made.values()]} {_arrays((made, bound))} {hash(structure)} {source.sites}"
+
+
+def _arrays(tree) -> str:
+    return " ".join(array_digest(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def _transforms(first, other, siblings):
@@ -95,8 +118,8 @@ def _transforms(first, other, siblings):
     return transforms
 
 
-def _block(joint: JointDensity, names: tuple[str, ...]) -> JointDensity:
-    """The joint density of some of its sites; the model's arguments must give the values of the others."""
+def _block(joint: JointDensity, source: Source, names: tuple[str, ...], siblings) -> JointDensity:
+    """The joint density of some of its sites, given values of the others like `siblings`."""
     kept = _indices(joint, names)
     bound = {name: joint.bound[name] for name in names if name in joint.bound}
     if not bound:
@@ -109,6 +132,10 @@ def _block(joint: JointDensity, names: tuple[str, ...]) -> JointDensity:
     block.event_shape = (len(kept),)
     block.moments = Gaussian(joint.moments.mean[kept], joint.moments.covariance[jnp.ix_(kept, kept)])
     block.has_log_density = all(b.density.has_log_density for b in bound.values())
+    of_block = ("log_prob", "start", "start_log_prob", "constrain")
+    block.programs = Programs(
+        **source._replace(sites=block.sites).traced(of_block, bound, siblings, widths=block.widths(1.0))
+    )
     return block
 
 

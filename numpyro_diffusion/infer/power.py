@@ -14,41 +14,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer.util import compute_log_probs, constrain_fn
-from numpyro.primitives import Messenger
 
 from ..errors import ParameterError
 from .joint import JointDensity
 
 KNOTS = 128
-
-
-class _generate(Messenger):
-    """Replace observed values by draws of their distributions; factors stay what they are."""
-
-    def __init__(self, fn=None, *, rng_key):
-        self.rng_key = rng_key
-        super().__init__(fn)
-
-    def process_message(self, msg):
-        if msg["type"] == "sample" and msg["is_observed"] and msg["fn"].event_shape != (0,):
-            self.rng_key, key = jax.random.split(self.rng_key)
-            shape = jnp.shape(msg["value"])[: jnp.ndim(msg["value"]) - len(msg["fn"].shape())]
-            msg["value"] = jax.lax.stop_gradient(msg["fn"].sample(key, shape))
-
-
-def _score(joint: JointDensity, rng_key, z):
-    """Gradient [d] of the log likelihood of data generated at z [d], with respect to z, at t = 0."""
-    args, kwargs = joint.arguments.call()
-
-    def log_likelihood(z):
-        model = _generate(joint.model_at(0.0, 1.0), rng_key=rng_key)
-        values = constrain_fn(model, args, kwargs, joint.unravel(z))
-        log_probs, sites = compute_log_probs(_generate(model, rng_key=rng_key), args, kwargs, values)
-        observed = (log_probs[k] for k, s in sites.items() if s["type"] == "sample" and s["is_observed"])
-        return sum(observed, start=jnp.zeros(()))
-
-    return jax.grad(log_likelihood)(z)
 
 
 def knots(joint: JointDensity) -> jax.Array:
@@ -86,7 +56,8 @@ def _matched_powers(joint, rng_key, draws, ratios):
     """lambda(t) of the module, at the knots."""
     eigenvalues, eigenvectors = jnp.linalg.eigh(joint.gaussian(0.0).covariance)
     keys = jax.random.split(rng_key, len(draws))
-    scores = jax.vmap(lambda key, z: _score(joint, key, z))(keys, draws)
+    # Gradients of the log likelihood of data generated at each draw, at t = 0.
+    scores = jax.vmap(lambda key, z: jax.grad(lambda z: joint.call("generated", key, z))(z))(keys, draws)
     scores = jnp.where(joint.is_prior(), scores, 0.0)
     fine = jnp.all(jnp.isfinite(scores), axis=1, keepdims=True)
     scores = jnp.where(fine, scores, 0.0)

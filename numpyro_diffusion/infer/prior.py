@@ -8,14 +8,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.core import Tracer
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from ..density import Density, check_time
-from ..errors import ParameterError, ShapeError
+from ..errors import ArgumentTypeError, ShapeError
 from ..expression import Expression
+from ..proper import check_proper
 from ..run import AnnealedRun
 
 
@@ -51,7 +53,7 @@ class DiffusionPrior(dist.Distribution):
 
     def __init__(self, density: Density, t=0.0, *, sampler: AnnealedRun | Callable | None = None, validate_args=None):
         if not isinstance(density, Density):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"nd.DiffusionPrior takes a density; got {type(density).__name__}. Wrap functions in nd.as_density."
             )
         check_time(t)
@@ -65,10 +67,19 @@ class DiffusionPrior(dist.Distribution):
                 )
             self.bank = (jnp.asarray(sampler.samples), jnp.asarray(sampler.log_weights))
         elif sampler is not None and not callable(sampler):
-            raise TypeError(f"sampler must be the result of nd.anneal or a function; got {type(sampler).__name__}.")
+            raise ArgumentTypeError(
+                f"sampler must be the result of nd.anneal or a function; got {type(sampler).__name__}."
+            )
         else:
             self.sampler = sampler
         super().__init__((), density.event_shape, validate_args=validate_args)
+
+    def __repr__(self):
+        try:
+            t = f"{float(self.t):.3g}"
+        except TypeError:  # Traced, an array, or a placeholder in a pytree.
+            t = "..."
+        return f"DiffusionPrior({self.density!r}{'' if t == '0' else f', t={t}'})"
 
     # A fixed order: NumPyro's automatic one follows the hash seed, and would permute leaves between two processes.
     def tree_flatten(self):
@@ -87,6 +98,12 @@ class DiffusionPrior(dist.Distribution):
     def support(self):
         """The reals, with the density's event dimensions."""
         return constraints.independent(constraints.real, len(self.event_shape))
+
+    def __repr__(self):
+        t = self.t
+        known = isinstance(t, int | float | np.ndarray | jax.Array) and not isinstance(t, Tracer) and np.ndim(t) == 0
+        level = "" if known and t == 0 else f", t={float(t):.4g}" if known else ", t=?"
+        return f"{type(self).__name__}({self.density!r}{level})"
 
     def at(self, t) -> DiffusionPrior:
         """The same prior at noise level t, traced or not."""
@@ -147,28 +164,3 @@ class DiffusionPrior(dist.Distribution):
         if moments is None:
             raise NotImplementedError(f"the moments of {self.density!r} are not known. Estimate them from samples.")
         return moments
-
-
-def check_proper(density: Density) -> None:
-    """Raise ParameterError where the exponents of a product sum to zero or less.
-
-    At large noise all factors are Gaussians of one variance: a density of degree n is that Gaussian to the power n.
-    Factors without a Gaussian approximation (classifiers) are flat there and count nothing; a sum has the least degree
-    of its terms, whose tails are the heaviest.
-    """
-    if not isinstance(density, Expression) or isinstance(density.coefficients, Tracer):
-        return
-
-    def degree(node) -> float:
-        if node[0] == "leaf":
-            return 0.0 if density.leaves[node[1]].gaussian(0.0) is None else 1.0
-        terms = [(degree(child), float(density.coefficients[k])) for child, k in node[1]]
-        return sum(n * c for n, c in terms) if node[0] == "product" else min(n for n, _ in terms)
-
-    total = degree(density.formula)
-    if any(leaf.gaussian(0.0) is not None for leaf in density.leaves) and total <= 1e-6:
-        raise ParameterError(
-            f"{density!r} is improper: the exponents of its factors sum to {total:.3g}, and at large noise, where all "
-            "factors look alike, a density needs a positive sum. Lower the denominator's exponent, or give the "
-            "denominator a floor with nd.negation(..., floor=0.01)."
-        )

@@ -14,15 +14,15 @@ import numpyro.distributions as dist
 from numpyro import validation_enabled
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, trace
-from numpyro.infer.util import compute_log_probs, constrain_fn
 from numpyro.primitives import Messenger
 
 from ..errors import DiagnosticWarning, ParameterError, ShapeError, UnsupportedModelError
 from ..gaussian import Gaussian
-from .arguments import Arguments
+from ..program import array_digest
 from .handlers import Bound, find_prior, is_jacobian, noise_level
-from .joint import JointDensity, Site
+from .joint import JointDensity
 from .power import data_draws, knots, likelihood_powers
+from .source import Programs, Site, Source
 from .start import StartDensity
 from .views import check_view, spectrum
 from .widen import normal_sites, widenings
@@ -56,12 +56,27 @@ def joint_density(
         ShapeError: if an observed value does not fit its distribution.
         ParameterError: for NaN among the data, or a site whose log density is NaN at the start.
     """
-    check_view(view)
-    arguments = Arguments(args, kwargs or {})
-    trace_key, other_key, draw_key, power_key = jax.random.split(rng_key, 4)
-    sites = _first_trace(model, arguments, trace_key)
+    return prepare(rng_key, Source.of(model, args, kwargs, view), likelihood_power)[1]
+
+
+def prepare(rng_key, source: Source, likelihood_power=None) -> tuple[Source, JointDensity]:
+    """A model as it was read, and its joint density; errors as for `joint_density`."""
+    check_view(source.view)
+    first_key, other_key, *joint_keys = jax.random.split(rng_key, 4)
+    source, bound = read_model((first_key, other_key), source)
+    return source, build_joint(joint_keys, source, bound, likelihood_power=likelihood_power)
+
+
+def read_model(rng_keys, source: Source) -> tuple[Source, dict[str, Bound]]:
+    """The source with the layout of its latents, and the densities of its priors; errors as for `joint_density`.
+
+    Args:
+        rng_keys: Two keys, for two traces of the model: what differs between them depends on a latent.
+    """
+    first_key, other_key = rng_keys
+    sites = _first_trace(source, first_key)
     bound = _bind(sites)
-    _check_fixed(sites, _first_trace(model, arguments, other_key), bound)
+    _check_fixed(sites, _first_trace(source, other_key), bound)
     _check_latents(sites, bound)
     _check_data(sites)
     plates = {k: s["value"] for k, s in sites.items() if s["type"] == "plate" and len(s["value"]) < s["args"][0]}
@@ -70,22 +85,42 @@ def joint_density(
         for k, s in sites.items()
         if _is_latent(s)
     )
-    size = sum(site.size for site in layout)
+    normal = normal_sites(sites, sum(site.size for site in layout))
+    observed = {k: np.asarray(s["value"]) for k, s in sites.items() if _is_data(s)}
+    return source._replace(sites=layout, plates=plates, normal=normal, observed=observed), bound
+
+
+def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood_power=None) -> JointDensity:
+    """The joint density of a model that has been read; errors as for `joint_density`.
+
+    Args:
+        rng_keys: Two keys, for forward draws and for the likelihood's power.
+    """
+    draw_key, power_key = rng_keys
+    gaussian_key, power_key = jax.random.split(power_key)
+    size = sum(site.size for site in source.sites)
     empty = Gaussian(jnp.zeros(size), jnp.eye(size))
-    joint = JointDensity(model, arguments, bound, layout, empty, jnp.zeros((2, 2)), {}, plates, view)
+    name = getattr(source.model, "__name__", type(source.model).__name__)
+    joint = JointDensity(name, bound, source.sites, source.view, empty)
+    kept = source.traced(("start", "start_log_prob", "constrain", "log_likelihood"), bound)
+    joint.programs = Programs(**kept, **source.traced(("site_log_probs", "generated", "predicted"), bound))
     draws = _starts(joint, draw_key, count=FORWARD_DRAWS)
     _check_start(joint, draws)
     joint.moments = _moments(joint, draws)
-    gaussian_key, power_key = jax.random.split(power_key)
     draws, ratios = data_draws(joint, gaussian_key, draws), knots(joint)
     joint.powers = likelihood_powers(joint, power_key, draws, ratios, likelihood_power)
     if likelihood_power is None:
-        joint.widenings = widenings(joint, normal_sites(sites, size), draws, ratios)
+        joint.widenings = widenings(joint, source.normal, draws, ratios)
+    joint.programs = Programs(**kept, **source.traced(("log_prob",), bound, widths=joint.widths(1.0)))
     return joint
 
 
 def _is_latent(site) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
+
+
+def _is_data(site) -> bool:
+    return site["type"] == "sample" and site["is_observed"] and not is_jacobian(site) and jnp.size(site["value"]) > 0
 
 
 class _record_starts(Messenger):
@@ -103,13 +138,12 @@ class _record_starts(Messenger):
             noise_level(t=1.0, likelihood_power=0.0, bound=bound).process_message(msg)
 
 
-def _first_trace(model, arguments, rng_key):
-    args, kwargs = arguments.call()
-    recorded = _record_starts(seed(model, rng_key))
+def _first_trace(source: Source, rng_key):
+    recorded = _record_starts(seed(source.model, rng_key))
     try:
         # NumPyro's validation names no site, and one bad draw would do; `_check_start` looks at all of them.
         with validation_enabled(False):
-            return trace(recorded).get_trace(*args, **kwargs)
+            return trace(recorded).get_trace(*source.args, **source.kwargs)
     except UnsupportedModelError:
         raise
     except NotImplementedError as error:
@@ -145,7 +179,7 @@ def _check_fixed(sites, others, bound):
     """Refuse priors whose density changes from one draw of the model to the next."""
     for name in bound:
         first, second = (jax.tree.leaves(find_prior(t[name]["fn"])[0]) for t in (sites, others))
-        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True)):
+        if [array_digest(a) for a in first] != [array_digest(a) for a in second]:
             raise UnsupportedModelError(
                 f"the diffusion prior of site {name!r} depends on another latent. Its normaliser would change with "
                 "that latent and is not known. Fix the prior, and let the latent act on its value."
@@ -217,15 +251,7 @@ def _starts(joint: JointDensity, rng_key, *, count: int):
 
 @jax.jit
 def _site_log_probs(joint: JointDensity, z):
-    args, kwargs = joint.arguments.call()
-
-    def one(point):
-        model = joint.model_at(1.0, 1.0)
-        values = constrain_fn(model, args, kwargs, joint.unravel(point))
-        log_probs, _ = compute_log_probs(model, args, kwargs, values)
-        return log_probs
-
-    return jax.vmap(one)(z)
+    return jax.vmap(lambda point: joint.call("site_log_probs", point))(z)
 
 
 def _check_start(joint, draws):

@@ -23,8 +23,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from numpyro.handlers import substitute, trace
-from numpyro.infer.util import constrain_fn
 from numpyro.primitives import Messenger
 
 from .handlers import is_jacobian
@@ -90,6 +88,13 @@ def _normal(fn):
     return fn if type(fn) is dist.Normal else None
 
 
+def normal_parameters(site) -> tuple[jax.Array, jax.Array]:
+    """Location and scale [n] of an observed Normal site."""
+    normal: Any = _normal(site["fn"])
+    loc, scale = (jnp.broadcast_to(v, jnp.shape(site["value"])).ravel() for v in (normal.loc, normal.scale))
+    return loc, scale
+
+
 def normal_sites(sites, size: int) -> tuple[str, ...]:
     """Names of the observed Normal sites of a trace that can be widened, for `size` latent dimensions."""
     return tuple(
@@ -107,20 +112,11 @@ def widenings(joint, names: tuple[str, ...], draws, ratios) -> dict[str, Widenin
 
 @partial(jax.jit, static_argnames=("names",))
 def _widenings(joint, draws, ratios, *, names):
-    args, kwargs = joint.arguments.call()
     eigenvalues, eigenvectors = jnp.linalg.eigh(joint.gaussian(0.0).covariance)
     eigenvalues = jnp.maximum(eigenvalues, 0.0)
 
     def predicted(z):
-        model = joint.model_at(0.0, 1.0)
-        values = constrain_fn(model, args, kwargs, joint.unravel(z))
-        sites = trace(substitute(model, data=values)).get_trace(*args, **kwargs)
-        found = {}
-        for name in names:
-            normal: Any = _normal(sites[name]["fn"])
-            shape = jnp.shape(sites[name]["value"])
-            found[name] = tuple(jnp.broadcast_to(v, shape).ravel() for v in (normal.loc, normal.scale))
-        return found
+        return joint.call("predicted", z)
 
     def sensitivities(z):
         jacobian = jax.jacfwd(lambda z: {name: loc for name, (loc, _) in predicted(z).items()})(z)

@@ -1,0 +1,214 @@
+"""A NumPyro model as Python has it, and the programs a run is made of: what the model computes now, traced once.
+
+A model may read anything: globals, attributes, a closure, a frame among its arguments. Whatever it reads is read here,
+at the start of a run. Its programs then hold every array they met, of whatever type, as data (see `program`), and what
+Python holds later changes nothing.
+
+The functions of `Source` take (bound, siblings, ...): the densities of the diffusion priors, and in a Gibbs block the
+values of the sites that other blocks own, else None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from numpyro.handlers import seed, substitute
+from numpyro.handlers import trace as record
+from numpyro.infer import log_likelihood
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, unconstrain_fn
+
+from ..program import Traced, array_digest, trace
+from .generate import generated
+from .handlers import Bound, noise_level
+from .start import StartDensity
+from .widen import normal_parameters, widened
+
+
+class Site(NamedTuple):
+    """A latent's place in the flat point: its name, unconstrained shape, and whether it has a diffusion prior."""
+
+    name: str
+    shape: tuple[int, ...]
+    is_prior: bool
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def unravel(sites: tuple[Site, ...], z) -> dict[str, jax.Array]:
+    """Flat point [d] to unconstrained values by site."""
+    parts = jnp.split(z, np.cumsum([site.size for site in sites])[:-1])
+    return {site.name: part.reshape(site.shape) for site, part in zip(sites, parts, strict=True)}
+
+
+def ravel(sites: tuple[Site, ...], values: dict[str, Any]) -> jax.Array:
+    """Unconstrained values by site to the flat point [d]."""
+    return jnp.concatenate([jnp.ravel(values[site.name]) for site in sites])
+
+
+class Programs(NamedTuple):
+    """What a model computes: programs of (bound, siblings, ...). Those that only the set-up of a run needs may be None.
+
+    Attributes:
+        log_prob: (x [d], t, power, widths by site) -> log joint density.
+        start: (rng_key) -> x [d], an exact draw at t = 1; `start_log_prob`: (x [d]) -> its log density.
+        constrain: (x [d]) -> latent and deterministic sites.
+        log_likelihood: (x [d]) -> log likelihood of every observation, by site.
+        site_log_probs: (x [d]) -> log density by site, at t = 1 with the plain likelihood.
+        generated: (rng_key, x [d]) -> log likelihood of data that the model generates at x.
+        predicted: (x [d]) -> (location, scale) of observed Normal sites.
+    """
+
+    log_prob: Traced | None = None
+    start: Traced | None = None
+    start_log_prob: Traced | None = None
+    constrain: Traced | None = None
+    log_likelihood: Traced | None = None
+    site_log_probs: Traced | None = None
+    generated: Traced | None = None
+    predicted: Traced | None = None
+
+
+class Source(NamedTuple):
+    """A model, its arguments, and the layout of its latents.
+
+    Attributes:
+        model, args, kwargs: A NumPyro model and its arguments.
+        sites: The latents in the order of the flat point.
+        plates: Indices of subsampled plates, drawn once.
+        view: How the model sees noisy latents.
+        normal: Names of the observed Normal sites that can be widened.
+        observed: Observed values by site, as they were when the model was read.
+    """
+
+    model: Callable
+    args: tuple
+    kwargs: dict[str, Any]
+    sites: tuple[Site, ...] = ()
+    plates: dict[str, Any] = {}
+    view: str = "gaussian"
+    normal: tuple[str, ...] = ()
+    observed: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def of(cls, model, args, kwargs, view: str = "gaussian") -> Source:
+        """The source of a model; numbers among its arguments become data, like arrays."""
+        args, kwargs = (_as_data(a) for a in args), {k: _as_data(v) for k, v in (kwargs or {}).items()}
+        return cls(model, tuple(args), kwargs, view=view)
+
+    def has(self, args, kwargs) -> bool:
+        """Whether these are its arguments: arrays by content, other objects by identity."""
+        own = {k: v for k, v in self.kwargs.items() if k != GIBBS_SITES_KWARG}
+        (new, new_tree), (old, tree) = map(jax.tree.flatten, ((args, kwargs), (self.args, own)))
+        return new_tree == tree and all(map(_is_same, new, old))
+
+    def seeded(self, rng_key=None):
+        """The model with the subsampled plates of the run."""
+        return substitute(seed(self.model, jax.random.key(0) if rng_key is None else rng_key), data=self.plates)
+
+    def at(self, t, power, bound, widths=None, rng_key=None):
+        """The model at noise level t with its likelihood to a power, as a function of its arguments."""
+        model = self._replace(model=widened(self.model, widths)) if widths else self
+        return noise_level(model.seeded(rng_key), t=t, likelihood_power=power, view=self.view, bound=bound)
+
+    def arguments(self, siblings) -> tuple[tuple, dict[str, Any]]:
+        """(args, kwargs) as the model takes them."""
+        return self.args, self.kwargs if siblings is None else {**self.kwargs, GIBBS_SITES_KWARG: siblings}
+
+    # What is traced.
+
+    def log_prob(self, bound, siblings, x, t, power, widths):
+        args, kwargs = self.arguments(siblings)
+        return -potential_energy(self.at(t, power, bound, widths), args, kwargs, unravel(self.sites, x))
+
+    def _at_start(self, bound, rng_key=None):
+        starts = {name: Bound(StartDensity(b.density), b.spectrum) for name, b in bound.items()}
+        return self.at(1.0, 0.0, starts, rng_key=rng_key)
+
+    def start(self, bound, siblings, rng_key):
+        args, kwargs = self.arguments(siblings)
+        sites = record(self._at_start(bound, rng_key)).get_trace(*args, **kwargs)
+        values = {site.name: sites[site.name]["value"] for site in self.sites}
+        return ravel(self.sites, unconstrain_fn(self._at_start(bound), args, kwargs, values))
+
+    def start_log_prob(self, bound, siblings, x):
+        args, kwargs = self.arguments(siblings)
+        return -potential_energy(self._at_start(bound), args, kwargs, unravel(self.sites, x))
+
+    def constrain(self, bound, siblings, x):
+        args, kwargs = self.arguments(siblings)
+        model = self.at(0.0, 1.0, bound)
+        return constrain_fn(model, args, kwargs, unravel(self.sites, x), return_deterministic=True)
+
+    def log_likelihood(self, bound, siblings, x):
+        args, kwargs = self.arguments(siblings)
+        return log_likelihood(self.seeded(), self.constrain(bound, siblings, x), *args, batch_ndims=0, **kwargs)
+
+    def site_log_probs(self, bound, siblings, x):
+        args, kwargs = self.arguments(siblings)
+        model = self.at(1.0, 1.0, bound)
+        values = constrain_fn(model, args, kwargs, unravel(self.sites, x))
+        return compute_log_probs(model, args, kwargs, values)[0]
+
+    def generated(self, bound, siblings, rng_key, x):
+        args, kwargs = self.arguments(siblings)
+        model = generated(self.at(0.0, 1.0, bound), rng_key=rng_key)
+        values = constrain_fn(model, args, kwargs, unravel(self.sites, x))
+        log_probs, sites = compute_log_probs(generated(model, rng_key=rng_key), args, kwargs, values)
+        observed = (log_probs[k] for k, s in sites.items() if s["type"] == "sample" and s["is_observed"])
+        return sum(observed, start=jnp.zeros(()))
+
+    def predicted(self, bound, siblings, x):
+        args, kwargs = self.arguments(siblings)
+        model = self.at(0.0, 1.0, bound)
+        values = constrain_fn(model, args, kwargs, unravel(self.sites, x))
+        sites = record(substitute(model, data=values)).get_trace(*args, **kwargs)
+        return {name: normal_parameters(sites[name]) for name in self.normal}
+
+    def traced(self, names: tuple[str, ...], bound, siblings=None, widths=None) -> dict[str, Traced]:
+        """Programs by name.
+
+        Args:
+            names: Fields of `Programs`.
+            bound, siblings: As the programs will be given; their values do not matter, shapes and structure do.
+            widths: Variance and power by widened site, for log_prob.
+        """
+        number = jax.ShapeDtypeStruct((), jnp.result_type(float))
+        x = jax.ShapeDtypeStruct((sum(site.size for site in self.sites),), number.dtype)
+        key, arrays = jax.random.key(0), {}
+        more = {"log_prob": (x, number, number, widths or {}), "start": (key,), "generated": (key, x)}
+        differentiated = {"log_prob", "generated", "predicted"}
+        return {
+            name: trace(
+                getattr(self, name), bound, siblings, *more.get(name, (x,)),
+                arrays=arrays, differentiated=name in differentiated,
+            )
+            for name in names
+        }  # fmt: skip
+
+
+def _as_data(value) -> Any:
+    """Numbers become arrays, which programs take as data; lists, tuples and dicts keep their order and type."""
+    if type(value) in (tuple, list):
+        return type(value)(_as_data(v) for v in value)
+    if type(value) is dict:
+        return {k: _as_data(v) for k, v in value.items()}
+    if not isinstance(value, float | np.floating):
+        return value
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(value)
+
+
+def _is_same(a, b) -> bool:
+    arrays = np.ndarray | np.generic | jax.Array
+    if isinstance(a, arrays) and isinstance(b, arrays):
+        return not isinstance(a, jax.core.Tracer) and array_digest(a) == array_digest(b)
+    return a is b or (type(a) is type(b) and isinstance(a, int | str | bool) and a == b)
