@@ -7,6 +7,11 @@ can still catch it; `DiffusionError` catches them all.
 
 import math
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
 
 class DiffusionError(Exception):
     """Base of every exception raised by this package on purpose."""
@@ -52,6 +57,10 @@ class UnknownNameError(DiffusionError, KeyError):
         return Exception.__str__(self)
 
 
+class TracedError(DiffusionError, TypeError):
+    """What runs on the host was called inside a JAX transformation."""
+
+
 class DiagnosticWarning(UserWarning):
     """The result exists, but a diagnostic says not to trust it as it is."""
 
@@ -59,8 +68,48 @@ class DiagnosticWarning(UserWarning):
 def check_number(name: str, value, low: float, high: float = math.inf) -> None:
     """Raise ParameterError unless the value is a number in [low, high]."""
     try:
-        fine = not isinstance(value, str | bool) and low <= float(value) <= high
+        fine = not isinstance(value, str | bool | np.bool_) and np.ndim(value) == 0 and low <= float(value) <= high
     except (TypeError, ValueError):
         fine = False
     if not fine:
         raise ParameterError(f"{name} must lie in [{low:g}, {high:g}]; got {value!r}.")
+
+
+def check_integer(name: str, value, low: int = 1) -> int:
+    """The value as an int.
+
+    Raises:
+        ParameterError: unless it is an integer >= low; booleans and floats are none.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < low:
+        raise ParameterError(f"{name} must be an integer >= {low}; got {value!r}.")
+    return int(value)
+
+
+def check_key(rng_key) -> jax.Array:
+    """One JAX random key, typed or of the old kind (uint32 [2]), traced or not.
+
+    Raises:
+        ParameterError: for anything else, such as a seed or several keys.
+    """
+    is_array = isinstance(rng_key, jax.Array | np.ndarray)
+    if is_array and jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
+        fine, got = rng_key.shape == (), f"an array of keys of shape {rng_key.shape}"
+    else:
+        fine = is_array and rng_key.dtype == np.uint32 and rng_key.shape in ((2,), (4,))
+        got = f"an array of {rng_key.dtype}, shape {rng_key.shape}" if is_array else repr(rng_key)
+    if not fine:
+        raise ParameterError(f"rng_key must be one JAX key such as jax.random.key(0); got {got}.")
+    return jnp.asarray(rng_key)
+
+
+def check_untraced(what: str, *trees) -> None:
+    """Raise TracedError inside jit, and where anything in the pytrees is being traced."""
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+    # Under jit even constants are traced.
+    if traced or isinstance(jnp.zeros(()), Tracer):
+        raise TracedError(
+            f"{what} runs on the host, level by level, and cannot be traced by jax.jit, vmap, grad or scan. Call it in "
+            "a Python loop over data or parameters: its programs compile once for all of one shape. Several data sets "
+            "can also be a plate of one model, and nd.AnnealedKernel runs inside NumPyro's own MCMC."
+        )
