@@ -39,8 +39,11 @@ def all_present(classifier: Classifier, images, positions, mask=None, *, thresho
         ShapeError: if the inputs do not fit the classifier or each other.
         ParameterError: for a classifier of another kind, a threshold outside [0, 1], or places that are not finite.
     """
-    config = getattr(classifier, "config", None)
-    if not isinstance(classifier, Classifier) or config.num_outputs != 1 or not config.position_width:
+    if (
+        not isinstance(classifier, Classifier)
+        or classifier.config.num_outputs != 1
+        or not classifier.config.position_width
+    ):
         raise ParameterError(
             "a judge of places is a Classifier with num_outputs 1 and a position_width > 0, such as "
             f"demo_cubes.pretrained_judge(16); got {shown(classifier)}."
@@ -54,7 +57,8 @@ def all_present(classifier: Classifier, images, positions, mask=None, *, thresho
     if positions.ndim not in (2, 3) or positions.shape[-1] != 2:
         raise ShapeError(f"positions must have shape [n, m, 2] or [m, 2]; got {positions.shape}.")
     n, m = len(images), positions.shape[-2]
-    if m == 0 or positions.shape[:-2] not in ((), (n,)) or (mask is not None and wanted.shape not in ((m,), (n, m))):
+    fits = wanted is None or wanted.shape in ((m,), (n, m))
+    if m == 0 or positions.shape[:-2] not in ((), (n,)) or not fits:
         raise ShapeError(
             f"for {n} images positions must have shape [{n}, m, 2] or [m, 2] with m >= 1, and a mask [{n}, m] or [m]; "
             f"got {positions.shape} and {None if wanted is None else wanted.shape}."
