@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +10,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tqdm.auto import tqdm
 
 from . import population as populations
+from .ancestral import reverse_run
 from .density import Density
 from .descent import descend
 from .devices import checked_mesh, everywhere, gathered
-from .errors import ParameterError, ScoreOnlyError, check_number
+from .errors import ParameterError, ScoreOnlyError, check_integer, check_key, check_number, check_untraced
 from .files import sole_writer
 from .frame import FRAMES
 from .history import History, check_place
 from .identity import fingerprint, versions
-from .kernels import BlackJAX, Kernel
+from .kernels import HMC, BlackJAX, Kernel
 from .lapack import single_threaded_lapack
 from .memory import default_batch_size
 from .population import LevelStats
+from .progress import Progress
+from .proper import check_proper
 from .resume import Descent, Keeper
-from .reverse import Reverse, reverse_step
+from .reverse import Reverse
 from .run import AnnealedRun, kernel_text
-from .tuning import WATCHED_SIZE, check_levels, plan
+from .tuning import WATCHED_SIZE, check_metric, plan
 
 
 @single_threaded_lapack
 def anneal(
     rng_key: jax.Array,
     density: Density,
-    kernel: Kernel | Reverse,
+    kernel: Kernel | Reverse | None = None,
     *,
     num_chains: int = 1000,
     num_steps: int = 2,
@@ -59,7 +60,7 @@ def anneal(
     Args:
         rng_key: JAX random key.
         density: What to sample at t = 0.
-        kernel: ULA, MALA, UHMC, HMC, BlackJAX, or Reverse for reverse diffusion.
+        kernel: HMC() by default; ULA, MALA, UHMC, HMC, BlackJAX, or Reverse for reverse diffusion.
         num_chains: Population size.
         num_steps: Kernel steps per level.
         levels: None places them by conditional ESS in a pilot run; an integer gives that many, geometric in the
@@ -86,17 +87,20 @@ def anneal(
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same arguments, the run goes
             on from there and ends as an uninterrupted one, bit for bit. A finished run is read back.
         checkpoint_every_seconds: The most work a kill can lose, after the pilot.
-        progress_bar: Show levels, acceptance and ESS.
+        progress_bar: Show the pilot, then levels, and acceptance and ESS where there are any.
 
     An interrupt (Ctrl-C) ends the run early, with a warning: what is returned is then of the density at the noise level
-    reached, `is_complete` is False, and its weights are not resampled.
+    reached, `is_complete` is False, and its weights are not resampled. A kernel that is not adjusted ends it, too, when
+    most of its chains have left the scale of every factor: its steps are too long.
 
     Returns:
         AnnealedRun. Where a Metropolis ratio exists (log densities), unadjusted kernels are weighted as well: their
         log evidence is exact in the same sense, at a larger variance.
 
     Raises:
-        ParameterError, ScheduleError: for values out of range.
+        ParameterError, ScheduleError: for values out of range, and for improper compositions, the exponents of whose
+            factors sum to zero or less.
+        TracedError: inside jax.jit, vmap, grad or scan.
         ScoreOnlyError: for a score-only density with a Metropolis-adjusted kernel.
         CheckpointError: if `checkpoint_path` cannot be written, is damaged, in use, or belongs to other arguments.
 
@@ -109,15 +113,15 @@ def anneal(
     """
     if not isinstance(density, Density):
         raise TypeError(f"nd.anneal takes a density; got {type(density).__name__}. Wrap functions in nd.as_density.")
+    kernel = HMC() if kernel is None else kernel
     if not isinstance(kernel, Kernel | Reverse):
         raise TypeError(f"nd.anneal takes a kernel such as nd.HMC(); got {kernel!r}.")
-    counts = {"num_chains": num_chains, "num_steps": num_steps, "chain_batch_size": chain_batch_size}
-    counts["num_pilot_chains"] = num_pilot_chains
-    for name, value in counts.items():
-        if name in ("chain_batch_size", "num_pilot_chains") and value is None:
-            continue
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ParameterError(f"{name} must be an integer >= 1; got {value!r}.")
+    check_untraced("nd.anneal", rng_key, density, kernel)
+    rng_key = check_key(rng_key)
+    num_chains, num_steps = check_integer("num_chains", num_chains), check_integer("num_steps", num_steps)
+    for name, value in {"chain_batch_size": chain_batch_size, "num_pilot_chains": num_pilot_chains}.items():
+        if value is not None:
+            check_integer(name, value)
     if not isinstance(keep_history, bool | str | Path):
         raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
     check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
@@ -128,6 +132,8 @@ def anneal(
     resample_threshold = 0.5 if resample_threshold is None else resample_threshold
     if frame not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
+    check_metric(metric, density)
+    check_proper(density)
     mesh = checked_mesh(mesh, num_chains)
     # What functions of the user's compute is read once, here.
     density, kernel = jax.tree.map(lambda a: a, density), kernel.as_now(math.prod(density.event_shape))
@@ -136,7 +142,12 @@ def anneal(
     if isinstance(kernel, Reverse):
         if keep_history or checkpoint_path is not None:
             raise ParameterError("keep_history and checkpoint_path are for kernels; reverse diffusion has neither.")
-        return _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, mesh, progress_bar)
+        run = reverse_run(
+            rng_key, density, kernel, levels,
+            num_chains=num_chains, chain_batch_size=chain_batch_size, mesh=mesh, progress_bar=progress_bar,
+        )  # fmt: skip
+        run.warn()
+        return run
     if kernel.is_adjusted and not density.has_log_density:
         raise ScoreOnlyError(
             f"{type(kernel).__name__} accepts by log densities, but {density!r} has only a score. "
@@ -151,7 +162,10 @@ def anneal(
         "frame": frame, "metric": metric, "predictor": predictor, "num_pilot_chains": num_pilot_chains,
         "chain_batch_size": chain_batch_size, "keep_history": bool(keep_history), **versions(),
     }  # fmt: skip
-    with sole_writer(checkpoint_path if jax.process_index() == 0 else None):
+    with (
+        sole_writer(checkpoint_path if jax.process_index() == 0 else None),
+        Progress("anneal", progress_bar) as progress,
+    ):
         keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds, mesh)
         pilot_key, start_key, level_key = jax.random.split(rng_key, 3)
         held, mover, start_key, level_key = everywhere(
@@ -165,15 +179,16 @@ def anneal(
             levels_and_steps = plan(
                 pilot_key, density, kernel, levels,
                 frame=frame, level_ess=level_ess, metric=metric, predictor=predictor, num_chains=num_pilot_chains,
+                say=progress.say,
             )  # fmt: skip
             population = populations.start(held, start_key, num_chains=num_chains, frame=frame, mesh=mesh)
             descent, rows = Descent(levels_and_steps, population), ()
             keeper.keep(descent, rows)
         history = History(keep_history, num_chains, None if saved is None else descent.num_done, rows)
         descent = descend(
-            descent, held, mover, level_key, keeper, history,
+            descent, held, mover, level_key, keeper, history, progress,
             threshold=resample_threshold, watched=watched, weighted=weighted, predictor=predictor,
-            progress_bar=progress_bar, num_steps=num_steps, frame=frame, chain_batch_size=chain_batch_size, mesh=mesh,
+            num_steps=num_steps, frame=frame, chain_batch_size=chain_batch_size, mesh=mesh,
         )  # fmt: skip
     population, times = descent.population, descent.plan.levels[: descent.num_done]
     weighted, is_complete = weighted and not descent.collapsed, descent.num_done == len(descent.plan.levels)
@@ -184,7 +199,7 @@ def anneal(
         samples=samples,
         log_weights=population.log_weight if weighted else jnp.zeros(num_chains),
         log_evidence=float(population.evidence()) if weighted else float("nan"),
-        log_evidence_error=_evidence_error(population) if weighted else float("nan"),
+        log_evidence_error=float(population.evidence_error()) if weighted else float("nan"),
         levels=times,
         stats={k: np.stack([np.asarray(getattr(s, k)) for s in descent.stats]) for k in LevelStats._fields},
         history=history.arrays(descent.num_done),
@@ -196,60 +211,7 @@ def anneal(
         ancestors=population.ancestor,
         scale=descent.plan.scale(len(times) - 1),
         is_complete=is_complete,
-    )
-    run.warn()
-    return run
-
-
-def _evidence_error(population) -> float:
-    """Standard error of log Z from the genealogy: chains of one ancestor count as one (Lee and Whiteley 2018)."""
-    weight = np.asarray(jax.nn.softmax(population.log_weight))
-    families = np.bincount(np.asarray(population.ancestor), weight, minlength=weight.size)
-    share = float(np.sum(families**2))
-    return float(np.sqrt(max(share - 1 / weight.size, 0.0)))
-
-
-@partial(jax.jit, static_argnames=("num_chains", "mesh"))
-def _reverse_start(density, rng_key, *, num_chains, mesh):
-    keys = populations.chain_keys(rng_key, num_chains)
-    x = populations.map_chains(lambda density, key: density.start(key)[0], density, keys, mesh=mesh)
-    return x.reshape(num_chains, *density.event_shape)
-
-
-@partial(jax.jit, static_argnames=("chain_batch_size", "mesh"))
-def _reverse_level(density, x, rng_key, t_from, t, *, chain_batch_size, mesh):
-    keys = populations.chain_keys(rng_key, len(x))
-
-    def step(shared, key, point):
-        density, t_from, t = shared
-        return reverse_step(density, key, point, t_from, t)
-
-    return populations.map_chains(step, (density, t_from, t), keys, x, chain_batch_size=chain_batch_size, mesh=mesh)
-
-
-def _reverse(rng_key, density, kernel, num_chains, levels, chain_batch_size, mesh, progress_bar):
-    if levels is None or isinstance(levels, int | np.integer):
-        levels = density.schedule.levels(250 if levels is None else int(levels))
-    levels = check_levels(levels)
-    held, start_key, level_key = everywhere((density, *jax.random.split(rng_key)), mesh)
-    settings = {"chain_batch_size": chain_batch_size, "mesh": mesh}
-    x = _reverse_start(held, start_key, num_chains=num_chains, mesh=mesh)
-    for i in tqdm(range(1, len(levels)), disable=not progress_bar, desc="reverse"):
-        key = jax.random.fold_in(level_key, i)
-        x = _reverse_level(held, x, key, *map(float, levels[i - 1 : i + 1]), **settings)
-    run = AnnealedRun(
-        samples=gathered(x, mesh),
-        log_weights=jnp.zeros(num_chains),
-        log_evidence=float("nan"),
-        log_evidence_error=float("nan"),
-        levels=levels,
-        stats={},
-        history=None,
-        density=density,
-        kernel=kernel,
-        is_weighted=False,
-        num_steps=0,
-        evaluations_per_chain=len(levels) - 1,
+        levels_given=levels is not None,
     )
     run.warn()
     return run

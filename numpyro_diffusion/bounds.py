@@ -14,37 +14,37 @@ ratio. Partial refreshment is not reversible and is refused.
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
-from tqdm.auto import tqdm
 
-from . import frame as frames
 from .anneal import anneal
+from .backward import backward
 from .density import Density, as_points
-from .errors import ParameterError, ScoreOnlyError
-from .kernels import BlackJAX, Kernel, KernelState, init
+from .errors import ParameterError, ScoreOnlyError, check_integer, check_key, check_untraced
+from .kernels import HMC, BlackJAX, Kernel
 from .lapack import single_threaded_lapack
-from .level import log_density_in_frame
-from .memory import default_batch_size
-from .population import chain_keys, map_chains
+from .progress import Progress
+from .proper import check_proper
+from .tail import pareto_tail
 from .tuning import Plan, plan
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Bound:
     """A stochastic bound in nats.
 
     Attributes:
         kind: "ais", "raise" or "bdmc".
-        lower, lower_error: Lower bound in expectation, and its standard error.
+        lower, lower_error: Lower bound in expectation, and its standard error; infinite where the weights have no mean
+            to speak of, NaN for a single chain or point.
         upper, upper_error: Upper bound in expectation ("bdmc"), else NaN.
         log_weights: "ais" {"forward": [N]}, "bdmc" {"forward": [N], "reverse": [N]}, "raise" {"points": [n, repeats]}.
         levels: [K] decreasing times.
+        pareto_k: Shape of the tail of the forward and reverse weights, see `tail`; a mean over points has none.
     """
 
     kind: str
@@ -54,6 +54,7 @@ class Bound:
     upper_error: float
     log_weights: dict[str, np.ndarray]
     levels: np.ndarray
+    pareto_k: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def gap(self) -> float:
@@ -66,20 +67,42 @@ class Bound:
 
         return to_datatree(self)
 
+    def print_summary(self) -> None:
+        """Print the bound with its errors and what speaks against it."""
+        from .diagnostics import summary
+
+        print(summary(self))
+
+    def _warned(self) -> Bound:
+        from .diagnostics import warn
+
+        warn(self)
+        return self
+
+    def __repr__(self):
+        return f"Bound({self}, {len(self.levels)} levels)"
+
     def __str__(self):
         upper = "" if np.isnan(self.upper) else f", upper {self.upper:.4f} +- {self.upper_error:.4f}"
         return f"{self.kind}: lower {self.lower:.4f} +- {self.lower_error:.4f}{upper}"
 
 
-def _check(density, kernel, purpose) -> None:
+def _checked(purpose, rng_key, density, kernel, counts: dict) -> tuple[jax.Array, Kernel]:
+    """The key and the kernel, HMC by default, after all that can be refused at once."""
+    kernel = HMC() if kernel is None else kernel
+    if not isinstance(density, Density):
+        raise TypeError(f"{purpose} takes a density; got {type(density).__name__}. Wrap functions in nd.as_density.")
     if not isinstance(kernel, Kernel):
         raise TypeError(f"{purpose} takes a kernel such as nd.HMC(); got {kernel!r}.")
+    check_untraced(purpose, rng_key, density, kernel)
+    for name, value in counts.items():
+        check_integer(name, value)
     if not density.has_log_density:
         raise ScoreOnlyError(f"{purpose} needs a log density, but {density!r} has only a score.")
     if isinstance(kernel, BlackJAX) and not kernel.is_adjusted:
-        raise ParameterError(
-            f"{purpose} needs a kernel with a known ratio; {kernel.algorithm} was declared unadjusted."
-        )
+        raise ParameterError(f"{purpose} needs a kernel with a known ratio; {kernel!r} was declared unadjusted.")
+    check_proper(density)
+    return check_key(rng_key), kernel
 
 
 def _check_reversible(kernel) -> None:
@@ -90,24 +113,41 @@ def _check_reversible(kernel) -> None:
         )
 
 
-def _log_mean_exp(log_w) -> tuple[float, float]:
-    """log mean exp(log_w) and its standard error by the delta method."""
+def _points(name, x, density):
+    """Points [n, *event_shape], finite and at least one."""
+    check_untraced("a bound", x)
+    x = as_points(x, density.event_shape).reshape((-1, *density.event_shape))
+    if not len(x):
+        raise ParameterError(f"{name} must hold at least one point; got none.")
+    if not bool(jnp.all(jnp.isfinite(x))):
+        raise ParameterError(f"{name} must be finite; got NaN or infinity.")
+    return x
+
+
+def _log_mean_exp(log_w) -> tuple[float, float, float]:
+    """log mean exp(log_w) [N], its standard error, and the Pareto k of the weights; NaN for N = 1."""
     log_w = np.asarray(log_w, dtype=np.float64)
     value = float(logsumexp(log_w) - np.log(log_w.size))
+    if log_w.size == 1 or not np.isfinite(value):
+        return value, np.nan, np.nan
     relative = np.exp(log_w - value)
-    return value, float(relative.std() / np.sqrt(log_w.size))
+    # Relative variance v of the mean; v / (1 - v) is that of its logarithm, without an upper limit.
+    variance = relative.var(ddof=1) / log_w.size
+    tail = pareto_tail(jnp.asarray(log_w - value, dtype=float))
+    scatter = np.sqrt(variance / (1 - variance)) if variance < 1 - 1e-9 else np.inf
+    return value, float(np.hypot(scatter, float(tail.nats))), float(tail.pareto_k)
 
 
 def ais_bound(
-    rng_key, density: Density, kernel: Kernel, *, num_chains: int = 1000, num_steps: int = 2, levels: Any = None,
-    level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
+    rng_key, density: Density, kernel: Kernel | None = None, *, num_chains: int = 1000, num_steps: int = 2,
+    levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
 ) -> Bound:  # fmt: skip
     """Lower bound on the log evidence, log of the density's integral at t = 0, by annealed importance sampling.
 
     Args:
         rng_key: JAX random key.
         density: A density with log densities at every t.
-        kernel: Adjusted or unadjusted; see `anneal` for it and the remaining arguments.
+        kernel: HMC by default, adjusted or unadjusted; see `anneal` for it and the remaining arguments.
 
     Returns:
         Bound with `lower` = log mean of the weights.
@@ -115,19 +155,24 @@ def ais_bound(
     Raises:
         ScoreOnlyError, ParameterError: as `anneal`; also for BlackJAX algorithms declared unadjusted.
     """
-    _check(density, kernel, "nd.ais_bound")
+    counts = {"num_chains": num_chains, "num_steps": num_steps}
+    rng_key, kernel = _checked("nd.ais_bound", rng_key, density, kernel, counts)
     run = anneal(
         rng_key, density, kernel, num_chains=num_chains, num_steps=num_steps, levels=levels, level_ess=level_ess,
         resample_threshold=0.0, frame=frame, progress_bar=progress_bar,
     )  # fmt: skip
     log_w = np.asarray(run.log_weights)
-    return Bound("ais", *_log_mean_exp(log_w), np.nan, np.nan, {"forward": log_w}, run.levels)
+    value, _, pareto_k = _log_mean_exp(log_w)
+    # The run's own error knows of the corrections of unadjusted kernels, too, and its findings have been told.
+    error = run.log_evidence_error
+    return Bound("ais", value, error, np.nan, np.nan, {"forward": log_w}, run.levels, {"forward": pareto_k})
 
 
 @single_threaded_lapack
 def raise_bound(
-    rng_key, density: Density, x_test, kernel: Kernel, *, num_repeats: int = 8, num_steps: int = 2, levels: Any = None,
-    level_ess: float = 0.98, frame: str = "whitened", chain_batch_size: int | None = None, progress_bar: bool = True,
+    rng_key, density: Density, x_test, kernel: Kernel | None = None, *, num_repeats: int = 8, num_steps: int = 2,
+    levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", chain_batch_size: int | None = None,
+    progress_bar: bool = True,
 ) -> Bound:  # fmt: skip
     """Lower bound on the mean log likelihood of test points under the annealed sampler's own distribution (RAISE).
 
@@ -138,27 +183,30 @@ def raise_bound(
         rng_key: JAX random key.
         density: A density with log densities at every t.
         x_test: Points [n, *event_shape].
-        kernel: A reversible kernel (persistence 0).
+        kernel: A reversible kernel (persistence 0); HMC by default.
         num_repeats: Backward paths per point; log-mean-exp over them tightens the bound.
 
     Returns:
-        Bound with `lower` the mean over points, `lower_error` its standard error over points.
+        Bound with `lower` the mean over points, `lower_error` its standard error over points, NaN for a single one.
 
     Raises:
         ShapeError: if points do not have the event shape.
         ParameterError: for NaN points, or a kernel that is not reversible.
     """
-    _check(density, kernel, "nd.raise_bound")
+    counts = {"num_repeats": num_repeats, "num_steps": num_steps}
+    rng_key, kernel = _checked("nd.raise_bound", rng_key, density, kernel, counts)
+    if chain_batch_size is not None:
+        check_integer("chain_batch_size", chain_batch_size)
     _check_reversible(kernel)
-    x = as_points(x_test, density.event_shape).reshape((-1, *density.event_shape))
-    if not bool(jnp.all(jnp.isfinite(x))):
-        raise ParameterError("x_test must be finite; got NaN or infinity.")
-    if num_repeats < 1:
-        raise ParameterError(f"num_repeats must be >= 1; got {num_repeats}.")
+    x = _points("x_test", x_test, density)
     pilot_key, path_key = jax.random.split(rng_key)
-    schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess)
     start = jnp.repeat(x, num_repeats, axis=0)
-    log_w = _backward(path_key, density, kernel, start, schedule, num_steps, frame, chain_batch_size, progress_bar)
+    with Progress("raise", progress_bar) as progress:
+        schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess, say=progress.say)
+        log_w = backward(
+            path_key, density, kernel, start, schedule, progress,
+            num_steps=num_steps, frame=frame, chain_batch_size=chain_batch_size,
+        )  # fmt: skip
     log_gamma = density.log_prob(start, float(schedule.levels[-1]))
     estimates = np.asarray(log_gamma - log_w, dtype=np.float64).reshape(len(x), num_repeats)
     per_point = np.asarray(logsumexp(estimates, axis=1)) - np.log(num_repeats)
@@ -167,8 +215,8 @@ def raise_bound(
 
 
 def bdmc(
-    rng_key, density: Density, exact_samples, kernel: Kernel, *, num_chains: int = 1000, num_steps: int = 2,
-    levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
+    rng_key, density: Density, exact_samples, kernel: Kernel | None = None, *, num_chains: int = 1000,
+    num_steps: int = 2, levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
 ) -> Bound:  # fmt: skip
     """Bidirectional Monte Carlo: the log evidence from below (forward AIS) and above (backward AIS).
 
@@ -176,7 +224,7 @@ def bdmc(
         rng_key: JAX random key.
         density: A density with log densities at every t.
         exact_samples: Exact draws [n, *event_shape] of the target at t = 0; one backward path starts at each.
-        kernel: A reversible kernel (persistence 0).
+        kernel: A reversible kernel (persistence 0); HMC by default.
 
     Returns:
         Bound with `lower` and `upper`; in expectation lower <= log Z <= upper.
@@ -184,78 +232,28 @@ def bdmc(
     Raises:
         ShapeError, ParameterError: as `raise_bound`.
     """
-    _check(density, kernel, "nd.bdmc")
+    counts = {"num_chains": num_chains, "num_steps": num_steps}
+    rng_key, kernel = _checked("nd.bdmc", rng_key, density, kernel, counts)
     _check_reversible(kernel)
-    x = as_points(exact_samples, density.event_shape).reshape((-1, *density.event_shape))
-    if not bool(jnp.all(jnp.isfinite(x))):
-        raise ParameterError("exact_samples must be finite; got NaN or infinity.")
+    x = _points("exact_samples", exact_samples, density)
     pilot_key, ahead_key, back_key = jax.random.split(rng_key, 3)
-    schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess)
+    with Progress("pilot", progress_bar) as progress:
+        schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess, say=progress.say)
     ahead = ais_bound(
         ahead_key, density, _with_step_sizes(kernel, schedule), num_chains=num_chains, num_steps=num_steps,
         levels=schedule.levels, frame=frame, progress_bar=progress_bar,
     )  # fmt: skip
-    log_w = np.asarray(_backward(back_key, density, kernel, x, schedule, num_steps, frame, None, progress_bar))
-    value, error = _log_mean_exp(-log_w)
+    with Progress("backward", progress_bar) as progress:
+        log_w = backward(back_key, density, kernel, x, schedule, progress, num_steps=num_steps, frame=frame)
+    log_w = np.asarray(log_w)
+    value, error, pareto_k = _log_mean_exp(-log_w)
     return Bound(
         "bdmc", ahead.lower, ahead.lower_error, -value, error,
-        {"forward": ahead.log_weights["forward"], "reverse": log_w}, schedule.levels,
-    )  # fmt: skip
+        ahead.log_weights | {"reverse": log_w}, schedule.levels, ahead.pareto_k | {"reverse": pareto_k},
+    )._warned()  # fmt: skip
 
 
 def _with_step_sizes(kernel: Kernel, schedule: Plan) -> Kernel:
     new = jax.tree.map(lambda a: a, kernel)
     new.step_size = schedule.step_sizes
     return new
-
-
-def _backward(rng_key, density, kernel, x, schedule: Plan, num_steps, frame, chain_batch_size, progress_bar):
-    """Log weights [n] of backward paths from points x [n, *event_shape]."""
-    kernel, chain_batch_size = kernel.without_step_size(), chain_batch_size or default_batch_size(density, len(x))
-    position, logdensity = _enter(density, x, float(schedule.levels[-1]), frame=frame)
-    log_w = jnp.zeros(len(x))
-    steps = list(zip(schedule.levels, schedule.step_sizes, strict=True))[::-1]
-    for i, (t, step_size) in enumerate(tqdm(steps, disable=not progress_bar, desc="backward")):
-        key = jax.random.fold_in(rng_key, i)
-        position, logdensity, log_w = _retreat(
-            density, kernel, position, logdensity, log_w, key, float(t), float(step_size),
-            num_steps=num_steps, frame=frame, chain_batch_size=chain_batch_size,
-        )  # fmt: skip
-    return log_w + logdensity - _leave(density, position, frame=frame)
-
-
-@partial(jax.jit, static_argnames=("frame",))
-def _enter(density, x, t, *, frame):
-    at = frames.frame_at(density, t, frame)
-    position = jax.vmap(at.coordinates)(x)
-    return position, jax.vmap(log_density_in_frame(density, t, frame))(position)
-
-
-@partial(jax.jit, static_argnames=("frame",))
-def _leave(density, position, *, frame):
-    return jax.vmap(lambda u: frames.start_log_prob(density, u, frame))(position)
-
-
-@partial(jax.jit, static_argnames=("num_steps", "frame", "chain_batch_size"))
-def _retreat(
-    density, kernel, position, logdensity, log_w, rng_key, t, step_size, *, num_steps, frame, chain_batch_size
-):
-    """Change to level t, weigh the change, and take the kernel's steps there."""
-    logdensity_fn = log_density_in_frame(density, t, frame)
-
-    def one(shared, key, u):
-        kernel, logdensity_fn, step_size = shared
-        state = init(u, jnp.zeros_like(u), logdensity_fn)
-
-        def step(carry: KernelState, key):
-            return kernel.step(key, carry, logdensity_fn, step_size)
-
-        end, info = jax.lax.scan(step, state, jax.random.split(key, num_steps))
-        return state.logdensity, end.position, end.logdensity, info.log_weight.sum()
-
-    keys = chain_keys(rng_key, len(position))
-    entered, position, left, ratio = map_chains(
-        one, (kernel, logdensity_fn, step_size), keys, position, chain_batch_size=chain_batch_size
-    )
-    # Forward this change gains log gamma_t(less noise) - log gamma_t(more noise) at the same point.
-    return position, left, log_w + logdensity - entered - ratio

@@ -12,53 +12,59 @@ from pathlib import Path
 
 import numpy as np
 
+from . import checks
 from .bounds import Bound
-from .density import Density, narrowest
+from .checks import LEAST_ESS
+from .density import Density
 from .errors import DiagnosticWarning
 from .expression import Expression
+from .outweighed import outweighed
 from .overlap import disjoint_factors
 from .run import AnnealedRun, kernel_text
 
-__all__ = ["findings", "summary", "warn"]
-
-#: Shares of the population below which weights are called collapsed.
-LEAST_ESS, LEAST_CONDITIONAL_ESS = 0.05, 0.2
-#: Standard error of log evidence (nats) above which too few founding chains survive.
-MOST_EVIDENCE_ERROR = 0.5
+__all__ = ["findings", "short", "summary", "warn"]
 
 
-def findings(run: AnnealedRun) -> list[str]:
-    """What speaks against a run, each with its remedy; empty if nothing does.
+def findings(run: AnnealedRun | Bound) -> list[str]:
+    """What speaks against a run or a bound, each with its remedy; empty if nothing does.
 
     Args:
-        run: Result of `nd.anneal`.
+        run: Result of `nd.anneal` or of a bound, or `annealed` of an `nd.AnnealedMCMC`.
 
     Returns:
         Sentences, the gravest first.
 
     Cost: one evaluation of every factor of a product at up to 256 samples.
     """
+    if isinstance(run, Bound):
+        return list(checks.heavy_bounds(run))
     return _run_findings(run) + _mixture_findings(run.density)
 
 
-def warn(run: AnnealedRun) -> None:
+def warn(run: AnnealedRun | Bound) -> None:
     """Issue a DiagnosticWarning per finding, located at the caller's line outside this package.
 
     An uncalibrated density in a mixture is left out: building the mixture has warned of it already.
     """
     package = str(Path(__file__).parent)
-    for finding in _run_findings(run):
+    found = findings(run) if isinstance(run, Bound) else _run_findings(run)
+    for finding in found:
         warnings.warn(finding, DiagnosticWarning, skip_file_prefixes=(package,))
 
 
 def _run_findings(run):
-    # Factors that do not overlap are the cause of whatever else is wrong, and no other remedy helps.
-    checks = (_disjoint, _non_finite, _collapsed_weights, _acceptance, _divergences)
+    # Chains that are lost, and factors that do not overlap, are the cause of whatever else is wrong, and no other
+    # remedy helps.
     found: list[str] = []
-    for check in checks:
+    for check in (
+        checks.escaped, _disjoint, _outweighed, checks.non_finite, checks.heavy_tails, checks.collapsed_weights,
+        checks.acceptance, checks.divergences,
+    ):  # fmt: skip
         found += check(run)
+        if check is checks.escaped and found and not run.is_complete:
+            break
         # Nor can overlap be judged by a handful of chains that hold all the weight.
-        if check is _disjoint and found and run.ess > LEAST_ESS * len(run.samples):
+        if check is _disjoint and found and not run.ess <= LEAST_ESS * len(run.samples):
             break
     return found
 
@@ -73,91 +79,13 @@ def _disjoint(run):
         )
 
 
-def _non_finite(run):
-    samples = np.asarray(run.samples)
-    bad = int(np.sum(~np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)))
-    if bad:
+def _outweighed(run):
+    for text, ratio in outweighed(run.density, float(run.levels[-1])):
         yield (
-            f"{bad} of {len(samples)} samples are not finite. Check the density with density.log_prob and .score "
-            "near its data, or use smaller steps."
-        )
-    if run.is_weighted and not np.isfinite(run.log_evidence):
-        yield (
-            f"log evidence is {run.log_evidence}: no chain kept a positive weight. The density is zero, infinite or "
-            "NaN wherever the chains went; check density.log_prob there, and anneal with more levels."
-        )
-    dead = float(np.mean(np.isneginf(np.asarray(run.log_weights))))
-    if 0.05 < dead < 1:
-        yield (
-            f"{dead:.0%} of the chains have weight zero: the density vanishes or is NaN there. "
-            "Use more levels (level_ess closer to 1), or resample (resample_threshold > 0)."
-        )
-
-
-def _collapsed_weights(run):
-    if not run.stats or not run.is_weighted:
-        return
-    remedy = (
-        "Use smaller steps between levels (level_ess closer to 1, or more levels), more num_steps, more num_chains."
-    )
-    ess, cess = np.asarray(run.stats["ess"]), np.asarray(run.stats["conditional_ess"])
-    # Written so that a NaN share counts as collapsed.
-    collapsed = ~(ess >= LEAST_ESS) | ~(cess >= LEAST_CONDITIONAL_ESS)
-    if collapsed.any():
-        yield (
-            f"weights collapse at {collapsed.sum()} of {len(ess)} levels, first at t = {run.levels[collapsed][0]:.3g}: "
-            f"the ESS falls to {_least(ess):.1%} of the chains, between two levels to {_least(cess):.1%}. {remedy}"
-        )
-    elif run.log_evidence_error > MOST_EVIDENCE_ERROR:
-        yield (
-            "few founding chains survive resampling: the standard error of log evidence is "
-            f"{run.log_evidence_error:.2f} nats, above {MOST_EVIDENCE_ERROR}, and modes may be lost. {remedy}"
-        )
-
-
-def _least(share) -> float:
-    return float(np.nan_to_num(share, nan=0.0).min())
-
-
-def _acceptance(run):
-    if not run.stats:
-        return
-    rate, kernel = np.asarray(run.stats["acceptance_rate"]), run.kernel
-    name, target = type(kernel).__name__, kernel.target_acceptance
-    if kernel.step_size is None:
-        far = ~(np.abs(rate - target) <= 0.2)
-        if far.mean() > 0.25:
-            yield (
-                f"acceptance is more than 0.2 from the target {target:.2f} of {name} at {far.sum()} of {len(rate)} "
-                f"levels (mean there {np.nanmean(rate[far]):.2f}): the pilot's step sizes do not fit the run. "
-                "Use more levels (level_ess closer to 1), or give step_size, one per level if need be."
-            )
-    elif (low := ~(rate >= 0.3)).mean() > 0.5:
-        effect = "chains hardly move" if kernel.is_adjusted else "an unadjusted kernel is strongly biased"
-        yield (
-            f"acceptance is below 0.3 at {low.sum()} of {len(rate)} levels: {effect}. Use a smaller step_size, one per "
-            f"level (smaller at low noise), or leave it out to tune it to {target:.2f}."
-        )
-    elif kernel.is_adjusted and (high := rate > 0.98).mean() > 0.5:
-        yield (
-            f"acceptance is above 0.98 at {high.sum()} of {len(rate)} levels: steps are too small to explore. Use a "
-            f"larger step_size, or leave it out to tune it to {target:.2f}."
-        )
-
-
-def _divergences(run):
-    if not run.stats:
-        return
-    # Where the noise is small against the density's width walls are hard, and proposals across them rightly rejected.
-    width = narrowest(run.density)
-    noisy = np.asarray(run.density.schedule.noise_to_signal(run.levels)) > 0.1 * width
-    proposals = len(run.samples) * run.num_steps
-    share = np.asarray(run.stats["divergences"]) / proposals
-    if noisy.any() and (mean := share[noisy].mean()) > 0.02:
-        worst = np.argmax(np.where(noisy, share, -1.0))
-        yield (
-            f"{mean:.0%} of the proposals at noisy levels diverge (NaN, infinite or hopeless energies), most at "
-            f"t = {run.levels[worst]:.3g}. Use a smaller step_size, and check density.log_prob for NaN there."
+            f"{text} seems to grow without bound in some direction: there its denominator falls off faster than its "
+            f"numerator ({ratio:.2g} to 1, by Gaussian approximations). Its integral is then infinite, and neither "
+            "samples nor log evidence mean anything. Lower the denominator's exponent, or give the denominator a floor "
+            "with nd.negation(..., floor=0.01)."
         )
 
 
@@ -201,13 +129,41 @@ def summary(result: AnnealedRun | Bound) -> str:
     Raises:
         TypeError: for anything else.
     """
-    if isinstance(result, Bound):
-        return _table(_bound_rows(result))
-    if isinstance(result, AnnealedRun):
-        found = findings(result)
-        rows = [*_run_rows(result), ("findings", "none" if not found else str(len(found)))]
+    if isinstance(result, AnnealedRun | Bound):
+        found, known = findings(result), _run_rows if isinstance(result, AnnealedRun) else _bound_rows
+        rows = [*known(result), ("findings", "none" if not found else str(len(found)))]
         return "\n".join([_table(rows), *(f"  - {finding}" for finding in found)])
     raise TypeError(f"summary takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
+
+
+def short(run: AnnealedRun) -> str:
+    """A run in a few lines."""
+    rate = _acceptance_text(run)
+    evidence = f"log evidence {run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats" if run.is_weighted else (
+        "no log evidence"
+    )  # fmt: skip
+    state = _state(run)
+    lines = [
+        f"AnnealedRun of {run.density!r} by {kernel_text(run.kernel)}",
+        f"{len(run.samples)} chains, {len(run.levels)} levels" + (f", acceptance {rate}" if rate else ""),
+        evidence,
+        state,
+    ]
+    return "\n  ".join(lines)
+
+
+def _state(run):
+    if not run.is_complete:
+        return f"incomplete: ended at t = {run.levels[-1]:.3g}"
+    count = len(findings(run))
+    return "findings: none" if not count else f"findings: {count}, see print_summary()"
+
+
+def _acceptance_text(run) -> str:
+    """Range of the acceptance rates, empty where there are none."""
+    rate = np.asarray(run.stats["acceptance_rate"] if run.stats else [], dtype=float)
+    rate = rate[np.isfinite(rate)]
+    return f"{rate.min():.2f} to {rate.max():.2f}, mean {rate.mean():.2f}" if len(rate) else ""
 
 
 def _table(rows) -> str:
@@ -228,15 +184,21 @@ def _run_rows(run):
         unknown = _uncalibrated(run.density)
         note = f", up to the unknown constant of {', '.join(unknown)} (not calibrated)" if unknown else ""
         yield "log evidence", f"{run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats{note}"
-        ess, cess = _least(run.stats["ess"]), _least(run.stats["conditional_ess"])
+        ess, cess = checks.least(run.stats["ess"]), checks.least(run.stats["conditional_ess"])
         # Without a single live chain the ESS is 0 / 0.
-        final = run.ess if np.any(np.isfinite(np.asarray(run.log_weights))) else 0.0
+        final = np.nan_to_num(run.ess, nan=0.0)
         yield "ESS", f"{final:.0f} of {count} at the end; least on the way {ess:.0%}, between two levels {cess:.0%}"
         yield "resampled", f"{int(np.sum(run.stats['resampled']))} times"
-    if run.stats:
-        rate = np.asarray(run.stats["acceptance_rate"])
+        shapes = np.asarray(run.stats["pareto_k"], dtype=float)
+        if np.any(np.isfinite(shapes)):
+            yield "Pareto k", f"{np.nanmax(shapes):.2f} at most (from 0.5 on the tail of the weights is heavy)"
+    if run.stats and not run.density.has_log_density:
+        yield "acceptance", "none: the density has only a score"
+    elif rate := _acceptance_text(run):
         aim = f", tuned to {run.kernel.target_acceptance:.2f}" if run.kernel.step_size is None else ""
-        yield "acceptance", f"{np.nanmin(rate):.2f} to {np.nanmax(rate):.2f}, mean {np.nanmean(rate):.2f}{aim}"
+        yield "acceptance", rate + aim
+    if not run.is_complete:
+        yield "incomplete", f"ended at t = {run.levels[-1]:.3g}, before its last level"
 
 
 def _bound_rows(bound):
@@ -247,3 +209,5 @@ def _bound_rows(bound):
         yield "gap", f"{bound.upper - bound.lower:.3f} nats"
     shapes = (f"{name} {' x '.join(map(str, np.shape(w)))}" for name, w in bound.log_weights.items())
     yield "log weights", ", ".join(shapes)
+    if bound.pareto_k:
+        yield "Pareto k", ", ".join(f"{name} {k:.2f}" for name, k in bound.pareto_k.items())

@@ -25,16 +25,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from blackjax.mcmc import diffusions, hmc, integrators, mala, metrics
 from blackjax.mcmc.proposal import static_binomial_sampling
 from blackjax.smc import ess as blackjax_ess
 from blackjax.smc import resampling
-from jax.core import Tracer
 
 from .density import register_density as register_pytree
-from .errors import ParameterError
+from .errors import check_integer, check_number
 from .program import array_digest, trace
+from .settings import check_persistence, check_step_size, settings_text
 
 
 class KernelState(NamedTuple):
@@ -89,30 +88,9 @@ class Kernel(abc.ABC):
         """Where tuning starts, for a unit-scale target in `size` dimensions."""
         return 0.3 * size ** (-1 / 3)
 
-
-def _check_step_size(step_size):
-    if step_size is None or isinstance(step_size, Tracer):
-        return step_size
-    try:
-        value = np.asarray(step_size, dtype=float)
-    except (TypeError, ValueError):
-        value = np.array(np.nan)
-    if value.ndim > 1 or not np.all(np.isfinite(value) & (value > 0)):
-        raise ParameterError(
-            f"step_size must be positive, a number or one per level, or None to tune; got {step_size}."
-        )
-    return value
-
-
-def _check_persistence(persistence):
-    if not isinstance(persistence, Tracer):
-        try:
-            fine = 0 <= float(persistence) < 1
-        except (TypeError, ValueError):
-            fine = False
-        if not fine:
-            raise ParameterError(f"persistence must lie in [0, 1); got {persistence}. 0 refreshes the momentum fully.")
-    return persistence
+    def __repr__(self):
+        names = [name for name in ("step_size", "num_integration_steps", "persistence") if hasattr(self, name)]
+        return settings_text(type(self).__name__, {name: getattr(self, name) for name in names})
 
 
 def _refuse_plus_infinity(logdensity_fn):
@@ -156,7 +134,7 @@ class ULA(Kernel):
     target_acceptance = 0.95
 
     def __init__(self, step_size=None):
-        self.step_size = _check_step_size(step_size)
+        self.step_size = check_step_size(step_size)
 
     def step(self, rng_key, state, logdensity_fn, step_size):
         new = _langevin(rng_key, state, logdensity_fn, step_size)
@@ -178,7 +156,7 @@ class MALA(Kernel):
     """
 
     def __init__(self, step_size=None):
-        self.step_size = _check_step_size(step_size)
+        self.step_size = check_step_size(step_size)
 
     def step(self, rng_key, state, logdensity_fn, step_size):
         old = mala.MALAState(state.position, state.logdensity, state.logdensity_grad)
@@ -196,11 +174,9 @@ class _Hamiltonian(Kernel):
     target_acceptance = 0.7
 
     def __init__(self, step_size=None, num_integration_steps: int = 3, persistence: float = 0.0):
-        count = num_integration_steps
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-            raise ParameterError(f"num_integration_steps must be an integer >= 1; got {count!r}.")
-        self.step_size = _check_step_size(step_size)
-        self.num_integration_steps, self.persistence = int(count), _check_persistence(persistence)
+        self.step_size = check_step_size(step_size)
+        self.num_integration_steps = check_integer("num_integration_steps", num_integration_steps)
+        self.persistence = check_persistence(persistence)
 
     @property
     def evaluations_per_step(self):
@@ -280,7 +256,8 @@ class BlackJAX(Kernel):
     def __init__(self, algorithm, step_size=None, *, is_adjusted=True, target_acceptance=0.7, **parameters):
         if not hasattr(algorithm, "build_kernel"):
             raise TypeError(f"algorithm must be a BlackJAX algorithm such as blackjax.barker; got {algorithm!r}.")
-        self.algorithm, self.step_size, self.parameters = algorithm, _check_step_size(step_size), parameters
+        check_number("target_acceptance", target_acceptance, 0.0, 1.0)
+        self.algorithm, self.step_size, self.parameters = algorithm, check_step_size(step_size), parameters
         self.is_adjusted, self.target_acceptance, self.computed = is_adjusted, target_acceptance, None
 
     def as_now(self, size):
@@ -295,6 +272,10 @@ class BlackJAX(Kernel):
         made = trace(once, jax.random.key(0), point, jnp.asarray(step, dtype=float), differentiated=False)
         new.computed = (made.program, *map(array_digest, made.captured))
         return new
+
+    def __repr__(self):
+        algorithm = {"algorithm": self.algorithm, "step_size": self.step_size}
+        return settings_text("BlackJAX", algorithm | self.parameters)
 
     def step(self, rng_key, state, logdensity_fn, step_size):
         algorithm = self.algorithm(_refuse_plus_infinity(logdensity_fn), step_size=step_size, **self.parameters)

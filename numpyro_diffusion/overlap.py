@@ -63,16 +63,19 @@ def numerator(density) -> list[tuple[Density, float]]:
     if node[0] != "product":
         return []
 
-    def rebuilt(node) -> Density:
-        if node[0] == "leaf":
-            return density.leaves[node[1]]
-        return combine(node[0], [(rebuilt(child), coefficients[k]) for child, k in node[1]])
-
     coefficients = listed(density.coefficients)
-    exponents = [(child, float(coefficients[k])) for child, k in node[1]]
-    with warnings.catch_warnings():  # The user's own formula has warned of what is not calibrated.
+    factors = [(child, float(coefficients[k])) for child, k in node[1]]
+    return [(sub_density(density, child), exponent) for child, exponent in factors if exponent > 0]
+
+
+def sub_density(density: Expression, node) -> Density:
+    """The density of a node of an expression's formula, whose warnings have been given before."""
+    if node[0] == "leaf":
+        return density.leaves[node[1]]
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DiagnosticWarning)
-        return [(rebuilt(child), exponent) for child, exponent in exponents if exponent > 0]
+        coefficients = listed(density.coefficients)
+        return combine(node[0], [(sub_density(density, child), coefficients[k]) for child, k in node[1]])
 
 
 def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:

@@ -18,27 +18,40 @@ from jax.sharding import Mesh, PartitionSpec
 from . import frame as frames
 from .density import Density
 from .devices import by_chain, replicated
+from .escape import escaped
+from .evidence import Account, evidence_error, folded, new_account
 from .kernels import Kernel, KernelState, effective_sample_size, init, systematic_resampling
 from .level import from_scale, log_density_in_frame, move, to_scale
 from .reverse import reverse_step
+from .tail import pareto_tail
 
 
 class Population(NamedTuple):
-    """`state` of N chains, `log_weight` [N], founding `ancestor` [N], and the log evidence folded in so far."""
+    """`state` of N chains, `log_weight` [N], founding `ancestor` [N], log evidence so far folded in, its account."""
 
     state: KernelState
     log_weight: jax.Array
     ancestor: jax.Array
     log_evidence: jax.Array
+    account: Account
 
     @jax.jit
     def evidence(self) -> jax.Array:
         """Estimate of log Z of the present level: its exponential is unbiased."""
         return self.log_evidence + logsumexp(self.log_weight) - jnp.log(self.log_weight.size)
 
+    def evidence_error(self, tail=None) -> jax.Array:
+        """Standard error of `evidence`, see the module of that name; `tail`, of the weights, where it is known."""
+        return evidence_error(self.account, self.log_weight, self.ancestor, tail)
+
 
 class LevelStats(NamedTuple):
-    """Population summaries of one level, all scalars; `ess` and `conditional_ess` as shares of the population."""
+    """Population summaries of one level, all scalars; `ess` and `conditional_ess` as shares of the population.
+
+    `pareto_k` is the shape of the weights' tail at its heaviest, before a resampling or after the steps; `tail` and
+    `correction` are the nats that the evidence so far misses by either, see `evidence`; `escaped` counts chains that
+    left every scale.
+    """
 
     acceptance_rate: jax.Array
     step_size: jax.Array
@@ -47,8 +60,13 @@ class LevelStats(NamedTuple):
     log_weight_increment: jax.Array
     log_weight_increment_sd: jax.Array
     log_evidence: jax.Array
+    log_evidence_error: jax.Array
     resampled: jax.Array
     divergences: jax.Array
+    pareto_k: jax.Array
+    tail: jax.Array
+    correction: jax.Array
+    escaped: jax.Array
 
 
 class ChainStats(NamedTuple):
@@ -91,7 +109,8 @@ def start(density: Density, rng_key, *, num_chains: int, frame: str, mesh: Mesh 
         return KernelState(u, jax.random.normal(push, u.shape), log_prob, jnp.zeros_like(u))
 
     state = map_chains(one, density, chain_keys(rng_key, num_chains), mesh=mesh)
-    return placed(Population(state, jnp.zeros(num_chains), jnp.arange(num_chains), jnp.zeros(())), mesh)
+    weights = jnp.zeros(num_chains), jnp.arange(num_chains), jnp.zeros(())
+    return placed(Population(state, *weights, new_account(num_chains)), mesh)
 
 
 def placed(population: Population, mesh: Mesh | None) -> Population:
@@ -120,7 +139,12 @@ def conditional_ess(log_weight, increment):
 
 
 def reweigh(population: Population, state: KernelState, rng_key, threshold):
-    """Add the increment, and resample if ESS / N < threshold: (population, increment, ess, cess, resampled)."""
+    """Add the increment, and resample if ESS / N < threshold.
+
+    Returns:
+        Population, increment, ESS and conditional ESS as shares, the tail of the weights before a resampling, and
+        whether there was one.
+    """
     # A NaN or infinite energy is a dead chain: weight zero. One that was dead before stays dead, wherever it is now.
     known = jnp.isfinite(state.logdensity) & jnp.isfinite(population.state.logdensity)
     increment = jnp.where(known, state.logdensity - population.state.logdensity, -jnp.inf)
@@ -129,13 +153,14 @@ def reweigh(population: Population, state: KernelState, rng_key, threshold):
     alive = jnp.any(jnp.isfinite(population.log_weight))
     ess = jnp.where(alive, effective_sample_size(population.log_weight) / increment.size, 0.0)
     due = (ess < threshold) & alive
-    population = jax.tree.map(partial(jnp.where, due), resample(population, rng_key), population)
-    return population, increment, ess, cess, due
+    tail = pareto_tail(population.log_weight)
+    population = jax.tree.map(partial(jnp.where, due), resample(population, rng_key, tail.nats), population)
+    return population, increment, ess, cess, tail, due
 
 
 @jax.jit
-def resample(population: Population, rng_key) -> Population:
-    """Systematic resampling: equal weights, their mean folded into the log evidence."""
+def resample(population: Population, rng_key, tail=None) -> Population:
+    """Systematic resampling: equal weights, their mean folded into the log evidence, its error into the account."""
     num_chains = population.log_weight.size
     # Without a single live chain there is nothing to prefer.
     safe = jnp.where(jnp.any(jnp.isfinite(population.log_weight)), population.log_weight, 0.0)
@@ -145,6 +170,7 @@ def resample(population: Population, rng_key) -> Population:
         jnp.zeros(num_chains),
         population.ancestor[index],
         population.evidence(),
+        folded(population.account, population.log_weight, population.ancestor, tail),
     )
 
 
@@ -191,12 +217,16 @@ def advance(
     position = to_scale(state.position, scale)
     fresh = map_chains(refresh, logdensity_fn, position, state.momentum, chain_batch_size=chain_batch_size, mesh=mesh)
     fresh = fresh._replace(logdensity=replicated(fresh.logdensity, mesh))
+    undefined = jnp.full((), jnp.nan)
     if weighted:
-        population, increment, ess, cess, resampled = reweigh(population, fresh, resample_key, threshold)
+        population, increment, ess, cess, (pareto_k, tail), resampled = reweigh(
+            population, fresh, resample_key, threshold
+        )
+        tail = jnp.where(resampled, 0.0, tail)
     else:
-        population = population._replace(state=fresh)
-        increment = jnp.zeros(num_chains)
-        ess, cess, resampled = jnp.ones(()), jnp.ones(()), jnp.zeros((), bool)
+        population, increment = population._replace(state=fresh), jnp.zeros(num_chains)
+        ess = cess = pareto_k = tail = undefined
+        resampled = jnp.zeros((), bool)
 
     def moved(shared, key, state):
         kernel, logdensity_fn, step_size, scale = shared
@@ -207,27 +237,55 @@ def advance(
     shared = kernel, logdensity_fn, step_size, scale
     state, *reports = map_chains(moved, shared, keys, population.state, chain_batch_size=chain_batch_size, mesh=mesh)
     acceptance, diverged, correction = replicated(reports, mesh)
-    state = state._replace(position=from_scale(state.position, scale))
-    log_weight = population.log_weight + (correction if weighted else 0.0)
-    population = placed(population._replace(state=state, log_weight=log_weight), mesh)
-    alive = _kept(log_weight)
-    # Chains of weight zero sit where the density fails: that is worth a report.
-    counted = alive | jnp.isneginf(log_weight)
-    finite = jnp.isfinite(increment) & alive
-    mean = jnp.sum(jnp.where(finite, increment, 0.0)) / jnp.maximum(finite.sum(), 1)
-    sd = jnp.sqrt(jnp.sum(jnp.where(finite, (increment - mean) ** 2, 0.0)) / jnp.maximum(finite.sum(), 1))
+    x = jax.vmap(lambda v: jnp.ravel(logdensity_fn.frame.point(v, density.event_shape)))(state.position)
+    population = population._replace(state=state._replace(position=from_scale(state.position, scale)))
+    if weighted and not kernel.is_adjusted:
+        population = _corrected(population, correction)
+        after, tail = pareto_tail(population.log_weight)
+        pareto_k = jnp.fmax(pareto_k, after)
+    population = placed(population, mesh)
+    if not density.has_log_density:
+        acceptance = jnp.full(num_chains, jnp.nan)
+    mean, sd, counted = _counted(population.log_weight, increment)
     stats = LevelStats(
-        acceptance.mean(),
-        step_size,
-        ess,
-        cess,
-        mean,
-        sd,
-        population.evidence(),
-        resampled,
-        jnp.sum(diverged, where=counted),
+        acceptance_rate=acceptance.mean(),
+        step_size=step_size,
+        ess=ess,
+        conditional_ess=cess,
+        log_weight_increment=mean if weighted else undefined,
+        log_weight_increment_sd=sd if weighted else undefined,
+        log_evidence=population.evidence() if weighted else undefined,
+        log_evidence_error=population.evidence_error(tail) if weighted else undefined,
+        resampled=resampled,
+        divergences=jnp.sum(diverged, where=counted),
+        pareto_k=pareto_k,
+        tail=population.account.tail + tail,
+        correction=population.account.correction,
+        escaped=jnp.sum(escaped(density, t, x)),
     )
     return population, stats, ChainStats(acceptance, increment)
+
+
+def _corrected(population: Population, correction) -> Population:
+    """The population with the corrections of unadjusted steps in its weights."""
+    log_weight = population.log_weight + correction
+    # Weighted as the chains were before the steps, corrections average to one, whatever the density.
+    mean = logsumexp(log_weight) - logsumexp(population.log_weight)
+    account = population.account._replace(
+        correction=population.account.correction + jnp.where(jnp.isfinite(mean), mean, 0.0)
+    )
+    return population._replace(log_weight=log_weight, account=account)
+
+
+def _counted(log_weight, increment):
+    """Mean and standard deviation of the increments of chains that are not lost, and whose divergences count [N]."""
+    alive = _kept(log_weight)
+    finite = jnp.isfinite(increment) & alive
+    count = jnp.maximum(finite.sum(), 1)
+    mean = jnp.sum(jnp.where(finite, increment, 0.0)) / count
+    sd = jnp.sqrt(jnp.sum(jnp.where(finite, (increment - mean) ** 2, 0.0)) / count)
+    # Chains of weight zero sit where the density fails: that is worth a report.
+    return mean, sd, alive | jnp.isneginf(log_weight)
 
 
 @partial(jax.jit, static_argnames=("frame",))

@@ -13,6 +13,7 @@ import numpy as np
 from . import checkpoint
 from .devices import on_host
 from .errors import CheckpointError
+from .evidence import Account
 from .identity import check_same
 from .kernels import KernelState
 from .population import ChainStats, LevelStats, Population
@@ -112,4 +113,4 @@ def _unpacked(arrays, config):
     return descent, rows("history", ChainStats)
 
 
-_POPULATION = jax.tree.structure(Population(KernelState(0, 0, 0, 0), 0, 0, 0))  # pyright: ignore
+_POPULATION = jax.tree.structure(Population(KernelState(0, 0, 0, 0), 0, 0, 0, Account(0, 0, 0)))  # pyright: ignore

@@ -11,7 +11,7 @@ import numpy as np
 from .density import Density
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class AnnealedRun:
     """Samples of a density with their weights, evidence and statistics by noise level.
 
@@ -19,10 +19,14 @@ class AnnealedRun:
         samples: [N, *event_shape] at the last level; equally weighted unless resampling was switched off.
         log_weights: [N], relative to `log_evidence`'s own folded-in part; all zero after resampling.
         log_evidence: Estimate of log of the density's integral, in nats; NaN where weights are not defined.
-        log_evidence_error: Its standard error, estimated from how many founding chains survive.
+        log_evidence_error: Its standard error, by families of related chains and by the weights' tail; see `evidence`.
+            It may be infinite, and is NaN for a single chain.
         levels: [K] decreasing times.
         stats: Arrays [K] by name: acceptance_rate, step_size, ess and conditional_ess (shares of N),
-            log_weight_increment (population mean) and its sd, log_evidence, resampled, divergences.
+            log_weight_increment (population mean) and its sd, log_evidence and its error, resampled, divergences,
+            pareto_k (shape of the weights' tail), tail and correction (nats that the error counts for them), escaped
+            (chains that left every scale). NaN where there is none: acceptance rates without a log density, and all of
+            weights where they are not defined.
         history: Arrays [K, N] by name if kept, NumPy's or, where they were streamed to disk, Zarr's; else None.
         density, kernel: What was run.
         is_weighted: Whether weights are defined: not for reverse diffusion, predictors and score-only densities.
@@ -30,7 +34,8 @@ class AnnealedRun:
         evaluations_per_chain: Evaluations of value and gradient, pilot excluded.
         ancestors: [N] founding chain of each; chains of one ancestor are related.
         scale: [d, d] preconditioner of the last level's moves, or None.
-        is_complete: False if an interrupt ended the run before its last level.
+        is_complete: False if the run ended before its last level: interrupted, or because most chains had left.
+        levels_given: Whether `levels` were asked for; else the pilot placed them.
     """
 
     samples: jax.Array
@@ -48,13 +53,21 @@ class AnnealedRun:
     ancestors: jax.Array | None = None
     scale: np.ndarray | None = None
     is_complete: bool = True
+    levels_given: bool = False
 
     @property
     def ess(self) -> float:
-        """Effective sample size of `log_weights`, in chains."""
+        """Effective sample size of `log_weights`, in chains; NaN where weights are not defined, or all are zero."""
+        if not self.is_weighted or not np.any(np.isfinite(np.asarray(self.log_weights))):
+            return float("nan")
         w = np.asarray(self.log_weights, dtype=float)
         w = np.exp(w - w.max())
         return float(w.sum() ** 2 / (w**2).sum())
+
+    def __repr__(self):
+        from .diagnostics import short
+
+        return short(self)
 
     def to_datatree(self):
         """ArviZ DataTree with groups posterior, sample_stats and annealing; see `datatree.to_datatree`."""
@@ -77,17 +90,4 @@ class AnnealedRun:
 
 def kernel_text(kernel: Any) -> str:
     """A kernel with its settings, arrays by shape."""
-
-    def text(value):
-        if value is None:
-            return "tuned"
-        return f"array{list(np.shape(value))}" if np.ndim(value) else f"{float(value):.4g}"
-
-    fields = ("step_size", "num_integration_steps", "persistence")
-    settings = [f"{name}={text(getattr(kernel, name))}" for name in fields if hasattr(kernel, name)]
-    algorithm = getattr(kernel, "algorithm", None)
-    if algorithm is not None:
-        settings.insert(
-            0, getattr(algorithm, "__name__", None) or getattr(algorithm.init, "__module__", "").split(".")[-1]
-        )
-    return f"{type(kernel).__name__}({', '.join(settings)})"
+    return repr(kernel)

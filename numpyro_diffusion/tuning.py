@@ -12,16 +12,18 @@ import math
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .density import Density, narrowest
-from .errors import DiagnosticWarning, ParameterError, ScheduleError
+from .density import Density, gaussian_at
+from .errors import DiagnosticWarning, ParameterError
+from .gaussian import DiagonalGaussian
 from .kernels import Kernel, init
 from .level import from_scale, jittered, log_density_in_frame, to_scale
+from .levels import given_levels, smallest_ratio
 from .population import Population, conditional_ess, predict, reweigh, start
 
 PILOT_CHAINS = 256
@@ -35,6 +37,8 @@ REACH, HALVINGS = 3.0, 4
 SMOOTHING = 0.7
 METRICS = ("frame", "pilot")
 MAX_LEVELS = 400
+#: Levels of a density with a score only, where none are given: nothing tells how far apart they should be.
+SCORE_LEVELS = 100
 #: Dimension from which on weights are watched.
 WATCHED_SIZE = 256
 
@@ -51,27 +55,15 @@ class Plan(NamedTuple):
         return None if self.scales is None else self.scales[i]
 
 
-def check_levels(levels: Any) -> np.ndarray:
-    """Levels as a decreasing array in [0, 1].
-
-    Raises:
-        ScheduleError: if they do not decrease, leave [0, 1], or are fewer than two.
-    """
-    try:
-        levels = np.asarray(levels, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ScheduleError(f"levels must be None, a number of levels, or a list of times; got {levels!r}.") from error
-    if levels.ndim != 1 or len(levels) < 2:
-        raise ScheduleError(f"levels must be a list of at least two times; got shape {levels.shape}.")
-    if not np.all((levels >= 0) & (levels <= 1)):
-        raise ScheduleError(f"levels must lie in [0, 1]; got {levels.min()} to {levels.max()}.")
-    wrong = np.flatnonzero(np.diff(levels) >= 0)
-    if len(wrong):
-        i = wrong[0]
-        raise ScheduleError(
-            f"levels must decrease; got {levels[i]:.6g} before {levels[i + 1]:.6g}. Reverse or sort them."
+def check_metric(metric: str, density: Density) -> None:
+    """Raise ParameterError for an unknown metric, and for "pilot" where no [d, d] matrix fits."""
+    if metric not in METRICS:
+        raise ParameterError(f"metric must be one of {METRICS}; got {metric!r}.")
+    if metric == "pilot" and isinstance(jax.eval_shape(lambda: gaussian_at(density, 0.5)), DiagonalGaussian):
+        raise ParameterError(
+            f"metric 'pilot' learns a matrix [d, d], and {density!r} is one of images, d = "
+            f"{math.prod(density.event_shape)}, whose frame keeps variances only. Use metric='frame'."
         )
-    return levels
 
 
 @partial(jax.jit, static_argnames=("frame",))
@@ -192,7 +184,7 @@ def _learn(population: Population, shape: _Shape, scale):
 
 def plan(
     rng_key, density: Density, kernel: Kernel, levels,
-    *, frame: str, level_ess: float, metric="frame", predictor=False, num_chains: int | None = None,
+    *, frame: str, level_ess: float, metric="frame", predictor=False, num_chains: int | None = None, say=None,
 ) -> Plan:  # fmt: skip
     """Levels and step sizes for a run; no pilot where both are given and nothing else is to be learnt.
 
@@ -202,36 +194,31 @@ def plan(
         predictor: Whether the run takes a reverse step before each level; the pilot does as the run.
         num_chains: Chains of the pilot; 256 by default, more for metric "pilot".
         metric: "frame" moves in the frame's coordinates, "pilot" in those in which the pilot, or one of its modes, is
-            about round.
+            about round. A density with a score only has no weights to learn these by, and moves in the frame's.
+        say: Function of a text, told what the pilot is at.
 
     Raises:
         ParameterError: if a setting is out of range, or there are not as many step sizes as levels.
     """
-    if metric not in METRICS:
-        raise ParameterError(f"metric must be one of {METRICS}; got {metric!r}.")
+    check_metric(metric, density)
     if not 0 < level_ess < 1:
         raise ParameterError(f"level_ess must lie in (0, 1); got {level_ess}.")
-    if levels is not None:
-        if isinstance(levels, int | np.integer):
-            levels = density.schedule.levels(int(levels), smallest=_smallest(density))
-        levels = check_levels(levels)
-    steps = kernel.step_size
+    levels, steps, scored = given_levels(levels, density), kernel.step_size, not density.has_log_density
     if steps is not None and np.ndim(steps) == 1 and (levels is None or len(levels) != len(steps)):
         count = "levels placed by conditional ESS" if levels is None else f"{len(levels)} levels"
         raise ParameterError(f"got {len(steps)} step sizes for {count}. Give one step size, or as many as levels.")
-    if levels is not None and steps is not None and metric == "frame":
+    if scored and steps is None:
+        raise ParameterError(
+            f"{density!r} has only a score, from which acceptance cannot be measured. Give the kernel a step_size."
+        )
+    if scored:
+        levels = given_levels(levels, density, SCORE_LEVELS)
+    if steps is not None and levels is not None and (scored or metric == "frame"):
         return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy())
-    if not density.has_log_density:
-        if steps is None:
-            raise ParameterError(
-                f"{density!r} has only a score, from which acceptance cannot be measured. Give the kernel a step_size."
-            )
-        levels = density.schedule.levels(100, smallest=_smallest(density))
-        return Plan(levels, np.full(len(levels), float(steps)))
-    return _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor, num_chains)
+    return _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor, num_chains, say)
 
 
-def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor, num_chains) -> Plan:
+def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor, num_chains, say) -> Plan:
     start_key, level_key = jax.random.split(rng_key)
     size = math.prod(density.event_shape)
     # A covariance takes some chains per dimension.
@@ -241,18 +228,24 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor
     weighted = levels is None or not (predictor or size >= WATCHED_SIZE)
     population = start(density, start_key, num_chains=num_chains, frame=frame)
     fixed, mover = kernel.step_size, kernel.without_step_size()
-    log_step = jnp.asarray(np.log(kernel.first_step_size(size) if fixed is None else float(fixed)), dtype=float)
+    first = kernel.first_step_size(size) if fixed is None else np.ravel(fixed)[0]
+    log_step = jnp.asarray(np.log(first), dtype=float)
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
     push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
-    t, smallest, gap = jnp.ones(()), _smallest(density), jnp.asarray(np.inf, dtype=float)
-    shape = _Shape(jnp.eye(size), jnp.eye(size))
-    scale = None if metric == "frame" else jnp.eye(size)
+    t, smallest, gap = jnp.ones(()), smallest_ratio(density), jnp.asarray(np.inf, dtype=float)
+    scale, shape = None, None
+    if metric == "pilot":
+        scale, shape = jnp.eye(size), _Shape(jnp.eye(size), jnp.eye(size))
     found, steps, scales, i = [], [], [], 0
     while True:
         if levels is not None:
             t = jnp.asarray(levels[i], dtype=float)
         elif i:
             t, gap = _next_level(density, population, t, level_ess, smallest, gap, frame=frame)
+        if np.ndim(fixed):
+            log_step = jnp.asarray(np.log(fixed[i]), dtype=float)
+        if say is not None:
+            say(f"pilot: level {i + 1}, t = {float(t):.3g}")
         # The first level has the start's step size to find; later ones follow their predecessor.
         for sweep in range(3 if i == 0 and fixed is None else 1):
             key = jax.random.fold_in(level_key, 10 * i + sweep)
@@ -264,7 +257,7 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor
             )  # fmt: skip
         found.append(float(t))
         steps.append(float(jnp.exp(log_step)))
-        if scale is not None:
+        if shape is not None:
             scales.append(np.asarray(scale))
             shape, scale = _learn(population, shape, scale)
         i += 1
@@ -287,8 +280,3 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor
             scales += scales[-1:]
             break
     return Plan(np.asarray(found), np.asarray(steps), np.asarray(scales) if scales else None)
-
-
-def _smallest(density) -> float:
-    """The finest noise-to-signal ratio worth a level: 1/500 of the narrowest direction, or the density's resolution."""
-    return max(narrowest(density) / 500, density.resolution, 1e-6)

@@ -126,7 +126,7 @@ def test_what_is_not_a_density(bad):
         sample(bad, HMC())
 
 
-@pytest.mark.parametrize("bad", [HMC, 0.1, None, blackjax.nuts], ids=["class", "number", "None", "blackjax"])
+@pytest.mark.parametrize("bad", [HMC, 0.1, "HMC", blackjax.nuts], ids=["class", "number", "name", "blackjax"])
 def test_what_is_not_a_kernel(bad):
     with pytest.raises(TypeError, match=r"takes a kernel such as nd.HMC\(\)"):
         sample(P2, bad)

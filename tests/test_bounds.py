@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 from small import network
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.errors import ParameterError, ScoreOnlyError, ShapeError
+from numpyro_diffusion.errors import DiagnosticWarning, ParameterError, ScoreOnlyError, ShapeError
 
 MEANS, SCALES = np.array([[0.3, -0.2], [-0.4, 0.5]]), np.array([[0.5, 1.2], [0.9, 0.4]])
 PRECISION = (1 / SCALES**2).sum(0)
@@ -51,8 +51,9 @@ def test_the_sandwich_notices_a_wrong_backward_path():
     """Backward from points that are not draws of the target the upper side is wrong: the check can fail."""
     wrong = LAW.rvs(400, random_state=3) + 3.0
     # Small steps: a kernel that mixes at once forgets where it started, and is right in spite of it.
-    bound = nd.bdmc(jax.random.key(0), product(), wrong, nd.MALA(0.001), num_chains=400, **EFFORT)
-    assert bound.upper + 5 * bound.upper_error < LOG_Z
+    with pytest.warns(DiagnosticWarning, match="weights of the upper bound have a heavy tail"):
+        bound = nd.bdmc(jax.random.key(0), product(), wrong, nd.MALA(0.001), num_chains=400, **EFFORT)
+    assert bound.upper < LOG_Z - 5 and np.isinf(bound.upper_error), "no error bar makes sense of it"
 
 
 def test_ais_bound_is_the_log_mean_of_weights_and_normalisers_cancel_in_raise():

@@ -8,6 +8,7 @@ computed in batches. Particles are laid out as `chain`s of `draw`s as `islands` 
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import arviz as az
@@ -16,13 +17,11 @@ import numpy as np
 import xarray as xr
 from arviz_base.io_numpyro import NumPyroInferenceAdapter, infer_dims
 from numpyro import validation_enabled
-from numpyro.handlers import seed, substitute, trace
-from numpyro.infer import log_likelihood
 
 from ..datatree import _annealing, _attributes, _layout_attributes, _normalised
 from ..run import kernel_text
 from .joint import JointDensity
-from .masks import is_data, likelihood_dataset, mask_of
+from .masks import likelihood_dataset
 from .names import name_of, named, plain, readable
 
 if TYPE_CHECKING:
@@ -52,9 +51,9 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
 
     def __init__(self, mcmc: AnnealedMCMC):
         _ = mcmc.annealed
-        model, args, kwargs = _recorded(mcmc)
+        source = mcmc._source
         self.names = readable([*mcmc._samples, *_observed(mcmc)])
-        with_names = named(model, self.names)
+        with_names = named(source.seeded(), self.names)
 
         def quiet(*args, **kwargs):
             # ArviZ traces the model wherever an init strategy leads, which need not be valid.
@@ -62,7 +61,7 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
                 return with_names(*args, **kwargs)
 
         shape: Any = mcmc._islands.shape
-        super().__init__(mcmc, quiet, args, kwargs, shape)
+        super().__init__(mcmc, quiet, source.args, source.kwargs, shape)
 
     @property
     def sample_dims(self) -> list[str]:
@@ -171,63 +170,34 @@ def to_datatree(mcmc: AnnealedMCMC, *, log_likelihood: bool = True, **groups) ->
     return tree
 
 
-# What is read of the model as it was run.
-
-
-def _recorded(mcmc: AnnealedMCMC) -> tuple[Any, tuple, dict[str, Any]]:
-    """The model with its plates' subsamples, which needs no keys, and its arguments."""
-    joint: Any = mcmc.joint
-    return _seeded(joint), *joint.arguments.call()
+# What the model was when it was run.
 
 
 def _observed(mcmc: AnnealedMCMC) -> dict[str, np.ndarray]:
-    """Observed values by site, at the first draw; factors have none."""
-    model, args, kwargs = _recorded(mcmc)
-    first = {name: value[0] for name, value in mcmc.get_samples().items()}
-    with validation_enabled(False):
-        sites = trace(substitute(model, data=first)).get_trace(*args, **kwargs)
-    return {name: np.asarray(site["value"]) for name, site in sites.items() if is_data(site)}
+    """Observed values by site; factors have none."""
+    return mcmc._source.observed
 
 
 def _masks(mcmc: AnnealedMCMC) -> dict[str, np.ndarray]:
     """Which entries of a log likelihood count, by site where not all do."""
     found = {}
-    for name, mask in _counted(mcmc.joint, mcmc.get_samples()).items():
+    for name, mask in _at_all_draws(mcmc, "counted").items():
         # One that depends on latents leaves in what it leaves in at any draw.
-        if not (mask := np.asarray(mask).any(axis=0)).all():
+        if not (mask := mask.any(axis=0)).all():
             found[name] = mask
     return found
 
 
 def _log_likelihoods(mcmc: AnnealedMCMC) -> dict[str, np.ndarray]:
-    """Log likelihoods [N, ...] by site at all draws, of the model as it was run."""
-    observed, values = _observed(mcmc), _log_likelihood(mcmc.joint, mcmc.get_samples())
-    return {name: np.asarray(value) for name, value in values.items() if name in observed}
+    """Log likelihoods [N, ...] by site at all draws."""
+    return {name: value for name, value in _at_all_draws(mcmc, "log_likelihood").items() if name in _observed(mcmc)}
 
 
-@jax.jit
-def _log_likelihood(joint: JointDensity, samples):
-    """Log likelihoods [N, ...] by site, of the model as it stands, at samples [N, ...]."""
-    args, kwargs = joint.arguments.call()
-
-    def one(values):
-        return log_likelihood(_seeded(joint), values, *args, batch_ndims=0, **kwargs)
-
-    return jax.lax.map(one, samples, batch_size=BATCH_SIZE)
+def _at_all_draws(mcmc: AnnealedMCMC, program: str) -> dict[str, np.ndarray]:
+    positions = mcmc._positions.reshape(-1, mcmc._positions.shape[-1])
+    return {name: np.asarray(value) for name, value in _map(mcmc.joint, positions, program=program).items()}
 
 
-@jax.jit
-def _counted(joint: JointDensity, samples):
-    """Masks [N, ...] of the log likelihoods of observed sites at samples [N, ...]."""
-    args, kwargs = joint.arguments.call()
-
-    def one(values):
-        sites = trace(substitute(_seeded(joint), data=values)).get_trace(*args, **kwargs)
-        return {name: mask_of(site) for name, site in sites.items() if is_data(site)}
-
-    return jax.lax.map(one, samples, batch_size=BATCH_SIZE)
-
-
-def _seeded(joint):
-    """The model with the subsampled plates of the run."""
-    return substitute(seed(joint.model, jax.random.key(0)), data=joint.plates)
+@partial(jax.jit, static_argnames="program")
+def _map(joint: JointDensity, positions, *, program: str):
+    return jax.lax.map(lambda z: joint.call(program, z), positions, batch_size=BATCH_SIZE)

@@ -8,9 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
-from jax.core import Tracer
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
@@ -98,12 +96,6 @@ class DiffusionPrior(dist.Distribution):
     def support(self):
         """The reals, with the density's event dimensions."""
         return constraints.independent(constraints.real, len(self.event_shape))
-
-    def __repr__(self):
-        t = self.t
-        known = isinstance(t, int | float | np.ndarray | jax.Array) and not isinstance(t, Tracer) and np.ndim(t) == 0
-        level = "" if known and t == 0 else f", t={float(t):.4g}" if known else ", t=?"
-        return f"{type(self).__name__}({self.density!r}{level})"
 
     def at(self, t) -> DiffusionPrior:
         """The same prior at noise level t, traced or not."""

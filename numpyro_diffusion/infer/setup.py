@@ -21,6 +21,7 @@ from ..gaussian import Gaussian
 from ..program import array_digest
 from .handlers import Bound, find_prior, is_jacobian, noise_level
 from .joint import JointDensity
+from .masks import is_data
 from .power import data_draws, knots, likelihood_powers
 from .source import Programs, Site, Source
 from .start import StartDensity
@@ -86,7 +87,7 @@ def read_model(rng_keys, source: Source) -> tuple[Source, dict[str, Bound]]:
         if _is_latent(s)
     )
     normal = normal_sites(sites, sum(site.size for site in layout))
-    observed = {k: np.asarray(s["value"]) for k, s in sites.items() if _is_data(s)}
+    observed = {k: np.asarray(s["value"]) for k, s in sites.items() if is_data(s)}
     return source._replace(sites=layout, plates=plates, normal=normal, observed=observed), bound
 
 
@@ -102,7 +103,7 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood
     empty = Gaussian(jnp.zeros(size), jnp.eye(size))
     name = getattr(source.model, "__name__", type(source.model).__name__)
     joint = JointDensity(name, bound, source.sites, source.view, empty)
-    kept = source.traced(("start", "start_log_prob", "constrain", "log_likelihood"), bound)
+    kept = source.traced(("start", "start_log_prob", "constrain", "log_likelihood", "counted"), bound)
     joint.programs = Programs(**kept, **source.traced(("site_log_probs", "generated", "predicted"), bound))
     draws = _starts(joint, draw_key, count=FORWARD_DRAWS)
     _check_start(joint, draws)
@@ -117,10 +118,6 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood
 
 def _is_latent(site) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
-
-
-def _is_data(site) -> bool:
-    return site["type"] == "sample" and site["is_observed"] and not is_jacobian(site) and jnp.size(site["value"]) > 0
 
 
 class _record_starts(Messenger):

@@ -27,6 +27,7 @@ from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from ..program import Traced, array_digest, trace
 from .generate import generated
 from .handlers import Bound, noise_level
+from .masks import is_data, mask_of
 from .start import StartDensity
 from .widen import normal_parameters, widened
 
@@ -61,7 +62,7 @@ class Programs(NamedTuple):
         log_prob: (x [d], t, power, widths by site) -> log joint density.
         start: (rng_key) -> x [d], an exact draw at t = 1; `start_log_prob`: (x [d]) -> its log density.
         constrain: (x [d]) -> latent and deterministic sites.
-        log_likelihood: (x [d]) -> log likelihood of every observation, by site.
+        log_likelihood: (x [d]) -> log likelihood of every observation, by site; `counted`: which of them count.
         site_log_probs: (x [d]) -> log density by site, at t = 1 with the plain likelihood.
         generated: (rng_key, x [d]) -> log likelihood of data that the model generates at x.
         predicted: (x [d]) -> (location, scale) of observed Normal sites.
@@ -72,6 +73,7 @@ class Programs(NamedTuple):
     start_log_prob: Traced | None = None
     constrain: Traced | None = None
     log_likelihood: Traced | None = None
+    counted: Traced | None = None
     site_log_probs: Traced | None = None
     generated: Traced | None = None
     predicted: Traced | None = None
@@ -151,6 +153,11 @@ class Source(NamedTuple):
     def log_likelihood(self, bound, siblings, x):
         args, kwargs = self.arguments(siblings)
         return log_likelihood(self.seeded(), self.constrain(bound, siblings, x), *args, batch_ndims=0, **kwargs)
+
+    def counted(self, bound, siblings, x):
+        args, kwargs = self.arguments(siblings)
+        model = substitute(self.seeded(), data=self.constrain(bound, siblings, x))
+        return {k: mask_of(site) for k, site in record(model).get_trace(*args, **kwargs).items() if is_data(site)}
 
     def site_log_probs(self, bound, siblings, x):
         args, kwargs = self.arguments(siblings)

@@ -1,0 +1,70 @@
+r"""The tail of importance weights: how heavy it is, and what lies beyond the largest weight that was seen.
+
+The M = min(N / 5, 3 sqrt(N)) largest of N weights, less the next one u, follow about a generalised Pareto law of shape
+k and scale s, fitted as in PSIS (Vehtari et al. 2024, arXiv:1507.02646; Zhang and Stephens 2009). Above k = 1/2 the
+weights have no variance, above 1 no mean. Of a mean of N draws, what the law holds beyond the largest weight w is
+
+.. math:: \frac1N \left(w + \frac{s + k (w - u)}{1 - k}\right).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+#: Shape above which weights have no variance, so that their scatter says nothing of the error of their mean.
+HEAVY = 0.5
+#: Least number of weights in a tail, and least spread of theirs, relative to the largest, that is no rounding.
+LEAST_TAIL, LEAST_SPREAD = 5, 1e-3
+
+
+class Tail(NamedTuple):
+    """Shape k of a tail, and the nats that the log of the weights' mean misses beyond the largest of them."""
+
+    pareto_k: jax.Array
+    nats: jax.Array
+
+
+def tail_size(num_weights: int) -> int:
+    """Weights that make the tail."""
+    return math.ceil(min(num_weights / 5, 3 * math.sqrt(num_weights)))
+
+
+def pareto_tail(log_weight) -> Tail:
+    """The tail of weights [N].
+
+    NaN and 0 for too few weights to have a tail (N <= 20) or none above zero; 0 and 0 where they are all but equal. The
+    nats are 0 below k = 1/2, where the scatter of the weights accounts for their tail, and infinite from k = 1 on.
+    """
+    num_weights = log_weight.size
+    size = tail_size(num_weights)
+    if size < LEAST_TAIL:
+        return Tail(jnp.full((), jnp.nan, log_weight.dtype), jnp.zeros((), log_weight.dtype))
+    largest = jnp.max(log_weight)
+    weight = jnp.sort(jnp.exp(log_weight - largest))[-size - 1 :]
+    excess = weight[1:] - weight[0]
+    spread = excess[-1] > LEAST_SPREAD
+    shape, scale = _fit(jnp.where(spread, excess, jnp.arange(1.0, size + 1)))
+    missing = (1 + (scale + shape * excess[-1]) / (1 - shape)) / jnp.exp(logsumexp(log_weight - largest))
+    nats = jnp.where(shape < 1, jnp.log1p(missing), jnp.inf)
+    alive = jnp.isfinite(largest)
+    shape = jnp.where(spread, shape, 0.0)
+    return Tail(jnp.where(alive, shape, jnp.nan), jnp.where(alive & (shape > HEAVY), nats, 0.0))
+
+
+def _fit(excess):
+    """Shape and scale of ascending excesses [M]: the mean of a posterior over theta = -k / s, k drawn towards 1/2."""
+    size = excess.size
+    quartile = jnp.maximum(excess[int(size / 4 + 0.5) - 1], jnp.finfo(excess.dtype).tiny)
+    count = 30 + int(math.sqrt(size))
+    theta = (1 - jnp.sqrt(count / (jnp.arange(count) + 0.5))) / (3 * quartile) + 1 / excess[-1]
+    shapes = jnp.mean(jnp.log1p(-theta[:, None] * excess), axis=1)
+    log_posterior = size * (jnp.log(-theta / shapes) - shapes - 1)
+    posterior = jnp.exp(log_posterior - logsumexp(log_posterior))
+    theta = jnp.sum(posterior * theta)
+    shape = jnp.mean(jnp.log1p(-theta * excess))
+    return (size * shape + 5) / (size + 10), -shape / theta
