@@ -28,7 +28,7 @@ from pathlib import Path
 
 import tqdm
 
-warnings.simplefilter("ignore", tqdm.TqdmWarning)  # it asks for ipywidgets; progress bars as text will do
+warnings.simplefilter("ignore", tqdm.TqdmWarning)  # it asks for ipywidgets; there are no progress bars here
 
 import arviz as az
 import jax
@@ -55,6 +55,7 @@ column = nd.fit(
     network=nd.NetworkConfig(width=32, num_blocks=2),
     training=nd.TrainingConfig(num_steps=1500, learning_rate=5e-3, ema_decay=0.99),
     name="column",
+    progress_bar=False,
 )
 
 # %% [markdown]

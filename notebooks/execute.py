@@ -45,11 +45,16 @@ def execute(source: Path) -> bool:
 
 
 def tidy(notebook):
-    """The notebook without the kernel's process numbers: its cells are files of temporary names, which warnings tell."""
+    """The notebook without the kernel's process numbers, whose temporary files warnings name, and without progress bars."""
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
+        outputs = cell.get("outputs", [])
+        for output in outputs:
             if output.output_type == "stream":
-                output.text = re.sub(r"\S*ipykernel_\d+/\d+\.py", "cell", output.text)
+                text = re.sub(r"\S*ipykernel_\d+/\d+\.py", "cell", output.text)
+                # A bar is drawn over itself, once for every look at it.
+                output.text = re.sub(r"\r[^\r\n]*", "", text)
+        if outputs:
+            cell.outputs = [o for o in outputs if o.output_type != "stream" or o.text.strip()]
     return notebook
 
 

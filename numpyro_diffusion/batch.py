@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .errors import ParameterError, ShapeError
-from .text import shown
+from .text import layouts, shown
 
 #: Images are of order one; what exceeds this is in other units.
 LARGEST_VALUE = 1000.0
@@ -27,6 +27,9 @@ class Batch(NamedTuple):
     labels: Any
     positions: Any = None
     log_noise: Any = None
+
+    def __repr__(self) -> str:
+        return layouts(self)
 
 
 def fixed_batch(data, config) -> Batch:

@@ -20,10 +20,10 @@ from .schedule import NoiseSchedule, VarianceExploding, VariancePreserving
 from .text import check_name, shown
 
 SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding)}
-#: Ranges of a schedule's numbers, within which float32 holds alpha and sigma.
+#: Ranges of a schedule's numbers; what they may be together the schedule itself checks.
 SCHEDULE_RANGES = {
-    "sigma_min": (0.0, 1e9), "sigma_max": (1e-9, 1e9), "rho": (0.1, 100.0), "beta_min": (1e-9, 80.0),
-    "beta_max": (1e-9, 160.0),
+    "sigma_min": (0.0, 1e18), "sigma_max": (1e-18, 1e18), "rho": (0.1, 100.0), "beta_min": (1e-18, 1e3),
+    "beta_max": (1e-18, 1e3),
 }  # fmt: skip
 #: Lengths, variances, weights and log normalisers of whatever is trained lie far within these.
 LENGTHS, VARIANCES, LARGEST_WEIGHT, LARGEST_LOG_Z = (1e-12, 1e12), (1e-24, 1e24), 1e6, 1e7

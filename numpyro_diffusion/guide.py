@@ -11,10 +11,11 @@ import numpy as np
 
 from .classifier import Batch, Classifier, logits_of
 from .density import Density
-from .errors import ParameterError, ShapeError
+from .errors import ParameterError, ShapeError, check_integer, check_key
 from .function import as_density
 from .networks.classifier import ClassifierConfig
 from .schedule import NoiseSchedule, VariancePreserving
+from .text import shown
 
 #: Noise-to-signal ratios that guides are trained on; beyond them they are told the nearest.
 NOISES = (0.01, 20.0)
@@ -41,16 +42,23 @@ def likelihood(
         ShapeError: if `event_shape` has another size than the images.
         ParameterError: if the classifier knows no noise levels or the label is none of its classes.
     """
+    if not isinstance(classifier, Classifier):
+        raise ParameterError(f"a guide needs a trained Classifier, see train_classifier; got {shown(classifier)}.")
     config = classifier.config
     if not config.embedding_size or config.position_width:
         raise ParameterError(
             "guidance needs a classifier that knows the noise level and no place: embedding_size > 0 and "
             f"position_width 0; got {config.embedding_size} and {config.position_width}."
         )
-    if not isinstance(label, int | np.integer) or not 0 <= label < config.num_outputs:
-        raise ParameterError(f"label must be one of 0 to {config.num_outputs - 1}; got {label!r}.")
-    schedule = schedule or VariancePreserving.cosine()
-    shape = config.image_shape if event_shape is None else tuple(event_shape)
+    if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < config.num_outputs:
+        raise ParameterError(f"label must be one of 0 to {config.num_outputs - 1}; got {shown(label)}.")
+    schedule = VariancePreserving.cosine() if schedule is None else schedule
+    if not isinstance(schedule, NoiseSchedule):
+        raise ParameterError(f"schedule must be one such as nd.VariancePreserving(); got {shown(schedule)}.")
+    shape = config.image_shape if event_shape is None else event_shape
+    if not isinstance(shape, tuple | list) or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
+        raise ShapeError(f"event_shape must be whole numbers >= 1; got {shown(shape)}.")
+    shape = tuple(int(n) for n in shape)
     if np.prod(shape) != np.prod(config.image_shape):
         raise ShapeError(f"the classifier takes images of shape {config.image_shape}; points have shape {shape}.")
     parameters = (classifier, jnp.asarray(label))
@@ -76,7 +84,12 @@ def noised(draw: Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]):
         draw: Sampler `(rng_key, n) -> (images [n, height, width, channels], integer labels [n])`.
     """
 
+    if not callable(draw):
+        raise ParameterError(f"draw must be a sampler (rng_key, n) -> (images, labels); got {shown(draw)}.")
+
     def sample(rng_key, num_samples):
+        check_key(rng_key)
+        num_samples = check_integer("num_samples", num_samples)
         draw_key, level_key, noise_key = jax.random.split(rng_key, 3)
         x, labels = draw(draw_key, num_samples)
         low, high = np.log(NOISES)

@@ -13,9 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .classifier import Batch, Classifier, predict
-from .errors import ParameterError, ShapeError
+from .errors import ParameterError, ShapeError, check_integer, check_key, check_number
+from .text import shown
 
 #: A cube is at y if its centre is nearer than NEAR, and there is none if all are farther than FAR; in image widths.
 NEAR, FAR, HARD = 0.03, 0.1, 0.2
@@ -34,17 +36,40 @@ def all_present(classifier: Classifier, images, positions, mask=None, *, thresho
         threshold: Of the confidence.
 
     Raises:
-        ShapeError: if the inputs do not fit the classifier.
+        ShapeError: if the inputs do not fit the classifier or each other.
+        ParameterError: for a classifier of another kind, a threshold outside [0, 1], or places that are not finite.
     """
-    positions = jnp.asarray(positions, dtype=float)
+    if (
+        not isinstance(classifier, Classifier)
+        or classifier.config.num_outputs != 1
+        or not classifier.config.position_width
+    ):
+        raise ParameterError(
+            "a judge of places is a Classifier with num_outputs 1 and a position_width > 0, such as "
+            f"demo_cubes.pretrained_judge(16); got {shown(classifier)}."
+        )
+    check_number("threshold", threshold, 0.0, 1.0)
+    try:
+        positions = jnp.asarray(positions, dtype=float)
+        wanted = None if mask is None else jnp.asarray(mask, dtype=bool)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"positions and mask must be arrays; got {shown(positions)} and {shown(mask)}.") from error
     if positions.ndim not in (2, 3) or positions.shape[-1] != 2:
         raise ShapeError(f"positions must have shape [n, m, 2] or [m, 2]; got {positions.shape}.")
-    positions = jnp.broadcast_to(positions, (len(images), *positions.shape[-2:]))
+    n, m = len(images), positions.shape[-2]
+    fits = wanted is None or wanted.shape in ((m,), (n, m))
+    if m == 0 or positions.shape[:-2] not in ((), (n,)) or not fits:
+        raise ShapeError(
+            f"for {n} images positions must have shape [{n}, m, 2] or [m, 2] with m >= 1, and a mask [{n}, m] or [m]; "
+            f"got {positions.shape} and {None if wanted is None else wanted.shape}."
+        )
+    if not isinstance(positions, Tracer) and not bool(jnp.all(jnp.isfinite(positions))):
+        raise ParameterError("positions must be finite, (column, row) in [0, 1]; got NaN or infinity.")
+    positions = jnp.broadcast_to(positions, (n, m, 2))
     confidence = jnp.stack([predict(classifier, images, place) for place in jnp.moveaxis(positions, 1, 0)], axis=1)
-    return jnp.all((confidence > threshold) | (False if mask is None else ~jnp.asarray(mask, dtype=bool)), axis=1)
+    return jnp.all((confidence > threshold) | (False if wanted is None else ~wanted), axis=1)
 
 
-@lru_cache
 def position_queries(
     labelled: Callable[[jax.Array, int], tuple[jax.Array, Any]], max_noise: float = 0.1
 ) -> Callable[[jax.Array, int], Batch]:
@@ -60,12 +85,19 @@ def position_queries(
         max_noise: Largest standard deviation of the noise, in the scale of the pictures.
 
     Raises:
-        ParameterError: if `max_noise` is negative.
+        ParameterError: if `max_noise` is negative or `labelled` no sampler.
     """
-    if not (np.isfinite(max_noise) and max_noise >= 0):
-        raise ParameterError(f"max_noise must be >= 0; got {max_noise}.")
+    if not callable(labelled):
+        raise ParameterError(f"labelled must be a sampler such as cubes.labelled(16); got {shown(labelled)}.")
+    check_number("max_noise", max_noise, 0.0, 1e6)
+    return _position_queries(labelled, float(max_noise))
 
+
+@lru_cache
+def _position_queries(labelled, max_noise: float):
     def sample(rng_key, num_samples):
+        check_key(rng_key)
+        num_samples = check_integer("num_samples", num_samples)
         picture_key, place_key, noise_key, kind_key, sigma_key = jax.random.split(rng_key, 5)
         x, labels = labelled(picture_key, num_samples)
         sigma = max_noise * jax.random.uniform(sigma_key, (num_samples, 1, 1, 1))

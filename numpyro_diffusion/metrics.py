@@ -13,40 +13,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ParameterError, ShapeError
+from .errors import ParameterError, ShapeError, check_integer
+from .feature_metrics import frechet_distance, inception_score
+from .points import each, pair, points, real
+from .text import shown
 
 if TYPE_CHECKING:
     from .datasets.targets import Target
+
+__all__ = [
+    "fraction_outside", "frechet_distance", "inception_score", "log_likelihood", "log_mmd2", "mode_covariances",
+    "mode_std_error", "mode_variance_error", "mode_weight_tv", "mode_weights", "report", "sliced_wasserstein2",
+]  # fmt: skip
 
 #: Bandwidths of the Gaussian kernels that `log_mmd2` averages: from a mode's width to the plane's.
 BANDWIDTHS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
-def _real(name, value) -> np.ndarray:
-    if np.iscomplexobj(value):
-        raise ShapeError(f"{name} must be real numbers; got complex ones. Take their parts or their size.")
-    return np.asarray(value, dtype=np.float64)
-
-
-def _points(name, value):
-    array = _real(name, value)
-    if array.ndim != 2 or len(array) == 0:
-        raise ShapeError(f"{name} must have shape [n, d] with n >= 1; got {array.shape}. Flatten the event axes.")
-    if not np.all(np.isfinite(array)):
-        raise ParameterError(f"{name} must be finite; got {np.sum(~np.isfinite(array))} NaN or infinite values.")
-    return array
-
-
-def _pair(x, y):
-    x, y = _points("x", x), _points("y", y)
-    if x.shape != y.shape:
-        raise ShapeError(f"x and y must have one shape; got {x.shape} and {y.shape}. Draw as many of each.")
-    return x, y
-
-
 def log_likelihood(samples, log_prob_fn: Callable[[Any], Any]) -> float:
-    """Mean log density (nats) of samples [n, d] under the true, normalised `log_prob_fn` ([n, d] -> [n])."""
-    return float(np.mean(np.asarray(log_prob_fn(np.asarray(samples)), dtype=np.float64)))
+    """Mean log density (nats) of samples [n, d] under the true, normalised `log_prob_fn` ([n, d] -> [n]).
+
+    Raises:
+        ShapeError: if there are no samples, or the function does not give a number for each.
+        ParameterError: if a sample or a log density is NaN, or a sample infinite.
+    """
+    x = points("samples", samples)
+    return float(np.mean(each("log_prob_fn", log_prob_fn(x), len(x))))
 
 
 def log_mmd2(x, y, bandwidths: Sequence[float] = BANDWIDTHS, *, chunk_size: int = 1000) -> float:
@@ -69,10 +61,10 @@ def log_mmd2(x, y, bandwidths: Sequence[float] = BANDWIDTHS, *, chunk_size: int 
         ShapeError: if the shapes differ.
         ParameterError: if a bandwidth is not positive or a value not finite.
     """
-    x, y = _pair(x, y)
-    widths = np.asarray(bandwidths, dtype=np.float64)
+    x, y = pair(x, y)
+    chunk_size, widths = check_integer("chunk_size", chunk_size), real("bandwidths", bandwidths)
     if widths.ndim != 1 or not len(widths) or not np.all(np.isfinite(widths) & (widths > 0)):
-        raise ParameterError(f"bandwidths must be positive numbers; got {bandwidths}.")
+        raise ParameterError(f"bandwidths must be positive numbers; got {shown(bandwidths)}.")
     centre = x.mean(axis=0)
     x, y = x - centre, y - centre
     x_norm, y_norm = np.sum(x**2, axis=1), np.sum(y**2, axis=1)
@@ -95,7 +87,7 @@ def log_mmd2(x, y, bandwidths: Sequence[float] = BANDWIDTHS, *, chunk_size: int 
 
 
 def _nearest(samples, modes):
-    samples, modes = _points("samples", samples), _points("modes", modes)
+    samples, modes = points("samples", samples), points("modes", modes)
     if samples.shape[1] != modes.shape[1]:
         raise ShapeError(f"samples and modes must have one dimension d; got {samples.shape} and {modes.shape}.")
     squared = np.sum(modes**2, axis=1) - 2 * samples @ modes.T
@@ -110,10 +102,12 @@ def mode_weights(samples, modes) -> np.ndarray:
 
 def mode_weight_tv(samples, modes, weights) -> float:
     """Total variation sum_k |w_k - w_k*| / 2 between the samples' mode weights and the true `weights` [K]."""
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (len(modes),):
-        raise ShapeError(f"weights must have shape ({len(modes)},) to match modes; got {weights.shape}.")
-    return float(0.5 * np.sum(np.abs(mode_weights(samples, modes) - weights)))
+    found, weights = mode_weights(samples, modes), real("weights", weights)
+    if weights.shape != found.shape:
+        raise ShapeError(f"weights must have shape {found.shape} to match modes; got {weights.shape}.")
+    if not np.all(weights >= 0) or not abs(np.sum(weights) - 1) < 1e-3:
+        raise ParameterError(f"weights must be >= 0 and sum to one; got {shown(weights.tolist())}. Divide by the sum.")
+    return float(0.5 * np.sum(np.abs(found - weights)))
 
 
 def mode_covariances(samples, modes) -> np.ndarray:
@@ -128,8 +122,16 @@ def mode_covariances(samples, modes) -> np.ndarray:
 
 
 def _true_covariances(modes, covariance):
-    modes = _real("modes", modes)
-    return np.broadcast_to(np.asarray(covariance, dtype=np.float64), (*modes.shape, modes.shape[1]))
+    modes, covariance = points("modes", modes), real("covariance", covariance)
+    size = modes.shape[1]
+    if covariance.shape not in ((size, size), (len(modes), size, size)) or not np.all(np.isfinite(covariance)):
+        raise ShapeError(
+            f"covariance must be finite, of shape [{size}, {size}] or [{len(modes)}, {size}, {size}]; got shape "
+            f"{covariance.shape}."
+        )
+    if np.any(np.diagonal(covariance, axis1=-2, axis2=-1) < 0):
+        raise ParameterError("covariance has a negative variance. Give the covariances of the modes.")
+    return np.broadcast_to(covariance, (*modes.shape, size))
 
 
 def mode_variance_error(samples, modes, covariance) -> float:
@@ -167,13 +169,12 @@ def sliced_wasserstein2(x, y, num_projections: int = 128, seed: int = 0) -> floa
         num_projections: Directions.
         seed: Their seed; the same directions for every sampler compared.
     """
-    x, y = _points("x", x), _points("y", y)
+    x, y = points("x", x), points("y", y)
     if len(x) > len(y):
         x, y = y, x
     if x.shape[1] != y.shape[1] or len(y) % len(x):
         raise ShapeError(f"x and y must have one dimension, and sizes that divide; got shapes {x.shape} and {y.shape}.")
-    if num_projections < 1:
-        raise ParameterError(f"num_projections must be >= 1; got {num_projections}.")
+    num_projections, seed = check_integer("num_projections", num_projections), check_integer("seed", seed, 0)
     directions = np.random.default_rng(seed).standard_normal((x.shape[1], num_projections))
     directions /= np.linalg.norm(directions, axis=0)
     along_x, along_y = np.sort(x @ directions, axis=0), np.sort(y @ directions, axis=0)
@@ -183,8 +184,13 @@ def sliced_wasserstein2(x, y, num_projections: int = 128, seed: int = 0) -> floa
 
 
 def fraction_outside(samples, is_outside: Callable[[Any], Any]) -> float:
-    """Share of samples where the truth has no mass; `is_outside` maps [n, d] to [n] booleans."""
-    return float(np.mean(is_outside(np.asarray(samples))))
+    """Share of samples where the truth has no mass; `is_outside` maps [n, d] to [n] booleans.
+
+    Raises:
+        ShapeError, ParameterError: as `log_likelihood`.
+    """
+    x = points("samples", samples)
+    return float(np.mean(each("is_outside", is_outside(x), len(x))))
 
 
 def report(samples, target: Target, *, truth=None, seed: int = 0) -> dict[str, float]:
@@ -202,14 +208,18 @@ def report(samples, target: Target, *, truth=None, seed: int = 0) -> dict[str, f
         log_likelihood, fraction_outside, log_mmd2, sliced_w2, non_finite, and for targets with modes mode_weight_tv,
         mode_variance_error and mode_std_error (else NaN).
     """
-    samples = _real("samples", samples)
+    samples, seed = real("samples", samples), check_integer("seed", seed, 0)
+    if samples.ndim != 2 or samples.shape[1] != 2 or not len(samples):
+        raise ShapeError(f"samples must have shape [n, 2] with n >= 1; got {samples.shape}.")
+    if not hasattr(target, "log_prob") or not hasattr(target, "is_outside"):
+        raise ParameterError(f"target must be one of datasets.targets.target(name); got {shown(target)}.")
     finite = np.all(np.isfinite(samples), axis=-1)
     lost, samples = float(np.mean(~finite)), samples[finite]
     names = ("log_likelihood", "fraction_outside", "log_mmd2", "sliced_w2", "mode_weight_tv")
     result = dict.fromkeys((*names, "mode_variance_error", "mode_std_error"), float("nan")) | {"non_finite": lost}
     if not len(samples):
         return result
-    truth = target.sample(len(samples), seed) if truth is None else np.asarray(truth)[: len(samples)]
+    truth = target.sample(len(samples), seed) if truth is None else points("truth", truth)[: len(samples)]
     result["log_likelihood"] = log_likelihood(samples, target.log_prob)
     result["fraction_outside"] = fraction_outside(samples, target.is_outside)
     result["log_mmd2"] = log_mmd2(samples, truth)
@@ -219,58 +229,3 @@ def report(samples, target: Target, *, truth=None, seed: int = 0) -> dict[str, f
         result["mode_variance_error"] = mode_variance_error(samples, target.modes, target.covariances)
         result["mode_std_error"] = mode_std_error(samples, target.modes, target.covariances)
     return result
-
-
-def frechet_distance(features, reference) -> float:
-    r"""Frechet distance of two Gaussians with the moments of two samples of features,
-
-    .. math:: |\mu_1 - \mu_2|^2 + \mathrm{tr}\left(C_1 + C_2 - 2 (C_1 C_2)^{1/2}\right),
-
-    as the FID of Heusel et al. (2017) with the features of any classifier: figures compare only within one classifier
-    and one sample size, for small samples are too far apart.
-
-    Args:
-        features: Activations [n, k] of generated images; n should be several times k.
-        reference: Activations [m, k] of data.
-
-    Raises:
-        ShapeError: if shapes do not fit, or there are fewer than two samples.
-        ParameterError: if a feature is NaN or infinite.
-    """
-    moments = []
-    for name, values in (("features", features), ("reference", reference)):
-        values = _real(name, values)
-        if values.ndim != 2 or len(values) < 2:
-            raise ShapeError(f"{name} must have shape [n, k] with n >= 2; got {values.shape}.")
-        if not np.all(np.isfinite(values)):
-            raise ParameterError(f"{name} must be finite; got NaN or infinity. Leave those images out, and count them.")
-        moments.append((values.mean(0), np.cov(values.T).reshape(values.shape[1], -1)))
-    (mean, covariance), (other_mean, other) = moments
-    if mean.shape != other_mean.shape:
-        raise ShapeError(f"features have {mean.size} columns, the reference {other_mean.size}. Use one classifier.")
-    # tr (C1 C2)^{1/2} is the sum of singular values of C1^{1/2} C2^{1/2}.
-    roots = []
-    for matrix in (covariance, other):
-        value, vector = np.linalg.eigh(matrix)
-        roots.append((vector * np.sqrt(np.maximum(value, 0))) @ vector.T)
-    common = np.linalg.svd(roots[0] @ roots[1], compute_uv=False).sum()
-    return float(np.sum((mean - other_mean) ** 2) + np.trace(covariance) + np.trace(other) - 2 * common)
-
-
-def inception_score(probabilities) -> float:
-    r"""exp of the mean of KL(p(y | x) | p(y)) over images x: between 1 and the number of classes, large for images that
-    a classifier tells apart with confidence (Salimans et al. 2016), here with any classifier.
-
-    Args:
-        probabilities: p(y | x) [n, k], rows summing to one.
-
-    Raises:
-        ShapeError, ParameterError: for other shapes, negative entries, or rows that do not sum to one.
-    """
-    p = _real("probabilities", probabilities)
-    if p.ndim != 2 or not p.size:
-        raise ShapeError(f"probabilities must have shape [n, k]; got {p.shape}.")
-    if np.any(p < 0) or not np.allclose(p.sum(1), 1, atol=1e-3):
-        raise ParameterError("probabilities must be >= 0 with rows that sum to one. Exponentiate log probabilities.")
-    marginal = p.mean(0)
-    return float(np.exp(np.mean(np.sum(p * (np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(marginal, 1e-300))), 1))))

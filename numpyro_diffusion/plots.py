@@ -10,44 +10,15 @@ import numpy as np
 
 from .bounds import Bound
 from .density import Density
-from .errors import ParameterError, ShapeError
+from .errors import ParameterError, ShapeError, check_integer, check_number
 from .level import batch_log_prob
+from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, style
 from .run import AnnealedRun
+from .text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito's palette: told apart with every kind of colour vision.
-BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8F98", "#2B2F36"
-#: Shares of the mass that contours enclose, and the fills between them from the outside in.
-MASSES = (0.99, 0.9, 0.7, 0.4)
-FILLS = ("#F1ECE3", "#E5DACA", "#D6C5AB", "#C6AF8B")
-
-
-def _pyplot():
-    # Here, not at the top: the package works without matplotlib.
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "numpyro_diffusion.plots needs matplotlib. Install the extra: pip install 'numpyro-diffusion[plots]'."
-        ) from error
-    return plt
-
-
-def _style(ax, *, grid: bool = True) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(GREY)
-    ax.tick_params(colors=INK, labelsize=9, width=0.8, which="major")
-    ax.tick_params(which="minor", length=0)
-    ax.set_axisbelow(True)
-    if grid:
-        ax.grid(color="#E6E8EB", linewidth=0.8)
-
-
-def _legend(ax, **options) -> None:
-    ax.legend(fontsize=9, frameon=False, handlelength=1.6, labelcolor=INK, **options)
 
 
 def plot_samples(
@@ -85,13 +56,20 @@ def plot_samples(
 
     Cost: `grid_size` ** 2 log densities.
     """
-    plt = _pyplot()
+    plt = pyplot()
+    max_points, grid_size = check_integer("max_points", max_points), check_integer("grid_size", grid_size, 2)
+    if density is not None and not hasattr(density, "event_shape"):
+        raise ParameterError(f"density must be a density, for the contours; got {shown(density)}.")
+    if t is not None:
+        check_number("t", t, 0.0, 1.0)
     if isinstance(samples, AnnealedRun):
         density = samples.density if density is None else density
         t = float(samples.levels[-1]) if t is None else t
         points = _equally_weighted(samples)
     else:
         points = np.asarray(samples)
+    if points.dtype.kind not in "fiub":
+        raise ShapeError(f"plot_samples draws points [N, 2] of real numbers; got {shown(samples)}.")
     if points.ndim != 2 or points.shape[1] != 2:
         raise ShapeError(f"plot_samples draws points [N, 2]; got shape {points.shape}. Choose two of the coordinates.")
     if density is not None and density.event_shape != (2,):
@@ -99,19 +77,29 @@ def plot_samples(
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points):
         raise ParameterError("plot_samples needs finite samples; got none. See run.print_summary().")
-    limits = _limits(points) if limits is None else limits
+    limits = _limits(points) if limits is None else _checked_limits(limits)
     if ax is None:
         _, ax = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
     if density is not None and density.has_log_density and contours:
         _contours(ax, density, 0.0 if t is None else t, limits, grid_size)
-    shown = points[:: -(-len(points) // max_points)]
-    size = float(np.clip(2500 / len(shown), 2.5, 14.0))
-    ax.scatter(*shown.T, s=size, color=BLUE, alpha=0.55, linewidths=0, zorder=3)
+    drawn = points[:: -(-len(points) // max_points)]
+    size = float(np.clip(2500 / len(drawn), 2.5, 14.0))
+    ax.scatter(*drawn.T, s=size, color=BLUE, alpha=0.55, linewidths=0, zorder=3)
     ax.set(xlim=limits[0], ylim=limits[1], aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     ax.locator_params(nbins=5)
     ax.set_title(title or "", fontsize=11, color=INK)
-    _style(ax, grid=False)
+    style(ax, grid=False)
     return ax
+
+
+def _checked_limits(limits):
+    try:
+        array = np.asarray(limits, dtype=float)
+    except (TypeError, ValueError):
+        array = np.full((2, 2), np.nan)
+    if array.shape != (2, 2) or not np.all(np.isfinite(array)) or not np.all(array[:, 0] < array[:, 1]):
+        raise ParameterError(f"limits must be ((x_low, x_high), (y_low, y_high)), in order; got {shown(limits)}.")
+    return tuple(map(tuple, array))
 
 
 def _equally_weighted(run) -> np.ndarray:
@@ -165,7 +153,9 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
         ParameterError: for reverse diffusion, which keeps no statistics.
         ImportError: without matplotlib.
     """
-    plt = _pyplot()
+    plt = pyplot()
+    if not isinstance(run, AnnealedRun):
+        raise ParameterError(f"plot_annealing draws an AnnealedRun, what nd.anneal returns; got {shown(run)}.")
     if not run.stats:
         raise ParameterError(
             "plot_annealing needs statistics by level, and reverse diffusion has none. Use an MCMC kernel."
@@ -186,7 +176,7 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
         target = run.kernel.target_acceptance
         acceptance.axhline(target, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"target {target:.2f}")
     acceptance.set(ylim=(0, 1.03), title="Acceptance rate")
-    _legend(acceptance, loc="lower left")
+    legend(acceptance, loc="lower left")
 
     _line(step, x, stats["step_size"], BLUE, None)
     step.set(yscale="log", title="Step size")
@@ -203,7 +193,7 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
         at = np.full(when.sum(), 0.02)
         ess.scatter(x[when], at, marker="^", s=26, color=GREY, linewidths=0, label="resampled", zorder=3)
     ess.set(ylim=(0, 1.03), title="Effective sample size, share of chains")
-    _legend(ess, loc="best")
+    legend(ess, loc="best")
 
     mean, sd = stats["log_weight_increment"], stats["log_weight_increment_sd"]
     weight.fill_between(x, mean - sd, mean + sd, color=GREEN, alpha=0.2, linewidth=0, label="one sd over chains")
@@ -212,11 +202,11 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
     if np.max(np.abs(mean) + sd) > 30:  # A hard wall moves a few chains by hundreds of nats.
         weight.set_yscale("symlog", linthresh=1.0)
     weight.set_title("Log-weight increment, nats")
-    _legend(weight, loc="best")
+    legend(weight, loc="best")
 
     for panel in panels.flat:
         panel.title.set(fontsize=10.5, color=INK)
-        _style(panel)
+        style(panel)
     _ratio_axis(panels.flat, x, ratio, zero)
     figure.supxlabel("noise-to-signal ratio $\\sigma_t / \\alpha_t$, noise to data", fontsize=10, color=INK)
     return figure
@@ -266,34 +256,39 @@ def plot_bounds(
         ParameterError: without a bound.
         ImportError: without matplotlib.
     """
-    plt = _pyplot()
-    if isinstance(bounds, Mapping):
-        rows = list(bounds.items())
-    else:
-        several = [bounds] if isinstance(bounds, Bound) else list(bounds)
-        rows = [(f"{bound.kind.upper()}\n{len(bound.levels)} levels", bound) for bound in several]
+    plt = pyplot()
+    if not isinstance(bounds, Bound | Mapping | Sequence):
+        raise ParameterError(f"plot_bounds draws bounds, such as nd.ais_bound returns; got {shown(bounds)}.")
+    several = {"": bounds} if isinstance(bounds, Bound) else bounds
+    rows = list(several.items()) if isinstance(several, Mapping) else [("", bound) for bound in several]
+    for _, bound in rows:
+        if not isinstance(bound, Bound):
+            raise ParameterError(f"plot_bounds draws bounds, such as nd.ais_bound returns; got {shown(bound)}.")
+    rows = [(label or f"{bound.kind.upper()}\n{len(bound.levels)} levels", bound) for label, bound in rows]
+    if truth is not None:
+        check_number("truth", truth, -1e300, 1e300)
     if not rows:
         raise ParameterError("plot_bounds needs at least one bound; got none.")
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 1.5 + 0.55 * len(rows)), layout="constrained")
     if truth is not None:
         ax.axvline(truth, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label="truth", zorder=2)
-    style: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0, "linewidth": 1.4, "zorder": 3}
+    marks: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0, "linewidth": 1.4, "zorder": 3}
     for y, (_, bound) in enumerate(rows):
         # Side by side, so that the error bars of a tight sandwich can be told apart.
         error = 2 * bound.lower_error
-        ax.errorbar(bound.lower, y + 0.08, xerr=error, color=BLUE, marker=">", label="lower bound", **style)
+        ax.errorbar(bound.lower, y + 0.08, xerr=error, color=BLUE, marker=">", label="lower bound", **marks)
         if np.isfinite(bound.upper):
             error = 2 * bound.upper_error
-            ax.errorbar(bound.upper, y - 0.08, xerr=error, color=ORANGE, marker="<", label="upper bound", **style)
+            ax.errorbar(bound.upper, y - 0.08, xerr=error, color=ORANGE, marker="<", label="upper bound", **marks)
             ax.fill_between([bound.lower, bound.upper], y - 0.17, y + 0.17, color="#E4E7EA", linewidth=0, zorder=1)
     ax.set_yticks(range(len(rows)), [label for label, _ in rows])
     ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="nats (bars: two standard errors)")
-    _style(ax)
+    style(ax)
     ax.grid(visible=False, axis="y")
     # One entry per meaning, however many rows.
     handles, labels = ax.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     entries = {"handles": list(unique.values()), "labels": list(unique)}
-    _legend(ax, **entries, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    legend(ax, **entries, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return ax

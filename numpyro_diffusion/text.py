@@ -25,6 +25,18 @@ def shown(value) -> str:
         return f"<{type(value).__name__}>"
 
 
+def layout(values) -> str:
+    """Type and shape of an array, such as float32[8, 2]: what a repr has room for."""
+    dtype, shape = getattr(values, "dtype", None), getattr(values, "shape", None)
+    return shown(values) if dtype is None or shape is None else f"{dtype}{list(shape)}"
+
+
+def layouts(named) -> str:
+    """A NamedTuple of arrays, by their layouts."""
+    fields = (f"{field}={layout(value)}" for field, value in named._asdict().items())
+    return f"{type(named).__name__}({', '.join(fields)})"
+
+
 def check_name(name, what: str = "name") -> None:
     """Raise ParameterError unless a name is None or short printable text."""
     if name is None:

@@ -52,6 +52,11 @@ def network(
     return density
 
 
+def in_float64(tree):
+    """The pytree with its floats in double precision, to be used under `jax.enable_x64(True)`."""
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+
 def bump(name, centre, scale):
     """A Gaussian-like leaf that is quick to trace, for laws in which the leaves do not matter."""
 

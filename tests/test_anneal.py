@@ -51,7 +51,8 @@ def test_evidence_is_unbiased_and_its_error_honest(kernel, problems, runs):
     ratio = np.exp([run.log_evidence - problem.log_z for run in seeds])
     reported = np.array([run.log_evidence_error for run in seeds])
     assert abs(ratio.mean() - 1) < 5 * max(ratio.std(), reported.mean()) / np.sqrt(len(ratio))
-    assert 0.4 < ratio.std() / np.sqrt(np.mean(reported**2)) < 2
+    # 16 seeds know a standard deviation to 18 %: five of those, on either side of a chi square of 15.
+    assert 0.25 < ratio.std() / np.sqrt(np.mean(reported**2)) < 2
 
 
 @pytest.mark.parametrize("kernel", [HMC(), ULA()], ids=["HMC", "ULA"])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import in_float64
 
 from numpyro_diffusion import classifier, guide, judge
 from numpyro_diffusion.classifier import Batch
@@ -71,11 +72,12 @@ def test_a_noise_level_is_used_and_the_log_probability_has_gradients():
     right = np.take_along_axis(np.asarray(log_probs), np.asarray(batch.labels)[:, None], 1)[:, 0]
     quiet = np.asarray(batch.log_noise) < 0
     assert right[quiet].mean() > right[~quiet].mean() and np.exp(right[quiet]).mean() > 0.7
-    one = lambda x: classifier.log_prob(trained, x[None], log_noise=0.5)[0, 1]
-    x = batch.images[0]
-    gradient = jax.grad(one)(x)
-    step = 1e-2 * gradient / jnp.linalg.norm(gradient)
-    assert np.isclose(one(x + step) - one(x - step), 2e-2 * jnp.linalg.norm(gradient), rtol=0.05)
+    with jax.enable_x64(True):
+        double, x = in_float64(trained), jnp.asarray(batch.images[0], jnp.float64)
+        one = jax.jit(lambda x: classifier.log_prob(double, x[None], log_noise=0.5)[0, 1])
+        gradient = jax.grad(one)(x)
+        step = 1e-5 * gradient / jnp.linalg.norm(gradient)
+        assert np.isclose(one(x + step) - one(x - step), 2e-5 * jnp.linalg.norm(gradient), rtol=1e-5)
 
 
 def test_the_map_of_a_place_has_its_peak_there():

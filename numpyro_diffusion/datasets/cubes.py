@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ParameterError
+from ..errors import ParameterError, check_integer, check_key
+from ..text import layouts, shown
 from .scenes import COLOURS, MAX_CUBES, Scene, positions, ray, sample_scene
 
 __all__ = ["COLOURS", "MAX_CUBES", "Labels", "Scene", "labelled", "positions", "render", "sample_scene", "sampler"]
@@ -47,6 +48,9 @@ class Labels(NamedTuple):
     colour: jax.Array
     count: jax.Array
 
+    def __repr__(self) -> str:
+        return layouts(self)
+
 
 def render(scene: Scene, size: int) -> jax.Array:
     """The picture of a scene, RGB [size, size, 3] in [-1, 1].
@@ -66,7 +70,6 @@ def render(scene: Scene, size: int) -> jax.Array:
     return 2 * jnp.clip(jnp.moveaxis(image, 0, -1), 0, 1) - 1
 
 
-@lru_cache
 def labelled(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, Labels]]:
     """Sampler `(rng_key, num_samples) -> (x [num_samples, size, size, 3], Labels)`; the number of cubes is uniform.
 
@@ -77,13 +80,19 @@ def labelled(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, Labels]]:
         ParameterError: if `size` is not an integer >= 8.
     """
     _check_size(size)
+    return _labelled(int(size))
 
+
+@lru_cache
+def _labelled(size: int):
     def draw(rng_key):
         # Without the barrier the compiler would lay out the scene anew for every ray.
         scene = jax.lax.optimization_barrier(sample_scene(rng_key))
         return render(scene, size), Labels(scene.positions, scene.mask, scene.colour, scene.count)
 
     def sample(rng_key, num_samples):
+        check_key(rng_key)
+        num_samples = check_integer("num_samples", num_samples)
         # Whole chunks: a rest of another length would be compiled a second time.
         chunk = min(CHUNK, num_samples)
         keys = jax.random.split(rng_key, -(-num_samples // chunk) * chunk)
@@ -93,7 +102,6 @@ def labelled(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, Labels]]:
     return sample
 
 
-@lru_cache
 def sampler(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]:
     """Sampler `(rng_key, num_samples) -> (x [num_samples, size, size, 3], y [num_samples, 2])`.
 
@@ -103,9 +111,16 @@ def sampler(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, jax.Array]
     Raises:
         ParameterError: if `size` is not an integer >= 8.
     """
-    with_labels = labelled(size)
+    _check_size(size)
+    return _sampler(int(size))
+
+
+@lru_cache
+def _sampler(size: int):
+    with_labels = _labelled(size)
 
     def sample(rng_key, num_samples):
+        check_key(rng_key)
         scenes, choice = jax.random.split(rng_key)
         x, labels = with_labels(scenes, num_samples)
         which = jax.random.randint(choice, (num_samples,), 0, labels.count)
@@ -160,5 +175,5 @@ def _trace(scene, place):
 
 
 def _check_size(size):
-    if not isinstance(size, int) or isinstance(size, bool) or size < MIN_SIZE:
-        raise ParameterError(f"size must be an integer >= {MIN_SIZE}, the pixels of a side; got {size!r}. Take 16.")
+    if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < MIN_SIZE:
+        raise ParameterError(f"size must be an integer >= {MIN_SIZE}, pixels of a side; got {shown(size)}. Take 16.")

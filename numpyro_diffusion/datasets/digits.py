@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ParameterError
+from ..errors import ParameterError, check_integer, check_key
+from ..text import shown
 
 #: One grey value in units of the scaled images.
 STEP = 1 / 8
@@ -27,8 +28,8 @@ def images(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ParameterError: for another split.
     """
-    if split not in SPLITS:
-        raise ParameterError(f"split must be one of {', '.join(SPLITS)}; got {split!r}.")
+    if not isinstance(split, str) or split not in SPLITS:
+        raise ParameterError(f"split must be one of {', '.join(SPLITS)}; got {shown(split)}.")
     from sklearn.datasets import load_digits  # slow to import, and needed here only
 
     scans, labels = load_digits(return_X_y=True)
@@ -38,12 +39,20 @@ def images(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_hot(labels) -> np.ndarray:
-    """Labels [n] as condition vectors [n, 10]."""
+    """Labels [n] as condition vectors [n, 10].
+
+    Raises:
+        ParameterError: if a label is none of 0 to 9.
+    """
+    values = np.asarray(labels)
+    if not np.issubdtype(values.dtype, np.integer) or np.any((values < 0) | (values >= NUM_CLASSES)):
+        raise ParameterError(f"labels must be whole numbers from 0 to {NUM_CLASSES - 1}; got {shown(labels)}.")
     return np.eye(NUM_CLASSES, dtype=np.float32)[np.asarray(labels)]
 
 
 def dequantise(rng_key: jax.Array, x) -> jax.Array:
     """x plus uniform noise of one grey value."""
+    check_key(rng_key)
     return x + STEP * (jax.random.uniform(rng_key, jnp.shape(x)) - 0.5)
 
 
@@ -54,7 +63,8 @@ def sampler(rng_key: jax.Array, num_samples: int) -> jax.Array:
 
 def labelled_sampler(rng_key: jax.Array, num_samples: int, split: str = "train") -> tuple[jax.Array, jax.Array]:
     """Dequantised images [num_samples, 64] of a split, and their labels, one-hot [num_samples, 10]."""
-    which, noise = jax.random.split(rng_key)
+    which, noise = jax.random.split(check_key(rng_key))
+    num_samples = check_integer("num_samples", num_samples)
     x, labels = images(split)
     index = jax.random.randint(which, (num_samples,), 0, len(x))
     return dequantise(noise, jnp.asarray(x)[index]), jnp.asarray(one_hot(labels))[index]

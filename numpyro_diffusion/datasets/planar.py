@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..density import Density
-from ..errors import UnknownNameError
+from ..errors import UnknownNameError, check_integer, check_key
 from ..exact import GaussianMixture, UniformBox
 from ..schedule import NoiseSchedule
+from ..text import shown
 
 STD = 0.03
 _ANGLES = 2 * np.pi * np.arange(8) / 8
@@ -51,6 +52,8 @@ def sampler(name: str) -> Callable[[jax.Array, int], jax.Array]:
     _check(name)
 
     def sample(rng_key, num_samples):
+        check_key(rng_key)
+        num_samples = check_integer("num_samples", num_samples)
         which, noise = jax.random.split(rng_key)
         if name in MODES:
             modes = jnp.asarray(MODES[name], dtype=float)
@@ -64,4 +67,4 @@ def sampler(name: str) -> Callable[[jax.Array, int], jax.Array]:
 
 def _check(name):
     if name not in NAMES:
-        raise UnknownNameError(f"no planar density is called {name!r}. There are {', '.join(NAMES)}.")
+        raise UnknownNameError(f"no planar density is called {shown(name)}. There are {', '.join(NAMES)}.")

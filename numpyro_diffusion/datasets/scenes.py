@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ParameterError
+from ..errors import ParameterError, check_key
+from ..text import layouts, shown
 
 MAX_CUBES = 5
 COLOURS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
@@ -52,6 +53,9 @@ class Scene(NamedTuple):
     frame: jax.Array
     light: jax.Array
 
+    def __repr__(self) -> str:
+        return layouts(self)
+
     @property
     def count(self) -> jax.Array:
         """Number of cubes."""
@@ -73,6 +77,7 @@ def sample_scene(rng_key: jax.Array, num_cubes: int | None = None) -> Scene:
     """
     if num_cubes is not None:
         _check_count("num_cubes", num_cubes)
+    check_key(rng_key)
     count_key, camera_key, light_key, layout_key, half_key, colour_key = jax.random.split(rng_key, 6)
     count = jax.random.randint(count_key, (), 1, MAX_CUBES + 1) if num_cubes is None else num_cubes
     mask = jnp.arange(MAX_CUBES) < count
@@ -170,5 +175,5 @@ def _turn(vector, angle):
 def _check_count(name, count):
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_CUBES:
         raise ParameterError(
-            f"{name} must be an integer from 1 to {MAX_CUBES}; got {count!r}. Compose several scenes for more."
+            f"{name} must be an integer from 1 to {MAX_CUBES}; got {shown(count)}. Compose several scenes for more."
         )

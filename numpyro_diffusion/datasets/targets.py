@@ -23,7 +23,8 @@ from scipy.special import logsumexp
 
 from ..compose import negation
 from ..density import Density
-from ..errors import UnknownNameError
+from ..errors import ShapeError, UnknownNameError, check_integer
+from ..text import shown
 from .planar import BOXES, MODES, STD
 
 NAMES = ("product", "mixture", "negation")
@@ -69,20 +70,27 @@ class Target:
 
     def sample(self, num_samples: int, seed: int = 0) -> np.ndarray:
         """Exact draws [num_samples, 2] of the truth."""
+        seed, num_samples = check_integer("seed", seed, 0), check_integer("num_samples", num_samples)
         return self.draw(np.random.default_rng(seed), num_samples)
 
+    def __repr__(self) -> str:
+        return f"Target({self.name!r} of {', '.join(self.factors)})"
 
-@cache
+
 def target(name: str) -> Target:
     """The composition of that name, one of `NAMES`.
 
     Raises:
         UnknownNameError: if there is none.
     """
-    makers = {"product": _product, "mixture": _mixture, "negation": _negation}
-    if name not in makers:
-        raise UnknownNameError(f"no planar target is called {name!r}. There are {', '.join(NAMES)}.")
-    return makers[name]()
+    if not isinstance(name, str) or name not in NAMES:
+        raise UnknownNameError(f"no planar target is called {shown(name)}. There are {', '.join(NAMES)}.")
+    return _target(name)
+
+
+@cache
+def _target(name: str) -> Target:
+    return {"product": _product, "mixture": _mixture, "negation": _negation}[name]()
 
 
 def _gaussians(x, modes):
@@ -223,4 +231,7 @@ def _negation() -> Target:
 
 def hole_fraction(samples) -> float:
     """Share of points [n, 2] that lie in the small box, which the negation is to avoid."""
-    return float(np.mean(_inside(samples, np.array(BOXES["small_box"]))))
+    points = np.asarray(samples)
+    if points.ndim != 2 or points.shape[1] != 2 or not len(points):
+        raise ShapeError(f"samples must have shape [n, 2] with n >= 1; got {points.shape}.")
+    return float(np.mean(_inside(points, np.array(BOXES["small_box"]))))
