@@ -21,15 +21,13 @@ from ..kernels import HMC, Kernel
 from ..lapack import single_threaded_lapack
 from ..memory import default_batch_size
 from ..run import AnnealedRun, kernel_text
+from .fields import asked_for, with_aliases
 from .joint import JointDensity
 from .names import name_of
 from .reading import ReadByArviZ, asked_by_arviz
 from .setup import joint_density
-from .table import findings_text, table
+from .table import evidence_text, findings_text, table
 from .views import check_view
-
-#: Extra fields: one value per draw.
-FIELDS = ("log_weight", "log_density", "acceptance_rate", "is_divergent", "ancestor")
 
 
 class AnnealedMCMC(ReadByArviZ):
@@ -109,7 +107,7 @@ class AnnealedMCMC(ReadByArviZ):
             rng_key: JAX random key.
             *args, **kwargs: The model's arguments. Arrays of floating-point numbers are traced: data of the same shapes
                 compile nothing anew.
-            extra_fields: Beside those always kept; accepted for likeness with NumPyro.
+            extra_fields: Those always kept, or NumPyro's names of them: potential_energy, accept_prob, diverging.
             init_params: Must be None.
 
         Raises:
@@ -124,9 +122,7 @@ class AnnealedMCMC(ReadByArviZ):
                 "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
                 "wrong from anywhere else. Leave it out."
             )
-        unknown = [name for name in extra_fields if name not in FIELDS]
-        if unknown:
-            raise ParameterError(f"extra_fields must be among {FIELDS}; got {unknown[0]!r}.")
+        aliases = asked_for(extra_fields)
         began = time.perf_counter()
         setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
         joint = joint_density(
@@ -139,7 +135,7 @@ class AnnealedMCMC(ReadByArviZ):
         positions, fields = self._draw(joint, run, more_key)
         # All at once: a run that fails leaves the results of the last one, whole.
         self._joint, self._run, self._positions, self._fields = joint, run, positions, fields
-        self._islands = islands
+        self._islands, self._aliases = islands, aliases
         self._samples = _constrain(joint, positions)
         self.seconds = time.perf_counter() - began
 
@@ -235,9 +231,12 @@ class AnnealedMCMC(ReadByArviZ):
         return _grouped(self._samples, group_by_chain)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
-        """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density."""
+        """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density.
+
+        So too of those that `run` was asked for under NumPyro's names.
+        """
         self._check_run()
-        return _grouped(self._fields, group_by_chain)
+        return _grouped(with_aliases(self._fields, self._aliases), group_by_chain)
 
     def arviz_adapter(self):
         """What `az.from_numpyro` takes; see `infer.arviz`."""
@@ -270,7 +269,7 @@ class AnnealedMCMC(ReadByArviZ):
         print(
             f"{self._islands.note}\n{kernel_text(run.kernel)}: {self.num_chains} chains, {len(run.levels)} levels, "
             f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s\n"
-            f"log evidence {run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats\n{findings_text(run)}"
+            f"{evidence_text(run)}\n{findings_text(run)}"
         )
 
 
