@@ -86,9 +86,9 @@ ax = nd.plots.plot_samples(truth.sample(jax.random.key(2), 1000), target, 0.0, a
 # ### In ArviZ
 #
 # `run.to_datatree()` holds the samples, their weights, and the statistics by noise level. Chains are particles, each
-# with one point at the end, laid out as draws of a single chain. ESS and Monte Carlo errors of `az.summary` therefore
-# mean what they say (they even see the copies that resampling makes); R-hat, which compares long chains, means
-# nothing here.
+# with one point at the end, laid out as four islands that share next to no ancestors, with relatives side by side: ESS
+# and Monte Carlo errors of `az.summary` see the copies that resampling makes, and R-hat compares the islands. Where they
+# would mean nothing they are NaN; the attribute `layout` says so.
 
 # %%
 tree = run.to_datatree()

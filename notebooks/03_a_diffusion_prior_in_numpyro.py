@@ -300,8 +300,8 @@ show({"told the class": runs["told the class"]}, {"told the class": pictures["in
 # ## 5. In ArviZ
 #
 # `to_datatree` holds the draws, their statistics, the data, the log likelihood of every observation, and the statistics
-# by noise level; a predictive sample joins as a group. Draws are particles of one chain, so R-hat means nothing; ESS and
-# Monte Carlo errors see the copies that resampling made.
+# by noise level; a predictive sample joins as a group. Chains are islands of particles that share next to no ancestors:
+# ESS and Monte Carlo errors see the copies that resampling made, and R-hat compares the islands.
 
 # %%
 run = runs["super-resolution"]

@@ -52,28 +52,22 @@ def layout(run: AnnealedRun, num_samples: int = 1) -> Layout:
     ancestors = np.arange(count) if run.ancestors is None else np.asarray(run.ancestors)
     particles = _by_family(ancestors)
     total = count * num_samples
+    withheld = "R-hat and ESS are withheld:"
     if not weigh_alike(run):
-        return Layout(particles, total, 1, "R-hat and ESS are withheld: draws weigh unequally. Resample them first.")
+        return Layout(particles, total, 1, f"{withheld} draws weigh unequally (log_weights). Resample them first.")
     if count <= 8 and num_samples >= LONG:
         return Layout(np.arange(count), count, num_samples, "one chain per particle.")
+    if total < 2 * LEAST_DRAWS:
+        return Layout(particles, total, 1, f"{withheld} {total} draws are too few. Use more num_chains.")
     families = effective_families(ancestors)
     if families < NUM_ISLANDS[0]:
-        return Layout(
-            particles, total, 1,
-            f"R-hat and ESS are withheld: the draws descend from effectively {families:.1f} founding chains. "
-            "Use more num_chains, or smaller steps between levels (level_ess closer to 1).",
-        )  # fmt: skip
+        note = f"{withheld} draws descend from effectively {families:.1f} founding chains. Use more num_chains."
+        return Layout(particles, total, 1, note)
     for islands in NUM_ISLANDS:
         if count % islands == 0 and total // islands >= LEAST_DRAWS:
-            return Layout(
-                particles, islands, total // islands,
-                f"{islands} islands of particles; relatives (of one founding chain) are side by side, in one island.",
-            )  # fmt: skip
-    if total >= 2 * LEAST_DRAWS:
-        return Layout(
-            particles, 1, total, f"one island, so without R-hat: {count} particles divide into no 2 to 7 islands."
-        )
-    return Layout(particles, total, 1, f"R-hat and ESS are withheld: {total} draws are too few for them.")
+            note = f"{islands} islands of particles; relatives (of one founding chain) are side by side, in one island."
+            return Layout(particles, islands, total // islands, note)
+    return Layout(particles, 1, total, f"one island, without R-hat: {count} particles divide into no 2 to 7 islands.")
 
 
 def weigh_alike(run: AnnealedRun) -> bool:

@@ -33,7 +33,8 @@ def families(count, size):
     ("count", "num_samples", "shape"),
     [
         (512, 1, (4, 128)), (64, 4, (4, 64)), (1002, 1, (6, 167)), (1001, 1, (7, 143)), (90, 1, (5, 18)),
-        (509, 1, (1, 509)), (16, 1, (16, 1)), (4, 3, (12, 1)), (4, 100, (4, 100)), (7, 20, (7, 20)), (50, 1, (2, 25)),
+        (509, 1, (1, 509)), (16, 1, (16, 1)), (4, 3, (12, 1)), (4, 100, (4, 100)), (7, 20, (7, 20)),
+        (50, 1, (2, 25)), (1, 1, (1, 1)), (3, 1, (3, 1)), (32, 1, (2, 16)),
     ],
 )  # fmt: skip
 def test_shape(count, num_samples, shape):
@@ -41,7 +42,7 @@ def test_shape(count, num_samples, shape):
     assert found.shape == shape
     assert sorted(found.particles) == list(range(count))
     assert ("withheld" in found.note) == (shape[1] == 1)
-    assert ("without R-hat" in found.note) == (shape[0] == 1)
+    assert ("without R-hat" in found.note) == (shape[0] == 1 < shape[1])
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 40])

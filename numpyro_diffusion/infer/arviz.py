@@ -77,7 +77,7 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
 
         `weight` sums to one; `particle` is the draw's place along the first axis of `get_samples(group_by_chain=True)`.
         """
-        fields = self.posterior.get_extra_fields(group_by_chain=True)
+        fields = dict(self.posterior._fields)
         weights = np.asarray(fields["log_weight"], dtype=float)
         fields["weight"] = _normalised(weights.ravel()).reshape(weights.shape)
         fields["particle"] = np.broadcast_to(np.arange(len(weights))[:, None], weights.shape)

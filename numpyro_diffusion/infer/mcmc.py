@@ -20,16 +20,14 @@ from ..kernels import HMC, Kernel
 from ..lapack import single_threaded_lapack
 from ..memory import default_batch_size
 from ..run import AnnealedRun, kernel_text
+from .fields import asked_for, with_aliases
 from .joint import JointDensity
 from .names import name_of
 from .reading import ReadByArviZ, asked_by_arviz
 from .setup import prepare
 from .source import Source
-from .table import findings_text, table
+from .table import evidence_text, findings_text, table
 from .views import check_view
-
-#: Extra fields: one value per draw.
-FIELDS = ("log_weight", "log_density", "acceptance_rate", "is_divergent", "ancestor")
 
 
 class AnnealedMCMC(ReadByArviZ):
@@ -110,7 +108,7 @@ class AnnealedMCMC(ReadByArviZ):
             *args, **kwargs: The model's arguments, of any kind. What the model reads, these and globals, attributes, a
                 closure, it reads now: other arrays of the same shapes compile nothing anew, a model that computes
                 something else does.
-            extra_fields: Beside those always kept; accepted for likeness with NumPyro.
+            extra_fields: Those always kept, or NumPyro's names of them: potential_energy, accept_prob, diverging.
             init_params: Must be None.
 
         Raises:
@@ -127,9 +125,7 @@ class AnnealedMCMC(ReadByArviZ):
             )
         check_untraced("nd.AnnealedMCMC.run", rng_key, args, kwargs)
         rng_key = check_key(rng_key)
-        unknown = [name for name in extra_fields if name not in FIELDS]
-        if unknown:
-            raise ParameterError(f"extra_fields must be among {FIELDS}; got {unknown[0]!r}.")
+        aliases = asked_for(extra_fields)
         began = time.perf_counter()
         setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
         source, joint = prepare(setup_key, Source.of(self.model, args, kwargs, self.view), self.likelihood_power)
@@ -140,7 +136,7 @@ class AnnealedMCMC(ReadByArviZ):
         positions, fields = self._draw(joint, run, more_key)
         # All at once: a run that fails leaves the results of the last one, whole.
         self._source, self._joint, self._run, self._positions, self._fields = source, joint, run, positions, fields
-        self._islands = islands
+        self._islands, self._aliases = islands, aliases
         self._samples = _constrain(joint, positions)
         self.seconds = time.perf_counter() - began
 
@@ -236,9 +232,12 @@ class AnnealedMCMC(ReadByArviZ):
         return _grouped(self._samples, group_by_chain)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
-        """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density."""
+        """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density.
+
+        So too of those that `run` was asked for under NumPyro's names.
+        """
         self._check_run()
-        return _grouped(self._fields, group_by_chain)
+        return _grouped(with_aliases(self._fields, self._aliases), group_by_chain)
 
     def arviz_adapter(self):
         """What `az.from_numpyro` takes; see `infer.arviz`."""
@@ -271,7 +270,7 @@ class AnnealedMCMC(ReadByArviZ):
         print(
             f"{self._islands.note}\n{kernel_text(run.kernel)}: {self.num_chains} chains, {len(run.levels)} levels, "
             f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s\n"
-            f"log evidence {run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats\n{findings_text(run)}"
+            f"{evidence_text(run)}\n{findings_text(run)}"
         )
 
 

@@ -35,6 +35,13 @@ def table(samples: dict, shape: tuple[int, int], prob: float) -> str:
     return "\n".join([header, *(f"{label:>{width}}" + "".join(f"{v:10.2f}" for v in row) for label, row in rows)])
 
 
+def evidence_text(run: AnnealedRun) -> str:
+    """Log evidence of a run, if it has one."""
+    if not run.is_weighted:
+        return "log evidence undefined: no importance weights for this kernel and density"
+    return f"log evidence {run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats"
+
+
 def findings_text(run: AnnealedRun) -> str:
     """What speaks against a run, as its own summary ends."""
     found = findings(run)
