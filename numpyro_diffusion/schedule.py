@@ -131,8 +131,8 @@ class VariancePreserving(NoiseSchedule):
         if self.beta_max <= self.beta_min:
             raise ParameterError(f"beta_max must exceed beta_min; got {self.beta_max} and {self.beta_min}.")
         if self.shape == "linear":
-            # r = exp(-log alpha) at t = 1, where that is not about 1.
-            minus_log_alpha = min((self.beta_min + self.beta_max) / 4, 700.0)
+            # Where that is beyond doubles, it is beyond their squares by far.
+            minus_log_alpha = min((self.beta_min + self.beta_max) / 4, 354.0)
             _check_ratio("beta_max", self.beta_max, math.sqrt(math.expm1(2 * minus_log_alpha)))
             return
         _check_ratio("sigma_max", self.sigma_max, self.sigma_max)

@@ -5,6 +5,7 @@ traced around it: JAX traces operations on known arrays, too.
 """
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -100,84 +101,92 @@ def test_an_improper_composition_is_refused_in_every_place(place):
         PLACES[place](lambda x: nd.DiffusionPrior(improper).log_prob(x))(X)
 
 
-# Every operator is a site of one model.
+# Every operator is a term of one prior, in one model: what they share is evaluated once, so this stays quick.
 
 
-def captured():
-    for name, density in MADE.items():
-        numpyro.sample(name, nd.DiffusionPrior(density))
-
-
-def made_inside():
-    for name, make in MAKE.items():
-        numpyro.sample(name, nd.DiffusionPrior(make()))
-
-
-def observed(model):
-    def with_data(y=None):
-        model()
+def with_data(priors):
+    def model(y=None):
+        x = [numpyro.sample(name, prior) for name, prior in priors().items()]
         sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
-        numpyro.sample("y", dist.Normal(0.0, sigma), obs=y)
+        numpyro.sample("y", dist.Normal(x[0][0], sigma), obs=y)
 
-    return with_data
+    return model
 
 
-MODELS = {"captured": observed(captured), "made inside": observed(made_inside)}
+def together(made):
+    for density in made.values():
+        nd.DiffusionPrior(density)
+    summed, multiplied = ([made[name] for name in part] for part in (OPERATORS, CONDITIONAL))
+    with warnings.catch_warnings():  # that a classifier is no density of its own
+        warnings.simplefilter("ignore", nd.errors.DiagnosticWarning)
+        return {"x": nd.DiffusionPrior(nd.mixture(*summed)), "z": nd.DiffusionPrior(nd.product(*multiplied))}
+
+
+TOGETHER = together(MADE)
+MODELS = {
+    "captured": with_data(lambda: TOGETHER),
+    "made inside": with_data(lambda: together({name: make() for name, make in MAKE.items()})),
+}
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 Y = jnp.array(0.3)
-
-
-def check(samples):
-    for name, density in MADE.items():
-        values = np.asarray(samples[name])
-        assert values.shape[-1:] == density.event_shape and np.all(np.isfinite(values)), name
-
-
-@every_model
-@pytest.mark.parametrize("kernel", [HMC, NUTS])
-def test_numpyro_kernels(model, kernel):
-    mcmc = MCMC(kernel(model), num_warmup=5, num_samples=5, progress_bar=False)
-    mcmc.run(KEY, Y)
-    check(mcmc.get_samples())
-
-
-@every_model
-def test_ensembles(model):
-    size = 2 * (sum(density.event_shape[0] for density in MADE.values()) + 1)
-    mcmc = MCMC(
-        AIES(model), num_warmup=2, num_samples=3, num_chains=size, chain_method="vectorized", progress_bar=False
-    )
-    mcmc.run(KEY, Y)
-    check(mcmc.get_samples())
-
-
 GUIDES = ["AutoNormal", "AutoDiagonalNormal", "AutoMultivariateNormal", "AutoLowRankMultivariateNormal", "AutoDelta"]
+QUIET = {"progress_bar": False}
 
 
-@every_model
-@pytest.mark.parametrize("guide", GUIDES)
-def test_guides(model, guide):
-    guide = getattr(autoguide, guide)(model)
-    svi = SVI(model, guide, numpyro.optim.Adam(1e-2), Trace_ELBO())
-    result = svi.run(KEY, 3, Y, progress_bar=False)
+def kernel_run(kernel, model, num_chains=1, **settings):
+    mcmc = MCMC(kernel(model), num_chains=num_chains, chain_method="vectorized", **settings, **QUIET)
+    mcmc.run(KEY, Y)
+    return mcmc.get_samples()
+
+
+def annealed(model):
+    mcmc = nd.AnnealedMCMC(model, nd.HMC(0.1), num_chains=20, levels=3, **QUIET)
+    mcmc.run(KEY, Y)
+    return mcmc.get_samples()
+
+
+def guided(name, model):
+    guide = getattr(autoguide, name)(model)
+    result = SVI(model, guide, numpyro.optim.Adam(1e-2), Trace_ELBO()).run(KEY, 3, Y, **QUIET)
     assert np.all(np.isfinite(result.losses))
-    check(guide.sample_posterior(KEY, result.params, sample_shape=(2,)))
+    return guide.sample_posterior(KEY, result.params, sample_shape=(2,))
 
 
-@every_model
-def test_predictive_and_initialize_model(model):
+def initialised(model):
     info = initialize_model(KEY, model, model_args=(Y,))
-    draws = {name: jnp.zeros((3, *density.event_shape)) for name, density in MADE.items()}
-    values = Predictive(model, posterior_samples=draws | {"sigma": jnp.ones(3)})(KEY)
-    assert values["y"].shape == (3,) and np.isfinite(info.potential_fn(info.param_info.z))
+    assert np.isfinite(info.potential_fn(info.param_info.z))
+    draws = {name: jnp.stack([value] * 3) for name, value in info.param_info.z.items()}
+    assert Predictive(model, posterior_samples=draws)(KEY)["y"].shape == (3,)
+    return draws
+
+
+ALGORITHMS = {
+    "HMC": functools.partial(kernel_run, HMC, num_warmup=3, num_samples=3),
+    "NUTS": functools.partial(kernel_run, NUTS, num_warmup=3, num_samples=3),
+    "AIES": functools.partial(kernel_run, AIES, num_chains=8, num_warmup=2, num_samples=3),
+    "AnnealedMCMC": annealed,
+    "AnnealedKernel": functools.partial(
+        kernel_run, lambda m: nd.AnnealedKernel(m, nd.HMC(0.1)), num_chains=20, num_warmup=3, num_samples=1
+    ),
+    "initialize_model and Predictive": initialised,
+    **{name: functools.partial(guided, name) for name in GUIDES},
+}
 
 
 @every_model
-def test_annealed(model):
-    mcmc = nd.AnnealedMCMC(model, nd.HMC(0.1), num_chains=20, levels=3, progress_bar=False)
-    mcmc.run(KEY, Y)
-    check(mcmc.get_samples())
-    kernel = nd.AnnealedKernel(model, nd.HMC(0.1), num_steps=1)
-    mcmc = MCMC(kernel, num_warmup=3, num_samples=1, num_chains=20, chain_method="vectorized", progress_bar=False)
-    mcmc.run(KEY, Y)
-    check(mcmc.get_samples())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_operator_in_one_model(algorithm, model):
+    samples = ALGORITHMS[algorithm](model)
+    for name, size in (("x", 1), ("z", 2)):
+        values = np.asarray(samples[name])
+        assert values.shape[-1] == size and np.all(np.isfinite(values))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["captured", "made inside"])
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("algorithm", ["NUTS", "AutoNormal", "AnnealedMCMC", "AnnealedKernel"])
+def test_every_operator_alone(algorithm, name, place):
+    make = MAKE[name] if place == "made inside" else lambda: MADE[name]
+    samples = ALGORITHMS[algorithm](with_data(lambda: {"x": nd.DiffusionPrior(make())}))
+    assert np.all(np.isfinite(np.asarray(samples["x"])))
