@@ -102,7 +102,7 @@ REFUSED = {
     "text": (lambda: EXPLODING(rho="7"), r"rho must be positive and finite: .*got '7'"),
     "a vector": (lambda: COSINE(np.ones(2)), r"got an array of shape \(2,\)"),
     "NaN": (lambda: LINEAR(np.nan, 20.0), r"beta_min must be positive and finite: .*got nan"),
-    "a traced number": (lambda: jax.jit(lambda s: COSINE(s).alpha(0.5))(100.0), r"known number: a schedule is static"),
+    "a traced number": (lambda: jax.jit(lambda s: COSINE(s).alpha(0.5))(100.0), r"and known: a schedule is static"),
     "too many levels": (lambda: COSINE(1e7).levels(100), r"float32 cannot tell 100 levels of Variance.*Use fewer"),
     "levels below all noise": (lambda: COSINE(1e-3).levels(5), r"smallest must lie in \(0, 0.001\).*got 0.002"),
 }  # fmt: skip
