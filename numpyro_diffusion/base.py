@@ -168,7 +168,10 @@ class MixtureBase(NamedTuple):
         Raises:
             ParameterError: if the factor is not positive.
         """
-        value = real("factor", factor)
+        try:
+            value = real("factor", factor)
+        except ParameterError as error:
+            raise ParameterError(f"factor must be positive: {error}") from error
         if not is_traced(value) and not value > 0:
             raise ParameterError(f"factor must be positive; got {value}. 1 leaves the mixture as it is.")
         if not is_traced((value, self.eigenvalues)):

@@ -101,19 +101,18 @@ class NoiseSchedule(abc.ABC):
         return times
 
 
-def _numbers(schedule, **lowest: float) -> None:
-    """Turn fields into floats, or raise ParameterError unless they are finite and at least (0: above) `lowest`."""
-    for name, low in lowest.items():
+def _check_numbers(schedule, positive: tuple[str, ...], at_least_zero: tuple[str, ...] = ()) -> None:
+    """Turn fields into floats, or raise ParameterError."""
+    for name in (*positive, *at_least_zero):
+        rule = f"{name} must be {'positive' if name in positive else 'at least 0'} and finite"
         try:
             value = real(name, getattr(schedule, name))
         except ParameterError as error:
-            raise ParameterError(f"{name} must be positive and finite: {error}") from error
+            raise ParameterError(f"{rule}: {error}") from error
         if is_traced(value):
-            raise ParameterError(f"{name} must be a known number: a schedule is static; got a traced one. Use a float.")
-        if value < 0 or (low > 0 and value <= 0):
-            raise ParameterError(
-                f"{name} must be positive and finite; got {value}. Noise grows from data to sigma_max."
-            )
+            raise ParameterError(f"{rule}, and known: a schedule is static; got a traced number. Give a float.")
+        if value < 0 or (name in positive and value == 0):
+            raise ParameterError(f"{rule}; got {value}. Leave it out for a usual one.")
         object.__setattr__(schedule, name, value)
 
 
@@ -143,12 +142,12 @@ class VariancePreserving(NoiseSchedule):
     def __post_init__(self):
         if self.shape not in ("cosine", "linear"):
             raise ParameterError(f"shape must be 'cosine' or 'linear'; got {self.shape!r}.")
-        _numbers(self, sigma_max=1, beta_min=1, beta_max=1)
+        _check_numbers(self, ("sigma_max", "beta_min", "beta_max"))
         if self.beta_max <= self.beta_min:
             raise ParameterError(f"beta_max must exceed beta_min; got {self.beta_max} and {self.beta_min}.")
         if self.shape == "linear":
-            # r = exp(-log alpha) at t = 1, where that is not about 1.
-            minus_log_alpha = min((self.beta_min + self.beta_max) / 4, 700.0)
+            # Where that is beyond doubles, it is beyond their squares by far.
+            minus_log_alpha = min((self.beta_min + self.beta_max) / 4, 354.0)
             _check_ratio("beta_max", self.beta_max, math.sqrt(math.expm1(2 * minus_log_alpha)))
             return
         _check_ratio("sigma_max", self.sigma_max, self.sigma_max)
@@ -230,7 +229,7 @@ class VarianceExploding(NoiseSchedule):
     rho: float = 7.0
 
     def __post_init__(self):
-        _numbers(self, sigma_min=0, sigma_max=1, rho=1)
+        _check_numbers(self, ("sigma_max", "rho"), ("sigma_min",))
         if not self.sigma_min < self.sigma_max:
             raise ParameterError(f"need 0 <= sigma_min < sigma_max; got {self.sigma_min} and {self.sigma_max}.")
         _check_ratio("sigma_max", self.sigma_max, self.sigma_max)
