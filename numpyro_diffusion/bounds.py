@@ -133,7 +133,8 @@ def _log_mean_exp(log_w) -> tuple[float, float, float]:
     relative = np.exp(log_w - value)
     # Relative variance v of the mean; v / (1 - v) is that of its logarithm, without an upper limit.
     variance = relative.var(ddof=1) / log_w.size
-    tail = pareto_tail(jnp.asarray(log_w - value, dtype=float))
+    # With caution: the weights of backward paths, 1 / w, have heavy tails by nature.
+    tail = pareto_tail(jnp.asarray(log_w - value, dtype=float), caution=1.0)
     scatter = np.sqrt(variance / (1 - variance)) if variance < 1 - 1e-9 else np.inf
     return value, float(np.hypot(scatter, float(tail.nats))), float(tail.pareto_k)
 
@@ -247,10 +248,21 @@ def bdmc(
         log_w = backward(back_key, density, kernel, x, schedule, progress, num_steps=num_steps, frame=frame)
     log_w = np.asarray(log_w)
     value, error, pareto_k = _log_mean_exp(-log_w)
+    shapes = ahead.pareto_k | {"reverse": pareto_k}
+    errors = _reconciled(-value - ahead.lower, ahead.lower_error, error, heavier_above=not pareto_k < shapes["forward"])
     return Bound(
-        "bdmc", ahead.lower, ahead.lower_error, -value, error,
-        ahead.log_weights | {"reverse": log_w}, schedule.levels, ahead.pareto_k | {"reverse": pareto_k},
+        "bdmc", ahead.lower, errors[0], -value, errors[1],
+        ahead.log_weights | {"reverse": log_w}, schedule.levels, shapes,
     )._warned()  # fmt: skip
+
+
+def _reconciled(gap: float, lower_error: float, upper_error: float, *, heavier_above: bool) -> tuple[float, float]:
+    """Errors of both sides. Both estimate log Z: where they differ by more, that of the heavier tail was wrong."""
+    if not abs(gap) > 2 * np.hypot(lower_error, upper_error):
+        return lower_error, upper_error
+    if heavier_above:
+        return lower_error, max(upper_error, abs(gap) / 2)
+    return max(lower_error, abs(gap) / 2), upper_error
 
 
 def _with_step_sizes(kernel: Kernel, schedule: Plan) -> Kernel:

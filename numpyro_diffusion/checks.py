@@ -41,13 +41,17 @@ def escaped(run: AnnealedRun):
     if not run.stats or not np.any(count := np.asarray(run.stats["escaped"])):
         return
     chains, first = len(run.samples), int(np.argmax(count > 0))
+    what = f"{int(count.max())} of {chains} chains left the scale of every factor"
     where = f"first at level {first + 1} (t = {run.levels[first]:.3g})"
-    if not run.is_complete and 2 * count[-1] > chains:
-        where += f"; the run stopped after level {len(count)} (t = {run.levels[-1]:.3g}), and its samples mean nothing"
-    yield (
-        f"{int(count.max())} of {chains} chains left the scale of every factor, {where}. Steps are too long for "
-        f"{type(run.kernel).__name__} here, or the density has no bounds. Use {shorter_steps(run)}."
-    )
+    if not run.kernel.is_adjusted:
+        if not run.is_complete and 2 * count[-1] > chains:
+            where += f"; the run stopped after level {len(count)} (t = {run.levels[-1]:.3g}), its samples mean nothing"
+        yield f"{what}, {where}. {type(run.kernel).__name__} takes steps that are too long: use {shorter_steps(run)}."
+    elif 2 * count[-1] > chains:
+        yield (
+            f"{what}, {where}. Metropolis steps do not go there by chance: the density may have no bounds, the mean "
+            "and covariance given for one may be wrong, or data and prior be in conflict. Plot density.log_prob there."
+        )
 
 
 def non_finite(run: AnnealedRun):

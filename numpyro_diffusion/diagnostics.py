@@ -53,18 +53,18 @@ def warn(run: AnnealedRun | Bound) -> None:
 
 
 def _run_findings(run):
-    # Chains that are lost, and factors that do not overlap, are the cause of whatever else is wrong, and no other
-    # remedy helps.
+    # What is wrong with the formula, and chains that are lost, are the cause of whatever else is wrong.
     found: list[str] = []
     for check in (
-        checks.escaped, _disjoint, _outweighed, checks.non_finite, checks.heavy_tails, checks.collapsed_weights,
+        _outweighed, checks.escaped, _disjoint, checks.non_finite, checks.heavy_tails, checks.collapsed_weights,
         checks.acceptance, checks.divergences,
     ):  # fmt: skip
-        found += check(run)
-        if check is checks.escaped and found and not run.is_complete:
+        new = list(check(run))
+        found += new
+        if new and (check is _outweighed or (check is checks.escaped and not run.is_complete)):
             break
         # Nor can overlap be judged by a handful of chains that hold all the weight.
-        if check is _disjoint and found and not run.ess <= LEAST_ESS * len(run.samples):
+        if new and check is _disjoint and not run.ess <= LEAST_ESS * len(run.samples):
             break
     return found
 

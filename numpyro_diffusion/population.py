@@ -42,7 +42,11 @@ class Population(NamedTuple):
 
     def evidence_error(self, tail=None) -> jax.Array:
         """Standard error of `evidence`, see the module of that name; `tail`, of the weights, where it is known."""
-        return evidence_error(self.account, self.log_weight, self.ancestor, tail)
+        sizes = jnp.abs(self.state.logdensity)
+        size = 1 + jnp.mean(sizes, where=jnp.isfinite(sizes)) + jnp.abs(self.evidence())
+        error = evidence_error(self.account, self.log_weight, self.ancestor, tail)
+        # No less than what rounding does to log densities.
+        return jnp.hypot(error, 4 * jnp.finfo(sizes.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0))
 
 
 class LevelStats(NamedTuple):

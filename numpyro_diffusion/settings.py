@@ -64,7 +64,7 @@ def _short(value) -> str:
         return repr(value)
     if callable(value):
         # BlackJAX's algorithms are objects without a name, whose functions lie in the module that has one.
-        home = getattr(getattr(value, "init", None), "__module__", None) or type(value).__name__
+        home = getattr(getattr(value, "build_kernel", None), "__module__", None) or type(value).__name__
         return getattr(value, "__name__", None) or home.split(".")[-1]
     try:
         return f"array{list(np.shape(value))}" if np.ndim(value) else f"{float(value):.4g}"

@@ -34,8 +34,8 @@ def tail_size(num_weights: int) -> int:
     return math.ceil(min(num_weights / 5, 3 * math.sqrt(num_weights)))
 
 
-def pareto_tail(log_weight) -> Tail:
-    """The tail of weights [N].
+def pareto_tail(log_weight, caution: float = 0.0) -> Tail:
+    """The tail of weights [N]; its nats at `caution` standard errors (1 + k) / sqrt(M) above the shape k.
 
     NaN and 0 for too few weights to have a tail (N <= 20) or none above zero; 0 and 0 where they are all but equal. The
     nats are 0 below k = 1/2, where the scatter of the weights accounts for their tail, and infinite from k = 1 on.
@@ -49,11 +49,12 @@ def pareto_tail(log_weight) -> Tail:
     excess = weight[1:] - weight[0]
     spread = excess[-1] > LEAST_SPREAD
     shape, scale = _fit(jnp.where(spread, excess, jnp.arange(1.0, size + 1)))
-    missing = (1 + (scale + shape * excess[-1]) / (1 - shape)) / jnp.exp(logsumexp(log_weight - largest))
-    nats = jnp.where(shape < 1, jnp.log1p(missing), jnp.inf)
-    alive = jnp.isfinite(largest)
+    heavier = shape + caution * (1 + shape) / math.sqrt(size)
+    missing = (1 + (scale + heavier * excess[-1]) / (1 - heavier)) / jnp.exp(logsumexp(log_weight - largest))
+    nats = jnp.where(heavier < 1, jnp.log1p(missing), jnp.inf)
+    alive, counted = jnp.isfinite(largest), spread & (heavier > HEAVY)
     shape = jnp.where(spread, shape, 0.0)
-    return Tail(jnp.where(alive, shape, jnp.nan), jnp.where(alive & (shape > HEAVY), nats, 0.0))
+    return Tail(jnp.where(alive, shape, jnp.nan), jnp.where(alive & counted, nats, 0.0))
 
 
 def _fit(excess):

@@ -242,7 +242,7 @@ def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor
             t = jnp.asarray(levels[i], dtype=float)
         elif i:
             t, gap = _next_level(density, population, t, level_ess, smallest, gap, frame=frame)
-        if np.ndim(fixed):
+        if fixed is not None and np.ndim(fixed):
             log_step = jnp.asarray(np.log(fixed[i]), dtype=float)
         if say is not None:
             say(f"pilot: level {i + 1}, t = {float(t):.3g}")
