@@ -18,6 +18,7 @@ from .errors import DiagnosticWarning
 from .expression import Expression
 from .overlap import disjoint_factors
 from .run import AnnealedRun, kernel_text
+from .untypical import off_evidence, untypical
 
 __all__ = ["findings", "summary", "warn"]
 
@@ -53,7 +54,7 @@ def warn(run: AnnealedRun) -> None:
 
 def _run_findings(run):
     # Factors that do not overlap are the cause of whatever else is wrong, and no other remedy helps.
-    checks = (_disjoint, _non_finite, _collapsed_weights, _acceptance, _divergences)
+    checks = (_disjoint, _non_finite, _untypical, _collapsed_weights, off_evidence, _acceptance, _divergences)
     found: list[str] = []
     for check in checks:
         found += check(run)
@@ -71,6 +72,10 @@ def _disjoint(run):
             "densities has no meaningful samples; temper the factors (exponents below 1) or use a mixture "
             "(0.5 * p + 0.5 * q)."
         )
+
+
+def _untypical(run):
+    return untypical(run.density, run.samples, float(run.levels[-1]))
 
 
 def _non_finite(run):

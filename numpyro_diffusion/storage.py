@@ -21,6 +21,7 @@ from .energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
 from .errors import CheckpointError, ParameterError, UnknownNameError
 from .networks.config import CONFIGS
 from .schedule import VarianceExploding, VariancePreserving
+from .typical import QUANTILES
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
 _SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding)}
@@ -52,6 +53,8 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base._asdict().items()}
     if density.class_log_z is not None:
         arrays["class_log_z"] = np.asarray(density.class_log_z)
+    if density.typical is not None:
+        arrays["typical"] = np.asarray(density.typical)
     schedule = {"type": type(density.schedule).__name__} | dataclasses.asdict(density.schedule)  # pyright: ignore
     config = {
         "kind": "density",
@@ -110,6 +113,7 @@ def load(path: str | os.PathLike[str]) -> Density:
         by_class = arrays.get("class_log_z")
         if by_class is not None and by_class.shape != (network.condition_size, arrays["log_z"].shape[1]):
             raise ParameterError(f"class_log_z has shape {by_class.shape}, not one row a class")
+        typical = _load_typical(arrays, cls, network.condition_size)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is intact but does not describe a density of this version: {error}. Save it again."
@@ -120,6 +124,7 @@ def load(path: str | os.PathLike[str]) -> Density:
     density.parameterisation, density.is_calibrated, density.name = form, calibrated, name
     density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
     density.base, density.class_log_z = base, None if by_class is None else jnp.asarray(by_class, dtype=float)
+    density.typical = typical
     for field in _FIELDS:
         absent = field == "eigenvectors" and network.takes_images
         setattr(density, field, None if absent else jnp.asarray(arrays[field], dtype=float))
@@ -139,6 +144,21 @@ def _load_base(arrays, size: int, condition_size: int) -> MixtureBase | None:
     if rows not in (1, condition_size + 1):
         raise ParameterError(f"the base has {rows - 1} classes, the network {condition_size}")
     return MixtureBase(**{field: jnp.asarray(array, dtype=float) for field, array in found.items()})
+
+
+def _load_typical(arrays, cls, condition_size: int) -> jax.Array | None:
+    """Quantiles of log densities of data, or None: files of version 0.1 have none."""
+    table = arrays.get("typical")
+    if table is None:
+        return None
+    if cls is not EnergyDensity:
+        raise ParameterError("a score model has no typical log densities")
+    tables = 2 if condition_size else 1
+    if table.ndim != 3 or table.shape[0] > tables or table.shape[1] != len(QUANTILES) + 1 or 0 in table.shape:
+        raise ParameterError(f"typical has shape {table.shape}, expected [1..{tables}, {len(QUANTILES) + 1}, levels]")
+    if not (np.all(np.diff(table[:, 0]) > 0) and np.all(np.diff(table[:, 1:], axis=1) >= 0)):
+        raise ParameterError("levels of typical must increase, and so must quantiles at each of them")
+    return jnp.asarray(table, dtype=float)
 
 
 class _Graph:
