@@ -1,7 +1,7 @@
 """Record what data look like to the energies that ship with the package: quantiles of their log densities by level.
 
-    python benchmarks/measure_typical.py                # all of them
-    python benchmarks/measure_typical.py ring cubes_16  # some
+    python benchmarks/train_typical.py                # all of them
+    python benchmarks/train_typical.py ring cubes_16  # some
 
 `nd.fit` does this itself; here it is done for weights trained before. They stay as they are, bit for bit and in their
 types, and the card gains a line. Data are those each was trained on, drawn anew with a fixed seed.
