@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from train_typical import measure as measure_typical
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.datasets import cubes
@@ -136,5 +137,6 @@ if __name__ == "__main__":
         card["script"] = f"python benchmarks/train_cubes.py --preset {options.preset} --model {options.model}"
         nd.save(density, OUT / f"{name}.safetensors", card=card, dtype="float16")
         (OUT / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        measure_typical(name)
         (OUT / f".{name}.training").unlink(missing_ok=True)
     print(name, f"{card['parameters']:,} parameters", card["figures"], card["training_seconds"], "s")

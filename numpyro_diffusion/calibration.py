@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,10 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .anneal import anneal
-from .density import Density
+from .density import Density, check_time
 from .energy import NORMALISER_KNOTS, EnergyDensity
-from .errors import ParameterError, ShapeError
+from .errors import DiagnosticWarning, ParameterError, ShapeError
 from .kernels import HMC, Kernel
+from .normaliser import levels_of
+
+#: Nats above which an error is warned of: of a quadrature, and of a run that is to become a normaliser (an error then).
+MOST_ERROR, MOST_RUN_ERROR = 0.01, 1.0
 
 
 @dataclasses.dataclass
@@ -22,7 +28,9 @@ class CalibrationReport:
 
     Attributes:
         levels: [K] times; `noise_to_signal` [K] their ratios.
-        log_z: [K] log of the density's integral at each level (0 when calibrated); `log_z_error` [K], 0 for quadrature.
+        log_z: [K] log of the density's integral at each level (0 when calibrated).
+        log_z_error: [K] its error in nats. For quadrature what two resolutions and two extents differ by, infinite
+            where log p is no number; for a run its standard error, NaN where it has none.
         mode_weights: [K, M], or None; NaN where the noise has merged the modes.
         method: "quadrature" or "anneal".
         formula: The density's formula.
@@ -75,15 +83,21 @@ def calibration_report(
 
     Args:
         density: A density with log densities.
-        levels: Times, decreasing; 12 geometric ones down to t = 0 by default.
+        levels: Times in [0, 1], in any order (decreasing for "anneal"); 12 geometric ones down to t = 0 by default.
         modes: Centres [M, d] of the data's modes. A mode's weight is the mass nearest to it, given at levels whose
             noise is below an eighth of the least distance between modes; above, neighbours leak into each other.
-        method: "quadrature" on a grid (d <= 2, the default there) or "anneal" (any d).
+        method: "quadrature" (d <= 2, the default there; see `quadrature` and `normaliser`) or "anneal" (any d).
         rng_key, kernel, num_chains, progress_bar: For "anneal"; key 0 and HMC by default.
 
     Raises:
         ShapeError: for quadrature in more than two dimensions, or modes of another dimension.
         ScoreOnlyError: if there is no log density.
+        ParameterError: if the integral is infinite, or no mass is found.
+
+    Warns:
+        DiagnosticWarning: where the quadrature's error exceeds 0.01 nats, or log p is NaN or +inf.
+
+    Cost: of quadrature, some 10^5 evaluations a level in two dimensions, 10^4 in one.
     """
     density.require_log_density("nd.calibration_report")
     size = int(np.prod(density.event_shape, initial=1))
@@ -103,54 +117,76 @@ def calibration_report(
             levels=levels, level_ess=0.98, progress_bar=progress_bar,
         )  # fmt: skip
         ratios = np.asarray(schedule.noise_to_signal(run.levels))
-        error = run.log_evidence_error * np.linspace(0, 1, len(run.levels)) ** 0.5
+        error = _grown(run.log_evidence_error, len(run.levels))
         return CalibrationReport(run.levels, ratios, run.stats["log_evidence"], error, None, method, repr(density))
-    levels = schedule.levels(12, smallest=0.004) if levels is None else np.asarray(levels, dtype=float)
-    ratios, log_z, weights = np.asarray(schedule.noise_to_signal(levels)), [], []
-    for t, r in zip(levels, ratios, strict=True):
-        points, mass = _grid(density, float(t), float(r))
-        log_z.append(np.log(mass.sum()))
-        if modes is not None:
-            gaps = np.linalg.norm(modes[:, None] - modes[None], axis=-1) + 1e9 * np.eye(len(modes))
-            if r < gaps.min() / 8:
-                at = np.asarray(schedule.alpha(t)) * modes
-                near = np.argmin(((points[:, None] - at) ** 2).sum(-1), axis=1)
-                weights.append(np.bincount(near, mass, len(modes)) / mass.sum())
-            else:
-                weights.append(np.full(len(modes), np.nan))
-    log_z = np.asarray(log_z)
-    found = None if modes is None else np.asarray(weights)
-    return CalibrationReport(levels, ratios, log_z, np.zeros_like(log_z), found, method, repr(density))
+    levels = schedule.levels(12, smallest=0.004) if levels is None else _checked_levels(levels)
+    measured = levels_of(density, levels)
+    weights = None if modes is None else np.stack([_mode_weights(level, modes) for level in measured])
+    log_z, error = (np.array([getattr(level, name) for level in measured]) for name in ("log_z", "error"))
+    ratios = np.asarray(schedule.noise_to_signal(levels))
+    report = CalibrationReport(levels, ratios, log_z, error, weights, method, repr(density))
+    _warn(report, measured)
+    return report
 
 
-def _grid(density, t, r):
-    """Grid points [n, d] and the density's mass in their cells, fine enough for the noise at ratio r."""
-    gaussian = density.gaussian(t)
-    size = int(np.prod(density.event_shape, initial=1))
-    alpha = float(density.schedule.alpha(t))
-    if gaussian is None:
-        centre, spread = np.zeros(size), np.full(size, np.hypot(alpha, float(density.schedule.sigma(t))))
-    else:
-        centre, spread = np.asarray(gaussian.mean), np.sqrt(np.diag(np.asarray(gaussian.covariance)))
-    # A smooth integrand of width r needs no finer step for the trapezoidal rule; the data's own detail sets the rest.
-    finest = 0.005 * float(spread.max())
-    axes = []
-    for c, s in zip(centre, spread, strict=True):
-        half = 5.5 * s
-        step = max(1.2 * alpha * r, finest, 2 * half / 1200)
-        axes.append(np.linspace(c - half, c + half, int(2 * half / min(step, s / 4)) + 1))
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, size)
-    cell = float(np.prod([a[1] - a[0] for a in axes]))
-    log_prob = _log_prob_in_pieces(density, jnp.asarray(points, dtype=float), t)
-    return points, np.exp(np.asarray(log_prob, dtype=np.float64)) * cell
+def _grown(error: float, count: int) -> np.ndarray:
+    """The error of log Z at each of `count` levels: it grows as a random walk does; unknown, it is so everywhere."""
+    return np.full(count, error) if not np.isfinite(error) else error * np.sqrt(np.linspace(0, 1, count))
 
 
-@jax.jit
-def _log_prob_in_pieces(density, points, t):
-    def one(x):
-        return density._log_prob(x.reshape(density.event_shape), t)
+def _check_run(run) -> None:
+    """Raise ParameterError unless a run has measured log Z well enough to be taken out of a density."""
+    what = f"log Z = {run.log_evidence:.3g} +- {run.log_evidence_error:.3g} nats"
+    if not run.is_complete:
+        raise ParameterError(f"the run was interrupted before its last level: {what}. Run nd.recalibrate to its end.")
+    finite = np.all(np.isfinite(run.stats["log_evidence"])) and np.isfinite(run.log_evidence_error)
+    if not finite or run.log_evidence_error > MOST_RUN_ERROR:
+        raise ParameterError(
+            f"a normaliser is taken out only if its error is at most {MOST_RUN_ERROR:g} nat; the run found {what}. Use "
+            "more num_chains, num_steps or levels_per_knot, or a kernel that fits; the density is as it was."
+        )
 
-    return jax.lax.map(one, points, batch_size=16_384)
+
+def _checked_levels(levels) -> np.ndarray:
+    check_time(levels)
+    levels = np.atleast_1d(np.asarray(levels, dtype=float))
+    if levels.ndim != 1 or not len(levels):
+        raise ShapeError(f"levels must be times [K], at least one; got shape {levels.shape}.")
+    return levels
+
+
+def _mode_weights(level, modes) -> np.ndarray:
+    """Share [M] of the mass nearest to each mode; NaN where the noise has merged them."""
+    gaps = np.linalg.norm(modes[:, None] - modes[None], axis=-1) + np.where(np.eye(len(modes)), np.inf, 0.0)
+    if not level.ratio < gaps.min() / 8:
+        return np.full(len(modes), np.nan)
+    points, mass = level.integral.nodes()
+    points, mass = points[mass > 0], mass[mass > 0]
+    nearest = np.argmin(np.stack([np.sum((points - mode) ** 2, axis=1) for mode in modes]), axis=0)
+    return np.bincount(nearest, mass, len(modes)) / mass.sum()
+
+
+def _warn(report: CalibrationReport, measured) -> None:
+    """Say at which levels two resolutions or two extents disagree, and where log p is no number."""
+    package = str(Path(__file__).parent)
+    for level in measured:
+        if MOST_ERROR < level.error < np.inf:
+            warnings.warn(
+                f"{report.formula} at t = {level.t:.4g}: two resolutions or extents of the quadrature differ by "
+                f"{level.error:.2g} nats, more than {MOST_ERROR}: log Z = {level.log_z:.3f} is not to be trusted "
+                "further. The density has detail too fine for the numbers or the evaluations there: rescale its "
+                "coordinates to order one around 0, or leave that level out.",
+                DiagnosticWarning,
+                skip_file_prefixes=(package,),
+            )
+        if len(level.strange):
+            warnings.warn(
+                f"{report.formula} at t = {level.t:.4g}: log_prob is NaN or +inf at {len(level.strange)} points of the "
+                f"quadrature, first at x = {level.alpha * level.strange[0]}, and counts as zero density there. Make it "
+                "finite or -inf, and check density.log_prob around that point.",
+                DiagnosticWarning,
+                skip_file_prefixes=(package,),
+            )
 
 
 def recalibrate(
@@ -179,7 +215,8 @@ def recalibrate(
 
     Raises:
         TypeError: if the density is not a trained energy.
-        ParameterError: if levels_per_knot < 1.
+        ParameterError: if levels_per_knot < 1, or the run did not measure log Z: interrupted, or with an error that is
+            not finite or above a nat.
     """
     if not isinstance(density, EnergyDensity):
         raise TypeError(f"nd.recalibrate takes a trained energy density; got {density!r}. Recalibrate its leaves.")
@@ -195,11 +232,11 @@ def recalibrate(
         rng_key, density, kernel or HMC(), num_chains=num_chains, num_steps=num_steps, levels=levels,
         progress_bar=progress_bar,
     )  # fmt: skip
+    _check_run(run)
     # Levels beyond the trained range count for its ends, where the density stays the same.
     ratios = np.clip(np.asarray(density.schedule.noise_to_signal(levels)), np.exp(low), np.exp(high))
     found = run.stats["log_evidence"]
-    # The error grows along the levels as a random walk does.
-    error = run.log_evidence_error * np.sqrt(np.arange(len(found)) / (len(found) - 1))
+    error = _grown(run.log_evidence_error, len(found))
     found = found * found**2 / (found**2 + error**2 + 1e-12)
     found = np.interp(knots, np.log(ratios)[::-1], found[::-1])
     old = np.interp(knots, *np.asarray(density.log_z))

@@ -21,6 +21,7 @@ from .expression import Expression
 from .outweighed import outweighed
 from .overlap import disjoint_factors
 from .run import AnnealedRun, kernel_text
+from .untypical import off_evidence, untypical
 
 __all__ = ["findings", "short", "summary", "warn"]
 
@@ -56,8 +57,8 @@ def _run_findings(run):
     # What is wrong with the formula, and chains that are lost, are the cause of whatever else is wrong.
     found: list[str] = []
     for check in (
-        _outweighed, checks.escaped, _disjoint, checks.non_finite, checks.heavy_tails, checks.collapsed_weights,
-        checks.acceptance, checks.divergences,
+        _outweighed, checks.escaped, _disjoint, checks.non_finite, _untypical, checks.heavy_tails,
+        checks.collapsed_weights, off_evidence, checks.acceptance, checks.divergences,
     ):  # fmt: skip
         new = list(check(run))
         found += new
@@ -77,6 +78,10 @@ def _disjoint(run):
             "densities has no meaningful samples; temper the factors (exponents below 1) or use a mixture "
             "(0.5 * p + 0.5 * q)."
         )
+
+
+def _untypical(run):
+    return untypical(run.density, run.samples, float(run.levels[-1]))
 
 
 def _outweighed(run):

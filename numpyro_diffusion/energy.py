@@ -52,7 +52,10 @@ class _NetworkDensity(Density):
     """What energy densities and score models share: network, units, base Gaussian, condition."""
 
     shares_network = True
-    _data = ("state", "mean", "eigenvalues", "eigenvectors", "sigmas", "condition", "log_z", "base", "class_log_z")
+    _data = (
+        "state", "mean", "eigenvalues", "eigenvectors", "sigmas", "condition", "log_z", "base", "class_log_z",
+        "typical",
+    )  # fmt: skip
     _static = ("graphdef", "config", "parameterisation", "is_calibrated", "schedule", "event_shape", "name")
 
     def __init__(
@@ -85,6 +88,8 @@ class _NetworkDensity(Density):
         _check_base(base, size, config, type(self).__name__, calibrated)
         self.base = base
         self.class_log_z: jax.Array | None = None
+        # Quantiles of log densities of noised data by noise level, or None where unknown; see `typical`.
+        self.typical: jax.Array | None = None
 
     def given(self, condition) -> Density:
         """The conditional density p(x | condition), on the same weights; None for the unconditional one.

@@ -22,10 +22,11 @@ from .energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
 from .errors import CheckpointError, ParameterError, UnknownNameError
 from .networks.config import CONFIGS
 from .text import printable, shown
+from .typical import QUANTILES
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
 _FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z")
-_KNOWN = {*_FIELDS, "class_log_z", *(f"base.{field}" for field in MixtureBase._fields)}
+_KNOWN = {*_FIELDS, "class_log_z", "typical", *(f"base.{field}" for field in MixtureBase._fields)}
 
 
 def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str | None = None) -> None:
@@ -65,6 +66,8 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         raise ParameterError(
             f"the schedule must be one of {', '.join(contents.SCHEDULES)}; got {shown(density.schedule)}."
         )
+    if density.typical is not None:
+        arrays["typical"] = np.asarray(density.typical)
     config = {
         "kind": "density",
         "class": type(density).__name__,
@@ -138,6 +141,7 @@ def _described(arrays, config) -> Density:
     density.parameterisation, density.is_calibrated, density.name = form, calibrated, name
     density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
     density.base, density.class_log_z = base, None if by_class is None else jnp.asarray(by_class, dtype=float)
+    density.typical = _load_typical(arrays, _CLASSES[kind], network.condition_size)
     for field in _FIELDS:
         absent = field == "eigenvectors" and network.takes_images
         setattr(density, field, None if absent else jnp.asarray(arrays[field], dtype=float))
@@ -151,6 +155,21 @@ def _load_base(arrays, size: int, condition_size: int) -> MixtureBase | None:
     found = {field: arrays[f"base.{field}"] for field in MixtureBase._fields}
     contents.check_base(found, size, condition_size)
     return MixtureBase(**{field: jnp.asarray(array, dtype=float) for field, array in found.items()})
+
+
+def _load_typical(arrays, cls, condition_size: int) -> jax.Array | None:
+    """Quantiles of log densities of data, or None: files of version 0.1 have none."""
+    table = arrays.get("typical")
+    if table is None:
+        return None
+    if cls is not EnergyDensity:
+        raise ParameterError("a score model has no typical log densities")
+    tables = 2 if condition_size else 1
+    if table.ndim != 3 or table.shape[0] > tables or table.shape[1] != len(QUANTILES) + 1 or 0 in table.shape:
+        raise ParameterError(f"typical has shape {table.shape}, expected [1..{tables}, {len(QUANTILES) + 1}, levels]")
+    if not (np.all(np.diff(table[:, 0]) > 0) and np.all(np.diff(table[:, 1:], axis=1) >= 0)):
+        raise ParameterError("levels of typical must increase, and so must quantiles at each of them")
+    return jnp.asarray(table, dtype=float)
 
 
 class _Graph:

@@ -29,6 +29,7 @@ from .losses import loss
 from .networks.convolution import native_gradients
 from .optimiser import TrainingConfig
 from .schedule import NoiseSchedule, VariancePreserving
+from .typical import typical_log_probs
 
 #: Optimiser steps between two looks at progress, checkpoint and interrupts; for images, whose steps take longer.
 CHUNK, IMAGE_CHUNK = 100, 10
@@ -183,6 +184,7 @@ def fit(
             carry = _resume(checkpoint_path, identity, carry)
         density.state = _run(carry, density, step_key, batches, training, identity, checkpoint_path,
                              checkpoint_every_seconds, progress_bar)  # fmt: skip
+    density.typical = typical_log_probs(density, x, condition, jax.random.fold_in(rng_key, 0x7E57))
     return density
 
 

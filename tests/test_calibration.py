@@ -1,5 +1,7 @@
 """Calibration reports against closed forms, and the last correction."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from small import network
 
 import numpyro_diffusion as nd
+from numpyro_diffusion import calibration
 from numpyro_diffusion.datasets import planar
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError, ShapeError
 
@@ -55,6 +58,36 @@ def test_annealing_measures_what_quadrature_does():
     )
     assert report.method == "anneal"
     assert report.log_z[-1] == pytest.approx(np.log(2), abs=0.3)
+
+
+def test_a_run_that_measured_nothing_is_not_taken_out(monkeypatch):
+    density = network("l2")
+
+    def run(**found):
+        fields = {"is_complete": True, "log_evidence": 1.0, "log_evidence_error": 0.1} | found
+
+        def annealed(*args, levels, **kwargs):
+            log_evidence = np.full(len(levels), fields["log_evidence"])
+            return SimpleNamespace(levels=levels, stats={"log_evidence": log_evidence}, **fields)
+
+        return annealed
+
+    monkeypatch.setattr(calibration, "anneal", run())
+    assert nd.recalibrate(jax.random.key(0), density).log_z[1].max() > 0.5
+    for found in (
+        {"log_evidence_error": np.nan}, {"log_evidence_error": np.inf}, {"log_evidence_error": 1.5},
+        {"log_evidence": np.nan}, {"log_evidence": -np.inf},
+    ):  # fmt: skip
+        monkeypatch.setattr(calibration, "anneal", run(**found))
+        with pytest.raises(ParameterError, match="at most 1 nat"):
+            nd.recalibrate(jax.random.key(0), density)
+    monkeypatch.setattr(calibration, "anneal", run(is_complete=False))
+    with pytest.raises(ParameterError, match="interrupted"):
+        nd.recalibrate(jax.random.key(0), density)
+    # Nor does a report know the error of a level where the run does not know its own.
+    monkeypatch.setattr(calibration, "anneal", run(log_evidence_error=np.nan))
+    report = nd.calibration_report(density, levels=np.linspace(1, 0, 5), method="anneal")
+    assert np.isnan(report.log_z_error).all()
 
 
 def test_bad_input_is_refused():

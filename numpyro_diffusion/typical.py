@@ -1,0 +1,77 @@
+r"""What data look like to the energy that was trained on them, and whether a run's samples look like that.
+
+An energy is trained where there are data; elsewhere it is an extrapolation, and may have a well far deeper than any it
+was taught, a *false well*, in which every chain ends at a healthy acceptance rate. Data noised to the ratio r have log
+densities of a narrow range (a Gaussian's has standard deviation :math:`\sqrt{d / 2}` nats), so the quantiles of
+
+.. math:: \ell(r) = \log p(y_0 + r \varepsilon, r) + c(r)
+
+by noise level tell samples from what is not: much likelier points than data are no better samples. The measured
+normaliser c is left in, so that what `nd.recalibrate` changes later shifts nothing.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .energy import EnergyDensity
+
+__all__ = ["QUANTILES", "typical_log_probs"]
+
+#: Of log densities of noised data, at so many noise levels, from so many points: of images fewer, as they cost more.
+QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
+NUM_LEVELS, NUM_POINTS, NUM_IMAGES, IMAGE_BATCH = 16, 4096, 512, 128
+
+
+def typical_log_probs(density, x, conditions, rng_key) -> jax.Array | None:
+    """What `nd.fit` records of an energy as its field `typical`.
+
+    Args:
+        density: An `EnergyDensity`; others have none.
+        x: Data [n, *event_shape]; a fixed number of them is drawn.
+        conditions: Their conditions [n, c], or None.
+        rng_key: JAX random key.
+
+    Returns:
+        [1 or 2, 1 + Q, K]: log r, increasing, and below it the quantiles of log p + c: without a condition, and, where
+        there are conditions, given each point's own. None if a log density is not finite.
+
+    Cost: 4,096 evaluations a level at 16 levels, 512 for images. Weights are traced: one program for equal shapes.
+    """
+    if not isinstance(density, EnergyDensity):
+        return None
+    count = NUM_IMAGES if density.config.takes_images else NUM_POINTS
+    draw_key, noise_key = jax.random.split(rng_key)
+    index = np.asarray(jax.random.randint(draw_key, (count,), 0, len(x)))
+    y = np.asarray(x)[index].reshape(count, -1) - np.asarray(density.mean)
+    given = [None if density.condition is None else np.zeros((count, density.condition.size), np.float32)]
+    if conditions is not None:
+        given.append(np.append(np.asarray(conditions, np.float32)[index], np.ones((count, 1), np.float32), axis=1))
+    plain = density._replace(log_z=density.log_z.at[1].set(0.0), typical=None)
+    low, high = np.log(np.asarray(density.sigmas, dtype=np.float64))
+    log_ratios = np.linspace(low, high, NUM_LEVELS)
+    tables = [np.vstack([log_ratios, _quantiles(plain, y, log_ratios, noise_key, condition)]) for condition in given]
+    table = np.array(tables)
+    return jnp.asarray(table, dtype=float) if np.all(np.isfinite(table)) else None
+
+
+def _quantiles(density, y, log_ratios, rng_key, condition) -> np.ndarray:
+    """Quantiles [Q, K] of log p of points y [n, d] noised to each of the ratios."""
+    batch = IMAGE_BATCH if density.config.takes_images else NUM_POINTS
+    rows = []
+    for level, r in enumerate(np.exp(log_ratios)):
+        noisy = y + r * np.asarray(jax.random.normal(jax.random.fold_in(rng_key, level), y.shape))
+        pieces = [slice(i, i + batch) for i in range(0, len(y), batch)]
+        found = [_log_probs(density, noisy[s], r, None if condition is None else condition[s]) for s in pieces]
+        rows.append(np.quantile(np.concatenate(found).astype(np.float64), QUANTILES))
+    return np.transpose(rows)
+
+
+@jax.jit
+def _log_probs(density, y, r, condition):
+    # Not in a loop: convolutions are slow there on CPUs.
+    if condition is None:
+        return jax.vmap(lambda point: density.log_prob_at(point, r))(y)
+    return jax.vmap(lambda point, c: density._replace(condition=c).log_prob_at(point, r))(y, condition)
