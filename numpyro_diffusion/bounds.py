@@ -14,6 +14,7 @@ ratio. Partial refreshment is not reversible and is refused.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -102,7 +103,7 @@ def _checked(purpose, rng_key, density, kernel, counts: dict) -> tuple[jax.Array
     if isinstance(kernel, BlackJAX) and not kernel.is_adjusted:
         raise ParameterError(f"{purpose} needs a kernel with a known ratio; {kernel!r} was declared unadjusted.")
     check_proper(density)
-    return check_key(rng_key), kernel
+    return check_key(rng_key), kernel.as_now(math.prod(density.event_shape))
 
 
 def _check_reversible(kernel) -> None:

@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from . import checkpoint, contents
 from .batch import Batch, check_batch, check_values, fixed_batch
-from .errors import CheckpointError, ParameterError, ShapeError
+from .errors import CheckpointError, ParameterError, ShapeError, check_key, check_untraced
 from .networks.classifier import ClassifierConfig
 from .optimiser import TrainingConfig
+from .program import Traced, trace
 from .text import check_name, printable, shown
 
 #: Optimiser steps in one compiled program, and images classified at a time.
@@ -74,8 +75,16 @@ def train_classifier(
         if not isinstance(value, cls):
             raise ParameterError(f"{what} must be a {cls.__name__}; got {shown(value)}.")
     check_name(name)
-    draw, fixed = (data, None) if callable(data) else (_draw_rows, fixed_batch(data, config))
-    check_batch(jax.eval_shape(lambda: _draw(draw, rng_key, training.batch_size, fixed)), config, training.batch_size)
+    check_untraced("train_classifier", rng_key, data)
+    rng_key = check_key(rng_key)
+    # What a sampler reads, it reads now.
+    size = training.batch_size
+    batches = (
+        trace(lambda key: Batch(*data(key, size)), rng_key, differentiated=False)
+        if callable(data)
+        else fixed_batch(data, config)
+    )
+    check_batch(jax.eval_shape(lambda: _draw(batches, rng_key, size)), config, size)
     init_key, step_key = jax.random.split(rng_key)
     _, state = config.build(init_key)
     carry = (state, training.optimiser().init(state), state, jnp.zeros((), int))
@@ -84,14 +93,12 @@ def train_classifier(
         done = 0
         while done < training.num_steps:
             count = min(STEPS, training.num_steps - done)
-            carry, losses = _train_steps(
-                carry, step_key, fixed, config=config, training=training, draw=draw, count=count
-            )
+            carry, losses = _train_steps(carry, step_key, batches, config=config, training=training, count=count)
             done, loss = done + count, float(jnp.mean(losses))
             if not np.isfinite(loss):
                 for number in range(done - count, done):
                     key = jax.random.fold_in(step_key, number)
-                    check_values(_draw(draw, key, training.batch_size, fixed), config)
+                    check_values(_draw(batches, key, size), config)
                 raise ParameterError(f"the loss became {loss} before step {done}. Lower learning_rate.")
             bar.update(count)
             bar.set_postfix(loss=f"{loss:.4f}")
@@ -229,17 +236,16 @@ def _apply(classifier, method, images, positions, log_noise):
     return _run(classifier, method, images, *rows)
 
 
-def _draw(draw, rng_key, num_samples, fixed):
-    return Batch(*draw(rng_key, num_samples) if fixed is None else draw(rng_key, num_samples, fixed))
+def _draw(batches: Traced | Batch, rng_key, num_samples: int) -> Batch:
+    """A batch by a sampler, which knows its size, or of rows drawn at random."""
+    if isinstance(batches, Traced):
+        return batches(rng_key)
+    rows = jax.random.randint(rng_key, (num_samples,), 0, len(batches.labels))
+    return jax.tree.map(lambda values: values[rows], batches)
 
 
-def _draw_rows(rng_key, num_samples, batch):
-    rows = jax.random.randint(rng_key, (num_samples,), 0, len(batch.labels))
-    return jax.tree.map(lambda values: values[rows], batch)
-
-
-@partial(jax.jit, static_argnames=("config", "training", "draw", "count"))
-def _train_steps(carry, rng_key, fixed, *, config, training, draw, count):
+@partial(jax.jit, static_argnames=("config", "training", "count"))
+def _train_steps(carry, rng_key, batches, *, config, training, count):
     optimiser = training.optimiser()
 
     def loss_fn(state, batch):
@@ -250,7 +256,7 @@ def _train_steps(carry, rng_key, fixed, *, config, training, draw, count):
 
     def step(carry, _):
         state, optimiser_state, average, number = carry
-        batch = _draw(draw, jax.random.fold_in(rng_key, number), training.batch_size, fixed)
+        batch = _draw(batches, jax.random.fold_in(rng_key, number), training.batch_size)
         loss, gradient = jax.value_and_grad(loss_fn)(state, batch)
         update, optimiser_state = optimiser.update(gradient, optimiser_state, state)
         state = optax.apply_updates(state, update)

@@ -36,10 +36,11 @@ from flax import nnx
 
 from .base import MixtureBase
 from .basis import Basis, CosineBasis, DenseBasis
-from .density import Density, register_density
+from .density import Density
 from .errors import ParameterError, ShapeError
 from .gaussian import DiagonalGaussian, Gaussian
 from .networks.config import NetworkConfig, PatchConfig, UNetConfig
+from .pytree import register
 from .scalars import constant, is_traced, real_array
 
 __all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]
@@ -169,7 +170,7 @@ class _NetworkDensity(Density):
         return jnp.sqrt(jnp.mean(self.eigenvalues))
 
 
-@register_density(_NetworkDensity._data, _NetworkDensity._static)
+@register(_NetworkDensity._data, _NetworkDensity._static)
 class EnergyDensity(_NetworkDensity):
     """A trained energy as a log density; see the module for the formula. Made by `fit` or `load`.
 
@@ -215,7 +216,7 @@ class EnergyDensity(_NetworkDensity):
         return jax.vmap(lambda row: jnp.interp(jnp.log(r), self.log_z[0], row))(self.class_log_z)
 
 
-@register_density(_NetworkDensity._data, _NetworkDensity._static)
+@register(_NetworkDensity._data, _NetworkDensity._static)
 class ScoreModel(_NetworkDensity):
     """A trained score without a log density. Products and powers work; what needs a log density refuses."""
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from .density import Density, Gaussian, check_time, register_density
+from .density import Density, Gaussian, check_time
 from .errors import ParameterError, ShapeError
+from .pytree import register
 from .scalars import check_held, constant, floats, is_traced, real_array
 from .schedule import NoiseSchedule, VariancePreserving
 from .walls import log_uniform
@@ -67,7 +68,7 @@ def _axes(covariances: np.ndarray) -> tuple[jax.Array, jax.Array]:
     return constant(values), constant(vectors)
 
 
-@register_density(
+@register(
     ("means", "eigenvalues", "eigenvectors", "covariances", "log_weights"),
     ("schedule", "event_shape", "name", "is_calibrated"),
 )
@@ -145,7 +146,7 @@ class GaussianMixture(Density):
         return Gaussian(mean, jnp.einsum("k,kij->ij", weights, within) + (centred.T * weights) @ centred)
 
 
-@register_density(("centre", "half_width"), ("schedule", "event_shape", "name", "is_calibrated"))
+@register(("centre", "half_width"), ("schedule", "event_shape", "name", "is_calibrated"))
 class UniformBox(Density):
     """Uniform density on the box low < x < high in d dimensions, at every noise level.
 

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .density import Density, register_density
+from .density import Density
 from .errors import ScheduleError, ShapeError
 from .gaussian import Gaussian
 from .program import Traced, trace
+from .pytree import register
 from .schedule import NoiseSchedule, VariancePreserving
 
 
@@ -73,7 +74,7 @@ class FunctionDensity(Density):
         return new
 
 
-register_density(
+register(
     ("fn", "parameters", "moments"),
     ("event_shape", "schedule", "is_calibrated", "name", "origin"),
     before=FunctionDensity.as_now,

@@ -30,9 +30,9 @@ from blackjax.mcmc.proposal import static_binomial_sampling
 from blackjax.smc import ess as blackjax_ess
 from blackjax.smc import resampling
 
-from .density import register_density as register_pytree
 from .errors import check_integer, check_number
 from .program import array_digest, trace
+from .pytree import register
 from .settings import check_persistence, check_step_size, settings_text
 
 
@@ -122,7 +122,7 @@ def _langevin(rng_key, state, logdensity_fn, step_size):
     )
 
 
-@register_pytree(data=("step_size",), static=())
+@register(data=("step_size",), static=())
 class ULA(Kernel):
     """Unadjusted Langevin algorithm: one gradient per step, biased of order `step_size`.
 
@@ -147,7 +147,7 @@ class ULA(Kernel):
         return _finite_or_stay(KernelState(new.position, state.momentum, *new[1:]), state, log_ratio)
 
 
-@register_pytree(data=("step_size",), static=())
+@register(data=("step_size",), static=())
 class MALA(Kernel):
     """Metropolis-adjusted Langevin algorithm: one gradient per step.
 
@@ -205,7 +205,7 @@ class _Hamiltonian(Kernel):
         return KernelState(*start), KernelState(new.position, new.momentum, new.logdensity, new.logdensity_grad), info
 
 
-@register_pytree(data=("step_size", "persistence"), static=("num_integration_steps",))
+@register(data=("step_size", "persistence"), static=("num_integration_steps",))
 class HMC(_Hamiltonian):
     """Hamiltonian Monte Carlo with partial momentum refreshment (Du et al. 2023, Algorithm 3).
 
@@ -221,7 +221,7 @@ class HMC(_Hamiltonian):
         return new, _adjusted(info.acceptance_rate, ~jnp.isfinite(info.energy))
 
 
-@register_pytree(data=("step_size", "persistence"), static=("num_integration_steps",))
+@register(data=("step_size", "persistence"), static=("num_integration_steps",))
 class UHMC(_Hamiltonian):
     """Unadjusted HMC: accepts every trajectory (Du et al. 2023, Algorithm 2). Arguments as for `HMC`, tuned to 95 %."""
 
@@ -236,7 +236,7 @@ class UHMC(_Hamiltonian):
         return _finite_or_stay(new, stay, log_ratio)
 
 
-@register_pytree(data=("step_size", "parameters"), static=("algorithm", "is_adjusted", "target_acceptance", "computed"))
+@register(data=("step_size", "parameters"), static=("algorithm", "is_adjusted", "target_acceptance", "computed"))
 class BlackJAX(Kernel):
     """Any BlackJAX algorithm: `nd.BlackJAX(blackjax.barker)`, `nd.BlackJAX(blackjax.nuts, inverse_mass_matrix=...)`.
 

@@ -29,6 +29,7 @@ from .losses import loss
 from .networks.convolution import native_gradients
 from .optimiser import TrainingConfig
 from .schedule import NoiseSchedule, VariancePreserving
+from .text import check_name
 from .typical import typical_log_probs
 
 #: Optimiser steps between two looks at progress, checkpoint and interrupts; for images, whose steps take longer.
@@ -138,6 +139,7 @@ def fit(
     """
     check_untraced("nd.fit", rng_key, data, conditions)
     rng_key = check_key(rng_key)
+    check_name(name)
     if model not in ("energy", "score"):
         raise ParameterError(f"model must be 'energy' or 'score'; got {model!r}.")
     if parameterisation not in PARAMETERISATIONS:

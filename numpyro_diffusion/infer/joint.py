@@ -17,14 +17,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..density import Density, gaussian_at, register_density
+from ..density import Density, gaussian_at
 from ..errors import UnsupportedModelError
 from ..gaussian import Gaussian
 from ..identity import fingerprint
+from ..pytree import register
 from .source import Programs, Site, ravel, typed_key, unravel
 
 
-@register_density(
+@register(
     data=("programs", "bound", "siblings", "moments", "powers", "widenings"),
     static=("sites", "view", "version", "schedule", "event_shape", "has_log_density", "is_calibrated", "name"),
 )

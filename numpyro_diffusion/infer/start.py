@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax
 
-from ..density import Density, register_density
+from ..density import Density
+from ..pytree import register
 
 
-@register_density(data=("density",), static=("schedule", "event_shape", "name"))
+@register(data=("density",), static=("schedule", "event_shape", "name"))
 class StartDensity(Density):
     """The start of a density (`Density.start`), itself a density that can be drawn from; the same at every t."""
 
