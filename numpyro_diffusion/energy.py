@@ -108,7 +108,7 @@ class _NetworkDensity(Density):
                 f"a condition must weigh the classes of the mixture base, with weights >= 0; got {condition}. "
                 "Give a one-hot vector, or None for no condition."
             )
-        label = np.array2string(condition, precision=2, threshold=16, max_line_width=200)
+        label = np.array2string(np.asarray(condition), precision=2, threshold=16, max_line_width=200)
         return self._replace(condition=constant(np.append(condition, 1.0)), name=f"{self!r}|{label}")
 
     def with_schedule(self, schedule):

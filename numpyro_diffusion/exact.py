@@ -37,7 +37,7 @@ def _finite(name: str, value: Any, ndim: int) -> Any:
     if not np.all(np.isfinite(array)):
         raise ParameterError(f"{name} must be finite; got NaN or infinity.")
     if name != "weights":  # of which logarithms are kept
-        check_held(name, array)
+        check_held(name, np.asarray(array))
     return array
 
 
