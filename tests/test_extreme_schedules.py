@@ -10,7 +10,9 @@ from numpyro_diffusion.errors import ParameterError
 
 COSINE, LINEAR, EXPLODING = nd.VariancePreserving.cosine, nd.VariancePreserving.linear, nd.VarianceExploding
 EPS = 2.0**-24
-TIMES = np.float32(np.concatenate([np.geomspace(1e-6, 0.5, 15), np.linspace(0.5, 1.0, 11), 1 - EPS * np.arange(1, 5)]))
+TIMES = np.concatenate([np.geomspace(1e-6, 0.5, 15), np.linspace(0.5, 1.0, 11), 1 - EPS * np.arange(1, 5)]).astype(
+    np.float32
+)
 
 SCHEDULES = {
     "cosine to 1e7": COSINE(1e7),

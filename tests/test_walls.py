@@ -10,7 +10,7 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError
 
 SCHEDULES = {"preserving": nd.VariancePreserving.cosine(), "exploding": nd.VarianceExploding(0.01, 80.0)}
-TIMES = np.float32([0.02, 0.1, 0.4, 0.8, 1.0])
+TIMES = np.array([0.02, 0.1, 0.4, 0.8, 1.0], dtype=np.float32)
 NODES, SHARES = np.polynomial.legendre.leggauss(60)
 # In standard deviations of the noise beyond the walls.
 BEYOND = np.array([-6.0, -3.0, -0.5, 0.0, 0.2, 4.0])
@@ -31,7 +31,8 @@ def expected(distance, half_width, sigma):
     c, h = -np.abs(distance) / sigma, half_width / sigma
     wide = log_ndtr(c + h) + np.log1p(-np.exp(log_ndtr(c - h) - log_ndtr(c + h))) - np.log(2 * half_width)
     normal = -0.5 * (c[..., None] + h * NODES) ** 2 - 0.5 * np.log(2 * np.pi) - np.log(sigma)
-    return np.where(h < 0.5, logsumexp(normal, b=SHARES / 2, axis=-1), wide)
+    narrow = np.asarray(logsumexp(normal, b=SHARES / 2, axis=-1))
+    return np.where(h < 0.5, narrow, wide)
 
 
 def points(schedule, centre, half_width, t, dtype):
