@@ -23,7 +23,7 @@ def check_step_size(step_size):
         value = np.array(np.nan) if value.dtype.kind not in "iuf" and value.dtype != object else value.astype(float)
     except (TypeError, ValueError):
         value = np.array(np.nan)
-    if value.ndim > 1 or not np.all(np.isfinite(value) & (value > 0)):
+    if value.ndim > 1 or not value.size or not np.all(np.isfinite(value) & (value > 0)):
         raise ParameterError(
             f"step_size must be positive, a number or one per level, or None to tune; got {step_size!r}."
         )

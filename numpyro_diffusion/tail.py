@@ -31,13 +31,13 @@ class Tail(NamedTuple):
 
 def tail_size(num_weights: int) -> int:
     """Weights that make the tail."""
-    return math.ceil(min(num_weights / 5, 3 * math.sqrt(num_weights)))
+    return math.floor(min(num_weights / 5, 3 * math.sqrt(num_weights)))
 
 
 def pareto_tail(log_weight, caution: float = 0.0) -> Tail:
     """The tail of weights [N]; its nats at `caution` standard errors (1 + k) / sqrt(M) above the shape k.
 
-    NaN and 0 for too few weights to have a tail (N <= 20) or none above zero; 0 and 0 where they are all but equal. The
+    NaN and 0 for too few weights to have a tail (N < 25) or none above zero; 0 and 0 where they are all but equal. The
     nats are 0 below k = 1/2, where the scatter of the weights accounts for their tail, and infinite from k = 1 on.
     """
     num_weights = log_weight.size
