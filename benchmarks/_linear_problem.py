@@ -134,6 +134,11 @@ def _sigma_posterior(d: int, d_y: int, seed: int) -> tuple[np.ndarray, float]:
     f = np.exp(log_f - log_f.max())
     steps = 0.5 * (f[1:] + f[:-1]) * np.diff(np.log(SIGMAS))
     cdf = np.concatenate([[0.0], np.cumsum(steps)])
+    # Two resolutions, and what lies beyond the grid: f falls with sigma below it, and faster above.
+    coarse = 0.5 * np.sum((f[2::2] + f[:-2:2]) * np.diff(np.log(SIGMAS[::2])))
+    outside = f[0] + f[-1] + abs(coarse / cdf[-2] - 1) * cdf[-1]
+    if outside > 1e-3 * cdf[-1]:
+        raise RuntimeError(f"the evidence is known to {outside / cdf[-1]:.2g} nats only; refine or widen SIGMAS.")
     return cdf / cdf[-1], float(np.log(cdf[-1]) + log_f.max())
 
 

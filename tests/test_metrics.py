@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from numpyro_diffusion import metrics
 from numpyro_diffusion.datasets import planar, targets
@@ -104,6 +105,15 @@ def test_the_truths_of_the_paper():
     assert product.log_evidence == pytest.approx(-0.4709, abs=5e-5)
     assert mixture.mean_log_prob == pytest.approx(2.383, abs=5e-4)
     assert mixture.log_evidence == 0
+
+
+def test_the_product_has_the_evidence_of_its_closed_form():
+    """A Gaussian's mass in the bar is a product of differences of normal distribution functions."""
+    half = np.array(planar.BOXES["bar"])
+    mass = np.prod(
+        ndtr((half - planar.MODES["ring"]) / planar.STD) - ndtr((-half - planar.MODES["ring"]) / planar.STD), 1
+    )
+    assert targets.target("product").log_evidence == pytest.approx(np.log(mass.mean() / np.prod(2 * half)), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", targets.NAMES)
