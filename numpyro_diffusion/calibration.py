@@ -12,7 +12,7 @@ import numpy as np
 from .anneal import anneal
 from .density import Density
 from .energy import NORMALISER_KNOTS, EnergyDensity
-from .errors import ParameterError, ShapeError
+from .errors import ArgumentTypeError, ParameterError, ShapeError
 from .kernels import HMC, Kernel
 
 
@@ -182,7 +182,9 @@ def recalibrate(
         ParameterError: if levels_per_knot < 1.
     """
     if not isinstance(density, EnergyDensity):
-        raise TypeError(f"nd.recalibrate takes a trained energy density; got {density!r}. Recalibrate its leaves.")
+        raise ArgumentTypeError(
+            f"nd.recalibrate takes a trained energy density; got {density!r}. Recalibrate its leaves."
+        )
     if levels_per_knot < 1:
         raise ParameterError(f"levels_per_knot must be >= 1; got {levels_per_knot}.")
     low, high = np.log(np.asarray(density.sigmas))
