@@ -16,7 +16,15 @@ from .ancestral import reverse_run
 from .density import Density
 from .descent import descend
 from .devices import checked_mesh, everywhere, gathered
-from .errors import ParameterError, ScoreOnlyError, check_integer, check_key, check_number, check_untraced
+from .errors import (
+    ArgumentTypeError,
+    ParameterError,
+    ScoreOnlyError,
+    check_integer,
+    check_key,
+    check_number,
+    check_untraced,
+)
 from .files import sole_writer
 from .frame import FRAMES
 from .history import History, check_place
@@ -112,10 +120,12 @@ def anneal(
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.
     """
     if not isinstance(density, Density):
-        raise TypeError(f"nd.anneal takes a density; got {type(density).__name__}. Wrap functions in nd.as_density.")
+        raise ArgumentTypeError(
+            f"nd.anneal takes a density; got {type(density).__name__}. Wrap functions in nd.as_density."
+        )
     kernel = HMC() if kernel is None else kernel
     if not isinstance(kernel, Kernel | Reverse):
-        raise TypeError(f"nd.anneal takes a kernel such as nd.HMC(); got {kernel!r}.")
+        raise ArgumentTypeError(f"nd.anneal takes a kernel such as nd.HMC(); got {kernel!r}.")
     check_untraced("nd.anneal", rng_key, density, kernel)
     rng_key = check_key(rng_key)
     num_chains, num_steps = check_integer("num_chains", num_chains), check_integer("num_steps", num_steps)

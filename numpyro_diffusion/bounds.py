@@ -25,7 +25,7 @@ from jax.scipy.special import logsumexp
 from .anneal import anneal
 from .backward import backward
 from .density import Density, as_points
-from .errors import ParameterError, ScoreOnlyError, check_integer, check_key, check_untraced
+from .errors import ArgumentTypeError, ParameterError, ScoreOnlyError, check_integer, check_key, check_untraced
 from .kernels import HMC, BlackJAX, Kernel
 from .lapack import single_threaded_lapack
 from .progress import Progress
@@ -92,9 +92,11 @@ def _checked(purpose, rng_key, density, kernel, counts: dict) -> tuple[jax.Array
     """The key and the kernel, HMC by default, after all that can be refused at once."""
     kernel = HMC() if kernel is None else kernel
     if not isinstance(density, Density):
-        raise TypeError(f"{purpose} takes a density; got {type(density).__name__}. Wrap functions in nd.as_density.")
+        raise ArgumentTypeError(
+            f"{purpose} takes a density; got {type(density).__name__}. Wrap functions in nd.as_density."
+        )
     if not isinstance(kernel, Kernel):
-        raise TypeError(f"{purpose} takes a kernel such as nd.HMC(); got {kernel!r}.")
+        raise ArgumentTypeError(f"{purpose} takes a kernel such as nd.HMC(); got {kernel!r}.")
     check_untraced(purpose, rng_key, density, kernel)
     for name, value in counts.items():
         check_integer(name, value)

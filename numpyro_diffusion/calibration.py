@@ -14,7 +14,7 @@ import numpy as np
 from .anneal import anneal
 from .density import Density, check_time
 from .energy import NORMALISER_KNOTS, EnergyDensity
-from .errors import DiagnosticWarning, ParameterError, ShapeError
+from .errors import ArgumentTypeError, DiagnosticWarning, ParameterError, ShapeError
 from .kernels import HMC, Kernel
 from .normaliser import levels_of
 
@@ -219,7 +219,9 @@ def recalibrate(
             not finite or above a nat.
     """
     if not isinstance(density, EnergyDensity):
-        raise TypeError(f"nd.recalibrate takes a trained energy density; got {density!r}. Recalibrate its leaves.")
+        raise ArgumentTypeError(
+            f"nd.recalibrate takes a trained energy density; got {density!r}. Recalibrate its leaves."
+        )
     if levels_per_knot < 1:
         raise ParameterError(f"levels_per_knot must be >= 1; got {levels_per_knot}.")
     low, high = np.log(np.asarray(density.sigmas))

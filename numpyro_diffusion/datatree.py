@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from .bounds import Bound
+from .errors import ArgumentTypeError
 from .islands import layout, weigh_alike
 from .level import batch_log_prob
 from .run import AnnealedRun, kernel_text
@@ -47,7 +48,7 @@ def to_datatree(result: AnnealedRun | Bound) -> xr.DataTree:
         return _run_tree(result)
     if isinstance(result, Bound):
         return _bound_tree(result)
-    raise TypeError(f"to_datatree takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
+    raise ArgumentTypeError(f"to_datatree takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
 
 
 def _attributes(**more) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from .errors import ParameterError
+from .errors import ArgumentTypeError, ParameterError
 
 
 def checked_mesh(mesh, num_chains: int) -> Mesh | None:
@@ -27,7 +27,9 @@ def checked_mesh(mesh, num_chains: int) -> Mesh | None:
     if mesh is None:
         return None
     if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh must be a jax.sharding.Mesh, such as jax.make_mesh((4,), ('chains',)); got {mesh!r}.")
+        raise ArgumentTypeError(
+            f"mesh must be a jax.sharding.Mesh, such as jax.make_mesh((4,), ('chains',)); got {mesh!r}."
+        )
     if num_chains % mesh.size:
         below = num_chains - num_chains % mesh.size
         raise ParameterError(

@@ -16,7 +16,7 @@ from . import checks
 from .bounds import Bound
 from .checks import LEAST_ESS
 from .density import Density
-from .errors import DiagnosticWarning
+from .errors import ArgumentTypeError, DiagnosticWarning
 from .expression import Expression
 from .outweighed import outweighed
 from .overlap import disjoint_factors
@@ -138,7 +138,7 @@ def summary(result: AnnealedRun | Bound) -> str:
         found, known = findings(result), _run_rows if isinstance(result, AnnealedRun) else _bound_rows
         rows = [*known(result), ("findings", "none" if not found else str(len(found)))]
         return "\n".join([_table(rows), *(f"  - {finding}" for finding in found)])
-    raise TypeError(f"summary takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
+    raise ArgumentTypeError(f"summary takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
 
 
 def short(run: AnnealedRun) -> str:

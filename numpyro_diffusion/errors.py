@@ -45,6 +45,14 @@ class UnsupportedModelError(DiffusionError, NotImplementedError):
     """A NumPyro model has a site that annealing cannot handle; the message names it."""
 
 
+class NotKnownError(DiffusionError, NotImplementedError):
+    """Draws or moments that a density does not have in closed form."""
+
+
+class NotRunError(DiffusionError, RuntimeError):
+    """A result is asked for before there has been a run."""
+
+
 class CheckpointError(DiffusionError, ValueError):
     """A file cannot be written, or cannot be read as a checkpoint of this package."""
 

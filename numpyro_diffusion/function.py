@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .density import Density
-from .errors import ScheduleError, ShapeError
+from .errors import ArgumentTypeError, ScheduleError, ShapeError
 from .gaussian import Gaussian
 from .program import Traced, trace
 from .pytree import register
@@ -110,7 +110,7 @@ def as_density(
         ShapeError: if only one moment is given or its shape is wrong.
     """
     if not callable(fn):
-        raise TypeError(f"nd.as_density takes a function (x, t) -> log density; got {type(fn).__name__}.")
+        raise ArgumentTypeError(f"nd.as_density takes a function (x, t) -> log density; got {type(fn).__name__}.")
     if not all(isinstance(n, int | np.integer) and n >= 1 for n in tuple(event_shape)):
         raise ShapeError(f"event_shape must be whole numbers >= 1; got {event_shape}.")
     event_shape = tuple(int(n) for n in event_shape)

@@ -30,7 +30,7 @@ from blackjax.mcmc.proposal import static_binomial_sampling
 from blackjax.smc import ess as blackjax_ess
 from blackjax.smc import resampling
 
-from .errors import check_integer, check_number
+from .errors import ArgumentTypeError, check_integer, check_number
 from .program import array_digest, trace
 from .pytree import register
 from .settings import check_persistence, check_step_size, settings_text
@@ -255,7 +255,7 @@ class BlackJAX(Kernel):
 
     def __init__(self, algorithm, step_size=None, *, is_adjusted=True, target_acceptance=0.7, **parameters):
         if not hasattr(algorithm, "build_kernel"):
-            raise TypeError(f"algorithm must be a BlackJAX algorithm such as blackjax.barker; got {algorithm!r}.")
+            raise ArgumentTypeError(f"algorithm must be one of BlackJAX, such as blackjax.barker; got {algorithm!r}.")
         check_number("target_acceptance", target_acceptance, 0.0, 1.0)
         self.algorithm, self.step_size, self.parameters = algorithm, check_step_size(step_size), parameters
         self.is_adjusted, self.target_acceptance, self.computed = is_adjusted, target_acceptance, None

@@ -19,7 +19,7 @@ from . import checkpoint, contents
 from .base import MixtureBase
 from .density import Density
 from .energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
-from .errors import CheckpointError, ParameterError, UnknownNameError
+from .errors import ArgumentTypeError, CheckpointError, ParameterError, UnknownNameError
 from .networks.config import CONFIGS
 from .text import printable, shown
 from .typical import QUANTILES
@@ -44,7 +44,7 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         CheckpointError: if the file cannot be written.
     """
     if type(density).__name__ not in _CLASSES:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {shown(density)}. Save its leaves."
         )
     assert isinstance(density, EnergyDensity | ScoreModel)

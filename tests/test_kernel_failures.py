@@ -110,5 +110,5 @@ def test_step_sizes_and_persistence_that_are_no_numbers(bad):
             MALA(step_size=bad)
         with pytest.raises(ParameterError, match="HMC"):
             HMC(persistence=bad)
-    with pytest.raises(TypeError, match="BlackJAX algorithm"):
+    with pytest.raises(TypeError, match="one of BlackJAX"):
         BlackJAX(bad)

@@ -13,7 +13,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
-from ..errors import ParameterError
+from ..errors import ArgumentTypeError, NotRunError, ParameterError
 from ..identity import fingerprint
 from ..kernels import HMC, BlackJAX, Kernel
 from ..tuning import METRICS, Plan
@@ -86,10 +86,10 @@ class AnnealedKernel(MCMCKernel):
         likelihood_power=None,
     ):
         if not callable(model):
-            raise TypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
+            raise ArgumentTypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
         kernel = HMC() if kernel is None else kernel
         if not isinstance(kernel, Kernel):
-            raise TypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
+            raise ArgumentTypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
         if np.ndim(kernel.step_size):
             raise ParameterError(
                 f"the step size must be one number, or None to have it tuned; got {np.size(kernel.step_size)} of them."
@@ -126,7 +126,7 @@ class AnnealedKernel(MCMCKernel):
     @property
     def _pilot_run(self) -> Pilot:
         if self._found is None:
-            raise RuntimeError("there has been no pilot yet. Run the MCMC first.")
+            raise NotRunError("there has been no pilot yet. Run the MCMC first.")
         return self._found
 
     @property

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from ..anneal import anneal
 from ..devices import checked_mesh, everywhere
-from ..errors import ParameterError, check_key, check_untraced
+from ..errors import ArgumentTypeError, NotRunError, ParameterError, check_key, check_untraced
 from ..extend import extend
 from ..islands import in_order, layout
 from ..kernels import HMC, Kernel
@@ -82,10 +82,10 @@ class AnnealedMCMC(ReadByArviZ):
         progress_bar: bool = True,
     ):
         if not callable(model):
-            raise TypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
+            raise ArgumentTypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
         kernel = HMC() if kernel is None else kernel
         if not isinstance(kernel, Kernel):
-            raise TypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
+            raise ArgumentTypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
         for name, value in {"num_samples": num_samples, "thinning": thinning}.items():
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ParameterError(f"{name} must be an integer >= 1; got {value!r}.")
@@ -189,7 +189,7 @@ class AnnealedMCMC(ReadByArviZ):
 
     def _check_run(self):
         if not hasattr(self, "_joint"):
-            raise RuntimeError("nothing has been run yet. Call run(rng_key, ...) first.")
+            raise NotRunError("nothing has been run yet. Call run(rng_key, ...) first.")
 
     @property
     def log_evidence(self) -> float:

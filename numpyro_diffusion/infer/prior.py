@@ -13,7 +13,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from ..density import Density, check_time
-from ..errors import ArgumentTypeError, ShapeError
+from ..errors import ArgumentTypeError, NotKnownError, ShapeError
 from ..expression import Expression
 from ..proper import check_proper
 from ..run import AnnealedRun
@@ -135,7 +135,7 @@ class DiffusionPrior(dist.Distribution):
         elif self.sampler is not None:
             draws = self.sampler(key, count)
         else:
-            raise NotImplementedError(
+            raise NotKnownError(
                 f"{self.density!r} cannot be sampled in one step. Anneal it once and attach the result: "
                 "run = nd.anneal(rng_key, density, nd.HMC()); nd.DiffusionPrior(density, sampler=run). "
                 "For a posterior, use nd.AnnealedMCMC."
@@ -154,5 +154,5 @@ class DiffusionPrior(dist.Distribution):
         # A composition's Gaussian is an approximation that guides annealing, not its moments.
         moments = None if isinstance(self.density, Expression) else self.density._moments()
         if moments is None:
-            raise NotImplementedError(f"the moments of {self.density!r} are not known. Estimate them from samples.")
+            raise NotKnownError(f"the moments of {self.density!r} are not known. Estimate them from samples.")
         return moments
