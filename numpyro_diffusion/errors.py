@@ -95,7 +95,7 @@ def check_integer(name: str, value, low: int = 1) -> int:
 
 
 def check_key(rng_key) -> jax.Array:
-    """One JAX random key, typed or of the old kind (uint32 [2]), traced or not.
+    """One JAX random key, typed or of the old kind (uint32 [2], the default generator's data), traced or not.
 
     Raises:
         ParameterError: for anything else, such as a seed or several keys.
@@ -104,10 +104,14 @@ def check_key(rng_key) -> jax.Array:
     if is_array and jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
         fine, got = rng_key.shape == (), f"an array of keys of shape {rng_key.shape}"
     else:
-        fine = is_array and rng_key.dtype == np.uint32 and rng_key.shape in ((2,), (4,))
+        shape = jax.random.key_data(jax.random.key(0)).shape
+        fine = is_array and rng_key.dtype == np.uint32 and rng_key.shape == shape
         got = f"an array of {rng_key.dtype}, shape {rng_key.shape}" if is_array else repr(rng_key)
     if not fine:
-        raise ParameterError(f"rng_key must be one JAX key such as jax.random.key(0); got {got}.")
+        raise ParameterError(
+            f"rng_key must be one JAX key such as jax.random.key(0); got {got}. Data of another generator's "
+            "keys become one by jax.random.wrap_key_data(data, impl=...)."
+        )
     return jnp.asarray(rng_key)
 
 

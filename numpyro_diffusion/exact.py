@@ -16,7 +16,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from .density import Density, Gaussian, check_time
-from .errors import ParameterError, ShapeError
+from .errors import ParameterError, ShapeError, check_key
 from .pytree import register
 from .scalars import check_held, constant, floats, is_traced, real_array
 from .schedule import NoiseSchedule, VariancePreserving
@@ -126,7 +126,7 @@ class GaussianMixture(Density):
         """Exact draws [num_samples, d] at time t."""
         check_time(t)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        which, noise = jax.random.split(rng_key)
+        which, noise = jax.random.split(check_key(rng_key))
         k = jax.random.categorical(which, self.log_weights, shape=(num_samples,))
         z = jax.random.normal(noise, (num_samples, self.means.shape[1]))
         return alpha * self.means[k] + jnp.einsum("nij,nj->ni", self._root(alpha, sigma)[k], z)
@@ -195,7 +195,7 @@ class UniformBox(Density):
     def sample(self, rng_key, num_samples: int, t=0.0) -> jax.Array:
         """Exact draws [num_samples, d] at time t."""
         check_time(t)
-        place, noise = jax.random.split(rng_key)
+        place, noise = jax.random.split(check_key(rng_key))
         u = jax.random.uniform(place, (num_samples, self.half_width.size), minval=-1.0, maxval=1.0)
         x = self.centre + self.half_width * u
         return self.schedule.alpha(t) * x + self.schedule.sigma(t) * jax.random.normal(noise, x.shape)

@@ -203,9 +203,13 @@ class Source(NamedTuple):
 
 
 def typed_key(rng_key) -> jax.Array:
-    """The key as programs take it: of the new kind."""
-    is_typed = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
-    return rng_key if is_typed else jax.random.wrap_key_data(rng_key)
+    """The key as programs take it: of the new kind, and of the generator that is JAX's default."""
+    is_typed, default = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key), jax.random.key(0)
+    key = rng_key if is_typed else jax.random.wrap_key_data(rng_key)
+    if key.dtype == default.dtype:
+        return key
+    # Of another generator: its bits make a key.
+    return jax.random.wrap_key_data(jax.random.bits(key, jax.random.key_data(default).shape, jnp.uint32))
 
 
 def _as_data(value) -> Any:
