@@ -1,11 +1,15 @@
-"""What survives: runs killed at any moment, full and read-only disks, damaged files, energies that fail.
+"""What survives: runs killed at any moment, full and read-only disks, damaged files, energies that fail; ordinary use.
 
-    python benchmarks/faults.py            # about a quarter of an hour
-    python benchmarks/faults.py --quick    # every fault, with few tries
+    python benchmarks/faults.py                     # about half an hour
+    python benchmarks/faults.py --quick             # every fault, with few tries
     python benchmarks/faults.py --only disk
+    python benchmarks/faults.py --only ordinary     # a quarter of an hour: what users try, kind by kind
+    python benchmarks/faults.py --only "ordinary, 3"
+    python benchmarks/faults.py --only ordinary --fresh   # forget earlier results; else what is there stays
 
 Every fault is made to happen: processes are killed, disks are full, files are damaged. `survived` counts the tries
-after which nothing was lost: no work beyond the last checkpoint, no wrong result taken for a right one.
+after which nothing was lost: no work beyond the last checkpoint, no wrong result taken for a right one. Ordinary use
+has a table of its own, in results/faults_ordinary.md: right, refused or wrong, see `_ordinary`.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import _fault_disks as disks
 import _fault_programs as programs
 import _fault_signals as signals
 from _fault_processes import Row, counts, folder, run
+from _ordinary import ordinary
 from _table import RESULTS, _write
 from tqdm.auto import tqdm
 
@@ -118,6 +123,45 @@ def jobs(quick: bool) -> dict[str, Callable[[], Row | dict[str, Row]]]:
     }
 
 
+def kinds() -> dict[str, Callable[[], list]]:
+    """Kind of fault -> function that gives the inputs to try; imported here, for killed processes need none of it."""
+    import _ordinary_anywhere as anywhere
+    import _ordinary_arithmetic as arithmetic
+    import _ordinary_cost as cost
+    import _ordinary_files as files
+    import _ordinary_habits as habits
+    import _ordinary_identity as identity
+    import _ordinary_input as wrong_input
+    import _ordinary_runs as runs
+    import _ordinary_wells as wells
+
+    return {
+        "ordinary, 1: compositions in every place": anywhere.places,
+        "ordinary, 1: compositions by every algorithm": anywhere.algorithms,
+        "ordinary, 2: run again after a change": identity.run_again,
+        "ordinary, 3: checkpoints after a change": identity.checkpoints,
+        "ordinary, 4: normalisers by quadrature": arithmetic.calibration,
+        "ordinary, 5: masses and exponents": arithmetic.masses,
+        "ordinary, 6: errors of log evidence and bounds": runs.error_bars,
+        "ordinary, 7: narrow boxes, extreme schedules": arithmetic.boxes,
+        "ordinary, 8: keys used twice": arithmetic.keys,
+        "ordinary, 9: score-only runs, levels asked for": runs.score_only,
+        "ordinary, 10: improper compositions": runs.improper,
+        "ordinary, 11: findings and remedies": runs.findings,
+        "ordinary, 12: R-hat and ESS of particles": habits.summaries,
+        "ordinary, 13: ArviZ": habits.arviz,
+        "ordinary, 14: pipes, devices, threads": files.places,
+        "ordinary, 14: files of nonsense": files.nonsense,
+        "ordinary, 15: arguments": wrong_input.arguments,
+        "ordinary, 15: runs under transformations": habits.vmapped,
+        "ordinary, 16: what is printed": habits.printing,
+        "ordinary, 17: other processors": wells.processors,
+        "ordinary, 19: notebooks": wells.notebooks,
+        "ordinary, 20: false wells": wells.wells,
+        "ordinary, cost of a second run": cost.costs,
+    }
+
+
 def table(found: dict[str, dict]) -> str:
     """Markdown."""
     lines = [HEADER.strip(), "", "| fault | tries | survived | lost | note |", "|---|---|---|---|---|"]
@@ -132,8 +176,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What survives kills, full disks, damaged files and failing energies.")
     parser.add_argument("--quick", action="store_true", help="every fault, with few tries")
     parser.add_argument("--only", default="", help="faults whose name contains this text")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results of ordinary use")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
+    if not options.only.startswith("ordinary"):
+        survival(options)
+    if options.only in "ordinary" or options.only.startswith("ordinary"):
+        ordinary(kinds(), options)
+
+
+def survival(options: argparse.Namespace) -> None:
+    """Kills, disks, files and energies."""
     path = RESULTS / f"faults{'_quick' if options.quick else ''}.json"
     found = json.loads(path.read_text()) if options.only and path.exists() else {}
     for fault, job in jobs(options.quick).items():
