@@ -187,9 +187,11 @@ class Expression(Density):
         """Leaves that can be evaluated together: same structure, and holding some arrays in common."""
         groups: dict[Any, list[int]] = {}
         for i, leaf in enumerate(self.leaves):
-            arrays, treedef = jax.tree.flatten(leaf)
-            shared = [a for a in arrays if jnp.size(a) > 1]
-            key = (treedef, id(max(shared, key=jnp.size))) if leaf.shares_network and shared else i
+            key: Any = i
+            if leaf.shares_network:
+                arrays, treedef = jax.tree.flatten(leaf)
+                shared = [a for a in arrays if jnp.size(a) > 1]
+                key = (treedef, id(max(shared, key=jnp.size))) if shared else i
             groups.setdefault(key, []).append(i)
         return list(groups.values())
 

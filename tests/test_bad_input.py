@@ -178,7 +178,7 @@ REFUSED = {
         lambda: nd.as_density(lambda x, t: 0.0, (2,), mean=POINT, covariance=np.eye(3)), ShapeError,
         r"\[2\] and \[2, 2\].*got"),
     "a function that returns a vector": (
-        lambda: nd.as_density(lambda x, t: x, (2,)).log_prob(POINT), ShapeError, r"scalar for one point; got \(2,\)"),
+        lambda: nd.as_density(lambda x, t: x, (2,)).log_prob(POINT), ShapeError, r"scalar for one point; got shape \(2,\)"),
     "a function beyond its levels": (
         lambda: function().with_schedule(nd.VarianceExploding(0.0, 1e3)), ScheduleError, r"asks for.*Choose"),
     # Schedules and networks.
@@ -190,7 +190,7 @@ REFUSED = {
     "noise that falls": (lambda: nd.VarianceExploding(2.0, 1.0), ParameterError, r"sigma_min < sigma_max; got 2.0"),
     "noise NaN": (lambda: nd.VarianceExploding(sigma_max=np.nan), ParameterError, r"sigma_max must be positive.*nan"),
     "one level": (lambda: nd.VarianceExploding().levels(1), ParameterError, r"at least 2; got 1"),
-    "width zero": (lambda: nd.NetworkConfig(width=0), ParameterError, r"width must be an integer >= 1; got 0"),
+    "width zero": (lambda: nd.NetworkConfig(width=0), ParameterError, r"width must be an integer >= 1, .*; got 0"),
     "width not whole": (lambda: nd.NetworkConfig(width=2.5), ParameterError, r"width must be an integer"),  # pyright: ignore
     "embedding odd": (lambda: nd.NetworkConfig(embedding_size=5), ParameterError, r"even; got 5"),
     # Training.
