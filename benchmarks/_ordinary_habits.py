@@ -16,7 +16,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from _ordinary import KEY, Input, close, refused, require
-from numpyro.infer import MCMC
+from numpyro.infer import MCMC, Predictive
 from scipy import stats
 
 import numpyro_diffusion as nd
@@ -28,7 +28,7 @@ MASK = np.array([True, True, False, True, False, True])
 
 def plain(y=Y):
     x = numpyro.sample("x", nd.DiffusionPrior(PRIOR))
-    with numpyro.plate("i", len(y)):
+    with numpyro.plate("i", len(Y)):
         numpyro.sample("y", dist.Normal(x[0], 0.7), obs=y)
 
 
@@ -111,6 +111,7 @@ def summaries() -> list[Input]:
 
 
 def _figure(plot, mcmc, **settings) -> str:
+    """Draw a plot of ArviZ from a run with predictions."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -118,7 +119,9 @@ def _figure(plot, mcmc, **settings) -> str:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plot(mcmc.to_datatree(), **settings)
+        predictions = Predictive(mcmc.model, mcmc.get_samples())(KEY, y=None)
+        predictions = {name: values for name, values in predictions.items() if name.endswith("y")}
+        plot(mcmc.to_datatree(posterior_predictive=predictions), **settings)
     plt.close("all")
     return "drawn"
 
@@ -180,7 +183,8 @@ def arviz() -> list[Input]:
 
             with xr.open_datatree(path) as again:
                 again.load()
-            close(again.posterior.to_array().values, tree.posterior.to_array().values, 1e-6)
+            for name, values in tree.posterior.data_vars.items():
+                close(again.posterior[name].values, values.values, 1e-6)
         return "written and read"
 
     everyone = np.ones(len(Y), bool)
@@ -198,16 +202,8 @@ def arviz() -> list[Input]:
         Input("plot_rank of scopes", lambda: _figure(az.plot_rank, run_of(scoped))),
         Input("plot_forest", lambda: _figure(az.plot_forest, run_of(plain), var_names=["x"])),
         Input("plot_ess_evolution", lambda: _figure(az.plot_ess_evolution, run_of(plain), var_names=["x"])),
-        Input("plot_ppc_dist", lambda: _figure(_with_predictions, run_of(plain))),
+        Input("plot_ppc_dist of predictions", lambda: _figure(az.plot_ppc_dist, run_of(plain), num_samples=20)),
     ]  # fmt: skip
-
-
-def _with_predictions(tree):
-    draws = tree.posterior["x"].values
-    y = np.random.default_rng(0).normal(draws[..., :1], 0.7, (*draws.shape[:2], len(Y)))
-    predicted = az.dict_to_dataset({"y": y}, dims={"y": ["i"]})
-    tree["posterior_predictive"] = predicted.rename({d: "i" for d in predicted["y"].dims if d not in ("chain", "draw")})
-    return az.plot_ppc_dist(tree, num_samples=20)
 
 
 def printing() -> list[Input]:
@@ -256,7 +252,11 @@ def printing() -> list[Input]:
         Input("a kernel with steps per level", lambda: short(lambda: nd.HMC(np.linspace(1, 2, 300)), 100)),
         Input("a kernel of BlackJAX", lambda: short(lambda: nd.BlackJAX(__import__("blackjax").barker, step_size=0.1), 100)),
         Input("a prior", lambda: short(lambda: nd.DiffusionPrior(PRIOR * PRIOR**0.5), 100)),
-        Input("a prior at a level, in a plate", lambda: short(lambda: nd.DiffusionPrior(PRIOR, 0.5).expand([4]), 200)),
+        Input("a prior at a level", lambda: short(lambda: nd.DiffusionPrior(0.2 * PRIOR + 0.8 * PRIOR**2, 0.5), 200)),
+        Input("the joint density of a run", lambda: short(lambda: run_of(plain).joint, 200)),
+        Input("a base of 300 components", lambda: short(lambda: nd.MixtureBase.of(
+            np.zeros((300, 2)), np.tile(np.eye(2), (300, 1, 1)), np.full((1, 300), 1 / 300)), 200)),
+        Input("a data set's truth", lambda: short(lambda: nd.datasets.targets.target("product"), 300)),
         Input("a trained density of images", lambda: short(network, 100)),
         Input("five conditions of it", lambda: short(composed, 600)),
         Input("an unnamed mixture of 500", lambda: short(

@@ -51,7 +51,7 @@ def wells() -> list[Input]:
         require(inside or bool(said), text)
         return text + (f"; said: {said[0][:200]}" if said else "")
 
-    unet = nd.UNetConfig(shape=(8, 8, 3), widths=(8, 16), num_blocks=1)
+    unet = nd.UNetConfig(shape=(8, 8, 3), width=8, multipliers=(1, 2), num_blocks=1)
     flat = lambda d: lambda count, seed: _clusters(count, seed, d)
     loose = {"max_gradient_norm": 10.0}
     return [

@@ -22,7 +22,7 @@ from .normaliser import levels_of
 MOST_ERROR, MOST_RUN_ERROR = 0.01, 1.0
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class CalibrationReport:
     """Normalisers, and mode weights where modes were given, by noise level.
 
@@ -55,6 +55,12 @@ class CalibrationReport:
             return float("nan")
         weights = np.full(self.mode_weights.shape[1], 1 / self.mode_weights.shape[1]) if weights is None else weights
         return float(np.nanmax(np.abs(self.mode_weights - np.asarray(weights))))
+
+    def __repr__(self):
+        return (
+            f"CalibrationReport({self.formula}, by {self.method}, {len(self.levels)} levels, largest |Z - 1| "
+            f"{self.drift:.4f})"
+        )
 
     def __str__(self):
         lines = [
@@ -110,7 +116,8 @@ def calibration_report(
         modes = np.asarray(modes, dtype=float)
         if modes.ndim != 2 or modes.shape[1] != size:
             raise ShapeError(f"modes must have shape [M, {size}]; got {modes.shape}.")
-    schedule = density.schedule
+    # What functions of the user's compute is read once, here.
+    density, schedule = jax.tree.map(lambda a: a, density), density.schedule
     if method == "anneal":
         run = anneal(
             jax.random.key(0) if rng_key is None else rng_key, density, kernel or HMC(), num_chains=num_chains,

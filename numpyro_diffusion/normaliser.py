@@ -27,7 +27,7 @@ TOLERANCE, MOST = 1e-3, 1_000_000
 TOLERANCE_BETWEEN, MOST_BETWEEN = 2e-3, 200_000
 #: Points of a scan along an axis by dimension, in a box of eight spreads; boxes twice as large each, fewer where the
 #: density has moments; peaks climbed in each.
-SCAN, SCANS, SCANS_OF_KNOWN, MOST_PEAKS = {1: 1024, 2: 48}, 10, 5, 32
+SCAN, SCANS, SCANS_OF_KNOWN, MOST_PEAKS = {1: 8192, 2: 48}, 10, 5, 32
 #: Nats of mass below the largest at which a peak counts for nothing.
 NEGLIGIBLE = 30.0
 #: Points evaluated at once: one compiled program serves all.

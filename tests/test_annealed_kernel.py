@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from counting import compilations
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, Predictive
 from scipy.stats import multivariate_normal, norm
@@ -134,6 +135,15 @@ def test_collect_warmup_shows_the_levels(warmed):
     variance = increment.var(0)
     assert np.all(np.mean(np.exp(increment), 0) ** 2 / np.mean(np.exp(2 * increment), 0) > 0.9)
     assert variance.max() < 0.25 * variance.sum()
+
+
+def test_a_second_run_compiles_the_loop_of_numpyro_alone():
+    # Which NumPyro compiles at every call, for NUTS as well.
+    mcmc = run("vectorized", 8, 2)
+    for y in (Y, 0.9 * Y):
+        with compilations() as compiled:
+            mcmc.run(jax.random.key(1), y, extra_fields=FIELDS)
+        assert len(compiled) <= 1
 
 
 def test_resume_from_last_state(warmed):

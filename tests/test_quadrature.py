@@ -79,6 +79,20 @@ def test_narrow_modes_of_a_function_that_ignores_its_noise_level():
     np.testing.assert_allclose(report.log_z, np.log(2), atol=3e-3)
 
 
+def test_a_needle_of_a_function_that_ignores_its_noise_level():
+    def fn(x, t):
+        parts = (jax.scipy.stats.norm.logpdf(x[0], *at) for at in ((0.0, 1.0), (4.0, 1e-3)))
+        return jnp.logaddexp(*parts) - jnp.log(2)
+
+    assert np.abs(checked(nd.as_density(fn, (1,)), levels=[0.8, 0.0]).log_z).max() < 3e-3
+
+
+def test_reports_are_short():
+    assert repr(checked(still(0.0), levels=[0.5, 0.0])) == (
+        "CalibrationReport(fn, by quadrature, 2 levels, largest |Z - 1| 0.0000)"
+    )
+
+
 def test_products_as_their_closed_form():
     def log_z(gap, a, b):
         return -0.5 * gap**2 / (a**2 + b**2) - 0.5 * np.log(2 * np.pi * (a**2 + b**2))
@@ -148,7 +162,7 @@ def test_levels_are_times():
             nd.calibration_report(still(0.0), levels=levels)
 
 
-def test_one_program_serves_all_levels():
+def test_a_function_is_traced_once_a_report():
     traces = []
 
     def fn(parameters, x, t):
@@ -157,7 +171,7 @@ def test_one_program_serves_all_levels():
 
     nd.calibration_report(nd.as_density(fn, (2,), parameters=jnp.zeros(())))
     nd.calibration_report(nd.as_density(fn, (2,), parameters=jnp.ones(())), levels=[0.2])
-    assert len(traces) == 1
+    assert len(traces) == 2
 
 
 @pytest.mark.parametrize("d", [1, 2])

@@ -166,16 +166,10 @@ class AnnealedKernel(MCMCKernel):
         frozen = self._prepare(int(num_warmup), model_args, kwargs)
         joint = copy.copy(self._pilot_run.block)
         joint.siblings = kwargs.get(GIBBS_SITES_KWARG)
-        first, weighted = frozen.levels.at(0), self._is_weighted(joint, kwargs)
-
-        @jax.jit
-        def begin(key):
-            one = partial(start, joint, first, weighted=weighted)
-            return one(key) if is_prng_key(key) else jax.vmap(one)(key)
-
+        begun = _begin(joint, frozen.levels.at(0), rng_key, weighted=self._is_weighted(joint, kwargs))
         # NumPyro asks for this attribute to know whether `init` has run.
         self._sample_fn = self.sample
-        return begin(rng_key)._replace(frozen=frozen)
+        return begun._replace(frozen=frozen)
 
     def sample(self, state: AnnealedState, model_args, model_kwargs) -> AnnealedState:
         """One step of one chain, or of chains in lockstep: the next noise level, or a further draw at t = 0."""
@@ -266,3 +260,10 @@ class AnnealedKernel(MCMCKernel):
         computed = self.kernel.as_now(block.event_shape[0]).computed
         joint.version = fingerprint((block.programs.constrain.captured, computed))
         return Frozen(joint, levels)
+
+
+@partial(jax.jit, static_argnames="weighted")
+def _begin(joint: JointDensity, first, rng_key, *, weighted: bool) -> AnnealedState:
+    """One chain, or one for each key [N], at the first level."""
+    one = partial(start, joint, first, weighted=weighted)
+    return one(rng_key) if is_prng_key(rng_key) else jax.vmap(one)(rng_key)
