@@ -178,7 +178,8 @@ REFUSED = {
         lambda: nd.as_density(lambda x, t: 0.0, (2,), mean=POINT, covariance=np.eye(3)), ShapeError,
         r"\[2\] and \[2, 2\].*got"),
     "a function that returns a vector": (
-        lambda: nd.as_density(lambda x, t: x, (2,)).log_prob(POINT), ShapeError, r"scalar for one point; got shape \(2,\)"),
+        lambda: nd.as_density(lambda x, t: x, (2,)).log_prob(POINT), ShapeError,
+        r"scalar for one point; got shape \(2,\)"),
     "a function beyond its levels": (
         lambda: function().with_schedule(nd.VarianceExploding(0.0, 1e3)), ScheduleError, r"asks for.*Choose"),
     # Schedules and networks.

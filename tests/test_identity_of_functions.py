@@ -1,5 +1,7 @@
 """Functions of `as_density`, samplers of `fit`, algorithms of `BlackJAX`: known by what they compute now."""
 
+import itertools
+
 import blackjax
 import jax
 import jax.numpy as jnp
@@ -75,8 +77,17 @@ def assert_moments(found, held):
     assert abs(found[0] - mean) < 5 * sd / np.sqrt(150) and abs(found[1] / sd - 1) < 5 / np.sqrt(300)
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("kind", FUNCTIONS)
+#: Every kind and every change once; the other pairs are slow.
+PAIRS = {*zip(FUNCTIONS, CHANGES, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (k, c) if (k, c) in PAIRS else pytest.param(k, c, marks=pytest.mark.slow)
+        for k, c in itertools.product(FUNCTIONS, CHANGES)
+    ],
+)
 def test_functions(kind, change, tmp_path):
     held = Holder(mean=jnp.array(0.0), sd=1.0)
     density, path, (values, compiles) = density_of(FUNCTIONS[kind](held)), tmp_path / "run", CHANGES[change]
@@ -208,7 +219,7 @@ def test_data_that_float32_cannot_resolve(data):
 # NumPyro's own algorithms.
 
 
-@pytest.mark.parametrize("again", ["the same MCMC", "another MCMC"])
+@pytest.mark.parametrize("again", ["the same MCMC", pytest.param("another MCMC", marks=pytest.mark.slow)])
 def test_annealed_kernel(again):
     held = Box(y=BEFORE, s=jnp.array(0.5))
 
