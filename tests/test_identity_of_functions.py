@@ -257,6 +257,23 @@ def test_nuts_reads_the_density_as_it_is():
         assert abs(mcmc.get_samples()["x"].mean() - mean) < 0.6
 
 
+def test_a_function_is_traced_a_few_times_a_run():
+    traces = []
+
+    def fn(x, t):
+        traces.append(1)
+        return bump(0.0, 1.0, x, t)
+
+    density = density_of(fn)
+    model = lambda: observe(BEFORE, prior=density)
+    mcmc = nd.AnnealedMCMC(model, nd.HMC(step_size=0.5), num_chains=20, levels=3, progress_bar=False)
+    for call in (lambda: moments(density), lambda: mcmc.run(KEY)):
+        call()
+        traces.clear()
+        call()
+        assert 0 < len(traces) < 6
+
+
 def test_algorithms():
     held = Box(scale=1.0)
 

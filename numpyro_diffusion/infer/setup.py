@@ -163,6 +163,7 @@ def _bind(sites) -> dict[str, Bound]:
         density = start.density
         schedule = schedule or density.schedule
         density = density if density.schedule == schedule else density.with_schedule(schedule)
+        density = jax.tree.map(lambda a: a, density)  # what functions of the user's compute is read once
         bound[name] = Bound(density, spectrum(density))
     if not bound:
         raise UnsupportedModelError(
