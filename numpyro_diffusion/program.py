@@ -13,7 +13,9 @@ compared by content. JAX itself remembers what such an inner function read when 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+#: Packages whose functions with derivatives of their own are known by their operations.
+LIBRARIES = ("jax", "numpyro", "flax", __name__.partition(".")[0])
 #: Parameters of an operation that are names for people, or functions whose results stand in another parameter.
 IGNORED = {"name", "debug_info", "out_trees", "ctx_mesh"}
 
@@ -30,7 +34,7 @@ class Program:
     """Operations on flat arrays: first those a function captured, then its arguments.
 
     Attributes:
-        digest: Of the operations, those of the derivative included where rules for it are given by hand.
+        digest: Of the operations, those of the derivative included where the user gives rules for it.
         is_portable: Whether the digest means the same in another process: not if the host is called back.
     """
 
@@ -157,6 +161,7 @@ class _Text:
         inputs = [*jaxpr.constvars, *jaxpr.invars]
         self.lines.append(f"in {[(name(v), str(v.aval)) for v in inputs]} {[self.value(a) for a in captured]}")
         for equation in jaxpr.eqns:
+            self.has_rules |= "custom_" in equation.primitive.name and not _is_of_a_library(equation)
             operands = [name(v) for v in equation.invars]
             self.lines.append(f"{equation.primitive.name} {operands} {[str(v.aval) for v in equation.outvars]}")
             for key in sorted(equation.params):
@@ -183,9 +188,17 @@ class _Text:
             self.is_portable = False
             return str(id(getattr(value, "callback_func", value)))
         if (callable(value) or hasattr(value, "call_wrapped")) and not isinstance(value, type):
-            self.has_rules = True
             return "function"
         return re.sub(r"0x[0-9a-f]+", "", f"{type(value).__name__} {value!r}")
+
+
+def _is_of_a_library(equation) -> bool:
+    """Whether a function with a derivative of its own, and the rules of that, come from a library and never change."""
+    infos = [v.debug_info for v in equation.params.values() if hasattr(v, "debug_info")]
+    places = [str(getattr(info, "func_src_info", "")) for info in infos]
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in LIBRARIES)
+    roots = [os.path.dirname(file) for file in files if file is not None]
+    return bool(places) and all(any(root in place for root in roots) for place in places)
 
 
 def array_digest(array) -> str:

@@ -121,13 +121,9 @@ def test_a_function_that_calls_back_has_no_checkpoint(tmp_path):
         moments(density_of(fn), tmp_path / "run")
 
 
-def test_gradients_written_by_hand_are_part_of_what_a_function_computes():
-    held = Box(slope=1.0)
-
-    @jax.custom_vjp
-    def same(x):
-        return x
-
+@pytest.mark.parametrize("primal", [lambda x: 1.0 * x, jnp.positive], ids=["own", "of a library"])
+def test_gradients_written_by_hand_are_part_of_what_a_function_computes(primal):
+    held, same = Box(slope=1.0), jax.custom_vjp(primal)
     same.defvjp(lambda x: (x, None), lambda _, ct: (held.slope * ct,))
     density = density_of(lambda x, t: bump(0.0, 1.0, same(x), t))
     score = jax.jit(lambda p, x: p.score(x))
