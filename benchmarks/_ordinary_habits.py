@@ -55,7 +55,7 @@ def of_images(y=0.4):
 
 @functools.cache
 def run_of(model, num_chains=400, num_samples=1, **settings):
-    mcmc = nd.AnnealedMCMC(model, nd.HMC(0.3), num_chains=num_chains, num_samples=num_samples, progress_bar=False,
+    mcmc = nd.AnnealedMCMC(model, nd.HMC(0.15), num_chains=num_chains, num_samples=num_samples, progress_bar=False,
                            **{"levels": 12, "metric": "frame"} | settings)  # fmt: skip
     mcmc.run(KEY)
     return mcmc
@@ -202,7 +202,11 @@ def arviz() -> list[Input]:
         Input("plot_rank of scopes", lambda: _figure(az.plot_rank, run_of(scoped))),
         Input("plot_forest", lambda: _figure(az.plot_forest, run_of(plain), var_names=["x"])),
         Input("plot_ess_evolution", lambda: _figure(az.plot_ess_evolution, run_of(plain), var_names=["x"])),
-        Input("plot_ppc_dist of predictions", lambda: _figure(az.plot_ppc_dist, run_of(plain), num_samples=20)),
+        Input("plot_ppc_pit of predictions", lambda: _figure(az.plot_ppc_pit, run_of(plain))),
+        Input("plot_ppc_tstat of predictions", lambda: _figure(az.plot_ppc_tstat, run_of(masked))),
+        Input("plot_loo_pit", lambda: _figure(az.plot_loo_pit, run_of(plain))),
+        Input("plot_pair", lambda: _figure(az.plot_pair, run_of(plain), var_names=["x"])),
+        Input("plot_convergence_dist", lambda: _figure(az.plot_convergence_dist, run_of(plain))),
     ]  # fmt: skip
 
 

@@ -17,6 +17,10 @@ from scipy.stats import norm
 import numpyro_diffusion as nd
 
 
+class Own(nd.exact.GaussianMixture):
+    """A user's class of densities that JAX does not know to hold arrays."""
+
+
 class Lazy:
     """Looks like an array and is none."""
 
@@ -88,6 +92,7 @@ def arguments() -> list[Input]:
         refused("images in 0..255", lambda: fit(np.full((16, 8, 8, 1), 200.0) + np.random.default_rng(0).normal(size=(16, 8, 8, 1)),
                 network=nd.UNetConfig(shape=(8, 8, 1))), r"\[-1, 1\].*127"),
         refused("anneal a function", lambda: anneal(density=lambda x, t: 0.0), r"takes a density.*nd.as_density"),
+        refused("anneal a subclass that JAX does not know", lambda: anneal(density=Own([[0.0, 0.0]], [np.eye(2)])), r"Decorate"),
         refused("anneal by a class", lambda: anneal(kernel=nd.HMC), r"kernel such as nd.HMC\(\)"),
         refused("a function of a wrong shape", lambda: anneal(
             density=nd.as_density(lambda x, t: x, (2,), mean=x, covariance=np.eye(2))), r"scalar for one point.*got"),

@@ -85,10 +85,6 @@ def _mixture_moments(held):
     return mean, (0.3 + 1 - mean**2) ** 0.5
 
 
-class Model(nd.exact.GaussianMixture):
-    """A user's subclass of a density."""
-
-
 def _branch(held):
     return lambda x, t: normal(0.5, 0.4, x, t) if held.flag else normal(-0.5, 1.2, x, t)
 
@@ -127,9 +123,6 @@ ANNEALED = {
     "a density's schedule": functools.partial(
         annealed, lambda h, _: _gaussian(0.4, 0.5, schedule=h.schedule), lambda _: (0.4, 0.5**0.5),
         schedule=(SCHEDULE, nd.VariancePreserving.linear())),
-    "a subclass of a density": functools.partial(
-        annealed, lambda h, _: h.cls([[0.4]], [[[0.5]]]), lambda _: (0.4, 0.5**0.5),
-        cls=(nd.exact.GaussianMixture, Model)),
     "an algorithm of BlackJAX": functools.partial(
         annealed, lambda h, _: _gaussian(0.4, 0.5), lambda _: (0.4, 0.5**0.5),
         kernel=(nd.BlackJAX(blackjax.barker, step_size=0.8), nd.BlackJAX(blackjax.mala, step_size=0.3))),

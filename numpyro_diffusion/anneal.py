@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from . import population as populations
 from .ancestral import reverse_run
-from .density import Density
+from .density import Density, check_density
 from .descent import descend
 from .devices import checked_mesh, everywhere, gathered
 from .errors import (
@@ -119,10 +119,7 @@ def anneal(
     References:
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.
     """
-    if not isinstance(density, Density):
-        raise ArgumentTypeError(
-            f"nd.anneal takes a density; got {type(density).__name__}. Wrap functions in nd.as_density."
-        )
+    check_density("nd.anneal", density)
     kernel = HMC() if kernel is None else kernel
     if not isinstance(kernel, Kernel | Reverse):
         raise ArgumentTypeError(f"nd.anneal takes a kernel such as nd.HMC(); got {kernel!r}.")

@@ -24,7 +24,7 @@ from jax.scipy.special import logsumexp
 
 from .anneal import anneal
 from .backward import backward
-from .density import Density, as_points
+from .density import Density, as_points, check_density
 from .errors import ArgumentTypeError, ParameterError, ScoreOnlyError, check_integer, check_key, check_untraced
 from .kernels import HMC, BlackJAX, Kernel
 from .lapack import single_threaded_lapack
@@ -91,10 +91,7 @@ class Bound:
 def _checked(purpose, rng_key, density, kernel, counts: dict) -> tuple[jax.Array, Kernel]:
     """The key and the kernel, HMC by default, after all that can be refused at once."""
     kernel = HMC() if kernel is None else kernel
-    if not isinstance(density, Density):
-        raise ArgumentTypeError(
-            f"{purpose} takes a density; got {type(density).__name__}. Wrap functions in nd.as_density."
-        )
+    check_density(purpose, density)
     if not isinstance(kernel, Kernel):
         raise ArgumentTypeError(f"{purpose} takes a kernel such as nd.HMC(); got {kernel!r}.")
     check_untraced(purpose, rng_key, density, kernel)

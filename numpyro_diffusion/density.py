@@ -41,6 +41,20 @@ def check_time(t) -> None:
             raise ParameterError(f"t must lie in [0, 1] (0 is data, 1 is noise); got {t}.")
 
 
+def check_density(what: str, value) -> None:
+    """Raise ArgumentTypeError unless the value is a density whose arrays JAX can see."""
+    if not isinstance(value, Density):
+        raise ArgumentTypeError(f"{what} takes a density; got {type(value).__name__}. Wrap functions in nd.as_density.")
+    for density in (value, *getattr(value, "leaves", ())):
+        # Of a class alone: nothing is flattened, for that would trace users' functions.
+        if jax.tree_util.all_leaves([density]):
+            raise ArgumentTypeError(
+                f"{what} takes densities that are pytrees; got {type(density).__name__}, a class that is none. "
+                "Decorate it with numpyro_diffusion.pytree.register(data=..., static=...), or wrap a function in "
+                "nd.as_density."
+            )
+
+
 class Density(abc.ABC):
     """A density p(x, t) for t in [0, 1] under a noise schedule. Subclasses implement `_log_prob` for one point."""
 

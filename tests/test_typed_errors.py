@@ -12,7 +12,19 @@ from numpyro_diffusion.errors import DiffusionError
 
 KEY = 0  # never looked at: the kinds of arguments come first
 
+
+class Unknown(nd.exact.GaussianMixture):
+    """A user's class that JAX does not know to hold arrays."""
+
+
+def unknown():
+    return Unknown(np.zeros((1, 2)), np.eye(2)[None])
+
+
 WRONG = {
+    "anneal a class that is no pytree": (lambda: nd.anneal(KEY, unknown()), TypeError, "got Unknown.*Decorate"),
+    "anneal a product with one": (lambda: nd.anneal(KEY, gaussian() * unknown()), TypeError, "got Unknown.*nd.as_density"),
+    "a prior of one": (lambda: nd.DiffusionPrior(unknown()), TypeError, "got Unknown.*register"),
     "anneal a function": (lambda: nd.anneal(KEY, lambda x, t: 0.0), TypeError, "takes a density.*nd.as_density"),
     "anneal by text": (lambda: nd.anneal(KEY, gaussian(), "HMC"), TypeError, "takes a kernel such as nd.HMC"),
     "bound a function": (lambda: nd.ais_bound(KEY, print), TypeError, "takes a density.*nd.as_density"),

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-from ..density import Density, check_time
+from ..density import Density, check_density, check_time
 from ..errors import ArgumentTypeError, NotKnownError, ShapeError
 from ..expression import Expression
 from ..proper import check_proper
@@ -50,10 +50,7 @@ class DiffusionPrior(dist.Distribution):
     by_score = False
 
     def __init__(self, density: Density, t=0.0, *, sampler: AnnealedRun | Callable | None = None, validate_args=None):
-        if not isinstance(density, Density):
-            raise ArgumentTypeError(
-                f"nd.DiffusionPrior takes a density; got {type(density).__name__}. Wrap functions in nd.as_density."
-            )
+        check_density("nd.DiffusionPrior", density)
         check_time(t)
         check_proper(density)
         self.density, self.t, self.bank, self.sampler = density, t, None, None
