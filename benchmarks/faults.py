@@ -4,7 +4,7 @@
     python benchmarks/faults.py --quick             # every fault, with few tries
     python benchmarks/faults.py --only disk
     python benchmarks/faults.py --only ordinary     # a quarter of an hour: what users try, kind by kind
-    python benchmarks/faults.py --only "ordinary, 3"
+    python benchmarks/faults.py --only "ordinary, 3:"
     python benchmarks/faults.py --only ordinary --fresh   # forget earlier results; else what is there stays
 
 Every fault is made to happen: processes are killed, disks are full, files are damaged. `survived` counts the tries

@@ -23,7 +23,7 @@ def unknown():
 
 WRONG = {
     "anneal a class that is no pytree": (lambda: nd.anneal(KEY, unknown()), TypeError, "got Unknown.*Decorate"),
-    "anneal a product with one": (lambda: nd.anneal(KEY, gaussian() * unknown()), TypeError, "got Unknown.*nd.as_density"),
+    "anneal a product with one": (lambda: nd.anneal(KEY, gaussian() * unknown()), TypeError, "got Unknown.*Decorate"),
     "a prior of one": (lambda: nd.DiffusionPrior(unknown()), TypeError, "got Unknown.*register"),
     "anneal a function": (lambda: nd.anneal(KEY, lambda x, t: 0.0), TypeError, "takes a density.*nd.as_density"),
     "anneal by text": (lambda: nd.anneal(KEY, gaussian(), "HMC"), TypeError, "takes a kernel such as nd.HMC"),
