@@ -24,6 +24,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from .errors import NotRunError
+
 #: Packages whose functions with derivatives of their own are known by their operations.
 LIBRARIES = ("jax", "numpyro", "flax", __name__.partition(".")[0])
 #: Parameters of an operation that are names for people, or functions whose results stand in another parameter.
@@ -47,6 +49,13 @@ class Program:
     def __hash__(self):
         return hash(self.digest)
 
+    def __deepcopy__(self, memo):
+        return self  # nothing in it changes
+
+    def __reduce__(self):
+        # Operations hold functions of JAX, which cannot be pickled: what comes back has a digest, and is not called.
+        return Program, (None, None, self.digest, self.is_portable)
+
     def __repr__(self):
         return f"Program({self.digest})"
 
@@ -60,6 +69,8 @@ class Traced:
 
     def __call__(self, *args):
         jaxpr = self.program.jaxpr
+        if jaxpr is None:
+            raise NotRunError("results that were pickled hold samples, but not the model. Run it again here.")
         flat = [*self.captured, *jax.tree.leaves(args)]
         typed = [_as_type(a, v.aval) for a, v in zip(flat, jaxpr.jaxpr.invars, strict=True)]
         return jax.tree.unflatten(self.program.out_tree, jax.core.eval_jaxpr(jaxpr.jaxpr, [], *typed))

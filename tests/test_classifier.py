@@ -183,12 +183,12 @@ def test_inputs_that_do_not_fit(striped):
         classifier.predict(striped, x[..., 0])
     with pytest.raises(ShapeError, match=r"the network has no position. Leave out"):
         classifier.predict(striped, x, jnp.zeros(2))
-    with pytest.raises(ShapeError, match=r"positions must have shape \(2, 2\) or \(2,\); got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"positions must have shape \(2, 2\) or \(2,\); got"):
         classifier.predict(striped, x, jnp.zeros(3))
     placed = dataclasses.replace(SMALL, position_width=0.1)
     with pytest.raises(ShapeError, match=r"the network has a position. Give"):
         classifier.predict(classifier.Classifier(placed.build(jax.random.key(0))[1], placed), x)
-    with pytest.raises(ShapeError, match=r"labels must be integers of shape \(64,\).*one-hot"):
+    with pytest.raises(ShapeError, match=r"labels must be integers, .*shape \(64,\).*one-hot"):
         one_hot = lambda key, n: stripes(key, n)._replace(labels=jnp.zeros((n, 3)))
         classifier.train_classifier(jax.random.key(0), one_hot, config=SMALL, training=BRIEF, progress_bar=False)
     with pytest.raises(ParameterError, match="max_noise must be >= 0"):

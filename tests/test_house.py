@@ -150,7 +150,7 @@ def test_training_and_sampling_never_import_each_other():
         ("scalars", {"errors"}),
         ("schedule", {"errors", "scalars"}),
         ("gaussian", {"basis"}),
-        ("program", set()),
+        ("program", {"errors"}),
         ("identity", {"errors", "program"}),
         ("density", {"errors", "gaussian", "identity", "program", "scalars", "schedule", "expression"}),
         ("pytree", set()),
