@@ -191,9 +191,9 @@ def test_inputs_that_do_not_fit(striped):
     with pytest.raises(ShapeError, match=r"labels must be integers, .*shape \(64,\).*one-hot"):
         one_hot = lambda key, n: stripes(key, n)._replace(labels=jnp.zeros((n, 3)))
         classifier.train_classifier(jax.random.key(0), one_hot, config=SMALL, training=BRIEF, progress_bar=False)
-    with pytest.raises(ParameterError, match="max_noise must be >= 0"):
+    with pytest.raises(ParameterError, match="max_noise must lie in"):
         judge.position_queries(cubes.labelled(16), -1.0)
-    with pytest.raises(ParameterError, match=r"the loss became nan.*Lower learning_rate"):
+    with pytest.raises(ParameterError, match=r"images must be finite|the loss became nan"):
         broken = stripes(jax.random.key(0), 10)._replace(images=jnp.full((10, 8, 8, 1), jnp.nan))
         classifier.train_classifier(jax.random.key(0), broken, config=SMALL, training=BRIEF, progress_bar=False)
 
