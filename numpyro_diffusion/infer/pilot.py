@@ -74,17 +74,17 @@ def run_pilot(source: Source, siblings: frozenset[str], kernel, known: Pilot | N
         source = source._replace(kwargs={**source.kwargs, GIBBS_SITES_KWARG: discrete})
     first_key, second_key, *joint_keys = jax.random.split(joint_key, 4)
     source, bound = read_model((first_key, second_key), source)
+    if kernel.is_adjusted and not all(b.density.has_log_density for b in bound.values()):
+        raise ScoreOnlyError(
+            f"{type(kernel).__name__} accepts by log densities, but a diffusion prior of the model has only a score. "
+            "Use nd.ULA or nd.UHMC with a step_size, or train an energy density."
+        )
     identity = _identity(source, bound)
     if known is not None and known.identity == identity and known.siblings == siblings:
         return known
     joint = build_joint(joint_keys, source, bound, likelihood_power=settings["likelihood_power"])
     names = tuple(site.name for site in joint.sites if site.name not in siblings)
     block = _block(joint, source, names, values) if siblings else joint
-    if kernel.is_adjusted and not joint.has_log_density:
-        raise ScoreOnlyError(
-            f"{type(kernel).__name__} accepts by log densities, but a diffusion prior of the model has only a score. "
-            "Use nd.ULA or nd.UHMC with a step_size, or train an energy density."
-        )
     found = plan(
         plan_key, joint, kernel, None, frame="whitened", level_ess=settings["level_ess"], metric=settings["metric"]
     )
