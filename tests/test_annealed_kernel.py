@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import small
 from counting import compilations
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, Predictive
@@ -257,8 +258,7 @@ def test_models_without_a_diffusion_prior():
 
 
 def test_scores_cannot_be_metropolised():
-    density = gaussian()
-    density.has_log_density = False
+    density = small.network("score")
 
     def scored(y):
         x = numpyro.sample("x", nd.DiffusionPrior(density))
