@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import sys
 from typing import Any
 
@@ -15,13 +16,14 @@ def asked_by_arviz() -> bool:
     return sys._getframe(2).f_globals.get("__name__") == "arviz_base.io_numpyro"
 
 
-class ReadByArviZ:
+class ReadByArviZ(abc.ABC):
     """The attributes of ArviZ's adapters, those of `arviz_adapter()`."""
 
     _model: Any
 
+    @abc.abstractmethod
     def arviz_adapter(self) -> Any:
-        raise NotImplementedError
+        """The adapter that ArviZ reads."""
 
     @property
     def model(self) -> Any:
