@@ -21,7 +21,7 @@ from _fault_programs import density_of
 from _nonsense_files import NONSENSE, nonsensical, sealed
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import checkpoint
+from numpyro_diffusion.disk import format as checkpoint
 from numpyro_diffusion.errors import CheckpointError, DiffusionError
 
 SECONDS, MEGABYTES = 5.0, 200.0  # what one damaged file may take

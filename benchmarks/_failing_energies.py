@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.diagnose.quadrature import Seeds, integrate
 from numpyro_diffusion.errors import DiagnosticWarning, DiffusionError
-from numpyro_diffusion.quadrature import Seeds, integrate
 
 KEY = jax.random.key(0)
 MOMENTS = {"mean": np.zeros(2), "covariance": np.eye(2)}

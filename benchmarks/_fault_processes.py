@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import _fault_programs as programs
 
-from numpyro_diffusion import checkpoint
+from numpyro_diffusion.disk import format as checkpoint
 from numpyro_diffusion.errors import CheckpointError
 
 PATIENCE = 120.0  # seconds without a sign of life after which a process counts as hanging

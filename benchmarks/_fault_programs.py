@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import checkpoint
+from numpyro_diffusion.disk import format as checkpoint
 
 KEY = jax.random.key(0)
 

@@ -46,7 +46,7 @@ def _score(density, y, r):
     """Gradient of log p(y, r) in variance exploding units; p(y, r) = alpha^d p(alpha y, t)."""
     t = density.schedule.time(r)
     alpha = density.schedule.alpha(t)
-    return alpha * jax.grad(density._log_prob)(alpha * y, t)
+    return alpha * jax.grad(density.log_density)(alpha * y, t)
 
 
 def _denoise(density, y, r):
@@ -166,7 +166,7 @@ def tds(density, rng_key, A, y, sigma_y, count: int, evaluations: int, matched: 
 
 def _posterior_model(density, A, sigma_y, y):
     x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), density.event_shape))
-    numpyro.factor("prior", density._log_prob(x, 0.0))
+    numpyro.factor("prior", density.log_density(x, 0.0))
     numpyro.sample("y", dist.Normal(A @ x, sigma_y).to_event(1), obs=y)
 
 

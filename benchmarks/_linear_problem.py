@@ -24,7 +24,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.metrics import mode_weight_tv, sliced_wasserstein2
+from numpyro_diffusion.diagnose.metrics import mode_weight_tv, sliced_wasserstein2
 
 DRAWS, REFERENCE, FLOOR_DRAWS = 1000, 20_000, 10
 SCHEDULE = nd.VariancePreserving.cosine(sigma_max=1000.0)

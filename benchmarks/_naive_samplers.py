@@ -41,8 +41,8 @@ class Plan(NamedTuple):
 @partial(jax.jit, static_argnames=("num_steps",))
 def naive_mala(density, x, rng_key, t, step_size, *, num_steps: int):
     """MALA steps at one level: energy and gradient at both ends of every step, nothing kept from the step before."""
-    log_prob = jax.vmap(lambda z: density._log_prob(z, t))
-    gradient = jax.vmap(jax.grad(lambda z: density._log_prob(z, t)))
+    log_prob = jax.vmap(lambda z: density.log_density(z, t))
+    gradient = jax.vmap(jax.grad(lambda z: density.log_density(z, t)))
 
     def step(_, carry):
         x, key = carry
@@ -61,8 +61,8 @@ def naive_mala(density, x, rng_key, t, step_size, *, num_steps: int):
 @partial(jax.jit, static_argnames=("num_steps", "leapfrogs"))
 def naive_hmc(density, x, rng_key, t, step_size, *, num_steps: int, leapfrogs: int):
     """HMC steps at one level: a gradient at both ends of every leapfrog, an energy at both ends of the trajectory."""
-    log_prob = jax.vmap(lambda z: density._log_prob(z, t))
-    gradient = jax.vmap(jax.grad(lambda z: density._log_prob(z, t)))
+    log_prob = jax.vmap(lambda z: density.log_density(z, t))
+    gradient = jax.vmap(jax.grad(lambda z: density.log_density(z, t)))
 
     def step(_, carry):
         x, key = carry

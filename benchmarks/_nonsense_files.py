@@ -9,7 +9,7 @@ import math
 import numpy as np
 import safetensors.numpy
 
-from numpyro_diffusion import checkpoint
+from numpyro_diffusion.disk import format as checkpoint
 
 #: How the names of these damages begin: no such file may be accepted.
 NONSENSE = "nonsense"

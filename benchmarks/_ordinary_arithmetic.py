@@ -14,7 +14,7 @@ from scipy.special import log_ndtr, logsumexp
 from scipy.stats import norm
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import losses
+from numpyro_diffusion.train import losses
 
 P = nd.exact.GaussianMixture([[0.2]], [[[0.6]]], name="p")
 Q = nd.exact.GaussianMixture([[-1.0]], [[[1.4]]], name="q")

@@ -16,7 +16,7 @@ from _ordinary import KEY, Input, caught, close, refused, require
 from scipy.stats import multivariate_normal, norm
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import diagnostics
+from numpyro_diffusion.diagnose import findings as diagnostics
 
 MEANS = np.array([[[-1.2, 0.3], [0.9, -0.5]], [[1.4, 0.8], [-0.6, -0.9]]])
 COVARIANCES = np.array(

@@ -14,9 +14,9 @@ from gmm_products import problem as mixture_problem
 from table1 import paper_levels
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.annealing.pilot import PILOT_CHAINS, PILOT_STEPS
 from numpyro_diffusion.datasets import planar, targets
-from numpyro_diffusion.metrics import sliced_wasserstein2
-from numpyro_diffusion.tuning import PILOT_CHAINS, PILOT_STEPS
+from numpyro_diffusion.diagnose.metrics import sliced_wasserstein2
 
 CHAINS, SETS, WITHIN = 1000, 5, 1.3
 KERNELS = {"ULA": nd.ULA, "MALA": nd.MALA, "U-HMC": nd.UHMC, "HMC": nd.HMC}

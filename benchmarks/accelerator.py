@@ -17,10 +17,10 @@ from _table import arguments, best_seconds, measure
 from train_cubes import PRESETS, SIGMA_MAX, SIGMA_MIN
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import population as populations
+from numpyro_diffusion.annealing import population as populations
+from numpyro_diffusion.annealing.memory import bytes_per_chain, chains_that_fit, free_bytes
 from numpyro_diffusion.datasets import cubes
-from numpyro_diffusion.losses import loss
-from numpyro_diffusion.memory import bytes_per_chain, chains_that_fit, free_bytes
+from numpyro_diffusion.train.losses import loss
 
 COLUMNS = [
     "ms", "teraflop", "teraflop per second", "utilisation %", "MiB per chain", "estimated MiB per chain", "chains", "seconds",
@@ -87,7 +87,7 @@ def evaluation(seed: int, dtype: str, size: int, chains: int, matrix: int) -> di
     """Value and gradient of the energy at every chain."""
     density = energy(dtype, size)
     x = jax.random.normal(jax.random.key(seed), (chains, *density.event_shape))
-    step = jax.jit(jax.vmap(jax.value_and_grad(lambda p: density._log_prob(p, jnp.asarray(0.5)))))
+    step = jax.jit(jax.vmap(jax.value_and_grad(lambda p: density.log_density(p, jnp.asarray(0.5)))))
     found = figures(step, (x,), dtype, chains, matrix)
     return found | {"estimated MiB per chain": bytes_per_chain(density) / 2**20}
 

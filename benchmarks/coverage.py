@@ -18,7 +18,7 @@ import numpy as np
 from _table import arguments, measure
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.diagnostics import findings
+from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.errors import DiagnosticWarning
 
 CHAINS, POINTS = 400, 100

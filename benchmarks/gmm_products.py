@@ -15,7 +15,7 @@ from _table import arguments, measure
 from scipy.special import logsumexp
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.metrics import mode_weight_tv, sliced_wasserstein2
+from numpyro_diffusion.diagnose.metrics import mode_weight_tv, sliced_wasserstein2
 
 STD, CHAINS, REFERENCE = 0.3, 1000, 20_000
 COLUMNS = ["TV", "TV / floor", "W2", "W2 / floor", "log Z error", "evaluations", "seconds"]

@@ -49,14 +49,14 @@ def batched(one):
 
 def value_and_gradient(p, z):
     """What a kernel needs of one point."""
-    return jax.value_and_grad(p._log_prob)(z, 0.3)
+    return jax.value_and_grad(p.log_density)(z, 0.3)
 
 
 FUNCTIONS = {
-    "energy": (lambda p, z: p._log_prob(z, 0.3), "energy"),
+    "energy": (lambda p, z: p.log_density(z, 0.3), "energy"),
     "energy and gradient": (value_and_gradient, "energy"),
-    "gradient alone": (lambda p, z: jax.grad(p._log_prob)(z, 0.3), "energy"),
-    "score": (lambda p, z: jax.grad(p._log_prob)(z, 0.3), "score"),
+    "gradient alone": (lambda p, z: jax.grad(p.log_density)(z, 0.3), "energy"),
+    "score": (lambda p, z: jax.grad(p.log_density)(z, 0.3), "score"),
 }
 
 

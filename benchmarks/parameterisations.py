@@ -17,10 +17,10 @@ from table2_cubes import judge
 from train_cubes import PRESETS, SIGMA_MAX, SIGMA_MIN, denoising_error
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.classifier import features as activations
+from numpyro_diffusion.annealing.extend import extend
+from numpyro_diffusion.classifier.judge import all_present
+from numpyro_diffusion.classifier.train import features as activations
 from numpyro_diffusion.datasets import cubes
-from numpyro_diffusion.extend import extend
-from numpyro_diffusion.judge import all_present
 
 SIZE, STEPS, BATCH, IMAGES = 16, 1_500, 32, 500
 #: Row: model, energy form, calibrated, small start.

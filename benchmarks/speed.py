@@ -32,9 +32,9 @@ from _table import RESULTS, _cell, _plain, _write
 from tqdm.auto import tqdm
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.annealing.level import log_density_in_frame
+from numpyro_diffusion.annealing.memory import default_batch_size
 from numpyro_diffusion.datasets import cubes, targets
-from numpyro_diffusion.level import log_density_in_frame
-from numpyro_diffusion.memory import default_batch_size
 
 CHAINS, LEAPFROGS = 1000, 3
 HEADER = f"""# Speed
@@ -149,7 +149,7 @@ def conditions(quick: bool) -> dict[str, dict]:
     many, labels = jnp.repeat(x, count + 1, axis=0), jnp.tile(places[:1], (batch * (count + 1), 1))
     composed = nd.compose_conditions(cube, places)
     call = jax.jit(image_cost.batched(image_cost.value_and_gradient))
-    gradient = jax.jit(image_cost.batched(lambda p, z: jax.grad(p._log_prob)(z, 0.3)))
+    gradient = jax.jit(image_cost.batched(lambda p, z: jax.grad(p.log_density)(z, 0.3)))
     whole = jax.jit(lambda p, x: jax.vmap(lambda z: image_cost.value_and_gradient(p, z))(x))
     contenders = {
         "Eq. 13": lambda: whole(composed, x), "one call": lambda: call(cube, many, labels),

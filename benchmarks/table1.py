@@ -15,8 +15,8 @@ import numpy as np
 from _table import arguments, measure
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import metrics
 from numpyro_diffusion.datasets import planar, targets
+from numpyro_diffusion.diagnose import metrics
 
 PAPER = {  # RAISE, LL, Var, ln MMD of Du et al. (2023), Table 1
     "product score reverse": "1.55, -6.47, .063, -",

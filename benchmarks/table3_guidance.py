@@ -16,7 +16,8 @@ from _table import RESULTS, arguments, measure
 from table2_cubes import SAMPLERS
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.classifier import (
+from numpyro_diffusion.classifier.guide import likelihood, noised
+from numpyro_diffusion.classifier.train import (
     Batch,
     features,
     load_classifier,
@@ -25,9 +26,8 @@ from numpyro_diffusion.classifier import (
     train_classifier,
 )
 from numpyro_diffusion.datasets import cubes, digits
-from numpyro_diffusion.guide import likelihood, noised
 from numpyro_diffusion.networks.classifier import ClassifierConfig
-from numpyro_diffusion.optimiser import TrainingConfig
+from numpyro_diffusion.train.optimise import TrainingConfig
 
 LEVELS = {"digits": 60, "cubes": 40, "colours": 40}
 SCALES = {"digits": (0.5, 1.0, 2.0, 4.0, 8.0), "cubes": (0.5, 1.0, 2.0, 4.0, 8.0), "colours": (1.0, 4.0)}

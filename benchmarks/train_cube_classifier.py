@@ -19,16 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion
-from numpyro_diffusion.classifier import (
-    load_classifier,
-    predict,
-    save_classifier,
-    train_classifier,
-)
+from numpyro_diffusion.classifier.judge import all_present, position_queries
+from numpyro_diffusion.classifier.train import load_classifier, predict, save_classifier, train_classifier
 from numpyro_diffusion.datasets import cubes
-from numpyro_diffusion.judge import all_present, position_queries
 from numpyro_diffusion.networks.classifier import ClassifierConfig
-from numpyro_diffusion.optimiser import TrainingConfig
+from numpyro_diffusion.train.optimise import TrainingConfig
 
 OUT = Path(numpyro_diffusion.__file__).parent / "pretrained" / "classifiers"
 SEED, HELD_OUT_SEED, HELD_OUT, MAX_NOISE = 0, 1, 4_000, 0.1

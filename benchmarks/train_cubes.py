@@ -111,7 +111,7 @@ def denoising_error(density, size: int, count: int = 256) -> dict[str, float]:
         alpha = density.schedule.alpha(t)
 
         def error(point, noise, c, r=r, t=t, alpha=alpha):
-            score = jax.grad(density.given(c)._log_prob)(alpha * (point + r * noise), t)
+            score = jax.grad(density.given(c).log_density)(alpha * (point + r * noise), t)
             return ((r * alpha * score + noise) ** 2).mean()
 
         mapped = jax.jit(lambda *arrays, error=error: jax.lax.map(lambda a: error(*a), arrays, batch_size=32))

@@ -38,9 +38,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import demo_cubes
+from numpyro_diffusion.classifier.judge import all_present
+from numpyro_diffusion.cli import cubes as demo_cubes
 from numpyro_diffusion.datasets import cubes
-from numpyro_diffusion.judge import all_present
 
 density = nd.load_pretrained("cubes_16")
 judge = demo_cubes.pretrained_judge(16)

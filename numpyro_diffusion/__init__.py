@@ -3,33 +3,27 @@
 The names below follow the path: schedules, densities, training, composition, sampling, bounds.
 """
 
-from . import datasets, exact, metrics, plots
-from .anneal import anneal
-from .base import MixtureBase
-from .bounds import Bound, ais_bound, bdmc, raise_bound
-from .calibration import calibration_report, recalibrate
-from .compose import (
-    classifier_free_guided,
-    compose_conditions,
-    guided,
-    mixture,
-    negation,
-    product,
-    temper,
-)
-from .density import Density
-from .energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
-from .function import as_density
+from . import datasets
+from .annealing.anneal import anneal
+from .annealing.bounds import Bound, ais_bound, bdmc, raise_bound
+from .annealing.calibration import calibration_report, recalibrate
+from .annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX
+from .annealing.reverse import Reverse
+from .compose.operators import classifier_free_guided, compose_conditions, guided, mixture, negation, product, temper
+from .compose.sculpting import contrast, harmonic_mean
+from .density import exact
+from .density.density import Density
+from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
+from .density.function import as_density
+from .density.mixture import MixtureBase
+from .density.schedule import NoiseSchedule, VarianceExploding, VariancePreserving
+from .diagnose import metrics, plots
+from .diagnose.result import AnnealedRun
+from .disk.densities import list_pretrained, load, load_pretrained, pretrained_card, save
 from .infer import handlers
 from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC
 from .infer.prior import DiffusionPrior
-from .kernels import HMC, MALA, UHMC, ULA, BlackJAX
-from .reverse import Reverse
-from .run import AnnealedRun
-from .schedule import NoiseSchedule, VarianceExploding, VariancePreserving
-from .sculpting import contrast, harmonic_mean
-from .storage import list_pretrained, load, load_pretrained, pretrained_card, save
-from .training import TrainingConfig, fit
+from .train.fit import TrainingConfig, fit
 
 __version__ = "0.1.0"

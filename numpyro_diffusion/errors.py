@@ -6,6 +6,8 @@ can still catch it; `DiffusionError` catches them all.
 """
 
 import math
+import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +73,11 @@ class TracedError(DiffusionError, TypeError):
 
 class DiagnosticWarning(UserWarning):
     """The result exists, but a diagnostic says not to trust it as it is."""
+
+
+def warn(text: str) -> None:
+    """Issue a DiagnosticWarning that points at the caller's line outside this package."""
+    warnings.warn(text, DiagnosticWarning, skip_file_prefixes=(str(Path(__file__).parent),))
 
 
 def check_number(name: str, value, low: float, high: float = math.inf) -> None:

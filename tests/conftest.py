@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from exact_problems import P2, Q2, components, gaussian, mixture, of_components, of_product, of_quadrature, sample
 
-from numpyro_diffusion import checkpoint
+from numpyro_diffusion.disk import format as checkpoint
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_diffusion.anneal import anneal
-from numpyro_diffusion.exact import GaussianMixture
-from numpyro_diffusion.schedule import VariancePreserving
+from numpyro_diffusion.annealing.anneal import anneal
+from numpyro_diffusion.density.exact import GaussianMixture
+from numpyro_diffusion.density.schedule import VariancePreserving
 
 # One number of chains and one number of components for all: what has been compiled once serves the next test.
 NUM_CHAINS = 2000

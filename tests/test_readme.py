@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import numpyro_diffusion as nd
-from numpyro_diffusion import cli
+from numpyro_diffusion.cli import main as cli
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.text import layouts, shown
 from ..errors import ParameterError, check_integer, check_key
-from ..text import layouts, shown
 from .scenes import COLOURS, MAX_CUBES, Scene, positions, ray, sample_scene
 
 __all__ = ["COLOURS", "MAX_CUBES", "Labels", "Scene", "labelled", "positions", "render", "sample_scene", "sampler"]

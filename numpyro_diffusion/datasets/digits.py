@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.text import shown
 from ..errors import ParameterError, check_integer, check_key
-from ..text import shown
 
 #: One grey value in units of the scaled images.
 STEP = 1 / 8

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density import Density
+from ..checks.text import shown
+from ..density.density import Density
+from ..density.exact import GaussianMixture, UniformBox
+from ..density.schedule import NoiseSchedule
 from ..errors import UnknownNameError, check_integer, check_key
-from ..exact import GaussianMixture, UniformBox
-from ..schedule import NoiseSchedule
-from ..text import shown
 
 STD = 0.03
 _ANGLES = 2 * np.pi * np.arange(8) / 8

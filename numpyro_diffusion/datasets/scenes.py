@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.text import layouts, shown
 from ..errors import ParameterError, check_key
-from ..text import layouts, shown
 
 MAX_CUBES = 5
 COLOURS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")

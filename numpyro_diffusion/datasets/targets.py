@@ -21,10 +21,10 @@ from functools import cache
 import numpy as np
 from scipy.special import logsumexp
 
-from ..compose import negation
-from ..density import Density
+from ..checks.text import shown
+from ..compose.operators import negation
+from ..density.density import Density
 from ..errors import ShapeError, UnknownNameError, check_integer
-from ..text import shown
 from .planar import BOXES, MODES, STD
 
 NAMES = ("product", "mixture", "negation")

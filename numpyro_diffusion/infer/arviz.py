@@ -18,8 +18,8 @@ import xarray as xr
 from arviz_base.io_numpyro import NumPyroInferenceAdapter, infer_dims
 from numpyro import validation_enabled
 
-from ..datatree import _annealing, _attributes, _layout_attributes, _normalised
-from ..run import kernel_text
+from ..diagnose.datatree import _annealing, _attributes, _layout_attributes, _normalised
+from ..diagnose.result import kernel_text
 from .joint import JointDensity
 from .masks import likelihood_dataset
 from .names import name_of, named, plain, readable

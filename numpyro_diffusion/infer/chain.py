@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .. import frame as frames
-from ..kernels import Kernel, init
-from ..level import from_scale, move, to_scale
+from ..annealing import frame as frames
+from ..annealing.kernels import Kernel, init
+from ..annealing.level import from_scale, move, to_scale
 from .joint import JointDensity
 from .levels import Levels
 from .views import seen
@@ -96,7 +96,7 @@ def advance(
     root = here.root if here.scale is None else here.root @ here.scale
 
     def log_density(v):
-        return joint._log_prob(here.mean + root @ v, here.t) + here.log_det
+        return joint.log_density(here.mean + root @ v, here.t) + here.log_det
 
     # Log density and gradient are evaluated anew at every step, also at t = 0: those of another level, or given
     # other values of a Gibbs sibling, would be accepted against at healthy rates and silently sample another law.

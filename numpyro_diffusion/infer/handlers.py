@@ -11,7 +11,7 @@ from jax.core import Tracer
 from numpyro.distributions.distribution import Unit
 from numpyro.primitives import Messenger
 
-from ..density import Density
+from ..density.density import Density
 from ..errors import UnsupportedModelError
 from .prior import DiffusionPrior
 from .views import Spectrum, check_view, seen

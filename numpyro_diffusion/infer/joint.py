@@ -17,10 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..density import Density, gaussian_at
+from ..density.density import Density, gaussian_at
+from ..density.gaussian import Gaussian
 from ..errors import UnsupportedModelError
-from ..gaussian import Gaussian
-from ..identity import fingerprint
+from ..program import fingerprint
 from ..pytree import register
 from .source import Programs, Site, ravel, typed_key, unravel
 
@@ -85,7 +85,7 @@ class JointDensity(Density):
         """What the model's program of that name makes of further arguments."""
         return getattr(self.programs, name)(self.bound, self.siblings, *args)
 
-    def _log_prob(self, x, t):
+    def log_density(self, x, t):
         return self.call("log_prob", x, t, self.likelihood_power(t), self.widths(t))
 
     def start(self, rng_key):

@@ -13,10 +13,10 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
+from ..annealing.kernels import HMC, BlackJAX, Kernel
+from ..annealing.pilot import METRICS, Plan
 from ..errors import ArgumentTypeError, NotRunError, ParameterError
-from ..identity import fingerprint
-from ..kernels import HMC, BlackJAX, Kernel
-from ..tuning import METRICS, Plan
+from ..program import fingerprint
 from .chain import AnnealedState, Frozen, advance, start
 from .joint import JointDensity
 from .levels import read_plan, tabulate, warn_if_few
@@ -192,7 +192,7 @@ class AnnealedKernel(MCMCKernel):
         """The state with its potential energy at the present arguments; one chain."""
         here = state.frozen.levels.at(state.i - 1)
         joint = self._joint(state.frozen, model_args, model_kwargs or {})
-        log_prob = jax.jit(lambda x, t: joint._log_prob(x, t))
+        log_prob = jax.jit(lambda x, t: joint.log_density(x, t))
         return state._replace(potential_energy=-log_prob(here.point(state.position), here.t))
 
     def wrap_model(self, wrapper) -> AnnealedKernel:

@@ -8,18 +8,16 @@ that runs at constant conditional ESS; K levels at equal steps of s keep it equa
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import DiagnosticWarning
-from ..frame import frame_at
-from ..schedule import NoiseSchedule
-from ..tuning import Plan
+from ..annealing.frame import frame_at
+from ..annealing.pilot import Plan
+from ..density.schedule import NoiseSchedule
+from ..errors import warn
 from .joint import JointDensity
 
 
@@ -66,11 +64,9 @@ def warn_if_few(plan: Plan, count: int, level_ess: float) -> None:
     """Warn where `count` levels are so few that fewer than half of the chains would survive each of them."""
     ess = level_ess ** (((len(plan.levels) - 1) / (count - 1)) ** 2)
     if ess < 0.5:
-        warnings.warn(
+        warn(
             f"num_warmup = {count} levels are few: the pilot placed {len(plan.levels)}, and so far apart only about "
-            f"{ess:.0%} of the chains would keep their weight at each. Set num_warmup to {len(plan.levels)} or more.",
-            DiagnosticWarning,
-            skip_file_prefixes=(str(Path(__file__).parent.parent),),
+            f"{ess:.0%} of the chains would keep their weight at each. Set num_warmup to {len(plan.levels)} or more."
         )
 
 

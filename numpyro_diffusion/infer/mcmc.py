@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ..anneal import anneal
-from ..devices import checked_mesh, everywhere
+from ..annealing.anneal import anneal
+from ..annealing.devices import checked_mesh, everywhere
+from ..annealing.extend import extend
+from ..annealing.kernels import HMC, Kernel
+from ..annealing.lapack import single_threaded_lapack
+from ..annealing.memory import default_batch_size
+from ..diagnose.islands import in_order, layout
+from ..diagnose.result import AnnealedRun, kernel_text
 from ..errors import ArgumentTypeError, NotRunError, ParameterError, check_key, check_untraced
-from ..extend import extend
-from ..islands import in_order, layout
-from ..kernels import HMC, Kernel
-from ..lapack import single_threaded_lapack
-from ..memory import default_batch_size
-from ..run import AnnealedRun, kernel_text
 from .fields import asked_for, with_aliases
 from .joint import JointDensity
 from .names import name_of
@@ -289,5 +289,5 @@ def _constrain(joint: JointDensity, positions):
 @jax.jit
 def _log_density(joint: JointDensity, positions):
     return jax.lax.map(
-        lambda z: joint._log_prob(z, jnp.zeros(())), positions.reshape(-1, positions.shape[-1]), batch_size=512
+        lambda z: joint.log_density(z, jnp.zeros(())), positions.reshape(-1, positions.shape[-1]), batch_size=512
     ).reshape(positions.shape[:2])

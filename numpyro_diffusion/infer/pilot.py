@@ -15,10 +15,10 @@ import numpy as np
 from numpyro.distributions import biject_to
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
 
+from ..annealing.pilot import Plan, plan
+from ..density.gaussian import Gaussian
 from ..errors import ScoreOnlyError, UnsupportedModelError
-from ..gaussian import Gaussian
 from ..program import array_digest
-from ..tuning import Plan, plan
 from .joint import JointDensity
 from .setup import build_joint, read_model
 from .source import Programs, Source

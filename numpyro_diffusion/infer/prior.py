@@ -12,11 +12,11 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-from ..density import Density, check_density, check_time
+from ..density.density import Density, check_density, check_time
+from ..density.expression import Expression
+from ..density.proper import check_proper
+from ..diagnose.result import AnnealedRun
 from ..errors import ArgumentTypeError, NotKnownError, ShapeError
-from ..expression import Expression
-from ..proper import check_proper
-from ..run import AnnealedRun
 
 
 class DiffusionPrior(dist.Distribution):
@@ -115,7 +115,7 @@ class DiffusionPrior(dist.Distribution):
         """
         if not self.by_score:
             self.density.require_log_density("nd.DiffusionPrior.log_prob")
-        return self.density._batched(self.density._log_prob, value, self.t, ())
+        return self.density._batched(self.density.log_density, value, self.t, ())
 
     def sample(self, key: Any, sample_shape=()):
         """Draws [*sample_shape, *event_shape].

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,8 +14,8 @@ from numpyro.distributions import biject_to
 from numpyro.handlers import seed, trace
 from numpyro.primitives import Messenger
 
-from ..errors import DiagnosticWarning, ParameterError, ShapeError, UnsupportedModelError
-from ..gaussian import Gaussian
+from ..density.gaussian import Gaussian
+from ..errors import ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
 from .handlers import Bound, find_prior, is_jacobian, noise_level
 from .joint import JointDensity
@@ -261,11 +259,9 @@ def _check_start(joint, draws):
                 "(negative scales, logarithms of negative numbers), and density.log_prob if it is a prior."
             )
         if bad > 0.1:
-            warnings.warn(
+            warn(
                 f"the log density of site {name!r} is NaN at {bad:.0%} of the starts; those chains get weight zero. "
-                "Check its distribution's parameters.",
-                DiagnosticWarning,
-                skip_file_prefixes=(str(Path(__file__).parent.parent),),
+                "Check its distribution's parameters."
             )
 
 

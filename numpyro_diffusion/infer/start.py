@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from ..density import Density
+from ..density.density import Density
 from ..pytree import register
 
 
@@ -15,7 +15,7 @@ class StartDensity(Density):
     def __init__(self, density: Density):
         self.density, self.schedule, self.event_shape, self.name = density, density.schedule, density.event_shape, None
 
-    def _log_prob(self, x, t):
+    def log_density(self, x, t):
         return self.density.start_log_prob(x.ravel())
 
     def sample(self, rng_key, num_samples: int, t=1.0) -> jax.Array:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpyro.diagnostics import hpdi
 
-from ..diagnostics import findings
+from ..diagnose.findings import findings
+from ..diagnose.result import AnnealedRun
 from ..errors import check_number
-from ..run import AnnealedRun
 
 
 def table(samples: dict, shape: tuple[int, int], prob: float) -> str:

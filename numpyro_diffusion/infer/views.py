@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..density import Density, gaussian_at
+from ..density.density import Density, gaussian_at
 from ..errors import ParameterError
 
 VIEWS = ("gaussian", "denoised", "scaled", "x")
@@ -61,7 +61,7 @@ def seen(view: str, density: Density, x, t, known: Spectrum | None = None) -> ja
         return x / alpha
     if view == "denoised":
         flat = x.reshape((-1, *density.event_shape))
-        score = jax.vmap(jax.grad(density._log_prob), (0, None))(flat, t)
+        score = jax.vmap(jax.grad(density.log_density), (0, None))(flat, t)
         return (x + density.schedule.sigma(t) ** 2 * score.reshape(x.shape)) / alpha
     mean, eigenvalues, eigenvectors = known or spectrum(density)
     r = density.schedule.noise_to_signal(t)

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..checks.text import shown
 from ..errors import ParameterError, ShapeError
-from ..text import shown
 from .config import check_integers, check_reals, is_integer
 from .unet import position_map
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..checks.text import shown
 from ..errors import ParameterError, ShapeError
-from ..text import shown
 from .mlp import Offset, ResidualMLP
 from .patches import PatchPotential
 from .unet import UNet

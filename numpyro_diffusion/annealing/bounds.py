@@ -1,0 +1,217 @@
+r"""Stochastic bounds on log evidence and log likelihood: AIS, RAISE and BDMC.
+
+Annealing from t = 1 to 0 gives weights w with E[w] = Z. Log-mean-exp of them is a lower bound on log Z in expectation
+(AIS, Neal 2001). The same path run backwards from an *exact* draw of the target has E[1/w] = 1/Z, and an upper bound
+(BDMC, Grosse, Ghahramani and Adams 2015). Run backwards from a test point x, gamma_0(x)/w estimates without bias the
+likelihood of x under the annealed sampler itself, so its log is a lower bound (RAISE, Burda, Grosse and Salakhutdinov
+2015).
+
+A backward path starts at the last level, takes the kernel's steps at each level and then changes to the next noisier
+one. For a reversible kernel the steps themselves carry no weight; for ULA and U-HMC each carries its Metropolis log
+ratio. Partial refreshment is not reversible and is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+
+from ..density.density import Density, as_points, check_density
+from ..density.proper import check_proper
+from ..diagnose.result import Bound
+from ..diagnose.weights import pareto_tail
+from ..errors import ArgumentTypeError, ParameterError, ScoreOnlyError, check_integer, check_key, check_untraced
+from .anneal import anneal
+from .backward import backward
+from .kernels import HMC, BlackJAX, Kernel
+from .lapack import single_threaded_lapack
+from .pilot import Plan, plan
+from .progress import Progress
+
+
+def _checked(purpose, rng_key, density, kernel, counts: dict) -> tuple[jax.Array, Kernel]:
+    """The key and the kernel, HMC by default, after all that can be refused at once."""
+    kernel = HMC() if kernel is None else kernel
+    check_density(purpose, density)
+    if not isinstance(kernel, Kernel):
+        raise ArgumentTypeError(f"{purpose} takes a kernel such as nd.HMC(); got {kernel!r}.")
+    check_untraced(purpose, rng_key, density, kernel)
+    for name, value in counts.items():
+        check_integer(name, value)
+    if not density.has_log_density:
+        raise ScoreOnlyError(f"{purpose} needs a log density, but {density!r} has only a score.")
+    if isinstance(kernel, BlackJAX) and not kernel.is_adjusted:
+        raise ParameterError(f"{purpose} needs a kernel with a known ratio; {kernel!r} was declared unadjusted.")
+    check_proper(density)
+    return check_key(rng_key), kernel.as_now(math.prod(density.event_shape))
+
+
+def _check_reversible(kernel) -> None:
+    persistence = getattr(kernel, "persistence", 0.0)
+    if float(persistence) != 0:
+        raise ParameterError(
+            f"a backward path needs a reversible kernel; persistence is {float(persistence):.3g}. Use persistence=0."
+        )
+
+
+def _points(name, x, density):
+    """Points [n, *event_shape], finite and at least one."""
+    check_untraced("a bound", x)
+    x = as_points(x, density.event_shape).reshape((-1, *density.event_shape))
+    if not len(x):
+        raise ParameterError(f"{name} must hold at least one point; got none.")
+    if not bool(jnp.all(jnp.isfinite(x))):
+        raise ParameterError(f"{name} must be finite; got NaN or infinity.")
+    return x
+
+
+def _log_mean_exp(log_w) -> tuple[float, float, float]:
+    """log mean exp(log_w) [N], its standard error, and the Pareto k of the weights; NaN for N = 1."""
+    log_w = np.asarray(log_w, dtype=np.float64)
+    value = float(logsumexp(log_w) - np.log(log_w.size))
+    if log_w.size == 1 or not np.isfinite(value):
+        return value, np.nan, np.nan
+    relative = np.exp(log_w - value)
+    # Relative variance v of the mean; v / (1 - v) is that of its logarithm, without an upper limit.
+    variance = relative.var(ddof=1) / log_w.size
+    # With caution: the weights of backward paths, 1 / w, have heavy tails by nature.
+    tail = pareto_tail(jnp.asarray(log_w - value, dtype=float), caution=1.0)
+    scatter = np.sqrt(variance / (1 - variance)) if variance < 1 - 1e-9 else np.inf
+    return value, float(np.hypot(scatter, float(tail.nats))), float(tail.pareto_k)
+
+
+def ais_bound(
+    rng_key, density: Density, kernel: Kernel | None = None, *, num_chains: int = 1000, num_steps: int = 2,
+    levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
+) -> Bound:  # fmt: skip
+    """Lower bound on the log evidence, log of the density's integral at t = 0, by annealed importance sampling.
+
+    Args:
+        rng_key: JAX random key.
+        density: A density with log densities at every t.
+        kernel: HMC by default, adjusted or unadjusted; see `anneal` for it and the remaining arguments.
+
+    Returns:
+        Bound with `lower` = log mean of the weights.
+
+    Raises:
+        ScoreOnlyError, ParameterError: as `anneal`; also for BlackJAX algorithms declared unadjusted.
+    """
+    counts = {"num_chains": num_chains, "num_steps": num_steps}
+    rng_key, kernel = _checked("nd.ais_bound", rng_key, density, kernel, counts)
+    run = anneal(
+        rng_key, density, kernel, num_chains=num_chains, num_steps=num_steps, levels=levels, level_ess=level_ess,
+        resample_threshold=0.0, frame=frame, progress_bar=progress_bar,
+    )  # fmt: skip
+    log_w = np.asarray(run.log_weights)
+    value, _, pareto_k = _log_mean_exp(log_w)
+    # The run's own error knows of the corrections of unadjusted kernels, too, and its findings have been told.
+    error = run.log_evidence_error
+    return Bound("ais", value, error, np.nan, np.nan, {"forward": log_w}, run.levels, {"forward": pareto_k})
+
+
+@single_threaded_lapack
+def raise_bound(
+    rng_key, density: Density, x_test, kernel: Kernel | None = None, *, num_repeats: int = 8, num_steps: int = 2,
+    levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", chain_batch_size: int | None = None,
+    progress_bar: bool = True,
+) -> Bound:  # fmt: skip
+    """Lower bound on the mean log likelihood of test points under the annealed sampler's own distribution (RAISE).
+
+    log p(x) >= E[log gamma_0(x) - log w] with w the weight of a backward path from x. Any unknown normaliser of the
+    density cancels: what is bounded is the likelihood of the samples that `anneal` would return.
+
+    Args:
+        rng_key: JAX random key.
+        density: A density with log densities at every t.
+        x_test: Points [n, *event_shape].
+        kernel: A reversible kernel (persistence 0); HMC by default.
+        num_repeats: Backward paths per point; log-mean-exp over them tightens the bound.
+
+    Returns:
+        Bound with `lower` the mean over points, `lower_error` its standard error over points, NaN for a single one.
+
+    Raises:
+        ShapeError: if points do not have the event shape.
+        ParameterError: for NaN points, or a kernel that is not reversible.
+    """
+    counts = {"num_repeats": num_repeats, "num_steps": num_steps}
+    rng_key, kernel = _checked("nd.raise_bound", rng_key, density, kernel, counts)
+    if chain_batch_size is not None:
+        check_integer("chain_batch_size", chain_batch_size)
+    _check_reversible(kernel)
+    x = _points("x_test", x_test, density)
+    pilot_key, path_key = jax.random.split(rng_key)
+    start = jnp.repeat(x, num_repeats, axis=0)
+    with Progress("raise", progress_bar) as progress:
+        schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess, say=progress.say)
+        log_w = backward(
+            path_key, density, kernel, start, schedule, progress,
+            num_steps=num_steps, frame=frame, chain_batch_size=chain_batch_size,
+        )  # fmt: skip
+    log_gamma = density.log_prob(start, float(schedule.levels[-1]))
+    estimates = np.asarray(log_gamma - log_w, dtype=np.float64).reshape(len(x), num_repeats)
+    per_point = np.asarray(logsumexp(estimates, axis=1)) - np.log(num_repeats)
+    error = float(per_point.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else np.nan
+    return Bound("raise", float(per_point.mean()), error, np.nan, np.nan, {"points": estimates}, schedule.levels)
+
+
+def bdmc(
+    rng_key, density: Density, exact_samples, kernel: Kernel | None = None, *, num_chains: int = 1000,
+    num_steps: int = 2, levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
+) -> Bound:  # fmt: skip
+    """Bidirectional Monte Carlo: the log evidence from below (forward AIS) and above (backward AIS).
+
+    Args:
+        rng_key: JAX random key.
+        density: A density with log densities at every t.
+        exact_samples: Exact draws [n, *event_shape] of the target at t = 0; one backward path starts at each.
+        kernel: A reversible kernel (persistence 0); HMC by default.
+
+    Returns:
+        Bound with `lower` and `upper`; in expectation lower <= log Z <= upper.
+
+    Raises:
+        ShapeError, ParameterError: as `raise_bound`.
+    """
+    counts = {"num_chains": num_chains, "num_steps": num_steps}
+    rng_key, kernel = _checked("nd.bdmc", rng_key, density, kernel, counts)
+    _check_reversible(kernel)
+    x = _points("exact_samples", exact_samples, density)
+    pilot_key, ahead_key, back_key = jax.random.split(rng_key, 3)
+    with Progress("pilot", progress_bar) as progress:
+        schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess, say=progress.say)
+    ahead = ais_bound(
+        ahead_key, density, _with_step_sizes(kernel, schedule), num_chains=num_chains, num_steps=num_steps,
+        levels=schedule.levels, frame=frame, progress_bar=progress_bar,
+    )  # fmt: skip
+    with Progress("backward", progress_bar) as progress:
+        log_w = backward(back_key, density, kernel, x, schedule, progress, num_steps=num_steps, frame=frame)
+    log_w = np.asarray(log_w)
+    value, error, pareto_k = _log_mean_exp(-log_w)
+    shapes = ahead.pareto_k | {"reverse": pareto_k}
+    errors = _reconciled(-value - ahead.lower, ahead.lower_error, error, heavier_above=not pareto_k < shapes["forward"])
+    return Bound(
+        "bdmc", ahead.lower, errors[0], -value, errors[1],
+        ahead.log_weights | {"reverse": log_w}, schedule.levels, shapes,
+    )._warned()  # fmt: skip
+
+
+def _reconciled(gap: float, lower_error: float, upper_error: float, *, heavier_above: bool) -> tuple[float, float]:
+    """Errors of both sides. Both estimate log Z: where they differ by more, that of the heavier tail was wrong."""
+    if not abs(gap) > 2 * np.hypot(lower_error, upper_error):
+        return lower_error, upper_error
+    if heavier_above:
+        return lower_error, max(upper_error, abs(gap) / 2)
+    return max(lower_error, abs(gap) / 2), upper_error
+
+
+def _with_step_sizes(kernel: Kernel, schedule: Plan) -> Kernel:
+    new = jax.tree.map(lambda a: a, kernel)
+    new.step_size = schedule.step_sizes
+    return new

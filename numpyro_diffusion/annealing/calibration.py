@@ -1,0 +1,245 @@
+"""How well a density is normalised, and the last correction: measuring log Z(t) and taking it out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..density.density import Density, check_time
+from ..density.energy import NORMALISER_KNOTS, EnergyDensity
+from ..diagnose.normaliser import levels_of
+from ..errors import ArgumentTypeError, ParameterError, ShapeError, warn
+from .anneal import anneal
+from .kernels import HMC, Kernel
+
+#: Nats above which an error is warned of: of a quadrature, and of a run that is to become a normaliser (an error then).
+MOST_ERROR, MOST_RUN_ERROR = 0.01, 1.0
+
+
+@dataclasses.dataclass(repr=False)
+class CalibrationReport:
+    """Normalisers, and mode weights where modes were given, by noise level.
+
+    Attributes:
+        levels: [K] times; `noise_to_signal` [K] their ratios.
+        log_z: [K] log of the density's integral at each level (0 when calibrated).
+        log_z_error: [K] its error in nats. For quadrature what two resolutions and two extents differ by, infinite
+            where log p is no number; for a run its standard error, NaN where it has none.
+        mode_weights: [K, M], or None; NaN where the noise has merged the modes.
+        method: "quadrature" or "anneal".
+        formula: The density's formula.
+    """
+
+    levels: np.ndarray
+    noise_to_signal: np.ndarray
+    log_z: np.ndarray
+    log_z_error: np.ndarray
+    mode_weights: np.ndarray | None
+    method: str
+    formula: str
+
+    @property
+    def drift(self) -> float:
+        """Largest |Z(t) - 1| over the levels."""
+        return float(np.max(np.abs(np.expm1(self.log_z))))
+
+    def mode_weight_error(self, weights=None) -> float:
+        """Largest deviation of a mode's weight from `weights` (equal by default) over the levels; NaN without modes."""
+        if self.mode_weights is None:
+            return float("nan")
+        weights = np.full(self.mode_weights.shape[1], 1 / self.mode_weights.shape[1]) if weights is None else weights
+        return float(np.nanmax(np.abs(self.mode_weights - np.asarray(weights))))
+
+    def __repr__(self):
+        return (
+            f"CalibrationReport({self.formula}, by {self.method}, {len(self.levels)} levels, largest |Z - 1| "
+            f"{self.drift:.4f})"
+        )
+
+    def __str__(self):
+        lines = [
+            f"{self.formula}: normaliser by {self.method}",
+            f"{'t':>8} {'sigma/alpha':>12} {'Z':>10}  mode weights",
+        ]
+        for i, t in enumerate(self.levels):
+            modes = "" if self.mode_weights is None else " ".join(f"{w:.3f}" for w in self.mode_weights[i])
+            lines.append(f"{t:8.4f} {self.noise_to_signal[i]:12.5f} {np.exp(self.log_z[i]):10.4f}  {modes}")
+        lines.append(f"largest |Z - 1|: {self.drift:.4f}")
+        return "\n".join(lines)
+
+
+def calibration_report(
+    density: Density,
+    *,
+    levels: Any = None,
+    modes: Any = None,
+    method: str | None = None,
+    rng_key: jax.Array | None = None,
+    kernel: Kernel | None = None,
+    num_chains: int = 4000,
+    progress_bar: bool = False,
+) -> CalibrationReport:
+    """log Z(t) of a density at several noise levels, and the weights of its modes.
+
+    Args:
+        density: A density with log densities.
+        levels: Times in [0, 1], in any order (decreasing for "anneal"); 12 geometric ones down to t = 0 by default.
+        modes: Centres [M, d] of the data's modes. A mode's weight is the mass nearest to it, given at levels whose
+            noise is below an eighth of the least distance between modes; above, neighbours leak into each other.
+        method: "quadrature" (d <= 2, the default there; see `quadrature` and `normaliser`) or "anneal" (any d).
+        rng_key, kernel, num_chains, progress_bar: For "anneal"; key 0 and HMC by default.
+
+    Raises:
+        ShapeError: for quadrature in more than two dimensions, or modes of another dimension.
+        ScoreOnlyError: if there is no log density.
+        ParameterError: if the integral is infinite, or no mass is found.
+
+    Warns:
+        DiagnosticWarning: where the quadrature's error exceeds 0.01 nats, or log p is NaN or +inf.
+
+    Cost: of quadrature, some 10^5 evaluations a level in two dimensions, 10^4 in one.
+    """
+    density.require_log_density("nd.calibration_report")
+    size = int(np.prod(density.event_shape, initial=1))
+    method = method or ("quadrature" if size <= 2 else "anneal")
+    if method not in ("quadrature", "anneal"):
+        raise ParameterError(f"method must be 'quadrature' or 'anneal'; got {method!r}.")
+    if method == "quadrature" and size > 2:
+        raise ShapeError(f"quadrature needs at most 2 dimensions; got {size}. Use method='anneal'.")
+    if modes is not None:
+        modes = np.asarray(modes, dtype=float)
+        if modes.ndim != 2 or modes.shape[1] != size:
+            raise ShapeError(f"modes must have shape [M, {size}]; got {modes.shape}.")
+    # What functions of the user's compute is read once, here.
+    density, schedule = jax.tree.map(lambda a: a, density), density.schedule
+    if method == "anneal":
+        run = anneal(
+            jax.random.key(0) if rng_key is None else rng_key, density, kernel or HMC(), num_chains=num_chains,
+            levels=levels, level_ess=0.98, progress_bar=progress_bar,
+        )  # fmt: skip
+        ratios = np.asarray(schedule.noise_to_signal(run.levels))
+        error = _grown(run.log_evidence_error, len(run.levels))
+        return CalibrationReport(run.levels, ratios, run.stats["log_evidence"], error, None, method, repr(density))
+    levels = schedule.levels(12, smallest=0.004) if levels is None else _checked_levels(levels)
+    measured = levels_of(density, levels)
+    weights = None if modes is None else np.stack([_mode_weights(level, modes) for level in measured])
+    log_z, error = (np.array([getattr(level, name) for level in measured]) for name in ("log_z", "error"))
+    ratios = np.asarray(schedule.noise_to_signal(levels))
+    report = CalibrationReport(levels, ratios, log_z, error, weights, method, repr(density))
+    _warn(report, measured)
+    return report
+
+
+def _grown(error: float, count: int) -> np.ndarray:
+    """The error of log Z at each of `count` levels: it grows as a random walk does; unknown, it is so everywhere."""
+    return np.full(count, error) if not np.isfinite(error) else error * np.sqrt(np.linspace(0, 1, count))
+
+
+def _check_run(run) -> None:
+    """Raise ParameterError unless a run has measured log Z well enough to be taken out of a density."""
+    what = f"log Z = {run.log_evidence:.3g} +- {run.log_evidence_error:.3g} nats"
+    if not run.is_complete:
+        raise ParameterError(f"the run was interrupted before its last level: {what}. Run nd.recalibrate to its end.")
+    finite = np.all(np.isfinite(run.stats["log_evidence"])) and np.isfinite(run.log_evidence_error)
+    if not finite or run.log_evidence_error > MOST_RUN_ERROR:
+        raise ParameterError(
+            f"a normaliser is taken out only if its error is at most {MOST_RUN_ERROR:g} nat; the run found {what}. Use "
+            "more num_chains, num_steps or levels_per_knot, or a kernel that fits; the density is as it was."
+        )
+
+
+def _checked_levels(levels) -> np.ndarray:
+    check_time(levels)
+    levels = np.atleast_1d(np.asarray(levels, dtype=float))
+    if levels.ndim != 1 or not len(levels):
+        raise ShapeError(f"levels must be times [K], at least one; got shape {levels.shape}.")
+    return levels
+
+
+def _mode_weights(level, modes) -> np.ndarray:
+    """Share [M] of the mass nearest to each mode; NaN where the noise has merged them."""
+    gaps = np.linalg.norm(modes[:, None] - modes[None], axis=-1) + np.where(np.eye(len(modes)), np.inf, 0.0)
+    if not level.ratio < gaps.min() / 8:
+        return np.full(len(modes), np.nan)
+    points, mass = level.integral.nodes()
+    points, mass = points[mass > 0], mass[mass > 0]
+    nearest = np.argmin(np.stack([np.sum((points - mode) ** 2, axis=1) for mode in modes]), axis=0)
+    return np.bincount(nearest, mass, len(modes)) / mass.sum()
+
+
+def _warn(report: CalibrationReport, measured) -> None:
+    """Say at which levels two resolutions or two extents disagree, and where log p is no number."""
+    for level in measured:
+        if MOST_ERROR < level.error < np.inf:
+            warn(
+                f"{report.formula} at t = {level.t:.4g}: two resolutions or extents of the quadrature differ by "
+                f"{level.error:.2g} nats, more than {MOST_ERROR}: log Z = {level.log_z:.3f} is not to be trusted "
+                "further. The density has detail too fine for the numbers or the evaluations there: rescale its "
+                "coordinates to order one around 0, or leave that level out."
+            )
+        if len(level.strange):
+            warn(
+                f"{report.formula} at t = {level.t:.4g}: log_prob is NaN or +inf at {len(level.strange)} points of the "
+                f"quadrature, first at x = {level.alpha * level.strange[0]}, and counts as zero density there. Make it "
+                "finite or -inf, and check density.log_prob around that point."
+            )
+
+
+def recalibrate(
+    rng_key,
+    density: EnergyDensity,
+    kernel: Kernel | None = None,
+    *,
+    num_chains: int = 10_000,
+    num_steps: int = 2,
+    levels_per_knot: int = 1,
+    progress_bar: bool = True,
+) -> EnergyDensity:
+    """The density with its measured log Z(t) subtracted at every noise level.
+
+    An annealed run with a level at each knot in log sigma estimates log Z there; what it finds becomes part of the
+    density (and of its checkpoint), interpolated between knots. A finding z of standard error e is shrunk by
+    z^2 / (z^2 + e^2), so that a density better calibrated than the run can measure stays as it is. Weights of isolated
+    modes stay: only training can set them.
+
+    Args:
+        rng_key: JAX random key.
+        density: A trained energy density, calibrated or not.
+        kernel: HMC by default.
+        num_chains, num_steps: Effort of the run, see `anneal`.
+        levels_per_knot: Levels for each of the 64 knots; more in high dimension.
+
+    Raises:
+        TypeError: if the density is not a trained energy.
+        ParameterError: if levels_per_knot < 1, or the run did not measure log Z: interrupted, or with an error that is
+            not finite or above a nat.
+    """
+    if not isinstance(density, EnergyDensity):
+        raise ArgumentTypeError(
+            f"nd.recalibrate takes a trained energy density; got {density!r}. Recalibrate its leaves."
+        )
+    if levels_per_knot < 1:
+        raise ParameterError(f"levels_per_knot must be >= 1; got {levels_per_knot}.")
+    low, high = np.log(np.asarray(density.sigmas))
+    knots = np.linspace(low, high, NORMALISER_KNOTS)
+    fine = np.linspace(high, low, (NORMALISER_KNOTS - 1) * levels_per_knot + 1)
+    times = np.asarray(density.schedule.time(np.exp(fine)), dtype=float)
+    inner = times[(times > 0) & (times < 1)]
+    levels = np.concatenate([[1.0], inner, [0.0]])
+    run = anneal(
+        rng_key, density, kernel or HMC(), num_chains=num_chains, num_steps=num_steps, levels=levels,
+        progress_bar=progress_bar,
+    )  # fmt: skip
+    _check_run(run)
+    # Levels beyond the trained range count for its ends, where the density stays the same.
+    ratios = np.clip(np.asarray(density.schedule.noise_to_signal(levels)), np.exp(low), np.exp(high))
+    found = run.stats["log_evidence"]
+    error = _grown(run.log_evidence_error, len(found))
+    found = found * found**2 / (found**2 + error**2 + 1e-12)
+    found = np.interp(knots, np.log(ratios)[::-1], found[::-1])
+    old = np.interp(knots, *np.asarray(density.log_z))
+    return density._replace(log_z=jnp.asarray(np.stack([knots, old + found]), dtype=float))

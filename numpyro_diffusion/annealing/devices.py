@@ -1,0 +1,86 @@
+"""Chains over the devices of a mesh: which arrays every device holds, and of which it has a share.
+
+Positions, momenta and gradients are shared out by chain. Weights and ancestors, a number per chain, are held by every
+device, which therefore sums them in the same order however many there are, and resamples alike. Between levels devices
+exchange these numbers and the chains that resampling moves; within a level they exchange nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ..errors import ArgumentTypeError, ParameterError
+
+
+def checked_mesh(mesh, num_chains: int) -> Mesh | None:
+    """The mesh with automatic axes, or None for none.
+
+    Raises:
+        TypeError: if it is no mesh.
+        ParameterError: if its devices cannot have equal shares of the chains.
+    """
+    if mesh is None:
+        return None
+    if not isinstance(mesh, Mesh):
+        raise ArgumentTypeError(
+            f"mesh must be a jax.sharding.Mesh, such as jax.make_mesh((4,), ('chains',)); got {mesh!r}."
+        )
+    if num_chains % mesh.size:
+        below = num_chains - num_chains % mesh.size
+        raise ParameterError(
+            f"num_chains must divide among the devices of the mesh; got {num_chains} chains for {mesh.size} devices. "
+            f"Take {below or mesh.size} or {below + mesh.size}."
+        )
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def everywhere(tree, mesh: Mesh | None):
+    """The arrays, held by every device. All processes must pass the same values."""
+    if mesh is None:
+        return tree
+    whole = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, whole)
+
+    def put(leaf):
+        # Devices of other processes take values from the host only.
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = jax.device_put(np.asarray(jax.random.key_data(leaf)), whole)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return jax.device_put(np.asarray(leaf), whole)
+
+    return jax.tree.map(put, tree)
+
+
+def replicated(tree, mesh: Mesh | None):
+    """Within a compiled function: the arrays, held by every device."""
+    return _constrained(tree, mesh, PartitionSpec())
+
+
+def by_chain(tree, mesh: Mesh | None):
+    """Within a compiled function: the arrays, shared out along their first axis."""
+    return tree if mesh is None else _constrained(tree, mesh, PartitionSpec(mesh.axis_names))
+
+
+def _constrained(tree, mesh, spec):
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _gather(tree, *, mesh):
+    return replicated(tree, mesh)
+
+
+def gathered(tree, mesh: Mesh | None):
+    """The arrays, whole in every process: shares of other processes' devices are fetched."""
+    return tree if mesh is None or jax.process_count() == 1 else _gather(tree, mesh=mesh)
+
+
+def on_host(tree, mesh: Mesh | None):
+    """The arrays as NumPy's."""
+    return jax.tree.map(np.asarray, gathered(tree, mesh))

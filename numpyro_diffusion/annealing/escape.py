@@ -1,0 +1,36 @@
+"""Chains that have left: further from every factor than any of its points, or nowhere.
+
+Metropolis steps reject their way back; where there is only a score, nothing but this tells that steps were too long.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ..density.density import Density
+from ..density.expression import Expression
+from ..density.gaussian import DiagonalGaussian
+
+#: Root mean square distance from the mean, in overall standard deviations, beyond which a chain has left a factor.
+FAR = 30.0
+
+
+def escaped(density: Density, t, x) -> jax.Array:
+    """Which chains x [N, d] are not finite, or far from every factor and from the density's own approximation at t.
+
+    Distances are in units of the scale in all directions together: narrow ones are not missed by being off them. What
+    has no Gaussian approximation is not judged.
+    """
+    parts = density.leaves if isinstance(density, Expression) else ()
+    known = [gaussian for part in (density, *parts) if (gaussian := part.gaussian(t)) is not None]
+    lost = ~jnp.all(jnp.isfinite(x), axis=1)
+    if not known:
+        return lost
+    return lost | jnp.all(jnp.stack([_is_far(gaussian, x) for gaussian in known]), axis=0)
+
+
+def _is_far(gaussian, x):
+    diagonal = isinstance(gaussian, DiagonalGaussian)
+    variance = jnp.mean(gaussian.variance if diagonal else jnp.diag(gaussian.covariance))
+    return jnp.mean((x - gaussian.mean) ** 2, axis=1) > FAR**2 * variance

@@ -1,0 +1,81 @@
+r"""The standard error of an annealed log evidence, kept up as the run goes.
+
+Whenever weights are folded into the evidence (at a resampling, and at the end) their mean is off by the mean of
+:math:`d_i = w_i / \bar w - 1`. Chains of one founder are related, so deviations are summed by founder f, over all
+folds, and founders count as independent (the genealogical estimate of Lee and Whiteley 2018, less what systematic
+resampling adds to it by rounding numbers of offspring),
+
+.. math:: e^2 = \sum_f \Big( \frac1N \sum_{\text{folds}} \frac{\sum_{i \in f} d_i}{\sqrt{(1 - s)(1 - v)}} \Big)^2 .
+
+s is the sum of squared family sizes, as shares: the mean was fitted. v is the relative variance of the fold; that of
+the logarithm, v / (1 - v), has no upper limit. Two things that a genealogy cannot see come on top: what the weights'
+tail holds beyond the largest of them, and, for kernels that are not adjusted, how far their corrections, which average
+to one at every level, have averaged to something else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+from ..diagnose.weights import pareto_tail
+
+#: Standard errors by which the corrections of an unadjusted kernel may miss one.
+MOST_CORRECTION = 2.0
+
+
+class Account(NamedTuple):
+    """What the error of an evidence is made of, up to the last fold.
+
+    `deviation` [N] by founder; `tail`, the nats missed beyond the largest weights; `correction`, the log of the mean
+    corrections of all levels.
+    """
+
+    deviation: jax.Array
+    tail: jax.Array
+    correction: jax.Array
+
+
+def new_account(num_chains: int) -> Account:
+    """Of a run that has not begun."""
+    return Account(jnp.zeros(num_chains), jnp.zeros(()), jnp.zeros(()))
+
+
+def folded(account: Account, log_weight, ancestor, tail=None) -> Account:
+    """The account with weights [N] of chains with founders `ancestor` [N] folded in.
+
+    `tail`, the nats that they miss, is computed where it is not given.
+    """
+    tail = pareto_tail(log_weight).nats if tail is None else tail
+    return account._replace(deviation=account.deviation + _deviation(log_weight, ancestor), tail=account.tail + tail)
+
+
+def _deviation(log_weight, ancestor):
+    num_chains = log_weight.size
+
+    def by_founder(values):
+        return jnp.zeros(num_chains).at[ancestor].add(values) / num_chains
+
+    relative = jnp.exp(log_weight - logsumexp(log_weight) + jnp.log(num_chains))
+    size, deviation = by_founder(jnp.ones(num_chains)), by_founder(relative - 1)
+    fitted = 1 - jnp.sum(size**2)
+    variance = jnp.sum(deviation**2) / fitted
+    scale = jax.lax.rsqrt(jnp.maximum(fitted * (1 - variance), 0.0))
+    # One family, or one chain with all the weight: nothing to compare it with.
+    lone = (fitted < 1e-6) | (variance > 1 - 1e-6)
+    return jnp.where(lone, jnp.inf, jnp.where(deviation == 0, 0.0, deviation * scale))
+
+
+@jax.jit
+def evidence_error(account: Account, log_weight, ancestor, tail=None):
+    """Standard error of log Z, in nats, of a population with weights [N]; NaN for one chain, or none alive."""
+    if log_weight.size == 1:
+        return jnp.full((), jnp.nan)
+    deviation, tail, correction = folded(account, log_weight, ancestor, tail)
+    genealogy = jnp.sqrt(jnp.sum(deviation**2))
+    error, gap = jnp.hypot(genealogy, tail), jnp.abs(correction)
+    error = jnp.where(gap > MOST_CORRECTION * genealogy, jnp.maximum(error, gap), error)
+    return jnp.where(jnp.any(jnp.isfinite(log_weight)), error, jnp.nan)

@@ -1,0 +1,1 @@
+"""What users give, checked before anything is computed: numbers, points and text."""

@@ -1,0 +1,167 @@
+r"""Numbers that users give to the algebra: checked where they are known, let through where they are traced.
+
+A formula keeps exponents as they are and masses as logarithms: :math:`10^{-50} p` is a density like any other, and its
+mass is no float32. What is known is reckoned in NumPy: where a caller is being traced, JAX would trace operations on
+known numbers as well, and nothing could be decided any more.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from ..errors import ArgumentTypeError, ParameterError
+
+#: What to do about a number that is none, by what the number is.
+REMEDY = {
+    "weight": "Weigh each density with one number, 0.3 * p + 0.7 * q, or many with nd.mixture(..., weights=...).",
+    "exponent": "Raise a density to one number, p ** 0.5, or many with nd.product(..., exponents=...).",
+}
+
+
+def is_traced(value: Any) -> bool:
+    """Whether any array of a pytree is being traced."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
+
+
+def constant(value: Any) -> jax.Array:
+    """A NumPy array as a floating-point array whose values are known, also while something is traced."""
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(value, dtype=float)
+
+
+def floats() -> np.dtype:
+    """The floating-point type of the moment: float32, unless x64 is enabled."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(float))
+
+
+def said(value: Any) -> str:
+    """What was given, in few words."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"an array of shape {shape}"
+    if isinstance(value, bool | np.bool_):
+        return f"the boolean {value}"
+    return str(value) if isinstance(shape, tuple) else reprlib.repr(value)
+
+
+def real(what: str, value: Any) -> Any:
+    """`value` as a finite float; a traced real scalar as it is.
+
+    Raises:
+        ArgumentTypeError: for anything but one real number.
+        ParameterError: for NaN and infinity.
+    """
+    remedy = REMEDY.get(what, "Give one finite number.")
+    if not _is_real(value):
+        raise ArgumentTypeError(f"{what} must be one real number; got {said(value)}. {remedy}")
+    if isinstance(value, Tracer):
+        return value
+    try:
+        number = float(value)
+    except OverflowError:
+        number = np.inf
+    if not np.isfinite(number):
+        raise ParameterError(f"{what} must be finite; got {said(value)}. {remedy}")
+    return number
+
+
+def _is_real(value) -> bool:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        odd = isinstance(value, bool | str | bytes | complex)
+        return not odd and (hasattr(type(value), "__float__") or hasattr(type(value), "__index__"))
+    return _is_real_type(dtype) and getattr(value, "shape", None) == ()
+
+
+def _is_real_type(dtype) -> bool:
+    try:
+        return bool(jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer))
+    except TypeError:  # a dtype of another library
+        return False
+
+
+def real_array(value: Any) -> np.ndarray:
+    """`value` in double precision. Raises TypeError or ValueError for what is no array of real numbers."""
+    array = np.asarray(value)
+    fine = all(_is_real(v) for v in array.flat) if array.dtype == object else _is_real_type(array.dtype)
+    if array.size and not fine:
+        raise TypeError(f"numbers must be real; got dtype {array.dtype}.")
+    return array.astype(np.float64)
+
+
+def check_held(what: str, array: np.ndarray, are_scales: bool = False) -> None:
+    """Raise ParameterError where the floats of the moment would make infinity, or of `are_scales` zero, of a number."""
+    low, high = (float(limit) for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
+    size = np.abs(array)
+    wrong = (size > high) | (size < low) if are_scales else size > high
+    if wrong.any():
+        span = f"from {low:.2g} to {high:.2g}" if are_scales else f"at most {high:.2g} in size"
+        raise ParameterError(
+            f"{what} must be {span}, which is what {floats()} holds; got {array[wrong][0]:.6g}. Choose other units."
+        )
+
+
+def representable(what: str, number: Any, given: str = "") -> Any:
+    """`number`, or an error where the floats of the moment would make zero or infinity of it; a tracer passes.
+
+    `given` is what the user gave, if that is another number.
+    """
+    if isinstance(number, Tracer) or number == 0:
+        return number
+    low, high = (float(limit) for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
+    if not low <= abs(number) <= high:
+        double = ", or enable double precision" if floats() == np.float32 else ""
+        raise ParameterError(
+            f"{what} must be 0 or from {low:.2g} to {high:.2g} in size, which is what {floats()} holds; got "
+            f"{given or f'{number:.6g}'}. Choose another{double}."
+        )
+    return number
+
+
+def exponent(value: Any, what: str = "exponent") -> Any:
+    """An exponent for `expression.combine`: rounded as it will be kept, so that what cancels does."""
+    number = representable(what, real(what, value))
+    return number if isinstance(number, Tracer) else float(floats().type(number))
+
+
+def log_mass(value: Any, what: str = "weight") -> Any:
+    """The logarithm of a positive mass, for `expression.combine`."""
+    number = real(what, value)
+    if isinstance(number, Tracer):
+        return jnp.log(number)
+    if number <= 0:
+        raise ParameterError(f"{what} must be positive; got {number}. For 'and not q' write p / q ** alpha.")
+    return float(np.log(number))
+
+
+def nested(kind: str, outer: Any, inner: Any) -> Any:
+    """The coefficient of a term of a term of the same kind: powers multiply, and so do masses."""
+    return exponent(outer * inner, "exponent of an exponent") if kind == "product" else outer + inner
+
+
+def merged(kind: str, first: Any, second: Any) -> Any:
+    """The coefficient of two equal terms: exponents add, and so do masses."""
+    if kind == "product":
+        return exponent(first + second)
+    return jnp.logaddexp(first, second) if is_traced((first, second)) else float(np.logaddexp(first, second))
+
+
+def kept(coefficients: Sequence[Any]) -> jax.Array:
+    """Coefficients as one array; known ones stay known, whatever is being traced."""
+    if is_traced(list(coefficients)):
+        return jnp.stack([jnp.asarray(c, dtype=float) for c in coefficients])
+    return constant(np.array(coefficients))
+
+
+def listed(coefficients: jax.Array) -> list[Any]:
+    """The opposite of `kept`."""
+    if isinstance(coefficients, Tracer):
+        return list(coefficients)
+    return [float(c) for c in np.asarray(coefficients, dtype=np.float64)]

@@ -1,0 +1,48 @@
+"""What metrics compare, checked: points, and numbers at points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ParameterError, ShapeError
+from .text import shown
+
+
+def real(name, value) -> np.ndarray:
+    """The argument `name` as an array of floats, or a ShapeError."""
+    try:
+        if np.iscomplexobj(value):
+            raise ShapeError(f"{name} must be real numbers; got complex ones. Take their parts or their size.")
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ShapeError):
+            raise
+        raise ShapeError(f"{name} must be an array of numbers; got {shown(value)}.") from error
+
+
+def points(name, value) -> np.ndarray:
+    """The argument `name` as finite points [n, d], n >= 1 and d >= 1, or a ShapeError or ParameterError."""
+    array = real(name, value)
+    if array.ndim != 2 or array.size == 0:
+        raise ShapeError(f"{name} must have shape [n, d] with n >= 1; got {array.shape}. Flatten the event axes.")
+    if not np.all(np.isfinite(array)):
+        raise ParameterError(f"{name} must be finite; got {np.sum(~np.isfinite(array))} NaN or infinite values.")
+    return array
+
+
+def each(name, values, n: int) -> np.ndarray:
+    """What a user's function makes of n points: a number each, none of them NaN."""
+    array = real(name, values)
+    if array.shape != (n,):
+        raise ShapeError(f"{name} must give a number for each of {n} points, [{n}]; got {array.shape}.")
+    if wrong := int(np.sum(np.isnan(array))):
+        raise ParameterError(f"{name} is NaN at {wrong} of {n} points. Leave these samples out, and count them.")
+    return array
+
+
+def pair(x, y) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of points of one shape [n, d]."""
+    x, y = points("x", x), points("y", y)
+    if x.shape != y.shape:
+        raise ShapeError(f"x and y must have one shape; got {x.shape} and {y.shape}. Draw as many of each.")
+    return x, y

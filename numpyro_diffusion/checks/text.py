@@ -1,0 +1,48 @@
+"""Text that comes from users and files, made fit to be shown: short, and nothing in it that a terminal obeys."""
+
+from __future__ import annotations
+
+import reprlib
+
+from ..errors import ParameterError
+
+#: Most characters of a density's name.
+LONGEST_NAME = 200
+
+_SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlong=40, maxlist=6, maxtuple=6, maxdict=4, maxlevel=3)
+
+
+def printable(text: str) -> str:
+    """The text with whatever does not print (escapes, controls, broken Unicode) as its backslash code."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shown(value) -> str:
+    """A short, printable repr, for messages."""
+    try:
+        return printable(_SHORT.repr(value))
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def layout(values) -> str:
+    """Type and shape of an array, such as float32[8, 2]: what a repr has room for."""
+    dtype, shape = getattr(values, "dtype", None), getattr(values, "shape", None)
+    return shown(values) if dtype is None or shape is None else f"{dtype}{list(shape)}"
+
+
+def layouts(named) -> str:
+    """A NamedTuple of arrays, by their layouts."""
+    fields = (f"{field}={layout(value)}" for field, value in named._asdict().items())
+    return f"{type(named).__name__}({', '.join(fields)})"
+
+
+def check_name(name, what: str = "name") -> None:
+    """Raise ParameterError unless a name is None or short printable text."""
+    if name is None:
+        return
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+        got = f"{shown(name)} of {len(name)} characters" if isinstance(name, str) else shown(name)
+        raise ParameterError(
+            f"{what} must be printable text of at most {LONGEST_NAME} characters; got {got}. Rename it."
+        )

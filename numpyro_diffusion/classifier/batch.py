@@ -1,0 +1,82 @@
+"""What classifiers are trained on: questions and answers, checked."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from ..checks.text import layouts, shown
+from ..errors import ParameterError, ShapeError
+
+#: Images are of order one; what exceeds this is in other units.
+LARGEST_VALUE = 1000.0
+
+
+class Batch(NamedTuple):
+    """Questions and answers: `images` [n, height, width, channels], `labels` [n], and what the network also takes.
+
+    Attributes:
+        images: In the scale that the classifier is to be used at.
+        labels: Integer class, or 0 and 1 for a single output.
+        positions: (column, row) in [0, 1], [n, 2]; None for a network without a place.
+        log_noise: Log noise level of each image, [n]; None for a network without noise level.
+    """
+
+    images: Any
+    labels: Any
+    positions: Any = None
+    log_noise: Any = None
+
+    def __repr__(self) -> str:
+        return layouts(self)
+
+
+def fixed_batch(data, config) -> Batch:
+    """A fixed batch as arrays, checked."""
+    if not isinstance(data, tuple) or not 2 <= len(data) <= 4:
+        raise ParameterError(f"data must be a sampler (rng_key, num_samples) -> Batch, or a Batch; got {shown(data)}.")
+    try:
+        batch = Batch(*(None if values is None else jnp.asarray(values) for values in data))
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"a Batch holds arrays of numbers; got {shown(tuple(data))}. Convert them.") from error
+    check_batch(batch, config, len(batch.labels) if jnp.ndim(batch.labels) else 0)
+    check_values(batch, config)
+    return batch
+
+
+def check_batch(batch, config, n: int) -> None:
+    """Shapes and types of n questions and answers."""
+    wanted = {
+        "images": (n, *config.image_shape), "labels": (n,),
+        "positions": (n, 2) if config.position_width else None, "log_noise": (n,) if config.embedding_size else None,
+    }  # fmt: skip
+    if n < 1:
+        raise ShapeError(f"labels must be integers of shape [n] with n >= 1; got shape {jnp.shape(batch.labels)}.")
+    for field, shape in wanted.items():
+        values, kind = getattr(batch, field), jnp.integer if field == "labels" else jnp.floating
+        if values is None or shape is None:
+            if values is not shape:
+                must = "no" if shape is None else "a"
+                raise ShapeError(f"the network has {must} {field}. {'Give' if shape else 'Leave out'} `{field}`.")
+            continue
+        if values.shape != shape or not jnp.issubdtype(values.dtype, kind):
+            what = "integers, a class each" if field == "labels" else "floating-point numbers"
+            remedy = " Take the argmax of one-hot vectors." if field == "labels" else ""
+            raise ShapeError(f"{field} must be {what}, of shape {shape}; got {values.dtype} {values.shape}.{remedy}")
+
+
+def check_values(batch, config) -> None:
+    """That numbers are finite and labels are classes."""
+    for field in ("images", "positions", "log_noise"):
+        values = getattr(batch, field)
+        if values is not None and (bad := int(jnp.sum(~jnp.isfinite(values)))):
+            raise ParameterError(f"{field} must be finite; {bad} of the {values.size} are NaN or infinite. Drop them.")
+    if (largest := float(jnp.max(jnp.abs(batch.images)))) > LARGEST_VALUE:
+        raise ParameterError(
+            f"images must be of order one, in [-1, 1] say; got values up to {largest:.3g}. Scale them: x / 127.5 - 1 "
+            "takes 0..255 there."
+        )
+    low, high, most = int(jnp.min(batch.labels)), int(jnp.max(batch.labels)), max(config.num_outputs, 2) - 1
+    if low < 0 or high > most:
+        raise ParameterError(f"labels must be classes from 0 to {most}; got {low} to {high}. Number them anew.")

@@ -1,0 +1,5 @@
+"""`python -m numpyro_diffusion.cli`."""
+
+from .main import main
+
+main()

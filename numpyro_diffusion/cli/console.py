@@ -1,0 +1,44 @@
+"""What the command line prints, and how it fails: one line on stderr and exit code 1, nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import warnings
+
+import click
+import jax
+
+from ..checks.text import printable
+from ..errors import DiagnosticWarning, DiffusionError
+
+
+class Commands(click.Group):
+    """Turns the package's exceptions into one line, and its warnings into one line each."""
+
+    def invoke(self, ctx):
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except (DiffusionError, OSError, ImportError) as error:
+                raise click.ClickException(one_line(error)) from error
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                    raise click.ClickException("not enough memory. Take fewer chains, images or points.") from error
+                raise
+
+
+def one_line(text) -> str:
+    """One line that a terminal does not obey: file names and names in files may hold anything."""
+    return printable(" ".join(str(text).split()))
+
+
+def echo(text) -> None:
+    """Print lines, none of which a terminal obeys."""
+    click.echo("\n".join(printable(line) for line in str(text).split("\n")))
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    if issubclass(category, DiagnosticWarning):
+        click.echo(f"Warning: {one_line(message)}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)

@@ -1,0 +1,109 @@
+r"""Compositional sculpting: harmonic means and contrasts of densities (Garipov et al. 2023).
+
+======================== ====================================================================
+harmonic_mean            :math:`p q / (\alpha p + (1 - \alpha) q)`
+contrast                 :math:`p^2 / (\alpha p + (1 - \alpha) q)`
+======================== ====================================================================
+
+With calibrated densities both are exact as they stand; no classifier has to learn the ratios.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..checks.numbers import is_traced, log_mass, real
+from ..density.density import Density
+from ..density.expression import combine
+from ..errors import ParameterError
+from .operators import check_densities, log_rest, log_weights_of
+
+
+def harmonic_mean(p: Density, q: Density, *more: Density, alpha: Any = None, weights: Any = None) -> Density:
+    r"""Density :math:`p q / (\alpha p + (1 - \alpha) q)` (unnormalised), high where both are high.
+
+    For any number of densities it is the weighted harmonic mean
+
+    .. math:: \Big(\sum_i \frac{w_i}{p_i}\Big)^{-1} = \frac{\prod_i p_i}{\sum_i w_i \prod_{j \ne i} p_j},
+
+    in which alpha stands beside p and hence belongs to 1 / q: weights = (1 - alpha, alpha). Zero where any is zero.
+    Exact for calibrated densities; otherwise the weights absorb the unknown ratios of normalisers, and a warning
+    says so.
+
+    Args:
+        p, q, *more: Densities on one event shape under one noise schedule.
+        alpha: Weight of `p` in the denominator, in (0, 1), for two densities; 0.5 by default.
+        weights: Instead of alpha: positive weights w_i of 1 / p_i, normalised to sum one; equal by default.
+
+    Returns:
+        A density; one call evaluates each of them once.
+
+    Raises:
+        ParameterError: if alpha is outside (0, 1), weights are not positive or not one per density, alpha is given
+            for more than two densities, or both are given.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+        ScoreOnlyError: if a density has no log density.
+
+    References:
+        Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes. arXiv:2309.16115.
+    """
+    densities = (p, q, *more)
+    check_densities("a harmonic mean", densities, needs_log_density=True)
+    log_shares = _log_shares(alpha, weights, len(densities), alpha_first=False)
+    # Written with products, not with inverses: a density that is zero then kills the numerator, and no 1 / 0 arises.
+    # From last to first, so that two densities print as p * q / (alpha * p + (1 - alpha) * q).
+    terms = []
+    for i in reversed(range(len(densities))):
+        others = [(d, 1.0) for j, d in enumerate(densities) if j != i]
+        terms.append((others[0][0] if len(others) == 1 else combine("product", others), log_shares[i]))
+    denominator = combine("mixture", terms)
+    return combine("product", [*((d, 1.0) for d in densities), (denominator, -1.0)])
+
+
+def contrast(p: Density, q: Density, *more: Density, alpha: Any = None, weights: Any = None) -> Density:
+    r"""Density :math:`p^2 / (\alpha p + (1 - \alpha) q)` (unnormalised), high where p is high and q is not.
+
+    Against several densities it is :math:`p^2 / (w_0 p + \sum_i w_i q_i)`. It is at most :math:`p / w_0`, so unlike a
+    negation it always has finite mass. Exact for calibrated densities; otherwise the weights absorb the unknown
+    ratios of normalisers, and a warning says so.
+
+    Args:
+        p: The density to keep.
+        q, *more: The densities to avoid, on the event shape and under the noise schedule of p.
+        alpha: Weight of `p` in the denominator, in (0, 1), for two densities; 0.5 by default.
+        weights: Instead of alpha: positive weights of the densities in the denominator, p first, normalised to sum
+            one; equal by default.
+
+    Returns:
+        A density; one call evaluates each of them once.
+
+    Raises:
+        ParameterError: if alpha is outside (0, 1), weights are not positive or not one per density, alpha is given
+            for more than two densities, or both are given.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+        ScoreOnlyError: if a density has no log density.
+
+    References:
+        Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes. arXiv:2309.16115.
+    """
+    densities = (p, q, *more)
+    check_densities("a contrast", densities, needs_log_density=True)
+    log_shares = _log_shares(alpha, weights, len(densities), alpha_first=True)
+    denominator = combine("mixture", list(zip(densities, log_shares, strict=True)))
+    return combine("product", [(p, 2.0), (denominator, -1.0)])
+
+
+def _log_shares(alpha: Any, weights: Any, count: int, alpha_first: bool) -> list[Any]:
+    """Logarithms of the weights [count] from either of the two ways to give them."""
+    if alpha is None:
+        return log_weights_of(weights, count)
+    if weights is not None:
+        pair = "(alpha, 1 - alpha)" if alpha_first else "(1 - alpha, alpha)"
+        raise ParameterError(f"give alpha or weights, not both: weights = {pair}.")
+    if count > 2:
+        raise ParameterError(f"alpha weights two densities; got {count}. Give weights, one per density.")
+    alpha = real("alpha", alpha)
+    if not is_traced(alpha) and not 0 < alpha < 1:
+        raise ParameterError(f"alpha must lie in (0, 1); got {alpha}. At the ends only one density is left: take that.")
+    shares = [log_mass(alpha), log_rest(alpha)]
+    return shares if alpha_first else shares[::-1]

@@ -1,0 +1,278 @@
+r"""Trained networks as densities: energy densities, calibrated or as in the paper, and score-only models.
+
+All are written in variance exploding units y = x / alpha_t at the noise-to-signal ratio r = sigma_t / alpha_t, and read
+under their schedule by log p(x, t) = log p(y, r) - d log alpha_t. With the data's mean mu and covariance
+C = V Lambda V', preconditioned u = (Lambda + r^2)^{-1/2} V'(y - mu), and s^2 = tr C / d,
+
+.. math::
+    \log p(y, r) = \log N(y; \mu, C + r^2 I)
+                   + \frac{s^2}{r^2 + s^2} \left[ b(r) - \frac{s}{r} E(u, r) \right] - c(r)
+
+is the *calibrated* form. The Gaussian base is exact at large noise, where the bracket is switched off; the
+offset b lets a bounded energy reach the height of a concentrated density; c is the measured log normaliser
+(`numpyro_diffusion.recalibrate`), zero until measured. A Gaussian mixture can stand in for N(mu, C + r^2 I), with
+weights that follow the condition (`base.MixtureBase`); then V = I, Lambda the variances, and c may differ by class.
+The energy E is one of
+
+    l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
+    inner_product  E = u . f                      potential      E = -(r / s) phi(x, r)
+
+of a network f(u, log r), or of a bounded potential phi (`networks.patches`). For images the axes V are cosines
+(`basis`), U-Nets see z = (y - mu) / sqrt(r^2 + s^2) in place of u, in E and in f, and the factor before the bracket is
+one: a condition moves the mean, which the base does not know. The *uncalibrated* form is that of Du et al. (2023), with
+neither base nor offset, and so without a known normaliser:
+log p = -(sqrt(r^2 + s^2) / r) E(u, r).
+
+The score-only model is s(y, r) = grad log N(y; mu, C + r^2 I) + s / (r sqrt(r^2 + s^2)) f, the preconditioning of
+Karras et al. (2022).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ..checks.numbers import constant, is_traced, real_array
+from ..errors import ParameterError, ShapeError
+from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
+from ..pytree import register
+from .axes import Basis, CosineBasis, DenseBasis
+from .density import Density
+from .gaussian import DiagonalGaussian, Gaussian
+from .mixture import MixtureBase
+
+__all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]
+
+PARAMETERISATIONS = ("l2", "dae", "inner_product")
+NORMALISER_KNOTS = 64
+
+
+class _NetworkDensity(Density):
+    """What energy densities and score models share: network, units, base Gaussian, condition."""
+
+    shares_network = True
+    _data = (
+        "state", "mean", "eigenvalues", "eigenvectors", "sigmas", "condition", "log_z", "base", "class_log_z",
+        "typical",
+    )  # fmt: skip
+    _static = ("graphdef", "config", "parameterisation", "is_calibrated", "schedule", "event_shape", "name")
+
+    def __init__(
+        self,
+        rng_key,
+        event_shape,
+        schedule,
+        mean,
+        covariance,
+        sigma_min,
+        sigma_max,
+        config,
+        parameterisation,
+        calibrated,
+        base: MixtureBase | None = None,
+    ):
+        self.event_shape, self.schedule, self.config, self.name = tuple(event_shape), schedule, config, None
+        self.parameterisation, self.is_calibrated = parameterisation, calibrated
+        size = int(np.prod(event_shape, initial=1))
+        self.graphdef, self.state = config.build(size, rng_key)
+        eigenvalues, eigenvectors = _axes(covariance, size, config, base)
+        self.mean = jnp.asarray(np.reshape(mean, size), dtype=float)
+        self.eigenvalues = jnp.asarray(np.maximum(eigenvalues, 1e-8 * eigenvalues.max()), dtype=float)
+        self.eigenvectors = None if eigenvectors is None else jnp.asarray(eigenvectors, dtype=float)
+        self.sigmas = jnp.array([sigma_min, sigma_max], dtype=float)
+        self.condition = jnp.zeros(config.condition_size + 1) if config.condition_size else None
+        # Measured log normaliser: knots in log r, and values; zero until measured.
+        knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
+        self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
+        _check_base(base, size, config, type(self).__name__, calibrated)
+        self.base = base
+        self.class_log_z: jax.Array | None = None
+        # Quantiles of log densities of noised data by noise level, or None where unknown; see `typical`.
+        self.typical: jax.Array | None = None
+
+    def given(self, condition) -> Density:
+        """The conditional density p(x | condition), on the same weights; None for the unconditional one.
+
+        Raises:
+            ShapeError: if the condition's length is not the network's, or the network takes none.
+            ParameterError: if the base is a mixture and the condition names no class of it.
+        """
+        size = self.config.condition_size
+        if size == 0:
+            raise ShapeError(f"{self!r} was trained without conditions. Train with nd.fit(..., conditions=...).")
+        if condition is None:
+            return self._replace(condition=constant(np.zeros(size + 1)))
+        condition = jnp.asarray(condition, dtype=float) if is_traced(condition) else real_array(condition)
+        if condition.shape != (size,):
+            raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
+        if is_traced(condition):
+            return self._replace(condition=jnp.append(condition, 1.0), name=None)
+        if self.base is not None and not (min(condition) >= 0 and sum(condition) > 0):
+            raise ParameterError(
+                f"a condition must weigh the classes of the mixture base, with weights >= 0; got {condition}. "
+                "Give a one-hot vector, or None for no condition."
+            )
+        label = np.array2string(np.asarray(condition), precision=2, threshold=16, max_line_width=200)
+        return self._replace(condition=constant(np.append(condition, 1.0)), name=f"{self!r}|{label}")
+
+    def with_schedule(self, schedule):
+        return self._replace(schedule=schedule)
+
+    def _replace(self, **changes):
+        new = jax.tree.map(lambda a: a, self)
+        for field, value in changes.items():
+            setattr(new, field, value)
+        return new
+
+    @property
+    def basis(self) -> Basis:
+        """The axes V: of the data, or cosines for images."""
+        return CosineBasis(self.config.shape) if self.eigenvectors is None else DenseBasis(self.eigenvectors)
+
+    @property
+    def resolution(self):
+        return float(np.asarray(self.sigmas)[0])  # in NumPy: the caller may be traced
+
+    def _moments(self):
+        if self.base is not None:
+            # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
+            return self.base.moments(self.condition)
+        if self.eigenvectors is None:
+            return DiagonalGaussian(self.mean, self.eigenvalues, self.basis)
+        return Gaussian(self.mean, (self.eigenvectors * self.eigenvalues) @ self.eigenvectors.T)
+
+    def gaussian(self, t):
+        # Below the trained range the density stays what it is, and so does its frame: levels there would be wasted.
+        alpha = self.schedule.alpha(t)
+        return self._moments().noised(alpha, jnp.maximum(self.schedule.sigma(t), alpha * self.sigmas[0]))
+
+    def _units(self, x, t):
+        """(y - mu, r clipped to the trained range below, log alpha)."""
+        alpha = self.schedule.alpha(t)
+        r = jnp.maximum(self.schedule.noise_to_signal(t), self.sigmas[0])
+        return jnp.ravel(x) / alpha - self.mean, r, jnp.log(alpha)
+
+    def _log_r(self, r):
+        return jnp.clip(jnp.log(r), jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]))
+
+    def _network(self, y, r):
+        """(What the network sees of centred y, and what it makes of it), both [d]."""
+        if self.config.takes_images:
+            seen = y / jnp.sqrt(r**2 + self._scale() ** 2)
+        else:
+            seen = self.basis.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
+        modules = nnx.merge(self.graphdef, self.state)
+        return seen, modules["network"](seen, self._log_r(r) / 4, self.condition)
+
+    def _scale(self):
+        return jnp.sqrt(jnp.mean(self.eigenvalues))
+
+
+@register(_NetworkDensity._data, _NetworkDensity._static)
+class EnergyDensity(_NetworkDensity):
+    """A trained energy as a log density; see the module for the formula. Made by `fit` or `load`.
+
+    `parameterisation` is one of "l2", "dae", "inner_product". `calibrated` adds the Gaussian base and the offset;
+    with the calibrated losses the result is normalised at every noise level.
+    """
+
+    def log_density(self, x, t):
+        y, r, log_alpha = self._units(x, t)
+        return self.log_prob_at(y, r) - y.size * log_alpha
+
+    def log_prob_at(self, y, r):
+        """log p(y, r) of centred y = x / alpha - mu [d] at noise-to-signal ratio r."""
+        s, modules = self._scale(), nnx.merge(self.graphdef, self.state)
+        if self.parameterisation == "potential":
+            energy = -r / s * modules["network"](y + self.mean, r, self._log_r(r) / 4)
+        else:
+            energy = self._energy(*self._network(y, r))
+        log_z = jnp.interp(jnp.log(r), self.log_z[0], self.log_z[1])
+        if not self.is_calibrated:
+            return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
+        if self.base is None:
+            variance = self.eigenvalues + r**2
+            base = -0.5 * jnp.sum(self.basis.coordinates(y) ** 2 / variance + jnp.log(2 * jnp.pi * variance))
+        else:
+            base = self.base.log_prob(y + self.mean, r, self.condition, self._class_log_z(r))
+        offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
+        # Where a condition moves the mean, a base that does not know it is never exact, however large the noise.
+        share = 1.0 if self.config.takes_images else s**2 / (r**2 + s**2)
+        return base + share * (y.size * offset - s / r * energy) - log_z
+
+    def _energy(self, u, f):
+        if self.parameterisation == "l2":
+            return 0.5 * jnp.sum(f**2)
+        if self.parameterisation == "dae":
+            return 0.5 * jnp.sum((u - f) ** 2)
+        return jnp.sum(u * f)
+
+    def _class_log_z(self, r):
+        """What the log normaliser of each class has more than the common one [c], or None where not measured."""
+        if self.class_log_z is None:
+            return None
+        return jax.vmap(lambda row: jnp.interp(jnp.log(r), self.log_z[0], row))(self.class_log_z)
+
+
+@register(_NetworkDensity._data, _NetworkDensity._static)
+class ScoreModel(_NetworkDensity):
+    """A trained score without a log density. Products and powers work; what needs a log density refuses."""
+
+    has_log_density = False
+
+    def log_density(self, x, t):
+        # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
+        # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
+        return _zero_with_gradient(x, jax.lax.stop_gradient(self._score(x, t)))
+
+    def _score(self, x, t):
+        y, r, log_alpha = self._units(x, t)
+        return (self.score_at(y, r) / jnp.exp(log_alpha)).reshape(self.event_shape)
+
+    def score_at(self, y, r):
+        """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""
+        s, basis = self._scale(), self.basis
+        prior = -basis.point(basis.coordinates(y) / (self.eigenvalues + r**2))
+        _, f = self._network(y, r)
+        return prior + s / (r * jnp.sqrt(r**2 + s**2)) * (f if self.config.takes_images else basis.point(f))
+
+
+@jax.custom_vjp
+def _zero_with_gradient(x, gradient):
+    # Computed from both, so that under vmap the value is batched wherever the gradient is.
+    return jnp.sum(0 * x) + jnp.sum(0 * gradient)
+
+
+_zero_with_gradient.defvjp(
+    lambda x, gradient: (_zero_with_gradient(x, gradient), gradient),
+    lambda gradient, cotangent: (cotangent * gradient, jnp.zeros_like(gradient)),
+)
+
+
+def _axes(covariance, size: int, config, base):
+    """Variances [d] along the axes, and the axes [d, d] or None for cosines."""
+    covariance = np.asarray(covariance, dtype=np.float64)
+    if config.takes_images:
+        return covariance.reshape(size), None
+    covariance = covariance.reshape(size, size)
+    # A mixture has no axes of its own: the data's stay, and y is centred only.
+    return np.linalg.eigh(covariance) if base is None else (np.diag(covariance), np.eye(size))
+
+
+def _check_base(base, size: int, config, cls: str, calibrated: bool) -> None:
+    if base is None:
+        if config.form == "potential":
+            raise ParameterError("a PatchConfig stands on a mixture; give base=nd.MixtureBase.fit(...).")
+        return
+    if cls != "EnergyDensity" or not calibrated:
+        what = "score model" if cls != "EnergyDensity" else "density with calibrated=False"
+        raise ParameterError(f"a mixture base belongs to a calibrated energy; got a {what}. Drop the base.")
+    if base.means.shape[-1] != size:
+        raise ShapeError(f"the base must have the data's dimension {size}; got {base.means.shape[-1]}. Fit it to them.")
+    if base.condition_size not in (0, config.condition_size):
+        raise ShapeError(
+            f"the base must know the data's {config.condition_size} classes or none; got {base.condition_size}. "
+            "Give the same conditions to MixtureBase.fit and nd.fit."
+        )

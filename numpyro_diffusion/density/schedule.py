@@ -1,0 +1,278 @@
+r"""Noise schedules: how much signal and how much noise a point carries at time t.
+
+.. math:: x_t = \alpha_t x_0 + \sigma_t \varepsilon, \qquad \varepsilon \sim N(0, I), \quad t \in [0, 1].
+
+Noise grows with t: t = 0 is data, t = 1 is almost pure noise. What distinguishes two densities is
+only the noise-to-signal ratio :math:`r_t = \sigma_t / \alpha_t`; :math:`\alpha_t` is a choice of
+units. A density known under one schedule is therefore known under every other:
+
+.. math:: p'(x, t') = (\alpha_t / \alpha'_{t'})^d \, p(x \alpha_t / \alpha'_{t'}, t)
+          \quad\text{where}\quad r_t = r'_{t'}.
+
+Schedules are static: frozen, hashable, compared by value.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..checks.numbers import floats, is_traced, real
+from ..errors import ParameterError
+
+#: Numbers of times that share a compiled program are rounded up to multiples of this.
+PIECE = 256
+
+
+@partial(jax.jit, static_argnames="schedule")
+def _ratios(times, *, schedule):
+    return schedule.noise_to_signal(times)
+
+
+class NoiseSchedule(abc.ABC):
+    """Signal scale `alpha(t)` and noise scale `sigma(t)` for t in [0, 1], both for traced t."""
+
+    @abc.abstractmethod
+    def noise_to_signal(self, t) -> jax.Array:
+        """r_t = sigma_t / alpha_t, strictly increasing in t."""
+
+    @abc.abstractmethod
+    def time(self, noise_to_signal) -> jax.Array:
+        """The t in [0, 1] at which sigma_t / alpha_t has the given value; clipped to the schedule's range."""
+
+    @abc.abstractmethod
+    def alpha(self, t) -> jax.Array:
+        """Signal scale alpha_t."""
+
+    def sigma(self, t) -> jax.Array:
+        """Noise scale sigma_t."""
+        return self.alpha(t) * self.noise_to_signal(t)
+
+    def signal_lost(self, t) -> jax.Array:
+        """1 - alpha_t, accurate where it is small: what moves a point far from the origin at little noise."""
+        return 1 - self.alpha(t)
+
+    def ratios(self, times) -> np.ndarray:
+        """Noise-to-signal ratios [K] of times [K], on the host: one compiled program, however many there are."""
+        times = np.asarray(times, dtype=float)
+        padded = np.zeros(-(-max(len(times), 1) // PIECE) * PIECE, dtype=jnp.result_type(float))
+        padded[: len(times)] = times
+        return np.array(_ratios(padded, schedule=self), dtype=float)[: len(times)]
+
+    @property
+    def noise_range(self) -> tuple[float, float]:
+        """Noise-to-signal ratios at t = 0 and t = 1."""
+        with jax.ensure_compile_time_eval():
+            return float(self.noise_to_signal(0.0)), float(self.noise_to_signal(1.0))
+
+    def levels(self, num_levels: int, smallest: float = 0.002) -> np.ndarray:
+        """Decreasing times t [num_levels] from 1 to 0, geometric in the noise-to-signal ratio.
+
+        Args:
+            num_levels: Number of noise levels, at least 2; the last is t = 0.
+            smallest: The last ratio above that of t = 0 when the latter is zero, in data units.
+
+        Raises:
+            ParameterError: if `num_levels` < 2, or so many levels are no different floats.
+        """
+        if num_levels < 2:
+            raise ParameterError(f"num_levels must be at least 2; got {num_levels}. One level cannot anneal.")
+        low, high = self.noise_range
+        if low == 0 and not 0 < smallest < high:
+            raise ParameterError(
+                f"smallest must lie in (0, {high:.4g}), below the noise-to-signal ratio at t = 1; got {smallest:.4g}. "
+                "Lower it, or scale the data: noise at t = 1 must drown them."
+            )
+        ratios = np.geomspace(high, low, num_levels) if low > 0 else np.geomspace(high, smallest, num_levels - 1)
+        with jax.ensure_compile_time_eval():
+            times = np.array(self.time(ratios))
+        times = times if low > 0 else np.append(times, 0.0)
+        times[0], times[-1] = 1.0, 0.0
+        if not np.all(np.diff(times) < 0):
+            raise ParameterError(
+                f"{floats()} cannot tell {num_levels} levels of {self} apart. Use fewer, or another sigma_max."
+            )
+        return times
+
+
+def _check_numbers(schedule, positive: tuple[str, ...], at_least_zero: tuple[str, ...] = ()) -> None:
+    """Turn fields into floats, or raise ParameterError."""
+    for name in (*positive, *at_least_zero):
+        rule = f"{name} must be {'positive' if name in positive else 'at least 0'} and finite"
+        try:
+            value = real(name, getattr(schedule, name))
+        except ParameterError as error:
+            raise ParameterError(f"{rule}: {error}") from error
+        if is_traced(value):
+            raise ParameterError(f"{rule}, and known: a schedule is static; got a traced number. Give a float.")
+        if value < 0 or (name in positive and value == 0):
+            raise ParameterError(f"{rule}; got {value}. Leave it out for a usual one.")
+        object.__setattr__(schedule, name, value)
+
+
+def _check_ratio(name: str, given: float, ratio: float) -> None:
+    """Raise where the squares of noise-to-signal ratios are no floats: variances would be zero or infinite."""
+    low, high = (float(limit) ** 0.5 for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
+    if not 8 * low <= ratio <= high / 8:
+        raise ParameterError(
+            f"noise-to-signal ratios must lie in [{8 * low:.1e}, {high / 8:.1e}], whose squares {floats()} holds; got "
+            f"{ratio:.3g} from {name}={given}. 100 is usual at t = 1, with data of unit scale."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class VariancePreserving(NoiseSchedule):
+    r"""Variance preserving: :math:`\alpha_t^2 + \sigma_t^2 = 1`, exact data at t = 0.
+
+    `cosine` (Nichol and Dhariwal 2021): :math:`\sigma_t / \alpha_t = \tan(\theta t)`; `sigma_max` is that at t = 1.
+    `linear` (Ho et al. 2020): :math:`\log \alpha_t = -\tfrac14 t^2 (\beta_1 - \beta_0) - \tfrac12 t \beta_0`.
+    """
+
+    shape: str = "cosine"
+    sigma_max: float = 100.0
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self):
+        if self.shape not in ("cosine", "linear"):
+            raise ParameterError(f"shape must be 'cosine' or 'linear'; got {self.shape!r}.")
+        _check_numbers(self, ("sigma_max", "beta_min", "beta_max"))
+        if self.beta_max <= self.beta_min:
+            raise ParameterError(f"beta_max must exceed beta_min; got {self.beta_max} and {self.beta_min}.")
+        if self.shape == "linear":
+            # Where that is beyond doubles, it is beyond their squares by far.
+            minus_log_alpha = min((self.beta_min + self.beta_max) / 4, 354.0)
+            _check_ratio("beta_max", self.beta_max, math.sqrt(math.expm1(2 * minus_log_alpha)))
+            return
+        _check_ratio("sigma_max", self.sigma_max, self.sigma_max)
+        # Neighbouring times below 1 differ by eps / 2, and their ratios by a factor of two at most up to here.
+        most = 4 / math.pi / float(np.finfo(floats()).eps)
+        if self.sigma_max > most:
+            raise ParameterError(
+                f"sigma_max of the cosine schedule must be at most {most:.2g}: beyond, {floats()} cannot tell its "
+                f"levels near t = 1 apart; got {self.sigma_max:.6g}. 100 is usual; scale the data instead."
+            )
+
+    @classmethod
+    def cosine(cls, sigma_max: float = 100.0) -> VariancePreserving:
+        """The cosine schedule with noise-to-signal ratio `sigma_max` at t = 1."""
+        return cls("cosine", sigma_max=sigma_max)
+
+    @classmethod
+    def linear(cls, beta_min: float = 0.1, beta_max: float = 20.0) -> VariancePreserving:
+        """The linear schedule of Ho et al. in continuous time."""
+        return cls("linear", beta_min=beta_min, beta_max=beta_max)
+
+    def _log_alpha(self, t):
+        return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+
+    def _angles(self, t):
+        """theta t, and where that is large pi / 2 - theta t: the difference itself would round to nothing."""
+        full, left = math.atan(self.sigma_max), math.atan(1 / self.sigma_max)
+        angle = full * t
+        is_large = angle > 0.25 * math.pi
+        return angle, jnp.where(is_large, left + full * (1 - t), 1.0), is_large
+
+    def alpha(self, t):
+        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
+        if self.shape == "cosine":
+            angle, rest, is_large = self._angles(t)
+            return jnp.where(is_large, jnp.sin(rest), jnp.cos(angle))
+        return jnp.exp(self._log_alpha(t))
+
+    def sigma(self, t):
+        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
+        if self.shape == "cosine":
+            return jnp.sin(math.atan(self.sigma_max) * t)
+        return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(t)))
+
+    def signal_lost(self, t):
+        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
+        if self.shape == "cosine":
+            return 2 * jnp.sin(0.5 * math.atan(self.sigma_max) * t) ** 2
+        return -jnp.expm1(self._log_alpha(t))
+
+    def noise_to_signal(self, t):
+        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
+        if self.shape == "cosine":
+            angle, rest, is_large = self._angles(t)
+            return jnp.where(is_large, 1 / jnp.tan(rest), jnp.tan(jnp.where(is_large, 0.0, angle)))
+        return jnp.sqrt(jnp.expm1(-2 * self._log_alpha(t)))
+
+    def time(self, noise_to_signal):
+        r = jnp.asarray(noise_to_signal)
+        if self.shape == "cosine":
+            return jnp.clip(jnp.arctan(r) / math.atan(self.sigma_max), 0.0, 1.0)
+        minus_log_alpha = 0.5 * jnp.log1p(r**2)
+        slope, b = self.beta_max - self.beta_min, self.beta_min
+        # The stable root of slope/4 t^2 + b/2 t = -log alpha.
+        return jnp.clip(4 * minus_log_alpha / (b + jnp.sqrt(b**2 + 4 * slope * minus_log_alpha)), 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class VarianceExploding(NoiseSchedule):
+    r"""Variance exploding: :math:`\alpha_t = 1`, :math:`\sigma_t` from `sigma_min` to `sigma_max`.
+
+    .. math:: \sigma_t = (\sigma_{min}^{1/\rho} + t (\sigma_{max}^{1/\rho} - \sigma_{min}^{1/\rho}))^\rho
+
+    (Karras et al. 2022, Eq. 5). `sigma_min` = 0 makes t = 0 exact data.
+    """
+
+    sigma_min: float = 0.0
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self):
+        _check_numbers(self, ("sigma_max", "rho"), ("sigma_min",))
+        if not self.sigma_min < self.sigma_max:
+            raise ParameterError(f"need 0 <= sigma_min < sigma_max; got {self.sigma_min} and {self.sigma_max}.")
+        _check_ratio("sigma_max", self.sigma_max, self.sigma_max)
+        info = np.finfo(floats())
+        if self.sigma_min > 0:
+            _check_ratio("sigma_min", self.sigma_min, self.sigma_min)
+            if self.sigma_max / self.sigma_min - 1 < 1e3 * info.eps:
+                raise ParameterError(
+                    f"{info.dtype} cannot tell levels between sigma_min={self.sigma_min} and "
+                    f"sigma_max={self.sigma_max} apart. Set them further apart."
+                )
+        # Where rho is small, little noise is at times that are no floats; where it is large, so is much noise.
+        least = -math.log(self.sigma_min / self.sigma_max if self.sigma_min else 1e-6) / -math.log(info.tiny)
+        most = math.inf if self.sigma_min > 0 else 2 / float(info.eps)
+        if not least <= self.rho <= min(most, 1e15):
+            raise ParameterError(
+                f"rho must lie in [{least:.2g}, {min(most, 1e15):.2g}], for {info.dtype} to tell the levels of this "
+                f"schedule apart; got {self.rho:.6g}. 7 is usual."
+            )
+
+    @property
+    def _start(self) -> tuple[float, float]:
+        """q = (sigma_min / sigma_max)^(1 / rho), and 1 - q."""
+        if self.sigma_min == 0:
+            return 0.0, 1.0
+        log_q = math.log(self.sigma_min / self.sigma_max) / self.rho
+        return math.exp(log_q), -math.expm1(log_q)
+
+    def alpha(self, t):
+        return jnp.ones_like(jnp.asarray(t, dtype=float))
+
+    def signal_lost(self, t):
+        return jnp.zeros_like(jnp.asarray(t, dtype=float))
+
+    def noise_to_signal(self, t):
+        t, (q, step) = jnp.asarray(t), self._start
+        if q < 0.5:
+            return self.sigma_max * (q + t * step) ** self.rho
+        # A base close to 1 would round, and rho would multiply that.
+        return self.sigma_max * jnp.exp(self.rho * jnp.log1p(-(1 - t) * step))
+
+    def time(self, noise_to_signal):
+        share, (q, step) = jnp.asarray(noise_to_signal) / self.sigma_max, self._start
+        if q < 0.5:
+            return jnp.clip((share ** (1 / self.rho) - q) / step, 0.0, 1.0)
+        return jnp.clip(1 + jnp.expm1(jnp.log(share) / self.rho) / step, 0.0, 1.0)

@@ -1,0 +1,133 @@
+"""Runs and bounds as ArviZ 1.x data: an xarray DataTree.
+
+Annealed chains are particles: independent until they are resampled, each with one point at the end. `islands` lays
+them out as the chains and draws that `az.summary` expects.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..density.evaluate import batch_log_prob
+from ..errors import ArgumentTypeError
+from .islands import layout, weigh_alike
+from .result import AnnealedRun, Bound, kernel_text
+
+WEIGHTED = "draws weigh by sample_stats.weight, which summaries and loo ignore; resample them first."
+
+
+def to_datatree(result: AnnealedRun | Bound) -> xr.DataTree:
+    """A run or a bound as ArviZ data.
+
+    Args:
+        result: Result of `nd.anneal`, or of `nd.ais_bound`, `nd.raise_bound`, `nd.bdmc`.
+
+    Returns:
+        For a run the groups
+
+        - `posterior`: x (chain, draw, x_dim_0, ...); chains are islands of particles, and their relatives lie side by
+          side, see `islands`. The attribute `layout` tells what R-hat and ESS are worth.
+        - `sample_stats`: log_weight, weight (sums to one), where there is a log density lp, and particle: which of
+          `run.samples` a draw is; (chain, draw).
+        - `annealing`: statistics by noise_level [K], with coordinates t and noise_to_signal, and with history kept
+          chain_acceptance_rate and chain_log_weight_increment (particle = N, noise_level). Absent for reverse
+          diffusion.
+
+        For a bound the group `bounds`: lower, lower_error, upper, upper_error, gap, and a log weight per chain
+        (log_weight_forward [chain], ...) or per point and repeat (log_weight_points [point, repeat]).
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(result, AnnealedRun):
+        return _run_tree(result)
+    if isinstance(result, Bound):
+        return _bound_tree(result)
+    raise ArgumentTypeError(f"to_datatree takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
+
+
+def _attributes(**more) -> dict[str, Any]:
+    # Numbers and strings only: netCDF stores no other attributes.
+    try:
+        version = metadata.version("numpyro-diffusion")
+    except metadata.PackageNotFoundError:  # Run from a source tree that was never installed.
+        version = "unknown"
+    return {"inference_library": "numpyro_diffusion", "inference_library_version": version, **more}
+
+
+def _run_tree(run):
+    samples, log_weights = np.asarray(run.samples), np.asarray(run.log_weights, dtype=float)
+    islands, dims = layout(run), ("chain", "draw")
+    sizes = {"chain": islands.chains, "draw": islands.draws}
+    sizes |= {f"x_dim_{i}": n for i, n in enumerate(samples.shape[1:])}
+
+    def laid_out(values):
+        return values[islands.particles].reshape(islands.shape + values.shape[1:])
+
+    coords = {name: np.arange(n) for name, n in sizes.items()}
+    posterior = xr.Dataset({"x": (tuple(sizes), laid_out(samples))}, coords, attrs=_layout_attributes(run, islands))
+
+    stats = {"log_weight": log_weights, "weight": _normalised(log_weights), "particle": np.arange(len(samples))}
+    if run.density.has_log_density:
+        stats["lp"] = np.asarray(batch_log_prob(run.density, run.samples, float(run.levels[-1])))
+    sample_stats = xr.Dataset({k: (dims, laid_out(v)) for k, v in stats.items()}, {k: coords[k] for k in dims})
+
+    groups = {"posterior": posterior, "sample_stats": sample_stats}
+    if run.stats:
+        groups["annealing"] = _annealing(run)
+    attrs = _attributes(
+        formula=repr(run.density),
+        kernel=kernel_text(run.kernel),
+        log_evidence=float(run.log_evidence),
+        log_evidence_error=float(run.log_evidence_error),
+        evaluations_per_chain=int(run.evaluations_per_chain),
+    )
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})
+
+
+def _layout_attributes(run, islands) -> dict[str, str]:
+    return {"layout": islands.note, **({} if weigh_alike(run) else {"weights": WEIGHTED})}
+
+
+def _normalised(log_weights):
+    if not np.any(np.isfinite(log_weights)):
+        return np.full(len(log_weights), np.nan)
+    weights = np.exp(log_weights - log_weights.max())
+    return weights / weights.sum()
+
+
+def _annealing(run):
+    ratio = run.density.schedule.ratios(run.levels)
+    coords = {
+        "noise_level": np.arange(len(run.levels)),
+        "t": ("noise_level", np.asarray(run.levels)),
+        "noise_to_signal": ("noise_level", ratio),
+    }
+    values = {name: (("noise_level",), np.asarray(value)) for name, value in run.stats.items()}
+    if run.history:
+        coords["particle"] = np.arange(len(run.samples))
+        values |= {f"chain_{k}": (("particle", "noise_level"), np.asarray(v).T) for k, v in run.history.items()}
+    note = "from noise to data; ess and conditional_ess are shares of the chains; sample_stats.particle numbers these"
+    return xr.Dataset(values, coords, attrs={"description": note})
+
+
+def _bound_tree(bound):
+    scalars = {name: float(getattr(bound, name)) for name in ("lower", "lower_error", "upper", "upper_error")}
+    scalars["gap"] = scalars["upper"] - scalars["lower"]
+    values: dict[str, Any] = {name: ((), value) for name, value in scalars.items()}
+    weights = {name: np.asarray(w) for name, w in bound.log_weights.items()}
+    # Forward and reverse runs share `chain` unless their numbers of chains differ.
+    alike = len({w.shape for w in weights.values()}) == 1
+    for name, w in weights.items():
+        dims = ("point", "repeat") if w.ndim == 2 else ("chain",) if alike else (f"{name}_chain",)
+        values[f"log_weight_{name}"] = (dims, w)
+    levels = np.asarray(bound.levels)
+    coords = {"noise_level": np.arange(len(levels)), "t": ("noise_level", levels)}
+    attrs = {"kind": bound.kind, "description": "stochastic bounds in nats; NaN where the method gives none"}
+    return xr.DataTree.from_dict(
+        {"/": xr.Dataset(attrs=_attributes()), "bounds": xr.Dataset(values, coords, attrs=attrs)}
+    )

@@ -1,0 +1,101 @@
+r"""Do the factors of a product overlap? A product of disjoint densities samples well, and means nothing.
+
+A sample x is typical of a factor p if log p(x) is about :math:`-\tfrac12 \log \det(2 \pi e\, C)`, what a Gaussian with
+p's covariance C has on average. (Any other density with that covariance has more on average, so this errs on the quiet
+side.) Where half of the samples of a product lie many nats below that, they are points that p itself would never draw.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import jax
+import numpy as np
+
+from ..checks.numbers import listed
+from ..density.density import Density
+from ..density.evaluate import batch_log_prob
+from ..density.expression import Expression, combine
+from ..errors import DiagnosticWarning
+
+#: Nats below its typical log density at which a point is improbable under a factor.
+MOST_DEFICIT = 10.0
+#: Samples at which factors are evaluated: a median needs no more.
+MOST_SAMPLES = 256
+
+
+def disjoint_factors(density: Density, samples: np.ndarray, t: float) -> list[str]:
+    """Factors of a product under which its samples are improbable.
+
+    Args:
+        density: A density; one that is not a product of two or more factors has none.
+        samples: [N, *event_shape], its samples at time `t`.
+        t: Noise level in [0, 1].
+
+    Returns:
+        Descriptions, by name and by how many nats. Factors without a log density or moments are not judged.
+    """
+    factors = numerator(density)
+    x = samples[np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)]
+    if len(factors) < 2 or not len(x):
+        return []
+    x = x[:: -(-len(x) // MOST_SAMPLES)]
+    size, names = int(np.prod(density.event_shape)), []
+    for factor, exponent in factors:
+        deficit = _deficit(factor, x, t)
+        if deficit is None:
+            continue
+        # p ** a alone puts its samples (1 / a - 1) d / 2 nats lower, and log p of a Gaussian has standard deviation
+        # sqrt(d / 2): neither is a lack of overlap.
+        a, nats = min(exponent, 1.0), np.median(deficit)
+        if a * nats > max(MOST_DEFICIT, 3 * np.sqrt(size / 2)) + (1 - a) * size / 2:
+            names.append(f"`{factor!r}` ({f'by {nats:.0f} nats' if np.isfinite(nats) else 'zero there'})")
+    return names
+
+
+def numerator(density) -> list[tuple[Density, float]]:
+    """Factors of a product with a positive exponent, as (density, exponent); empty if the density is no product."""
+    if not isinstance(density, Expression):
+        return []
+    node = density.formula
+    while node[0] == "mixture" and len(node[1]) == 1:  # A mass in front: c * (p * q).
+        node = node[1][0][0]
+    if node[0] != "product":
+        return []
+
+    coefficients = listed(density.coefficients)
+    factors = [(child, float(coefficients[k])) for child, k in node[1]]
+    return [(sub_density(density, child), exponent) for child, exponent in factors if exponent > 0]
+
+
+def sub_density(density: Expression, node) -> Density:
+    """The density of a node of an expression's formula, whose warnings have been given before."""
+    if node[0] == "leaf":
+        return density.leaves[node[1]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DiagnosticWarning)
+        coefficients = listed(density.coefficients)
+        return combine(node[0], [(sub_density(density, child), coefficients[k]) for child, k in node[1]])
+
+
+def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
+    """Nats [n] by which log p(x) lies below a like Gaussian's mean log density; None if unknown."""
+    gaussian = _gaussian(factor, t)
+    if gaussian is None or not factor.has_log_density:
+        return None
+    mean, covariance = np.asarray(gaussian.mean, dtype=float), np.asarray(gaussian.covariance, dtype=float)
+    sign, log_det = np.linalg.slogdet(covariance)
+    if sign <= 0 or not np.isfinite(log_det):
+        return None
+    if factor.is_calibrated:
+        typical = -0.5 * (log_det + mean.size * np.log(2 * np.pi * np.e))
+        log_prob = np.asarray(batch_log_prob(factor, x, t), dtype=float)
+        return typical - np.where(np.isnan(log_prob), -np.inf, log_prob)
+    # Without a normaliser log p has no origin; the Gaussian's own log density sees at least what is far away.
+    centred = x.reshape(len(x), -1) - mean
+    return 0.5 * (np.sum(centred * np.linalg.solve(covariance, centred.T).T, axis=1) - mean.size)
+
+
+@jax.jit
+def _gaussian(density: Density, t):
+    return density.gaussian(t)

@@ -1,0 +1,158 @@
+r"""Whether the samples of a run look like data to the energies that were trained on them, and its evidence like 1.
+
+See `typical` for what is recorded of the data. Samples are compared at the noise level of the run's last level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..density.density import Density
+from ..density.energy import EnergyDensity
+from ..density.evaluate import batch_log_prob
+from ..density.expression import Expression
+
+__all__ = ["off_evidence", "untypical"]
+
+#: Nats beyond the outer quantiles, beside the distance from there to the median, that samples may lie.
+MARGIN = 5.0
+#: Share of samples beyond that which is too many, and samples at which the densities are evaluated.
+MOST_BEYOND, MOST_SAMPLES = 0.25, 256
+#: A normalised density's log evidence is zero to so many standard errors, or so many nats.
+MOST_ERRORS, LEAST_OFF = 3.0, 0.02
+
+
+def untypical(density: Density, samples, t: float) -> list[str]:
+    """Trained energies under which samples are far likelier, or unlikelier, than the data they were trained on.
+
+    Args:
+        density: What was sampled: an energy, or a composition or a model's joint density with energies in it.
+        samples: [N, *event_shape], at time `t`.
+        t: Noise level in [0, 1].
+
+    Returns:
+        Sentences with numbers and remedy. Energies without the field `typical` are not judged.
+
+    Cost: one evaluation of every energy at up to 256 samples.
+    """
+    found = []
+    for leaf, points, above, below in _judged(density, np.asarray(samples)):
+        table = _table_at(leaf, t)
+        points = points[np.isfinite(points.reshape(len(points), -1)).all(axis=1)]
+        if table is None or not len(points):
+            continue
+        points = points[:: -(-len(points) // MOST_SAMPLES)]
+        log_prob = np.asarray(batch_log_prob(leaf, jnp.asarray(points), t), dtype=np.float64)
+        log_prob = log_prob[~np.isnan(log_prob)]
+        low, median, high = table[0], table[2], table[4]
+        if _is_beyond(log_prob - (high + MARGIN + (high - median) + above)):
+            found.append(_well(leaf, log_prob, median, high, t))
+        elif _is_beyond(low - MARGIN - (median - low) - below - log_prob):
+            found.append(
+                f"samples are far unlikelier under `{leaf!r}` than the data it was trained on: their median log "
+                f"density at t = {t:.3g} is {np.median(log_prob):.0f} nats, where data have {median:.0f} and all but "
+                f"one in a thousand at least {low:.0f}. The chains have not arrived: use more levels or num_steps, "
+                "smaller steps, or an adjusted kernel (nd.HMC)."
+            )
+    return found
+
+
+def _is_beyond(excess) -> bool:
+    return len(excess) > 0 and float(np.mean(excess > 0)) > MOST_BEYOND
+
+
+def _well(leaf, log_prob, median, high, t) -> str:
+    remedy = "train longer, or with parameterisation='l2', which is bounded"
+    if leaf.parameterisation != "inner_product":
+        remedy = "train longer, with more data or a larger sigma_min"
+    return (
+        f"samples are far likelier under `{leaf!r}` than the data it was trained on: their median log density at "
+        f"t = {t:.3g} is {np.median(log_prob):.0f} nats, where data have {median:.0f} and all but one in a thousand at "
+        f"most {high:.0f}. That is a false well of the energy, no better sample: {remedy}, and look at samples beside "
+        "data."
+    )
+
+
+def _table_at(leaf, t: float):
+    """Quantiles [Q] of the leaf's own log p of data at time t; None where they are not known."""
+    table = getattr(leaf, "typical", None)
+    ratio = float(leaf.schedule.noise_to_signal(t))
+    if table is None or ratio > 1.01 * float(leaf.sigmas[1]):
+        return None
+    is_given = leaf.condition is not None and float(leaf.condition[-1]) > 0.5
+    rows = np.asarray(table, dtype=np.float64)[-1 if is_given else 0]
+    # Below the trained range the density stays what it is at its end, as does interpolation.
+    log_r = np.log(max(ratio, float(leaf.sigmas[0])))
+    normaliser = np.interp(log_r, *np.asarray(leaf.log_z, dtype=np.float64))
+    shift = normaliser + leaf.mean.size * np.log(float(leaf.schedule.alpha(t)))
+    return np.array([np.interp(log_r, rows[0], row) for row in rows[1:]]) - shift
+
+
+def _judged(density, samples) -> Iterator[tuple[EnergyDensity, np.ndarray, float, float]]:
+    """(energy, its samples, nats that they may lie above and below what is typical, beside the margin)."""
+    if isinstance(density, EnergyDensity):
+        yield density, samples, 0.0, 0.0
+    elif isinstance(density, Expression):
+        size = float(np.prod(density.event_shape))
+        for leaf, exponent, is_alone in _numerators(density):
+            # A power p^a of a Gaussian has samples d/2 (1 - 1/a) nats likelier than p's own: at most d/2. Factors
+            # beside it may ask for unlikely points of it, which is for `overlap` to judge.
+            sharper = 0.0 if exponent == 1 and is_alone else size
+            below = size * max(1 / exponent - 1, 0.0) if is_alone else np.inf
+            yield leaf, samples, sharper, below
+    elif (bound := getattr(density, "bound", None)) is not None:
+        # A model's joint density: its priors at their places in the flat point.
+        values = jax.vmap(density.unravel)(jnp.asarray(samples))
+        for name, prior in bound.items():
+            inner = prior.density
+            points = np.asarray(values[name]).reshape(-1, *inner.event_shape)
+            size = float(np.prod(inner.event_shape))
+            yield from ((leaf, at, above + size, np.inf) for leaf, at, above, _ in _judged(inner, points))
+
+
+def _numerators(density: Expression) -> list[tuple[EnergyDensity, float, bool]]:
+    """Energies with a positive exponent in a formula: (energy, exponent, whether it is all there is)."""
+    found = []
+
+    def walk(node, exponent, is_alone):
+        kind, rest = node
+        if kind == "leaf":
+            leaf = density.leaves[rest]
+            if isinstance(leaf, EnergyDensity) and exponent > 0:
+                found.append((leaf, exponent, is_alone))
+            return
+        for child, k in rest:
+            inner = exponent * float(density.coefficients[k]) if kind == "product" else exponent
+            walk(child, inner, is_alone and len(rest) == 1)
+
+    walk(density.formula, 1.0, True)
+    return found
+
+
+def off_evidence(run) -> list[str]:
+    """Whether a run of one normalised density found another evidence than 1; at most one sentence."""
+    density, error = run.density, run.log_evidence_error
+    is_one = density.is_calibrated and getattr(density, "bound", None) is None
+    if not (run.is_weighted and is_one and np.isfinite(run.log_evidence) and np.isfinite(error)):
+        return []
+    if abs(run.log_evidence) <= max(MOST_ERRORS * error, LEAST_OFF):
+        return []
+    given = getattr(density, "condition", None)
+    if isinstance(density, EnergyDensity) and given is not None and float(given[-1]) > 0.5:
+        cause = (
+            "The normaliser was measured without a condition, or not at all: given this one it is another. Measure it "
+            "with nd.recalibrate(rng_key, density.given(condition)), or compare conditions by nd.calibration_report"
+        )
+    elif isinstance(density, EnergyDensity):
+        cause = "Its normaliser is off (see nd.calibration_report; nd.recalibrate takes it out)"
+    else:
+        cause = "It is not normalised at every noise level (see nd.calibration_report)"
+    return [
+        f"log evidence is {run.log_evidence:.3f} +- {error:.3f} nats, where the normalised density {density!r} has 0, "
+        f"more than {MOST_ERRORS:.0f} errors away. {cause}, or the run missed or favoured "
+        "modes: use more num_chains and levels."
+    ]

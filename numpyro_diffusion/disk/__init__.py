@@ -1,0 +1,1 @@
+"""Files: written entirely or not at all, read with suspicion."""

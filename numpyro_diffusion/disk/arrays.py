@@ -1,0 +1,169 @@
+"""Points and pictures on disk: .npy files read with suspicion, every file written entirely or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import CheckpointError, ParameterError, ShapeError
+from .paths import check_replaceable, check_target, checked_path, open_lock, open_regular, replace_file, what_is
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+NPY_MAGIC = b"\x93NUMPY"
+
+
+def read_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array in an .npy file; nothing is unpickled, and no more memory is taken than the file is long.
+
+    Raises:
+        ParameterError: if the file is missing, or is not a whole .npy file of numbers.
+        ShapeError: if it holds anything but real numbers.
+    """
+    path, remedy = checked_path("path", path), "Write it with numpy.save(path, array)."
+    try:
+        with open_regular(path) as file:
+            # Some files of the system call themselves empty and wait when they are read.
+            magic = file.read(len(NPY_MAGIC)) if os.fstat(file.fileno()).st_size else b""
+        if magic != NPY_MAGIC:
+            raise ParameterError(f"{path} is not an .npy file. {remedy}")
+        # Mapping compares the size that the header claims with that of the file before anything is read.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype.kind not in "fiu":
+            raise ShapeError(f"{path} must hold real numbers; got dtype {array.dtype}. {remedy}")
+        return np.array(array)
+    except MemoryError as error:
+        raise ParameterError(f"{path} is larger than the memory that is free. Take fewer points.") from error
+    except OSError as error:
+        raise ParameterError(f"cannot read {path}: {error.strerror or error}. Check the path.") from error
+    except (ValueError, EOFError, SyntaxError) as error:
+        if isinstance(error, ParameterError | ShapeError):
+            raise
+        if "object" in str(error).lower():
+            raise ParameterError(
+                f"{path} holds Python objects, which are never unpickled. Save a float array."
+            ) from error
+        raise ParameterError(f"{path} is damaged or cut short: {error}. {remedy}") from error
+
+
+def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """The path, if a file may be written there: asked before hours of work, not after.
+
+    Raises:
+        ParameterError: if the folder does not exist or cannot be written to, if the path leads to anything but a file,
+            or if there is a file and `force` is not set.
+    """
+    path = checked_path("output", path)
+    try:
+        kind, folder = what_is(path), Path(os.path.realpath(path)).parent
+        if kind == "a folder":
+            raise ParameterError(f"{path} is a folder. Name a file in it.")
+        if kind is None and not folder.is_dir():
+            raise ParameterError(f"the folder {folder} does not exist. Create it first.")
+        if kind == "a file" and not force:
+            raise ParameterError(f"{path} exists already. Choose another name, or say --force to replace it.")
+        check_replaceable(path)
+    except OSError as error:
+        raise ParameterError(f"cannot write {path}: {error.strerror or error}. Choose another place.") from error
+    return path
+
+
+def check_apart(**paths) -> None:
+    """Raise ParameterError where two options name one file, which the one would overwrite for the other."""
+    seen: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is not None and (first := seen.setdefault(os.path.realpath(path), option)) != option:
+            raise ParameterError(f"--{first} and --{option} name one file, {path}. Choose another.")
+
+
+def write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file in one step: a reader finds the previous one or the new one, whatever interrupts."""
+    try:
+        replace_file(checked_path("output", path), content)
+    except OSError as error:
+        raise ParameterError(f"cannot write {path}: {error.strerror or error}. Check space and permissions.") from error
+
+
+def write_array(path: str | os.PathLike[str], array) -> None:
+    """Write an array as .npy in one step."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array), allow_pickle=False)
+    write(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def sole_writer(path: str | os.PathLike[str] | None):
+    """While it lasts, no other run of this package writes to `path`; None asks for nothing. A kill releases it.
+
+    Raises:
+        ParameterError: if it is no path.
+        CheckpointError: if another run writes there, if it leads to anything but a file, or if its folder cannot be
+            written to.
+    """
+    if path is None:
+        yield
+        return
+    path = checked_path("checkpoint_path", path)
+    try:
+        check_target(path)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint_path={path}: {error.strerror or error}. Choose another path.") from error
+    with _told(path):
+        check_replaceable(path)
+    if fcntl is None:
+        yield
+        return
+    lock = path.with_name(f"{path.name}.lock")
+    with _locked(lock, path):
+        # What writes that were killed have left: nobody else is writing now.
+        where = Path(os.path.realpath(path))
+        for stale in where.parent.glob(f".{glob.escape(where.name)}.*.tmp"):
+            with contextlib.suppress(OSError):
+                stale.unlink()
+        try:
+            yield
+        finally:
+            # Removed while still held: whoever comes afterwards makes a new one.
+            with contextlib.suppress(OSError):
+                lock.unlink()
+
+
+def _locked(lock: Path, path):
+    """The open lock file, held; it is released when closed."""
+    assert fcntl is not None
+    with _told(path):
+        while True:
+            file = open_lock(lock)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Its last holder may have removed it between the two.
+                if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+
+
+@contextlib.contextmanager
+def _told(path):
+    """What the system refuses beside a checkpoint, as this package says it."""
+    try:
+        yield
+    except BlockingIOError as error:
+        raise CheckpointError(
+            f"another run is writing to {path}. Wait for it, stop it, or choose another path."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write beside {path}: {error.strerror or error}. Check that the folder exists and is "
+            "writable, or choose another path."
+        ) from error

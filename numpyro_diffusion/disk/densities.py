@@ -1,0 +1,223 @@
+"""Trained densities on disk: `save`, `load` and the pretrained ones that ship with the package.
+
+One file holds weights (safetensors) and architecture (JSON); see `checkpoint` for how it is written and checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from importlib import resources
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..checks.text import printable, shown
+from ..density.density import Density
+from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
+from ..density.mixture import MixtureBase
+from ..density.typical import QUANTILES
+from ..errors import ArgumentTypeError, CheckpointError, ParameterError, UnknownNameError
+from ..networks.config import CONFIGS
+from . import contents
+from . import format as checkpoint
+
+_CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
+_FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z")
+_KNOWN = {*_FIELDS, "class_log_z", "typical", *(f"base.{field}" for field in MixtureBase._fields)}
+
+
+def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str | None = None) -> None:
+    """Save a trained density, entirely or not at all.
+
+    Args:
+        density: An `EnergyDensity` or `ScoreModel`, not conditioned.
+        path: File to write, customarily `*.safetensors`.
+        card: What made it: script, seed, figures; JSON, kept in the file.
+        dtype: Store the network's weights in this type ("float16" halves the file).
+
+    Raises:
+        TypeError: for a density without trained weights; save its parts.
+        ParameterError: for what `load` would refuse: a name that does not print, a condition, weights out of range.
+        CheckpointError: if the file cannot be written.
+    """
+    if type(density).__name__ not in _CLASSES:
+        raise ArgumentTypeError(
+            f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {shown(density)}. Save its leaves."
+        )
+    assert isinstance(density, EnergyDensity | ScoreModel)
+    if density.condition is not None and np.any(np.asarray(density.condition)):
+        raise ParameterError(
+            f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
+            "give the condition after loading."
+        )
+    arrays = contents.stored_weights(density.state, dtype)
+    # Axes are not kept where they are cosines.
+    arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
+    if density.base is not None:
+        arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base._asdict().items()}
+    if density.class_log_z is not None:
+        arrays["class_log_z"] = np.asarray(density.class_log_z)
+    card = {} if card is None else card
+    contents.check_texts(density.name, card)
+    if type(density.schedule).__name__ not in contents.SCHEDULES:
+        raise ParameterError(
+            f"the schedule must be one of {', '.join(contents.SCHEDULES)}; got {shown(density.schedule)}."
+        )
+    if density.typical is not None:
+        arrays["typical"] = np.asarray(density.typical)
+    config = {
+        "kind": "density",
+        "class": type(density).__name__,
+        "event_shape": list(density.event_shape),
+        "schedule": {"type": type(density.schedule).__name__} | dataclasses.asdict(density.schedule),  # pyright: ignore
+        "network": {"type": type(density.config).__name__} | dataclasses.asdict(density.config),
+        "parameterisation": density.parameterisation,
+        "calibrated": density.is_calibrated,
+        "name": density.name,
+        "card": card,
+    }
+    _described(arrays, json.loads(json.dumps(config)))
+    checkpoint.write(path, arrays, config)
+
+
+def load(path: str | os.PathLike[str]) -> Density:
+    """The density that `save` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
+            numbers or texts that no density has.
+    """
+    arrays, config = checkpoint.read(path, kind="density")
+    try:
+        return _described(arrays, config)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is intact but does not describe a density of this version: {printable(str(error))[:300]}. Save it "
+            "again."
+        ) from error
+
+
+def _described(arrays, config) -> Density:
+    """The density of arrays and a config, which hold what they may hold."""
+    kind, form, calibrated, name = (config[k] for k in ("class", "parameterisation", "calibrated", "name"))
+    if not isinstance(kind, str) or kind not in _CLASSES:
+        raise ParameterError(f"the class must be one of {', '.join(_CLASSES)}; got {shown(kind)}")
+    contents.check_texts(name, config.get("card", {}))
+    network = contents.network_of(config["network"], CONFIGS, len(arrays), "NetworkConfig")
+    schedule, event_shape = contents.schedule_of(config["schedule"]), contents.event_shape_of(config["event_shape"])
+    size = math.prod(event_shape)
+    if not isinstance(calibrated, bool):
+        raise ParameterError(f"calibrated must be true or false; got {shown(calibrated)}")
+    if calibrated and kind == "ScoreModel":
+        raise ParameterError("a score model has no normaliser, and so is not calibrated")
+    if network.takes_images and event_shape != network.shape:
+        raise ParameterError(f"the network takes images of shape {network.shape}; points have shape {event_shape}")
+    forms = ("score",) if kind == "ScoreModel" else PARAMETERISATIONS if network.form is None else (network.form,)
+    if form not in forms:
+        raise ParameterError(f"the parameterisation must be one of {', '.join(forms)}; got {shown(form)}")
+    if kinds := {k for k, a in arrays.items() if not jnp.issubdtype(a.dtype, jnp.floating)}:
+        raise ParameterError(f"{', '.join(sorted(kinds))} must be floating-point numbers")
+    # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
+    graphdef, abstract = jax.eval_shape(lambda key: _Graph(*network.build(size, key)), jax.random.key(0)).pair
+    state = checkpoint.restored(abstract, arrays)
+    if unknown := set(arrays) - set(checkpoint.named_leaves(abstract)) - _KNOWN:
+        raise ParameterError(f"there is no place for {shown(sorted(unknown))}")
+    contents.check_weights({k: a for k, a in arrays.items() if k.startswith("state")})
+    base = _load_base(arrays, size, network.condition_size)
+    if base is not None and (kind == "ScoreModel" or not calibrated):
+        raise ParameterError("a mixture base belongs to a calibrated energy")
+    if base is None and network.form == "potential":
+        raise ParameterError("a PatchConfig stands on a mixture base")
+    contents.check_fields(arrays, size, has_axes=not network.takes_images, has_base=base is not None)
+    by_class = arrays.get("class_log_z")
+    if by_class is not None and by_class.shape != (network.condition_size, arrays["log_z"].shape[1]):
+        raise ParameterError(f"class_log_z has shape {by_class.shape}, not one row a class")
+    density = object.__new__(_CLASSES[kind])
+    density.graphdef, density.state = graphdef, state
+    density.event_shape, density.schedule, density.config = event_shape, schedule, network
+    density.parameterisation, density.is_calibrated, density.name = form, calibrated, name
+    density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
+    density.base, density.class_log_z = base, None if by_class is None else jnp.asarray(by_class, dtype=float)
+    density.typical = _load_typical(arrays, _CLASSES[kind], network.condition_size)
+    for field in _FIELDS:
+        absent = field == "eigenvectors" and network.takes_images
+        setattr(density, field, None if absent else jnp.asarray(arrays[field], dtype=float))
+    return density
+
+
+def _load_base(arrays, size: int, condition_size: int) -> MixtureBase | None:
+    """The mixture base of a checkpoint, or None: checkpoints of version 0.1.0 have none."""
+    if "base.means" not in arrays:
+        return None
+    found = {field: arrays[f"base.{field}"] for field in MixtureBase._fields}
+    contents.check_base(found, size, condition_size)
+    return MixtureBase(**{field: jnp.asarray(array, dtype=float) for field, array in found.items()})
+
+
+def _load_typical(arrays, cls, condition_size: int) -> jax.Array | None:
+    """Quantiles of log densities of data, or None: files of version 0.1 have none."""
+    table = arrays.get("typical")
+    if table is None:
+        return None
+    if cls is not EnergyDensity:
+        raise ParameterError("a score model has no typical log densities")
+    tables = 2 if condition_size else 1
+    if table.ndim != 3 or table.shape[0] > tables or table.shape[1] != len(QUANTILES) + 1 or 0 in table.shape:
+        raise ParameterError(f"typical has shape {table.shape}, expected [1..{tables}, {len(QUANTILES) + 1}, levels]")
+    if not (np.all(np.diff(table[:, 0]) > 0) and np.all(np.diff(table[:, 1:], axis=1) >= 0)):
+        raise ParameterError("levels of typical must increase, and so must quantiles at each of them")
+    return jnp.asarray(table, dtype=float)
+
+
+class _Graph:
+    """Carries a static graph definition out of `eval_shape` beside the abstract state."""
+
+    def __init__(self, graphdef, state):
+        self.pair = (graphdef, state)
+
+
+jax.tree_util.register_pytree_node(
+    _Graph, lambda g: ((g.pair[1],), g.pair[0]), lambda graphdef, children: _Graph(graphdef, children[0])
+)
+
+
+def _pretrained():
+    return resources.files("numpyro_diffusion") / "pretrained"
+
+
+def list_pretrained() -> list[str]:
+    """Names that `load_pretrained` knows."""
+    return sorted(
+        p.name.removesuffix(".safetensors") for p in _pretrained().iterdir() if p.name.endswith(".safetensors")
+    )
+
+
+def load_pretrained(name: str) -> Density:
+    """A density that ships with the package, such as "ring" (calibrated), "ring_paper" or "ring_score".
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+    """
+    _check_name(name)
+    with resources.as_file(_pretrained() / f"{name}.safetensors") as path:
+        return load(path)
+
+
+def pretrained_card(name: str) -> dict:
+    """How a pretrained density was made and what it measured: script, seed, settings, figures.
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+    """
+    _check_name(name)
+    return json.loads((_pretrained() / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _check_name(name: str) -> None:
+    known = list_pretrained()
+    if name not in known:
+        raise UnknownNameError(f"no pretrained density is called {shown(name)}. There are {', '.join(known)}.")

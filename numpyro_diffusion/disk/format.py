@@ -1,0 +1,290 @@
+"""One file that holds named arrays and a configuration, written atomically and read with suspicion.
+
+The file is plain safetensors: an 8-byte length, a JSON header, the bytes of the arrays. Its `__metadata__` holds
+
+    format           "numpyro_diffusion"
+    format_version   "1"
+    config           JSON text; the key "kind" says what the arrays are
+    sha256           over the version, the config and every array's name, dtype, shape and bytes
+
+The digest finds damage and hand edits; it is no signature, as whoever can write the file can also recompute it.
+Reading is safe for files of unknown origin all the same: nothing in them is ever executed or unpickled, and every
+length is compared with the size of the file before memory is asked for. This module knows nothing about densities.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ..checks.text import printable, shown
+from ..errors import CheckpointError, ParameterError
+from .paths import checked_path, open_regular, replace_file
+
+__all__ = ["read", "write"]
+
+FORMAT = "numpyro_diffusion"
+FORMAT_VERSION = "1"
+MAX_HEADER_BYTES = 100_000_000
+#: Most characters of an array's name: the path of a weight in its network.
+LONGEST_NAME = 500
+METADATA_KEYS = {"format", "format_version", "config", "sha256"}
+
+# The names of safetensors. What is missing here (complex, text, objects) no density needs.
+DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "I8": np.dtype(np.int8),
+    "I16": np.dtype(np.int16),
+    "I32": np.dtype(np.int32),
+    "I64": np.dtype(np.int64),
+    "U8": np.dtype(np.uint8),
+    "U16": np.dtype(np.uint16),
+    "U32": np.dtype(np.uint32),
+    "U64": np.dtype(np.uint64),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+}
+
+
+def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Writes arrays and their configuration as one file, entirely or not at all.
+
+    The bytes go to a temporary file in the same folder, reach the disk, and take the name `path` in one step. Whatever
+    interrupts that, a reader finds the previous file or the new one.
+
+    Args:
+        path: File to write or to replace; its folder must exist.
+        arrays: Name -> array (NumPy, JAX or scalar; booleans, integers or finite floats, any shape).
+        config: What JSON can hold. Tuples come back as lists.
+
+    Raises:
+        ParameterError: if a name, an array or the config cannot be stored, or an array holds NaN or infinity.
+        CheckpointError: if the file cannot be written; the previous file is then intact.
+    """
+    config_json = _to_json(config)
+    checked = {_checked_name(name): _checked_array(name, value) for name, value in arrays.items()}
+    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": config_json}
+    metadata["sha256"] = _digest(config_json, checked)
+    content = safetensors.numpy.save(checked, metadata=metadata)
+    if (length := int.from_bytes(content[:8], "little")) > MAX_HEADER_BYTES:
+        raise ParameterError(f"names and config may take {MAX_HEADER_BYTES} bytes; they take {length}. Shorten them.")
+    try:
+        replace_file(checked_path("path", path), content)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {os.fspath(path)}: {error.strerror or error}. What stood there before is intact; "
+            "check that the folder exists, is writable and has space, or choose another path."
+        ) from error
+
+
+def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads a file written by `write`.
+
+    Args:
+        path: File to read.
+        kind: If given, the value that the config's key "kind" must have.
+
+    Returns:
+        The arrays by name, in the dtypes they were written with, and the config.
+
+    Raises:
+        CheckpointError: if there is no such file, or it is foreign, truncated, altered, of a newer format version or of
+            another kind.
+    """
+    path = checked_path("path", path)
+    try:
+        header, content = _read_file(path)
+    except (OSError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or error or "it is larger than the memory that is free"
+        raise CheckpointError(f"cannot read {path}: {why}. Check the path and its permissions.") from error
+    metadata = _checked_metadata(path, header)
+    config = _parse_json(path, metadata["config"], "config")
+    try:
+        # safetensors itself checks names, dtypes, shapes and that the arrays fill the file without gap or overlap.
+        stored = safetensors.deserialize(content)
+        arrays = {name: _to_array(view) for name, view in stored}
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(_damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})")) from error
+    if metadata["sha256"] != _digest(metadata["config"], arrays):
+        raise CheckpointError(_damaged(path, "its content does not match its sha256"))
+    for name, array in arrays.items():
+        if not _is_fit(name):
+            raise CheckpointError(_damaged(path, f"{shown(name)} is no name of an array"))
+        if _is_float(array) and not np.all(np.isfinite(array)):
+            raise CheckpointError(_damaged(path, f"{shown(name)} holds NaN or infinity, which is never written"))
+    found = config.get("kind")
+    if kind is not None and found != kind:
+        raise CheckpointError(
+            f"{os.fspath(path)} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}."
+        )
+    return arrays, config
+
+
+def named_leaves(state) -> dict[str, Any]:
+    """The leaves of a network's state by their path, as they are written."""
+    return {f"state{jax.tree_util.keystr(where)}": leaf for where, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def restored(abstract, arrays: Mapping[str, np.ndarray]):
+    """The state with the structure and types of `abstract`, from arrays written under the names of `named_leaves`.
+
+    Raises:
+        KeyError, ParameterError: if an array is missing or has another shape.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+    state = []
+    for where, leaf in leaves:
+        array = arrays[f"state{jax.tree_util.keystr(where)}"]
+        if array.shape != leaf.shape:
+            raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
+        if _is_float(array) != jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ParameterError(f"weight {where} has dtype {array.dtype}, the architecture {leaf.dtype}")
+        state.append(jnp.asarray(array, dtype=leaf.dtype))
+    return jax.tree_util.tree_unflatten(treedef, state)
+
+
+def _is_float(array) -> bool:
+    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+def _to_json(config: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(config), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"config must be a dict of finite numbers, text, lists and dicts; got {shown(config)} ({error}). "
+            "Put arrays among the arrays."
+        ) from error
+
+
+def _is_fit(name: Any) -> bool:
+    return isinstance(name, str) and name.isprintable() and name != "__metadata__" and 0 < len(name) <= LONGEST_NAME
+
+
+def _checked_name(name: Any) -> str:
+    if not _is_fit(name):
+        raise ParameterError(
+            f'array names must be text that prints, neither empty nor "__metadata__", of at most {LONGEST_NAME} '
+            f"characters; got {shown(name)}. Rename it."
+        )
+    return name
+
+
+def _checked_array(name: str, value: Any) -> np.ndarray:
+    try:
+        # "C" because safetensors stores bare memory; unlike ascontiguousarray this leaves scalars scalars.
+        array = np.asarray(value, order="C")
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"{name!r} must be a numeric array; got {type(value).__name__} ({error}). "
+            "Convert PRNG keys with jax.random.key_data."
+        ) from error
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    if array.dtype not in DTYPES.values():
+        names = ", ".join(str(dtype) for dtype in DTYPES.values())
+        raise ParameterError(f"{name!r} must have a dtype among {names}; got {array.dtype}. Convert it.")
+    if array.dtype.kind not in "biu" and (wrong := int(np.sum(~np.isfinite(array)))):
+        raise ParameterError(
+            f"{name!r} must be finite; {wrong} of its {array.size} values are NaN or infinite. "
+            "Go back to the last finite state."
+        )
+    return array
+
+
+def _digest(config_json: str, arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+
+    def add(part: bytes | memoryview) -> None:
+        # The length in front keeps two neighbours from being read as one: ("ab", "c") is not ("a", "bc").
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+
+    add(FORMAT_VERSION.encode())
+    add(config_json.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        add(name.encode())
+        add(json.dumps([array.dtype.name, array.shape]).encode())
+        add(memoryview(array.reshape(-1).view(np.uint8)))
+    return digest.hexdigest()
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], bytes]:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        # Some files of the system call themselves empty and wait when they are read.
+        prefix = file.read(8) if size else b""
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+            raise CheckpointError(
+                _damaged(path, f"its {size} bytes cannot hold a header of {length} (at most {MAX_HEADER_BYTES})")
+            )
+        header_bytes = file.read(length)
+        header = _parse_json(path, header_bytes, "header")
+        expected = 8 + length + _end_of_arrays(path, header)
+        if size != expected:
+            raise CheckpointError(_damaged(path, f"it has {size} bytes where its header promises {expected}"))
+        return header, prefix + header_bytes + file.read(expected - 8 - length)
+
+
+def _end_of_arrays(path: Path, header: dict[str, Any]) -> int:
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (TypeError, KeyError, IndexError) as error:
+        raise CheckpointError(_damaged(path, "its header does not say where its arrays lie")) from error
+    if not all(type(end) is int and end >= 0 for end in ends):
+        raise CheckpointError(_damaged(path, "its header gives array ends that are no lengths"))
+    return max(ends, default=0)
+
+
+def _checked_metadata(path: str | os.PathLike[str], header: dict[str, Any]) -> dict[str, str]:
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{os.fspath(path)} is safetensors, but not a checkpoint of {FORMAT}. Give a file this package wrote."
+        )
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{os.fspath(path)} has format version {shown(metadata.get('format_version'))}; this release reads "
+            f"{FORMAT_VERSION!r}. Update the package or write the file anew."
+        )
+    if set(metadata) != METADATA_KEYS or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(_damaged(path, f"its metadata must have the keys {sorted(METADATA_KEYS)}"))
+    return metadata
+
+
+def _parse_json(path: str | os.PathLike[str], text: str | bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(_damaged(path, f"its {what} is not JSON")) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(_damaged(path, f"its {what} is not a JSON object"))
+    return value
+
+
+def _finite(text: str) -> float:
+    """JSON knows neither NaN nor infinity, Python's reader does: by name, and where a number has too many digits."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _to_array(view: Mapping[str, Any]) -> np.ndarray:
+    return np.frombuffer(view["data"], dtype=DTYPES[view["dtype"]]).reshape(view["shape"])
+
+
+def _damaged(path: str | os.PathLike[str], why: str) -> str:
+    return f"{os.fspath(path)} is no intact checkpoint: {why}. It is truncated, altered or foreign; take a fresh copy."

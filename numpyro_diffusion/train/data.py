@@ -1,0 +1,126 @@
+"""What `fit` trains on: an array or a sampler, checked, and its moments."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..density.axes import CosineBasis
+from ..errors import ParameterError, ShapeError
+from ..program import Traced, fingerprint, trace
+
+#: Spread of the data, and distance of their mean from zero in spreads, that float32 can compute with.
+SPREADS, MOST_OFFSET = (1e-8, 1e8), 1e4
+
+
+class Rows(NamedTuple):
+    """Data in memory: `x` [n, *event_shape] and `condition` [n, c] or None, drawn from with replacement."""
+
+    x: Any
+    condition: Any
+
+    def draw(self, rng_key, num_samples: int):
+        """(x, condition or None) of rows drawn at random."""
+        index = jax.random.randint(rng_key, (num_samples,), 0, len(self.x))
+        return self.x[index], None if self.condition is None else self.condition[index]
+
+
+@jax.tree_util.register_pytree_node_class
+class Sampled:
+    """A sampler as it computed when training began, for batches of one size; what it has read is data, like arrays."""
+
+    def __init__(self, program: Traced):
+        self.program = program
+
+    def draw(self, rng_key, num_samples: int):
+        """(x, condition or None); `num_samples` is that of the program."""
+        return _pair(self.program(rng_key))
+
+    def tree_flatten(self):
+        return (self.program,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def check_data(rng_key, data, conditions, num_moments: int, batch_size: int):
+    """(where batches are drawn from, a sample to take moments of, what it depends on as digests by name)."""
+    if callable(data):
+        if conditions is not None:
+            raise ParameterError("a sampler returns its conditions itself: (x, conditions). Drop `conditions`.")
+        x, condition = _sample(data, jax.random.fold_in(rng_key, 0x5EED), num_moments)
+    else:
+        x, condition = np.asarray(data), None if conditions is None else np.asarray(conditions)
+    _check_points(x, condition)
+    if not callable(data):
+        identity = {"data": fingerprint(x), "conditions": fingerprint(condition)}
+        rows = Rows(jnp.asarray(x, dtype=float), None if condition is None else jnp.asarray(condition, dtype=float))
+        return rows, (x, condition), identity
+    program = trace(lambda key: data(key, batch_size), rng_key, differentiated=False)
+    identity = {"sampler": fingerprint(program.program), "what the sampler reads": fingerprint(program.captured)}
+    return Sampled(program), (x, condition), identity
+
+
+def _pair(x):
+    return x if isinstance(x, tuple) else (x, None)
+
+
+def _sample(sampler, rng_key, count: int):
+    """Points and conditions as NumPy's; the sampler must draw other ones with another key."""
+    first, second = (np.asarray(_pair(sampler(key, 16))[0]) for key in jax.random.split(rng_key))
+    if np.array_equal(first, second) and np.ptp(first) > 0:
+        raise ParameterError(
+            "a sampler must draw with the key it is given; two keys gave the same points. Use jax.random with its "
+            "first argument, or pass the points themselves as an array."
+        )
+    x, condition = _pair(sampler(rng_key, count))
+    return np.asarray(x), None if condition is None else np.asarray(condition)
+
+
+def _check_points(x, condition) -> None:
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ShapeError(f"data must be floating point; got dtype {x.dtype}. Convert and scale it to order one.")
+    if x.ndim < 2 or len(x) < 2:
+        raise ShapeError(f"data must have shape [n, *event_shape] with n >= 2; got {x.shape}.")
+    if condition is not None and not (
+        np.issubdtype(condition.dtype, np.floating) or np.issubdtype(condition.dtype, np.integer)
+    ):
+        raise ShapeError(f"conditions must be numbers; got dtype {condition.dtype}. One-hot encode classes.")
+    for what, values in (("data", x), ("conditions", condition)):
+        if values is not None and not bool(np.all(np.isfinite(values))):
+            bad = int(np.sum(~np.isfinite(values)))
+            raise ParameterError(f"{what} must be finite; got {bad} NaN or infinite values. Remove those rows.")
+    if condition is not None and (condition.ndim != 2 or len(condition) != len(x)):
+        raise ShapeError(f"conditions must have shape [{len(x)}, c]; got {condition.shape}.")
+    largest = float(np.max(np.abs(x)))
+    if largest > 1e15:
+        raise ParameterError(f"data must be of order one; got values up to {largest:.3g}. Standardise them first.")
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    spread, offset = float(np.sqrt(np.mean(np.var(flat, axis=0)))), float(np.max(np.abs(flat.mean(0))))
+    if spread == 0:
+        raise ParameterError("data must vary; every point is the same.")
+    if not SPREADS[0] <= spread <= SPREADS[1] or offset > MOST_OFFSET * spread:
+        raise ParameterError(
+            f"data must be of order one; got a spread of {spread:.3g} about means up to {offset:.3g}, which float32 "
+            "cannot resolve. Standardise them first: (data - mean) / spread."
+        )
+
+
+def moments(x, network):
+    """Mean [d] and covariance [d, d] of data, or along cosines the variances [d]."""
+    flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    if not network.takes_images:
+        return flat.mean(0), np.atleast_2d(np.cov(flat.T))
+    if np.abs(flat).max() > 10:
+        raise ParameterError(
+            f"images must be of order one, in [-1, 1] say; got values from {flat.min():.3g} to {flat.max():.3g}. "
+            "Scale them: x / 127.5 - 1 takes 0..255 there."
+        )
+    if x.shape[1:] != network.shape:
+        raise ShapeError(f"the network takes images of shape {network.shape}; the data have {x.shape[1:]}. See shape=.")
+    coordinates = jax.lax.map(CosineBasis(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)
+    return flat.mean(0), np.var(np.asarray(coordinates, dtype=np.float64), axis=0)

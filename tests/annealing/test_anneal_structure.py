@@ -1,0 +1,171 @@
+"""The annealed sampler: no stale state, one trace for all levels and weights, scores alone, reverse diffusion."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from exact_problems import LEVELS, NUM_CHAINS, P2, Q2, SCHEDULE, assert_moments, gaussian, mixture, sample
+
+from numpyro_diffusion.annealing import pilot as tuning
+from numpyro_diffusion.annealing import population as populations
+from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC
+from numpyro_diffusion.annealing.level import log_density_in_frame
+from numpyro_diffusion.annealing.reverse import Reverse
+from numpyro_diffusion.density.energy import EnergyDensity, NetworkConfig, ScoreModel
+from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
+
+
+# The trap of the stale state.
+
+
+def test_a_state_carried_across_levels_is_silently_wrong_and_advance_is_not():
+    """A cached log density of the old level makes MALA accept against the wrong density, at a healthy rate."""
+    sd = 0.3
+    density, levels = gaussian([0.0, 0.0], sd**2 * np.eye(2)), SCHEDULE.levels(40)
+    kernel, start_key, key = MALA(), jax.random.key(0), jax.random.key(1)
+
+    @jax.jit
+    def steps(density, population, key, t, step_size, refresh):
+        log_prob = log_density_in_frame(density, t, "identity")
+
+        def move(key, state):
+            value, gradient = jax.value_and_grad(log_prob)(state.position)
+            state = state._replace(
+                logdensity=jnp.where(refresh, value, state.logdensity),
+                logdensity_grad=jnp.where(refresh, gradient, state.logdensity_grad),
+            )
+            step = lambda s, k: kernel.step(k, s, log_prob, step_size)
+            state, info = jax.lax.scan(step, state, jax.random.split(key, 2))
+            return state, info.acceptance_rate.mean()
+
+        state, rate = jax.vmap(move)(populations.chain_keys(key, NUM_CHAINS), population.state)
+        return population._replace(state=state), rate.mean()
+
+    def by_hand(refresh):
+        population, rates = populations.start(density, start_key, num_chains=NUM_CHAINS, frame="identity"), []
+        for i, t in enumerate(levels):
+            fresh = refresh or i == 0
+            population, rate = steps(density, population, jax.random.fold_in(key, i), t, 0.04, fresh)
+            rates.append(rate)
+        return np.std(population.state.position), np.mean(rates)
+
+    se = sd / np.sqrt(2 * 2 * NUM_CHAINS)
+    stale, rate = by_hand(refresh=False)
+    assert stale > 2 * sd and rate > 0.6, "wrong by a factor, and nothing warns"
+    right, _ = by_hand(refresh=True)
+    # 80 small steps leave a little of the start behind; weights would correct it.
+    assert abs(right - sd) < 5 * se + 0.02
+
+    population = populations.start(density, start_key, num_chains=NUM_CHAINS, frame="identity")
+    for i, t in enumerate(levels):
+        population, stats, _ = populations.advance(
+            density, kernel.without_step_size(), population, jax.random.fold_in(key, i), float(t), float(t), 0.04, 0.5,
+            num_steps=2, frame="identity", weighted=True, predictor=False, chain_batch_size=None,
+        )  # fmt: skip
+        state = population.state
+        log_prob = log_density_in_frame(density, float(t), "identity")
+        value, gradient = jax.vmap(jax.value_and_grad(log_prob))(state.position[:50])
+        np.testing.assert_allclose(state.logdensity[:50], value, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(state.logdensity_grad[:50], gradient, rtol=1e-3, atol=1e-2)
+    weights = jax.nn.softmax(population.log_weight)
+    moment = float(jnp.sqrt(jnp.sum(weights[:, None] * population.state.position**2) / 2))
+    families = jnp.zeros(NUM_CHAINS).at[population.ancestor].add(weights)
+    assert abs(moment - sd) < 5 * sd * np.sqrt(float(jnp.sum(families**2)) / 4)
+    assert abs(float(population.evidence())) < 5 * np.sqrt(float(jnp.sum(families**2)))
+
+
+# One trace.
+
+
+def cache_sizes():
+    functions = [populations.advance, populations.start, populations.points, tuning._pilot_level, tuning._next_level]
+    return [f._cache_size() for f in functions]
+
+
+def test_one_trace_for_other_weights_coefficients_step_sizes_and_levels(problems, runs):
+    density = problems["product"].density
+    runs("product", HMC())
+    before = cache_sizes()
+    sample(mixture(7, 2) * mixture(8, 2), HMC())  # retrained
+    sample(P2**0.7 * Q2**1.2, HMC())  # re-weighted
+    sample(density, HMC(0.3), levels=LEVELS)  # other step sizes and levels
+    sample(density, HMC(np.linspace(0.6, 0.3, 7)), levels=7)
+    sample(density, HMC(), levels=9)
+    sample(density, HMC(0.4), level_ess=0.8)
+    sample(density, HMC(persistence=0.5), resample_threshold=0)
+    assert cache_sizes() == before
+    sample(density, HMC(0.4, num_integration_steps=2), levels=LEVELS)
+    assert cache_sizes() != before, "the count can tell"
+
+
+def test_a_run_with_its_pilot_compiles_each_program_once():
+    before = cache_sizes()
+    sample(gaussian(np.zeros(5), np.eye(5)), HMC())
+    # Of `start` two, for the pilot's chains and for the run's.
+    assert [now - then for now, then in zip(cache_sizes(), before, strict=True)] == [1, 2, 1, 1, 1]
+
+
+def network_density(kind, seed):
+    config = NetworkConfig(width=8, num_blocks=1, embedding_size=4)
+    return kind(
+        jax.random.key(seed), (2,), SCHEDULE, np.zeros(2), np.eye(2), 0.01, 100.0, config, "l2", kind is EnergyDensity
+    )
+
+
+def test_one_trace_for_a_retrained_network():
+    first, second = network_density(EnergyDensity, 0), network_density(EnergyDensity, 1)
+    run = sample(first, MALA(0.3), levels=LEVELS)
+    before = cache_sizes()
+    other = sample(second, MALA(0.3), levels=LEVELS)
+    assert cache_sizes() == before
+    assert not np.array_equal(run.samples, other.samples), "the weights did change"
+
+
+# Score-only densities.
+
+
+def test_score_only_densities():
+    density = network_density(ScoreModel, 0)
+    for kernel in [HMC(0.3), MALA(0.3)]:
+        with pytest.raises(ScoreOnlyError, match="accepts by log densities.*nd.ULA, nd.UHMC or nd.Reverse"):
+            sample(density, kernel)
+    with pytest.raises(ParameterError, match="has only a score.*Give the kernel a step_size"):
+        sample(density, UHMC())
+    run = sample(density, UHMC(0.3), levels=LEVELS)
+    assert np.isnan(run.log_evidence) and np.isnan(run.log_evidence_error)
+    assert np.all(np.isfinite(run.samples)) and np.all(run.log_weights == 0)
+    reverse = sample(density, Reverse(), levels=10)
+    assert np.all(np.isfinite(reverse.samples)) and np.isnan(reverse.log_evidence)
+
+
+# Reverse diffusion.
+
+
+def test_reverse_diffusion_of_a_mixture(problems):
+    problem = problems["mixture"]
+    run = sample(problem.density, Reverse(), levels=200)
+    assert run.samples.shape == (NUM_CHAINS, 2) and len(run.levels) == 200
+    assert np.isnan(run.log_evidence) and np.all(run.log_weights == 0)
+    assert run.evaluations_per_chain == 199
+    assert_moments(run.samples, problem, 0.0, allowance=0.03)
+
+
+def test_reverse_diffusion_of_a_product_is_biased(problems):
+    """Why the annealed samplers exist: the noised product is not the product of the noised."""
+    problem = problems["product"]
+    run = sample(problem.density, Reverse(), levels=200)
+    with pytest.raises(AssertionError):
+        assert_moments(run.samples, problem, 0.0, allowance=0.03)
+
+
+def test_predictor_runs_without_weights(problems):
+    problem = problems["mixture"]
+    run = sample(problem.density, HMC(), predictor=True, levels=100)
+    assert np.isnan(run.log_evidence) and np.isnan(run.log_evidence_error) and np.all(run.log_weights == 0)
+    assert not np.any(run.stats["resampled"])
+    assert_moments(run.samples, problem, 0.0, allowance=0.03)

@@ -1,0 +1,298 @@
+"""The annealed kernel inside NumPyro's own MCMC and Gibbs: exact posteriors, chain methods, resumption, errors."""
+
+import copy
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import small
+from counting import compilations
+from numpyro.diagnostics import effective_sample_size
+from numpyro.infer import MCMC, Predictive
+from scipy.stats import multivariate_normal, norm
+from small import COVARIANCE, MEAN, gaussian
+
+import numpyro_diffusion as nd
+from numpyro_diffusion.annealing.pilot import Plan
+from numpyro_diffusion.infer.levels import read_plan, warn_if_few
+from numpyro_diffusion.infer.pilot import _scales
+
+A, SIGMA, Y = np.array([[1.0, 2.0]]), 0.3, np.array([1.7])
+PRIOR = gaussian(MEAN, COVARIANCE)
+LEVELS = 40
+FIELDS = ("log_weight", "accept_prob", "noise_level", "potential_energy")
+
+
+def model(y=None):
+    x = numpyro.sample("x", nd.DiffusionPrior(PRIOR))
+    numpyro.deterministic("total", x.sum())
+    numpyro.sample("y", dist.Normal(jnp.asarray(A) @ x, SIGMA).to_event(1), obs=y)
+
+
+def exact(y):
+    """Mean and covariance of x given y, and log p(y)."""
+    marginal = A @ COVARIANCE @ A.T + SIGMA**2 * np.eye(len(A))
+    gain = COVARIANCE @ A.T @ np.linalg.inv(marginal)
+    residual = y - A @ MEAN
+    log_evidence = -0.5 * (residual @ np.linalg.solve(marginal, residual) + np.linalg.slogdet(2 * np.pi * marginal)[1])
+    return SimpleNamespace(
+        mean=MEAN + gain @ residual, covariance=COVARIANCE - gain @ A @ COVARIANCE, log_evidence=log_evidence
+    )
+
+
+def assert_mean(draws, expected, num_sigma=5):
+    """The mean of draws [chains, draws] is the expected one, to `num_sigma` standard errors by effective size."""
+    draws = np.asarray(draws, dtype=float)
+    size = effective_sample_size(draws)
+    assert size > 30
+    error = draws.std() / np.sqrt(size)
+    assert abs(draws.mean() - expected) < num_sigma * error, (draws.mean(), expected, error)
+
+
+def assert_posterior(x, posterior):
+    """First and second moments of draws [chains, draws, 2]."""
+    centred = np.asarray(x) - posterior.mean
+    for i in range(2):
+        assert_mean(x[..., i], posterior.mean[i])
+        for j in range(i + 1):
+            assert_mean(centred[..., i] * centred[..., j], posterior.covariance[i, j])
+
+
+def run(chain_method, num_chains, num_samples, *, seed=0, **kwargs):
+    mcmc = MCMC(
+        nd.AnnealedKernel(model), num_warmup=LEVELS, num_samples=num_samples, num_chains=num_chains,
+        chain_method=chain_method, **{"progress_bar": False, **kwargs},
+    )  # fmt: skip
+    mcmc.run(jax.random.key(seed), Y, extra_fields=FIELDS)
+    return mcmc
+
+
+@pytest.fixture(scope="module")
+def vectorized():
+    return run("vectorized", 64, 50)
+
+
+def test_vectorized_posterior_and_evidence(vectorized):
+    assert_posterior(vectorized.get_samples(group_by_chain=True)["x"], exact(Y))
+    fields = vectorized.get_extra_fields(group_by_chain=True)
+    log_weight = np.asarray(fields["log_weight"])
+    assert log_weight.shape == (64, 50)
+    # Weights stand still at t = 0.
+    np.testing.assert_array_equal(log_weight, log_weight[:, :1].repeat(50, 1))
+    weight = np.exp(log_weight[:, 0] - exact(Y).log_evidence)
+    assert abs(weight.mean() - 1) < 5 * weight.std() / np.sqrt(len(weight))
+    assert weight.std() < 1
+    assert np.all(fields["noise_level"] == 0)
+    assert 0.5 < np.mean(fields["accept_prob"]) < 1
+
+
+def test_potential_energy_is_minus_the_log_joint(vectorized):
+    x = np.asarray(vectorized.get_samples()["x"], dtype=float)
+    log_joint = multivariate_normal(MEAN, COVARIANCE).logpdf(x) + norm(x @ A[0], SIGMA).logpdf(Y)
+    energy = vectorized.get_extra_fields()["potential_energy"]
+    np.testing.assert_allclose(energy, -log_joint, rtol=1e-3, atol=1e-3)
+
+
+def test_a_callable_chain_method():
+    mcmc = run(jax.vmap, 4, 250)
+    assert_posterior(mcmc.get_samples(group_by_chain=True)["x"], exact(Y))
+
+
+def test_sequential_chains_with_and_without_a_progress_bar(capsys):
+    quiet, loud = (run("sequential", 2, 500, progress_bar=show) for show in (False, True))
+    assert_posterior(quiet.get_samples(group_by_chain=True)["x"], exact(Y))
+    # Two programs round differently, and a rounding may flip a decision much later.
+    samples = [mcmc.get_samples(group_by_chain=True)["x"][:, :10] for mcmc in (quiet, loud)]
+    np.testing.assert_allclose(*samples, atol=1e-3)
+    if loud.progress_bar:  # NumPyro switches it off under continuous integration
+        assert "t = 0.000, acc. prob" in capsys.readouterr().err
+    one = jax.tree.map(lambda a: a[0], loud.last_state)
+    assert loud.sampler.get_diagnostics_str(one).startswith("t = 0.000, acc. prob")
+
+
+@pytest.fixture(scope="module")
+def warmed():
+    """An MCMC after its warm-up, and what was collected on the way."""
+    mcmc = MCMC(
+        nd.AnnealedKernel(model), num_warmup=LEVELS, num_samples=20, num_chains=64, chain_method="vectorized",
+        progress_bar=False,
+    )  # fmt: skip
+    mcmc.warmup(jax.random.key(1), Y, collect_warmup=True, extra_fields=FIELDS)
+    return mcmc, {k: np.asarray(v) for k, v in mcmc.get_extra_fields(group_by_chain=True).items()}
+
+
+def test_collect_warmup_shows_the_levels(warmed):
+    fields = warmed[1]
+    assert fields["accept_prob"].shape == (64, LEVELS)
+    t = fields["noise_level"][0]
+    assert t[0] == 1 and t[-1] == 0 and np.all(np.diff(t) < 0)
+    assert np.all(fields["accept_prob"].mean(0) > 0.6)
+    # Equal conditional ESS: no level takes much more of the weights' spread than its share.
+    increment = np.diff(fields["log_weight"], axis=1, prepend=0)
+    variance = increment.var(0)
+    assert np.all(np.mean(np.exp(increment), 0) ** 2 / np.mean(np.exp(2 * increment), 0) > 0.9)
+    assert variance.max() < 0.25 * variance.sum()
+
+
+def test_a_second_run_compiles_the_loop_of_numpyro_alone():
+    # Which NumPyro compiles at every call, for NUTS as well.
+    mcmc = run("vectorized", 8, 2)
+    for y in (Y, 0.9 * Y):
+        with compilations() as compiled:
+            mcmc.run(jax.random.key(1), y, extra_fields=FIELDS)
+        assert len(compiled) <= 1
+
+
+def test_resume_from_last_state(warmed):
+    mcmc = warmed[0]
+    assert np.all(mcmc.last_state.i == LEVELS)
+    for i in range(2):
+        mcmc.run(jax.random.key(i), Y, extra_fields=FIELDS)
+        assert np.all(mcmc.last_state.i == LEVELS + 20 * (i + 1))
+        np.testing.assert_array_equal(mcmc.last_state.log_weight, warmed[1]["log_weight"][:, -1])
+        assert np.all(mcmc.get_extra_fields()["noise_level"] == 0)
+        assert_posterior(mcmc.get_samples(group_by_chain=True)["x"], exact(Y))
+        mcmc.post_warmup_state = mcmc.last_state
+
+
+@pytest.mark.slow
+def test_resume_in_another_mcmc(vectorized):
+    mcmc = MCMC(
+        nd.AnnealedKernel(model), num_warmup=LEVELS, num_samples=20, num_chains=64, chain_method="vectorized",
+        progress_bar=False,
+    )  # fmt: skip
+    mcmc.post_warmup_state = vectorized.last_state
+    mcmc.run(jax.random.key(5), Y)
+    assert np.all(mcmc.last_state.i == vectorized.last_state.i + 20)
+    assert_posterior(mcmc.get_samples(group_by_chain=True)["x"], exact(Y))
+
+
+def test_predictive_and_deterministic_sites(vectorized):
+    samples = vectorized.get_samples()
+    np.testing.assert_allclose(samples["total"], samples["x"].sum(-1), atol=1e-6)
+    drawn = Predictive(model, samples)(jax.random.key(0))["y"]
+    assert drawn.shape == (64 * 50, 1)
+    assert abs(drawn.mean() - (A @ exact(Y).mean)[0]) < 0.1
+    vectorized.print_summary()
+
+
+def test_state_is_a_pytree_that_steps_alike_alone_and_in_a_batch():
+    kernel = nd.AnnealedKernel(model)
+    state = kernel.init(jax.random.split(jax.random.key(0), 3), LEVELS, None, (Y,), {})
+    leaves, treedef = jax.tree.flatten(state)
+    assert jax.tree.unflatten(treedef, leaves)._fields == state._fields
+
+    @jax.jit
+    def steps(state):
+        return jax.lax.fori_loop(0, 3, lambda _, s: kernel.sample(s, (Y,), {}), state)
+
+    together = steps(state)
+    one = jax.tree.map(lambda a: a[1], state._replace(frozen=None))._replace(frozen=state.frozen)
+    alone = steps(one)
+    assert alone.i == 3
+    for name in ("position", "log_weight", "potential_energy", "accept_prob"):
+        np.testing.assert_allclose(getattr(alone, name), getattr(together, name)[1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        kernel.refresh(alone, (Y,), {}).potential_energy, alone.potential_energy, rtol=1e-4, atol=1e-4
+    )
+    # The densities' weights are arguments of the compiled program: others give another chain, without compiling.
+    joint = copy.copy(state.frozen.joint)
+    joint.bound = {"x": joint.bound["x"]._replace(density=gaussian(MEAN + 1, COVARIANCE))}
+    other = steps(one._replace(frozen=state.frozen._replace(joint=joint)))
+    assert abs(other.potential_energy - alone.potential_energy) > 1e-3
+    assert steps._cache_size() == 2
+
+
+def test_plan_is_read_at_any_number_of_levels():
+    schedule = PRIOR.schedule
+    plan = Plan(schedule.levels(12), np.geomspace(1, 0.5, 12), np.linspace(1, 2, 12)[:, None, None] * np.eye(2))
+    same = read_plan(plan, schedule, 12)
+    np.testing.assert_allclose(same.levels, plan.levels, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(same.scales, plan.scales)
+    for count in (2, 5, 100):
+        levels, steps, scales = read_plan(plan, schedule, count)
+        assert levels[0] == 1 and levels[-1] == 0 and np.all(np.diff(levels) < 0)
+        assert len(steps) == len(scales) == count and steps[-1] == pytest.approx(0.5)
+    two = read_plan(Plan(np.array([1.0, 0.0]), np.ones(2)), schedule, 10)
+    assert np.all(np.diff(two.levels) < 0)
+    with pytest.warns(nd.errors.DiagnosticWarning, match="Set num_warmup to 12"):
+        warn_if_few(plan, 2, 0.98)
+
+
+def test_scales_of_a_block_are_conditional():
+    sites = tuple(SimpleNamespace(name=name, size=size) for name, size in (("a", 1), ("b", 2)))
+    root = np.linalg.cholesky(np.array([[2.0, 0.5, 0.3], [0.5, 1.0, 0.2], [0.3, 0.2, 1.5]]))
+    covariance = root @ root.T
+    conditional = covariance[1:, 1:] - np.outer(covariance[1:, 0], covariance[0, 1:]) / covariance[0, 0]
+    scale = _scales(SimpleNamespace(sites=sites), ("b",), root[None])[0]
+    np.testing.assert_allclose(scale @ scale.T, conditional)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("num_warmup", [0, 1])
+def test_too_few_levels(num_warmup):
+    mcmc = MCMC(nd.AnnealedKernel(model), num_warmup=num_warmup, num_samples=5, progress_bar=False)
+    with pytest.raises(nd.errors.ParameterError, match=rf"at least 2.*got {num_warmup}"):
+        mcmc.run(jax.random.key(0), Y)
+
+
+def test_initial_values_are_refused():
+    mcmc = MCMC(nd.AnnealedKernel(model), num_warmup=5, num_samples=5, progress_bar=False)
+    with pytest.raises(nd.errors.ParameterError, match="init_params"):
+        mcmc.run(jax.random.key(0), Y, init_params={"x": jnp.zeros(2)})
+
+
+def test_models_without_a_diffusion_prior():
+    def plain(y):
+        numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+
+    mcmc = MCMC(nd.AnnealedKernel(plain), num_warmup=5, num_samples=5, progress_bar=False)
+    with pytest.raises(nd.errors.UnsupportedModelError, match="no latent site with a diffusion prior"):
+        mcmc.run(jax.random.key(0), 1.0)
+
+
+def test_scores_cannot_be_metropolised():
+    density = small.network("score")
+
+    def scored(y):
+        x = numpyro.sample("x", nd.DiffusionPrior(density))
+        numpyro.sample("y", dist.Normal(x[0], 1.0), obs=y)
+
+    mcmc = MCMC(nd.AnnealedKernel(scored), num_warmup=5, num_samples=5, progress_bar=False)
+    with pytest.raises(nd.errors.ScoreOnlyError, match="HMC accepts by log densities"):
+        mcmc.run(jax.random.key(0), 1.0)
+
+
+def test_data_must_be_known():
+    mcmc = MCMC(nd.AnnealedKernel(model), num_warmup=5, num_samples=5, progress_bar=False)
+    with pytest.raises(nd.errors.ParameterError, match="got traced values"):
+        jax.vmap(lambda y: mcmc.run(jax.random.key(0), y))(jnp.ones((3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"kernel": "hmc"}, TypeError, "kernel must be a kernel"),
+        ({"kernel": nd.HMC(step_size=[0.1, 0.2])}, nd.errors.ParameterError, "one number"),
+        ({"num_steps": 0}, nd.errors.ParameterError, "num_steps"),
+        ({"level_ess": 1.0}, nd.errors.ParameterError, "level_ess"),
+        ({"metric": "mass"}, nd.errors.ParameterError, "metric"),
+        ({"view": "blurred"}, nd.errors.ParameterError, "view"),
+    ],
+)
+def test_settings_out_of_range(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        nd.AnnealedKernel(model, **kwargs)
+
+
+def test_a_model_is_a_function():
+    with pytest.raises(TypeError, match="model must be"):
+        nd.AnnealedKernel(PRIOR)
+    with pytest.raises(RuntimeError, match="no pilot yet"):
+        _ = nd.AnnealedKernel(model).pilot
