@@ -278,12 +278,6 @@ def test_netcdf_round_trip(run, which, tmp_path):
         assert back.attrs == tree.attrs
 
 
-@pytest.mark.parametrize("fn", [diagnostics.summary, datatree.to_datatree])
-def test_anything_else_is_refused(fn):
-    with pytest.raises(TypeError, match=r"result of nd\.anneal or of a bound; got dict"):
-        fn({})
-
-
 def test_kernel_text():
     kernel = MALA(step_size=np.full(4, 0.1))
     assert diagnostics.kernel_text(kernel) == "MALA(step_size=array[4])"

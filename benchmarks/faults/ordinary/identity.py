@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from situations import BEFORE, PRIOR, SITUATIONS, Box, evidence, observe
+from changing_models import SITUATIONS
+from situations import BEFORE, PRIOR, Box, evidence, observe
 
 import numpyro_diffusion as nd
 from benchmarks.faults.ordinary.inputs import KEY, Input, require

@@ -1,4 +1,4 @@
-"""More situations in which what a model reads changes between two calls; see tests/situations.py for the first thirty."""
+"""More situations in which what a model reads changes between two calls; see tests/changing_models.py for the first thirty."""
 
 from __future__ import annotations
 

@@ -1,34 +1,23 @@
-"""Runs that stop half way: killed, interrupted, or refused a place to write."""
+"""Annealed runs that stop half way: killed, interrupted, or refused a place to write."""
 
 import os
 import signal
 import sys
-import warnings
 
 import jax
 import numpy as np
 import pytest
-from small import NETWORK, mixture
+from densities import mixture
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.history import History
 from numpyro_diffusion.disk import arrays as files
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
-from numpyro_diffusion.train import fit as training
 from numpyro_diffusion.train.interrupt import Interrupt
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-KEY = jax.random.key(0)
-LEVELS = 6
-
-
-@pytest.fixture
-def interruptible():
-    """Python's own answer to Ctrl-C, which test workers may have replaced."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+KEY, LEVELS = jax.random.key(0), 6
 
 
 class Killed(BaseException):
@@ -134,8 +123,6 @@ def test_two_runs_do_not_share_a_file(tmp_path):
     path = tmp_path / "run"
     with files.sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
         anneal(checkpoint_path=path)
-    with files.sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
-        train(checkpoint_path=path)
     anneal(checkpoint_path=path)
     assert os.listdir(tmp_path) == ["run"]
 
@@ -185,35 +172,3 @@ def test_a_history_that_cannot_be_written_is_told(tmp_path):
 def test_reverse_diffusion_has_no_checkpoint(tmp_path):
     with pytest.raises(ParameterError, match="reverse diffusion has neither"):
         nd.anneal(KEY, mixture(), nd.Reverse(), num_chains=4, levels=3, checkpoint_path=tmp_path / "run")
-
-
-DATA = np.random.default_rng(0).normal(size=(64, 2))
-
-
-def train(**changes):
-    settings = {
-        "network": nd.NetworkConfig(**NETWORK), "training": nd.TrainingConfig(num_steps=250, batch_size=8),
-        "progress_bar": False,
-    }  # fmt: skip
-    return nd.fit(KEY, DATA, **settings | changes)
-
-
-def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch, interruptible):
-    path, original, calls = tmp_path / "training", training._train_chunk, []
-
-    def chunk(*args, **kwargs):
-        calls.append(None)
-        if len(calls) == 1:
-            signal.raise_signal(signal.SIGINT)
-        return original(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_chunk", chunk)
-        with pytest.warns(DiagnosticWarning, match="interrupted after step 100 of 250"):
-            partial = train(checkpoint_path=path)
-    assert np.isfinite(partial.log_prob(np.zeros(2)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DiagnosticWarning)
-        whole, expected = train(checkpoint_path=path), train()
-    for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(expected.state), strict=True):
-        np.testing.assert_array_equal(a, b)

@@ -6,15 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import NETWORK, log_prob_of
+from densities import COVARIANCES, MEANS, NETWORK, log_prob_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.disk import densities as storage
 from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
 from numpyro_diffusion.train import fit as training
 
-MEANS = np.array([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]])
-COVARIANCES = np.array([[[0.2, 0.05], [0.05, 0.1]], [[0.3, 0.0], [0.0, 0.3]], [[0.1, 0.0], [0.0, 0.4]]])
 # Two classes of two and one components, and no class.
 WEIGHTS = np.array([[0.4, 0.6, 0.0], [0.0, 0.0, 1.0], [0.2, 0.3, 0.5]])
 CONDITIONS = {"none": [0.0, 0.0, 0.0], "first": [1.0, 0.0, 1.0], "second": [0.0, 1.0, 1.0], "half": [0.5, 0.5, 1.0]}
@@ -291,21 +289,3 @@ def test_widened_multiplies_every_covariance():
     for factor in (0.0, -1.0, np.nan):
         with pytest.raises(nd.errors.ParameterError, match="factor must be positive"):
             base.widened(factor)
-
-
-def test_the_pretrained_digits_are_conditional():
-    density = nd.load_pretrained("digits")
-    assert isinstance(density, nd.EnergyDensity) and density.config.condition_size == 10
-    x, labels = nd.datasets.digits.images("train")
-    by_class = nd.datasets.digits.by_class(density, x[:50])
-    assert np.mean(by_class.argmax(1) == labels[:50]) > 0.9
-    assert np.all(np.isfinite(density.log_prob(x[:50])))
-
-
-def test_splits_of_the_digits_part_the_training_scans():
-    digits = nd.datasets.digits
-    (train, labels), (some, _), (rest, last) = (digits.images(split) for split in ("train", "fit", "validation"))
-    np.testing.assert_array_equal(np.concatenate([some, rest]), train)
-    np.testing.assert_array_equal(digits.one_hot(last).argmax(1), labels[len(some) :])
-    with pytest.raises(ParameterError, match="split must be one of"):
-        digits.images("all")

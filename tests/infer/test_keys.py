@@ -6,11 +6,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from densities import gaussian
 from numpyro.infer import MCMC
-from small import box, gaussian
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.errors import ParameterError
 from numpyro_diffusion.infer.source import typed_key
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -56,13 +55,6 @@ def test_keys_of_other_generators_stay_apart():
     keys = [typed_key(jax.random.key(seed, impl="rbg")) for seed in range(20)]
     assert len({bytes(np.asarray(jax.random.key_data(key))) for key in keys}) == 20
     assert {key.dtype for key in keys} == {jax.random.key(0).dtype}
-
-
-@pytest.mark.parametrize("density", [gaussian(), box()], ids=str)
-@pytest.mark.parametrize("key", [0, None, np.zeros(4, np.uint32), jax.random.split(jax.random.key(0))], ids=repr)
-def test_what_is_no_key(density, key):
-    with pytest.raises(ParameterError, match=r"one JAX key such as jax.random.key\(0\); got"):
-        density.sample(key, 3)
 
 
 def test_draws_in_the_users_vmap():

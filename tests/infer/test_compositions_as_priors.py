@@ -13,9 +13,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from densities import gaussian, network
 from numpyro.infer import AIES, HMC, MCMC, NUTS, SVI, Predictive, Trace_ELBO, autoguide
 from numpyro.infer.util import initialize_model
-from small import gaussian, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.density import narrowest

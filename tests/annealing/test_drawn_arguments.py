@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from densities import mixture
 from drawn import KEY, TYPED, few, typed
 from hypothesis import given
-from small import mixture
 
 import numpyro_diffusion as nd
 
@@ -150,9 +150,3 @@ def test_events_of_any_shape(event_shape):
     assert run.samples.shape == (400, *event_shape)
     assert abs(run.log_evidence) < 1e-3
     assert abs(float(np.var(run.samples)) - 1) < 5 * np.sqrt(2 / (400 * size))
-
-
-@pytest.mark.parametrize("event_shape", [(-1,), (2.5,), (0,), "ab", 2, None, (np.nan,), ((2,),)])
-def test_events_of_no_shape(event_shape):
-    with pytest.raises(TYPED):
-        nd.as_density(lambda x, t: jnp.sum(x), event_shape)

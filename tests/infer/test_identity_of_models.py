@@ -2,8 +2,8 @@
 
 import jax
 import pytest
+from changing_models import SITUATIONS
 from counting import compilations
-from situations import SITUATIONS
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import CheckpointError

@@ -4,13 +4,13 @@ import copy
 import functools
 import pickle
 
+import densities
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import small
 from numpyro.handlers import condition, substitute
 from numpyro.infer import MCMC, Predictive, log_likelihood
 
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
     pytest.mark.usefixtures("quick_compilation"),
 ]
-PRIOR = nd.DiffusionPrior(small.gaussian())
+PRIOR = nd.DiffusionPrior(densities.gaussian())
 
 
 def model(y=None, noise=0.5):

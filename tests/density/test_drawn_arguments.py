@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawn import COVARIANCES, MEANS, few, noised, points, times, typed, weights
+from densities import gaussian, log_prob_of, mixture, network, score_of
+from drawn import COVARIANCES, MEANS, TYPED, few, noised, points, times, typed, weights
 from hypothesis import given
-from small import gaussian, log_prob_of, mixture, network, score_of
 
 import numpyro_diffusion as nd
 
@@ -253,3 +253,9 @@ def test_schedules_of_odd_arguments(value):
         assert schedule is None or np.all(np.isfinite([float(schedule.sigma(t)) for t in (0.0, 0.5, 1.0)]))
     levels = typed(lambda: nd.VariancePreserving.cosine().levels(value))
     assert levels is None
+
+
+@pytest.mark.parametrize("event_shape", [(-1,), (2.5,), (0,), "ab", 2, None, (np.nan,), ((2,),)])
+def test_events_of_no_shape(event_shape):
+    with pytest.raises(TYPED):
+        nd.as_density(lambda x, t: jnp.sum(x), event_shape)

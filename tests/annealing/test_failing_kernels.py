@@ -1,4 +1,4 @@
-"""Kernels where a density fails, and their settings."""
+"""Kernels where a density fails."""
 
 from functools import partial
 
@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from annealing.test_kernels import TARGETS, D, _run, features
+from annealing.targets import TARGETS, D, features, run_kernel
 
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX, init
-from numpyro_diffusion.errors import ParameterError
 
 # Where a density fails.
 
@@ -23,7 +22,7 @@ def run_walled(density, kernel, rng_key, x, step_size, value, *, num_steps=5):
     def log_prob(u):
         return jnp.where(u[0] > WALL, value, density.log_density(u, 0.0))
 
-    return _run(log_prob, kernel, rng_key, x, step_size, num_steps)
+    return run_kernel(log_prob, kernel, rng_key, x, step_size, num_steps)
 
 
 @pytest.mark.parametrize("failure", FAILURES)
@@ -79,36 +78,3 @@ def test_kernels_are_pytrees_with_traced_settings():
         assert type(again) is type(kernel) and again.step_size == pytest.approx(0.2)
         assert jax.tree.structure(again) == treedef
     assert jax.tree.structure(HMC(0.1, 3)) != jax.tree.structure(HMC(0.1, 4)), "the number of leapfrogs is static"
-
-
-@pytest.mark.parametrize("make", [ULA, MALA, HMC, UHMC, partial(BlackJAX, blackjax.barker)])
-@pytest.mark.parametrize("bad", [0.0, -0.1, float("nan"), float("inf"), [0.1, -0.2], [[0.1]]])
-def test_bad_step_sizes(make, bad):
-    with pytest.raises(ParameterError, match="step_size must be positive") as error:
-        make(step_size=bad)
-    assert str(bad) in str(error.value)
-
-
-@pytest.mark.parametrize("make", [HMC, UHMC])
-@pytest.mark.parametrize("bad", [0, -1, 2.5, None, True])
-def test_bad_num_integration_steps(make, bad):
-    with pytest.raises(ParameterError, match=f"num_integration_steps must be an integer >= 1; got {bad}"):
-        make(num_integration_steps=bad)
-
-
-@pytest.mark.parametrize("make", [HMC, UHMC])
-@pytest.mark.parametrize("bad", [1, 1.0, -0.1, 1.5, float("nan")])
-def test_bad_persistence(make, bad):
-    with pytest.raises(ParameterError, match=rf"persistence must lie in \[0, 1\); got {bad}"):
-        make(persistence=bad)
-
-
-@pytest.mark.parametrize("bad", ["HMC", 0.3])
-def test_step_sizes_and_persistence_that_are_no_numbers(bad):
-    if isinstance(bad, str):
-        with pytest.raises(ParameterError, match="HMC"):
-            MALA(step_size=bad)
-        with pytest.raises(ParameterError, match="HMC"):
-            HMC(persistence=bad)
-    with pytest.raises(TypeError, match="one of BlackJAX"):
-        BlackJAX(bad)

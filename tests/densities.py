@@ -15,6 +15,10 @@ score_of = jax.jit(lambda density, x, t=0.0: density.score(x, t))
 NETWORK = {"width": 8, "num_blocks": 1, "embedding_size": 4}
 MEAN = np.array([0.3, -0.2])
 COVARIANCE = np.array([[1.0, 0.3], [0.3, 0.5]])
+# A mixture of three.
+MEANS = np.array([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]])
+COVARIANCES = np.array([[[0.2, 0.05], [0.05, 0.1]], [[0.3, 0.0], [0.0, 0.3]], [[0.1, 0.0], [0.0, 0.4]]])
+WEIGHTS = np.array([0.2, 0.5, 0.3])
 
 
 def gaussian(mean=(0.0, 0.0), covariance=((1.0, 0.0), (0.0, 1.0)), name="g", **kwargs):
@@ -22,9 +26,7 @@ def gaussian(mean=(0.0, 0.0), covariance=((1.0, 0.0), (0.0, 1.0)), name="g", **k
 
 
 def mixture(name="m", **kwargs):
-    means = [[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]
-    covariances = [[[0.2, 0.05], [0.05, 0.1]], [[0.3, 0.0], [0.0, 0.3]], [[0.1, 0.0], [0.0, 0.4]]]
-    return nd.exact.GaussianMixture(means, covariances, [0.2, 0.5, 0.3], name=name, **kwargs)
+    return nd.exact.GaussianMixture(MEANS, COVARIANCES, WEIGHTS, name=name, **kwargs)
 
 
 def box(name="box", **kwargs):
@@ -91,3 +93,31 @@ LEAVES = {
     "l2_uncalibrated": lambda **kw: network("l2", False, **kw),
     "score": lambda **kw: network("score", **kw),
 }
+
+
+#: Points and a time at which two densities are compared.
+X = jax.random.normal(jax.random.key(0), (5, 2))
+T = 0.4
+
+
+def composed():
+    return mixture("p") * (0.5 * box("q") + 0.5 * network(name="n")) / function("r") ** 0.3
+
+
+ANY = {**LEAVES, "composed": composed}
+
+
+def three_dimensional():
+    return nd.exact.GaussianMixture(np.zeros((1, 3)), np.eye(3)[None], name="q")
+
+
+def exploding():
+    return gaussian(schedule=nd.VarianceExploding())
+
+
+class Unknown(nd.exact.GaussianMixture):
+    """A user's class that JAX does not know to hold arrays."""
+
+
+def unknown():
+    return Unknown(np.zeros((1, 2)), np.eye(2)[None])
