@@ -2,7 +2,7 @@
 
     python benchmarks/speed/accelerator.py [--quick] [--size 64]
 
-Runs on whatever JAX's default device is; on a CPU take --quick. The network is the `gpu` preset of train_cubes.py.
+Runs on whatever JAX's default device is; on a CPU take --quick. The network is the `gpu` preset of `train/cubes.py`.
 """
 
 from __future__ import annotations

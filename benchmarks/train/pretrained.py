@@ -11,9 +11,9 @@ A name is a planar density ("ring"), with the suffix "_paper" for the uncalibrat
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -153,12 +153,14 @@ def figures(density, base: str) -> dict:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--cards"]:
-        for name in sys.argv[2:] or NAMES:
-            if (OUT / f"{name}.safetensors").exists():
-                finish(name, nd.pretrained_card(name))
-    else:
-        for name in sys.argv[1:] or NAMES:
-            if name not in NAMES:
-                raise SystemExit(f"no density is called {name!r}. There are {', '.join(NAMES)}.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=NAMES, metavar="name", help="densities; all of them if none")
+    parser.add_argument("--cards", action="store_true", help="measure again and rewrite the cards")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"no density is called {', '.join(sorted(unknown))}. There are {', '.join(NAMES)}.")
+    for name in options.names:
+        if not options.cards:
             train(name)
+        elif (OUT / f"{name}.safetensors").exists():
+            finish(name, nd.pretrained_card(name))

@@ -9,8 +9,8 @@ types, and the card gains a line. Data are those each was trained on, drawn anew
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import jax
@@ -66,5 +66,7 @@ def measure(name: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or nd.list_pretrained():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=nd.list_pretrained(), help="densities; all of them if none")
+    for name in parser.parse_args().names:
         measure(name)
