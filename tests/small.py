@@ -1,6 +1,7 @@
 """Small densities that the tests share: every kind of leaf, in two dimensions, quick to compile."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ import numpyro_diffusion as nd
 # One compiled program per structure: operation by operation, JAX would compile hundreds.
 log_prob_of = jax.jit(lambda density, x, t=0.0: density.log_prob(x, t))
 score_of = jax.jit(lambda density, x, t=0.0: density.score(x, t))
+
+# Mean [d] and covariance [d, d] of a Gaussian.
+moments_of = operator.attrgetter("mean", "covariance")
 
 NETWORK = {"width": 8, "num_blocks": 1, "embedding_size": 4}
 MEAN = np.array([0.3, -0.2])

@@ -11,14 +11,14 @@ C = V Lambda V', preconditioned u = (Lambda + r^2)^{-1/2} V'(y - mu), and s^2 = 
 is the *calibrated* form. The Gaussian base is exact at large noise, where the bracket is switched off; the
 offset b lets a bounded energy reach the height of a concentrated density; c is the measured log normaliser
 (`numpyro_diffusion.recalibrate`), zero until measured. A Gaussian mixture can stand in for N(mu, C + r^2 I), with
-weights that follow the condition (`base.MixtureBase`); then V = I, Lambda the variances, and c may differ by class.
+weights that follow the condition (`mixture.MixtureBase`); then V = I, Lambda the variances, and c may differ by class.
 The energy E is one of
 
     l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
     inner_product  E = u . f                      potential      E = -(r / s) phi(x, r)
 
 of a network f(u, log r), or of a bounded potential phi (`networks.patches`). For images the axes V are cosines
-(`basis`), U-Nets see z = (y - mu) / sqrt(r^2 + s^2) in place of u, in E and in f, and the factor before the bracket is
+(`axes`), U-Nets see z = (y - mu) / sqrt(r^2 + s^2) in place of u, in E and in f, and the factor before the bracket is
 one: a condition moves the mean, which the base does not know. The *uncalibrated* form is that of Du et al. (2023), with
 neither base nor offset, and so without a known normaliser:
 log p = -(sqrt(r^2 + s^2) / r) E(u, r).
@@ -38,9 +38,9 @@ from ..checks.numbers import constant, is_traced, real_array
 from ..errors import ParameterError, ShapeError
 from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
 from ..pytree import register
-from .axes import Basis, CosineBasis, DenseBasis
+from .axes import CosineAxes, DenseAxes
 from .density import Density
-from .gaussian import DiagonalGaussian, Gaussian
+from .gaussian import Gaussian, log_normal
 from .mixture import MixtureBase
 
 __all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]
@@ -53,10 +53,7 @@ class _NetworkDensity(Density):
     """What energy densities and score models share: network, units, base Gaussian, condition."""
 
     shares_network = True
-    _data = (
-        "state", "mean", "eigenvalues", "eigenvectors", "sigmas", "condition", "log_z", "base", "class_log_z",
-        "typical",
-    )  # fmt: skip
+    _data = ("state", "moments", "sigmas", "condition", "log_z", "base", "class_log_z", "typical")
     _static = ("graphdef", "config", "parameterisation", "is_calibrated", "schedule", "event_shape", "name")
 
     def __init__(
@@ -77,10 +74,7 @@ class _NetworkDensity(Density):
         self.parameterisation, self.is_calibrated = parameterisation, calibrated
         size = int(np.prod(event_shape, initial=1))
         self.graphdef, self.state = config.build(size, rng_key)
-        eigenvalues, eigenvectors = _axes(covariance, size, config, base)
-        self.mean = jnp.asarray(np.reshape(mean, size), dtype=float)
-        self.eigenvalues = jnp.asarray(np.maximum(eigenvalues, 1e-8 * eigenvalues.max()), dtype=float)
-        self.eigenvectors = None if eigenvectors is None else jnp.asarray(eigenvectors, dtype=float)
+        self.moments = _moments(np.reshape(mean, size), covariance, config, base)
         self.sigmas = jnp.array([sigma_min, sigma_max], dtype=float)
         self.condition = jnp.zeros(config.condition_size + 1) if config.condition_size else None
         # Measured log normaliser: knots in log r, and values; zero until measured.
@@ -127,21 +121,27 @@ class _NetworkDensity(Density):
         return new
 
     @property
-    def basis(self) -> Basis:
-        """The axes V: of the data, or cosines for images."""
-        return CosineBasis(self.config.shape) if self.eigenvectors is None else DenseBasis(self.eigenvectors)
+    def mean(self) -> jax.Array:
+        """mu [d]."""
+        return self.moments.mean
+
+    @property
+    def eigenvalues(self) -> jax.Array:
+        """Lambda [d]."""
+        return self.moments.variance
+
+    @property
+    def eigenvectors(self) -> jax.Array | None:
+        """V [d, d], or None for cosines."""
+        return self.moments.axes.vectors if isinstance(self.moments.axes, DenseAxes) else None
 
     @property
     def resolution(self):
         return float(np.asarray(self.sigmas)[0])  # in NumPy: the caller may be traced
 
     def _moments(self):
-        if self.base is not None:
-            # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
-            return self.base.moments(self.condition)
-        if self.eigenvectors is None:
-            return DiagonalGaussian(self.mean, self.eigenvalues, self.basis)
-        return Gaussian(self.mean, (self.eigenvectors * self.eigenvalues) @ self.eigenvectors.T)
+        # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
+        return self.moments if self.base is None else self.base.moments(self.condition)
 
     def gaussian(self, t):
         # Below the trained range the density stays what it is, and so does its frame: levels there would be wasted.
@@ -162,7 +162,7 @@ class _NetworkDensity(Density):
         if self.config.takes_images:
             seen = y / jnp.sqrt(r**2 + self._scale() ** 2)
         else:
-            seen = self.basis.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
+            seen = self.moments.axes.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
         modules = nnx.merge(self.graphdef, self.state)
         return seen, modules["network"](seen, self._log_r(r) / 4, self.condition)
 
@@ -193,8 +193,7 @@ class EnergyDensity(_NetworkDensity):
         if not self.is_calibrated:
             return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
         if self.base is None:
-            variance = self.eigenvalues + r**2
-            base = -0.5 * jnp.sum(self.basis.coordinates(y) ** 2 / variance + jnp.log(2 * jnp.pi * variance))
+            base = log_normal(self.moments.axes.coordinates(y), self.eigenvalues + r**2)
         else:
             base = self.base.log_prob(y + self.mean, r, self.condition, self._class_log_z(r))
         offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
@@ -233,10 +232,10 @@ class ScoreModel(_NetworkDensity):
 
     def score_at(self, y, r):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""
-        s, basis = self._scale(), self.basis
-        prior = -basis.point(basis.coordinates(y) / (self.eigenvalues + r**2))
+        s, axes = self._scale(), self.moments.axes
+        prior = -axes.point(axes.coordinates(y) / (self.eigenvalues + r**2))
         _, f = self._network(y, r)
-        return prior + s / (r * jnp.sqrt(r**2 + s**2)) * (f if self.config.takes_images else basis.point(f))
+        return prior + s / (r * jnp.sqrt(r**2 + s**2)) * (f if self.config.takes_images else axes.point(f))
 
 
 @jax.custom_vjp
@@ -251,14 +250,18 @@ _zero_with_gradient.defvjp(
 )
 
 
-def _axes(covariance, size: int, config, base):
-    """Variances [d] along the axes, and the axes [d, d] or None for cosines."""
+def _moments(mean, covariance, config, base) -> Gaussian:
+    """The data's Gaussian, of the variances along cosines [d] for images, of the covariance [d, d] else."""
     covariance = np.asarray(covariance, dtype=np.float64)
     if config.takes_images:
-        return covariance.reshape(size), None
-    covariance = covariance.reshape(size, size)
-    # A mixture has no axes of its own: the data's stay, and y is centred only.
-    return np.linalg.eigh(covariance) if base is None else (np.diag(covariance), np.eye(size))
+        variance, axes = covariance.reshape(mean.size), CosineAxes(config.shape)
+    else:
+        covariance = covariance.reshape(mean.size, mean.size)
+        # A mixture has no axes of its own: the data's stay, and y is centred only.
+        variance, vectors = np.linalg.eigh(covariance) if base is None else (np.diag(covariance), np.eye(mean.size))
+        axes = DenseAxes(jnp.asarray(vectors, dtype=float))
+    variance = np.maximum(variance, 1e-8 * variance.max())
+    return Gaussian(jnp.asarray(mean, dtype=float), jnp.asarray(variance, dtype=float), axes)
 
 
 def _check_base(base, size: int, config, cls: str, calibrated: bool) -> None:

@@ -18,7 +18,9 @@ from jax.scipy.special import logsumexp
 from ..checks.numbers import check_held, constant, floats, is_traced, real_array
 from ..errors import ParameterError, ShapeError, check_key
 from ..pytree import register
-from .density import Density, Gaussian, check_time
+from .axes import DenseAxes
+from .density import Density, check_time
+from .gaussian import Gaussian, log_normal, mixture_log_prob, mixture_moments
 from .schedule import NoiseSchedule, VariancePreserving
 from .walls import log_uniform
 
@@ -54,8 +56,8 @@ def _log_weights(weights: Any, count: int) -> Any:
     return constant(np.log(weights) - np.logaddexp.reduce(np.log(weights)))
 
 
-def _axes(covariances: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues [K, d] and eigenvectors [K, d, d] in columns."""
+def _components(means, covariances: np.ndarray) -> Gaussian:
+    """K Gaussians, stacked."""
     if not np.allclose(covariances, covariances.transpose(0, 2, 1), rtol=1e-5, atol=1e-8):
         raise ParameterError("covariances must be symmetric.")
     values, vectors = np.linalg.eigh(covariances)
@@ -65,13 +67,10 @@ def _axes(covariances: np.ndarray) -> tuple[jax.Array, jax.Array]:
             "the identity."
         )
     check_held("eigenvalues of covariances", values, are_scales=True)
-    return constant(values), constant(vectors)
+    return Gaussian(means if is_traced(means) else constant(means), constant(values), DenseAxes(constant(vectors)))
 
 
-@register(
-    ("means", "eigenvalues", "eigenvectors", "covariances", "log_weights"),
-    ("schedule", "event_shape", "name", "is_calibrated"),
-)
+@register(("components", "traced", "log_weights"), ("schedule", "event_shape", "name", "is_calibrated"))
 class GaussianMixture(Density):
     r"""Mixture :math:`\sum_k w_k N(m_k, C_k)` in d dimensions, at every noise level.
 
@@ -93,34 +92,43 @@ class GaussianMixture(Density):
         if covariances.shape != (count, d, d):
             raise ShapeError(f"covariances must have shape {(count, d, d)} to match means; got {covariances.shape}.")
         self.log_weights = _log_weights(weights, count)
-        self.means = means if is_traced(means) else constant(means)
         # Derivatives of eigenvectors are infinite where eigenvalues are equal: covariances that may be differentiated
-        # stay as they are, and cost a Cholesky factor at every evaluation.
-        self.covariances: Any = covariances if is_traced(covariances) else None
-        axes: tuple[Any, Any] = (None, None) if is_traced(covariances) else _axes(covariances)
-        self.eigenvalues, self.eigenvectors = axes
+        # stay as they are, beside the means, and cost a Cholesky factor at every evaluation.
+        self.traced: Any = (means, covariances) if is_traced(covariances) else None
+        self.components: Any = None if is_traced(covariances) else _components(means, covariances)
         self.schedule, self.event_shape, self.name = schedule or VariancePreserving.cosine(), (d,), name
         self.is_calibrated = True
 
+    @property
+    def means(self) -> jax.Array:
+        """[K, d]."""
+        return self.components.mean if self.traced is None else self.traced[0]
+
+    @property
+    def eigenvalues(self) -> jax.Array | None:
+        """[K, d] of the covariances, ascending; None where these are traced."""
+        return None if self.traced is not None else self.components.variance
+
+    @property
+    def eigenvectors(self) -> jax.Array | None:
+        """[K, d, d] of the covariances, in columns; None where these are traced."""
+        return None if self.traced is not None else self.components.axes.vectors
+
     def log_density(self, x, t):
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        centred = x - alpha * self.means
-        if self.covariances is None:
-            variance = alpha**2 * self.eigenvalues + sigma**2
-            squares = jnp.einsum("kji,kj->ki", self.eigenvectors, centred) ** 2 / variance
-            terms = -0.5 * jnp.sum(squares + jnp.log(2 * jnp.pi * variance), axis=-1)
-        else:
-            root = self._root(alpha, sigma)
-            z = jax.vmap(lambda a, b: jax.scipy.linalg.solve_triangular(a, b, lower=True))(root, centred)
-            scale = jnp.diagonal(root, axis1=-2, axis2=-1)
-            terms = -0.5 * jnp.sum(z**2 + jnp.log(2 * jnp.pi * scale**2), axis=-1)
-        return logsumexp(self.log_weights + terms)
+        if self.traced is None:
+            return mixture_log_prob(self.components.noised(alpha, sigma), self.log_weights, x)
+        root = self._root(alpha, sigma)
+        z = jax.vmap(lambda a, b: jax.scipy.linalg.solve_triangular(a, b, lower=True))(root, x - alpha * self.means)
+        scale = jnp.diagonal(root, axis1=-2, axis2=-1)
+        return logsumexp(self.log_weights + log_normal(z, 1.0) - jnp.sum(jnp.log(scale), axis=-1))
 
     def _root(self, alpha, sigma) -> jax.Array:
         """A root [K, d, d] of every component's covariance at one noise level."""
-        if self.covariances is None:
-            return self.eigenvectors * jnp.sqrt(alpha**2 * self.eigenvalues + sigma**2)[:, None, :]
-        return jnp.linalg.cholesky(alpha**2 * self.covariances + sigma**2 * jnp.eye(self.means.shape[1]))
+        if self.traced is None:
+            _, variance, axes = self.components.noised(alpha, sigma)
+            return axes.vectors * jnp.sqrt(variance)[:, None, :]
+        return jnp.linalg.cholesky(alpha**2 * self.traced[1] + sigma**2 * jnp.eye(self.means.shape[1]))
 
     def sample(self, rng_key, num_samples: int, t=0.0) -> jax.Array:
         """Exact draws [num_samples, d] at time t."""
@@ -137,13 +145,8 @@ class GaussianMixture(Density):
         return new
 
     def _moments(self):
-        weights = jnp.exp(self.log_weights)
-        mean = weights @ self.means
-        centred = self.means - mean
-        within = self.covariances
-        if within is None:
-            within = jnp.einsum("kij,kj,klj->kil", self.eigenvectors, self.eigenvalues, self.eigenvectors)
-        return Gaussian(mean, jnp.einsum("k,kij->ij", weights, within) + (centred.T * weights) @ centred)
+        covariances = self.components.covariance if self.traced is None else self.traced[1]
+        return mixture_moments(self.means, covariances, jnp.exp(self.log_weights))
 
 
 @register(("centre", "half_width"), ("schedule", "event_shape", "name", "is_calibrated"))
@@ -206,7 +209,7 @@ class UniformBox(Density):
         return new
 
     def _moments(self):
-        return Gaussian(self.centre, jnp.diag(self.half_width**2 / 3))
+        return Gaussian(self.centre, self.half_width**2 / 3, DenseAxes(jnp.eye(self.centre.size)))
 
 
 def _check_width(half_width: np.ndarray) -> None:

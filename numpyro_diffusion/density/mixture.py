@@ -16,26 +16,49 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 
 from ..checks.numbers import check_held, constant, floats, is_traced, real, real_array
 from ..errors import ParameterError, ShapeError
-from .gaussian import Gaussian
+from .axes import DenseAxes
+from .gaussian import Gaussian, mixture_log_prob, mixture_moments
 
 
 class MixtureBase(NamedTuple):
     """Gaussian mixture with weights that depend on a class. Made by `fit` or `of`, in the data's coordinates.
 
     Attributes:
-        means: [K, d].
-        eigenvalues: [K, d] of the components' covariances, and `eigenvectors` [K, d, d] in columns.
+        components: K Gaussians, stacked: `means` [K, d], and of the covariances `eigenvalues` [K, d] and
+            `eigenvectors` [K, d, d] in columns.
         weights: [c + 1, K], each row sums to one: row j given class j, the last row without a condition.
     """
 
-    means: jax.Array
-    eigenvalues: jax.Array
-    eigenvectors: jax.Array
+    components: Gaussian
     weights: jax.Array
+
+    @property
+    def means(self) -> jax.Array:
+        """[K, d]."""
+        return self.components.mean
+
+    @property
+    def eigenvalues(self) -> jax.Array:
+        """[K, d]."""
+        return self.components.variance
+
+    @property
+    def eigenvectors(self) -> jax.Array:
+        """[K, d, d], in columns."""
+        return self.components.axes.vectors
+
+    @classmethod
+    def of_arrays(cls, means, eigenvalues, eigenvectors, weights) -> MixtureBase:
+        """The mixture of these arrays, as files hold them; unchecked."""
+        means, eigenvalues, eigenvectors, weights = map(constant, (means, eigenvalues, eigenvectors, weights))
+        return cls(Gaussian(means, eigenvalues, DenseAxes(eigenvectors)), weights)
+
+    def arrays(self) -> dict[str, jax.Array]:
+        """What `of_arrays` takes, by name."""
+        return {name: getattr(self, name) for name in ("means", "eigenvalues", "eigenvectors", "weights")}
 
     @classmethod
     def of(cls, means, covariances, weights) -> MixtureBase:
@@ -70,7 +93,7 @@ class MixtureBase(NamedTuple):
             )
         check_held("means", means)
         check_held("eigenvalues of covariances", values, are_scales=True)
-        return cls(*(constant(a) for a in (means, values, vectors, _shares(weights))))
+        return cls.of_arrays(means, values, vectors, _shares(weights))
 
     @classmethod
     def fit(
@@ -176,7 +199,7 @@ class MixtureBase(NamedTuple):
             raise ParameterError(f"factor must be positive; got {value}. 1 leaves the mixture as it is.")
         if not is_traced((value, self.eigenvalues)):
             check_held("eigenvalues of widened covariances", value * real_array(self.eigenvalues), are_scales=True)
-        return self._replace(eigenvalues=self.eigenvalues * factor)
+        return self._replace(components=self.components._replace(variance=self.eigenvalues * factor))
 
     @property
     def condition_size(self) -> int:
@@ -196,23 +219,15 @@ class MixtureBase(NamedTuple):
         `class_log_z` [c] are log normalisers that what stands on the base gives the classes: their components weigh
         less by that much, so that classes keep their shares in the density without a condition, too.
         """
-        variance = self.eigenvalues + r**2
-        # One matrix product for all components: the means are rotated apart from the point.
-        z = jnp.einsum("j,kji->ki", y, self.eigenvectors) - jnp.einsum("kj,kji->ki", self.means, self.eigenvectors)
-        terms = -0.5 * jnp.sum(z**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
         weights = self.weights_given(condition)
         log_weights = jnp.where(weights > 0, jnp.log(jnp.where(weights > 0, weights, 1.0)), -jnp.inf)
         if class_log_z is not None:
             log_weights = log_weights - class_log_z[jnp.argmax(self.weights[:-1], axis=0)]
-        return logsumexp(log_weights + terms)
+        return mixture_log_prob(self.components.noised(1.0, r), log_weights, y)
 
     def moments(self, condition=None) -> Gaussian:
-        """Mean [d] and covariance [d, d] without noise, given a condition as in `weights_given`."""
-        weights = self.weights_given(condition)
-        mean = weights @ self.means
-        centred = self.means - mean
-        scaled = self.eigenvectors * jnp.sqrt(weights[:, None] * self.eigenvalues)[:, None, :]
-        return Gaussian(mean, jnp.einsum("kij,klj->il", scaled, scaled) + (centred.T * weights) @ centred)
+        """The Gaussian with its moments, without noise, given a condition as in `weights_given`."""
+        return mixture_moments(self.means, self.components.covariance, self.weights_given(condition))
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import printable, shown
+from ..density.axes import CosineAxes, DenseAxes
 from ..density.density import Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
+from ..density.gaussian import Gaussian
 from ..density.mixture import MixtureBase
 from ..density.typical import QUANTILES
 from ..errors import ArgumentTypeError, CheckpointError, ParameterError, UnknownNameError
@@ -27,7 +29,8 @@ from . import format as checkpoint
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
 _FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z")
-_KNOWN = {*_FIELDS, "class_log_z", "typical", *(f"base.{field}" for field in MixtureBase._fields)}
+_BASE = ("means", "eigenvalues", "eigenvectors", "weights")
+_KNOWN = {*_FIELDS, "class_log_z", "typical", *(f"base.{field}" for field in _BASE)}
 
 
 def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str | None = None) -> None:
@@ -58,7 +61,7 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
     # Axes are not kept where they are cosines.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
     if density.base is not None:
-        arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base._asdict().items()}
+        arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base.arrays().items()}
     if density.class_log_z is not None:
         arrays["class_log_z"] = np.asarray(density.class_log_z)
     card = {} if card is None else card
@@ -143,9 +146,12 @@ def _described(arrays, config) -> Density:
     density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
     density.base, density.class_log_z = base, None if by_class is None else jnp.asarray(by_class, dtype=float)
     density.typical = _load_typical(arrays, _CLASSES[kind], network.condition_size)
-    for field in _FIELDS:
-        absent = field == "eigenvectors" and network.takes_images
-        setattr(density, field, None if absent else jnp.asarray(arrays[field], dtype=float))
+    mean, eigenvalues, density.sigmas, density.log_z = (
+        jnp.asarray(arrays[k], dtype=float) for k in _FIELDS if k != "eigenvectors"
+    )
+    images = network.takes_images
+    axes = CosineAxes(network.shape) if images else DenseAxes(jnp.asarray(arrays["eigenvectors"], dtype=float))
+    density.moments = Gaussian(mean, eigenvalues, axes)
     return density
 
 
@@ -153,9 +159,9 @@ def _load_base(arrays, size: int, condition_size: int) -> MixtureBase | None:
     """The mixture base of a checkpoint, or None: checkpoints of version 0.1.0 have none."""
     if "base.means" not in arrays:
         return None
-    found = {field: arrays[f"base.{field}"] for field in MixtureBase._fields}
+    found = {field: arrays[f"base.{field}"] for field in _BASE}
     contents.check_base(found, size, condition_size)
-    return MixtureBase(**{field: jnp.asarray(array, dtype=float) for field, array in found.items()})
+    return MixtureBase.of_arrays(**found)
 
 
 def _load_typical(arrays, cls, condition_size: int) -> jax.Array | None:

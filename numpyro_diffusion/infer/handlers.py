@@ -12,16 +12,17 @@ from numpyro.distributions.distribution import Unit
 from numpyro.primitives import Messenger
 
 from ..density.density import Density
+from ..density.gaussian import Gaussian
 from ..errors import UnsupportedModelError
 from .prior import DiffusionPrior
-from .views import Spectrum, check_view, seen
+from .views import check_view, seen
 
 
 class Bound(NamedTuple):
     """What stands in for the density of a site: traced arguments of a compiled program instead of its constants."""
 
     density: Density
-    spectrum: Spectrum | None = None
+    spectrum: Gaussian | None = None
 
 
 def find_prior(fn) -> tuple[DiffusionPrior | None, list]:

@@ -24,17 +24,15 @@ KNOTS = 128
 def knots(joint: JointDensity) -> jax.Array:
     """Noise-to-signal ratios [knots] of tables over the noise level."""
     low, high = joint.schedule.noise_range
-    spread = float(jnp.sqrt(jnp.trace(joint.gaussian(0.0).covariance) / joint.event_shape[0]))
+    spread = float(jnp.sqrt(jnp.mean(joint.gaussian(0.0).variance)))
     return jnp.geomspace(max(low, 1e-6 * spread), high, KNOTS)
 
 
 @jax.jit
 def data_draws(joint: JointDensity, rng_key, draws):
     """Points [n, d] as at t = 0: draws of the start, with x from the Gaussian its prior is like there."""
-    mean, covariance = joint.gaussian(0.0)
-    eigenvalues, eigenvectors = jnp.linalg.eigh(covariance)
-    noise = jax.random.normal(rng_key, draws.shape) * jnp.sqrt(jnp.maximum(eigenvalues, 0.0))
-    return jnp.where(joint.is_prior(), mean + noise @ eigenvectors.T, draws)
+    noise = jax.random.normal(rng_key, draws.shape)
+    return jnp.where(joint.is_prior(), jax.vmap(joint.gaussian(0.0).at)(noise), draws)
 
 
 def likelihood_powers(joint: JointDensity, rng_key, draws, ratios, likelihood_power=None):
@@ -54,7 +52,7 @@ def likelihood_powers(joint: JointDensity, rng_key, draws, ratios, likelihood_po
 @jax.jit
 def _matched_powers(joint, rng_key, draws, ratios):
     """lambda(t) of the module, at the knots."""
-    eigenvalues, eigenvectors = jnp.linalg.eigh(joint.gaussian(0.0).covariance)
+    _, variance, axes = joint.gaussian(0.0)
     keys = jax.random.split(rng_key, len(draws))
     # Gradients of the log likelihood of data generated at each draw, at t = 0.
     scores = jax.vmap(lambda key, z: jax.grad(lambda z: joint.call("generated", key, z))(z))(keys, draws)
@@ -62,19 +60,20 @@ def _matched_powers(joint, rng_key, draws, ratios):
     fine = jnp.all(jnp.isfinite(scores), axis=1, keepdims=True)
     scores = jnp.where(fine, scores, 0.0)
     # Draws with a tiny noise scale inform without bound: no draw counts more than the median one.
-    whitened = (scores @ eigenvectors) * jnp.sqrt(jnp.maximum(eigenvalues, 0.0))
+    scores = scores @ axes.vectors
+    whitened = scores * jnp.sqrt(variance)
     norm = jnp.linalg.norm(whitened, axis=1, keepdims=True)
     median = jnp.nanmedian(jnp.where(fine, norm, jnp.nan))
-    scores = (scores @ eigenvectors) * jnp.minimum(1.0, median / jnp.maximum(norm, 1e-30))
+    scores = scores * jnp.minimum(1.0, median / jnp.maximum(norm, 1e-30))
     information = scores.T @ scores / jnp.maximum(fine.sum(), 1)
 
     def matched(r):
-        root = jnp.sqrt(eigenvalues * r**2 / (eigenvalues + r**2))
+        root = jnp.sqrt(variance * r**2 / (variance + r**2))
         return 1 / (1 + jnp.linalg.eigvalsh(root[:, None] * information * root)[-1])
 
     values = jax.vmap(matched)(ratios)
     least = values[-1]
     values = jnp.clip((values - least) / jnp.maximum(1 - least, 1e-6), 0.0, 1.0)
     # Where the likelihood says nothing about x, let it in with the noise.
-    plain = 1 / (1 + ratios**2 / jnp.mean(eigenvalues))
+    plain = 1 / (1 + ratios**2 / jnp.mean(variance))
     return jnp.stack([jnp.log(ratios), jnp.where(least < 1 - 1e-3, values, plain)])

@@ -112,20 +112,19 @@ def widenings(joint, names: tuple[str, ...], draws, ratios) -> dict[str, Widenin
 
 @partial(jax.jit, static_argnames=("names",))
 def _widenings(joint, draws, ratios, *, names):
-    eigenvalues, eigenvectors = jnp.linalg.eigh(joint.gaussian(0.0).covariance)
-    eigenvalues = jnp.maximum(eigenvalues, 0.0)
+    _, variance, axes = joint.gaussian(0.0)
 
     def predicted(z):
         return joint.call("predicted", z)
 
     def sensitivities(z):
         jacobian = jax.jacfwd(lambda z: {name: loc for name, (loc, _) in predicted(z).items()})(z)
-        return {name: jnp.where(joint.is_prior(), j, 0.0) @ eigenvectors for name, j in jacobian.items()}
+        return {name: jnp.where(joint.is_prior(), j, 0.0) @ axes.vectors for name, j in jacobian.items()}
 
     along = jax.lax.map(sensitivities, draws)
     scales = {name: jnp.median(s, 0) for name, (_, s) in jax.lax.map(predicted, draws).items()}
     # The likelihood comes in while x_hat still hardly moves.
-    wide = 100 * jnp.max(eigenvalues)
+    wide = 100 * jnp.max(variance)
     inside = wide / (wide + ratios**2)
     ramp = (inside - inside[-1]) / (1 - inside[-1])
     result = {}
@@ -135,11 +134,11 @@ def _widenings(joint, draws, ratios, *, names):
         noise = jnp.maximum(jnp.nan_to_num(scales[name], nan=1.0) ** 2, 1e-12)
 
         def power(r, squares=squares, typical=typical, noise=noise):
-            left = remaining(eigenvalues, r)
+            left = remaining(variance, r)
             total = noise + squares @ left
             shared = (typical / jnp.sqrt(total)[:, None]) * jnp.sqrt(left)
             return 1 / (jnp.max(noise / total) + jnp.linalg.eigvalsh(shared.T @ shared)[-1])
 
         values = jnp.minimum(jax.lax.map(power, ratios), 1.0) * ramp
-        result[name] = Widening(squares, eigenvalues, jnp.stack([jnp.log(ratios), values]))
+        result[name] = Widening(squares, variance, jnp.stack([jnp.log(ratios), values]))
     return result
