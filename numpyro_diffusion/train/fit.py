@@ -16,7 +16,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from ..checks.text import check_name
-from ..density.energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
+from ..density.energy import (
+    PARAMETERISATIONS,
+    EnergyDensity,
+    NetworkConfig,
+    PatchConfig,
+    ScoreModel,
+    UNetConfig,
+    moment_fields,
+)
 from ..density.mixture import MixtureBase
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
@@ -157,11 +165,11 @@ def fit(
     network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
     init_key, step_key = jax.random.split(rng_key)
     cls, form = (EnergyDensity, network.form or parameterisation) if model == "energy" else (ScoreModel, "score")
-    density = cls(
-        init_key, event_shape, schedule or VariancePreserving.cosine(), mean, covariance, sigma_min, sigma_max,
-        network, form, calibrated if model == "energy" else False, base,
+    density = cls.fresh(
+        init_key, network, event_shape, schedule=schedule or VariancePreserving.cosine(), parameterisation=form,
+        sigmas=jnp.array([sigma_min, sigma_max], dtype=float), is_calibrated=calibrated and model == "energy",
+        base=base, name=name, **moment_fields(mean, covariance, network, base),
     )  # fmt: skip
-    density.name = name
     carry = (density.state, training.optimiser().init(density.state), density.state, jnp.zeros((), jnp.int32))
     carry = jax.tree.map(jnp.array, carry)  # distinct buffers: the carry is donated
     identity = {
