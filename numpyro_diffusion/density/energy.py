@@ -29,6 +29,10 @@ Karras et al. (2022).
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +46,7 @@ from .axes import CosineAxes, DenseAxes
 from .density import Density
 from .gaussian import Gaussian, log_normal
 from .mixture import MixtureBase
+from .schedule import NoiseSchedule
 
 __all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]
 
@@ -49,6 +54,7 @@ PARAMETERISATIONS = ("l2", "dae", "inner_product")
 NORMALISER_KNOTS = 64
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class _NetworkDensity(Density):
     """What energy densities and score models share: network, units, base Gaussian, condition."""
 
@@ -56,35 +62,39 @@ class _NetworkDensity(Density):
     _data = ("state", "moments", "sigmas", "condition", "log_z", "base", "class_log_z", "typical")
     _static = ("graphdef", "config", "parameterisation", "is_calibrated", "schedule", "event_shape", "name")
 
-    def __init__(
-        self,
-        rng_key,
-        event_shape,
-        schedule,
-        mean,
-        covariance,
-        sigma_min,
-        sigma_max,
-        config,
-        parameterisation,
-        calibrated,
-        base: MixtureBase | None = None,
-    ):
-        self.event_shape, self.schedule, self.config, self.name = tuple(event_shape), schedule, config, None
-        self.parameterisation, self.is_calibrated = parameterisation, calibrated
-        size = int(np.prod(event_shape, initial=1))
-        self.graphdef, self.state = config.build(size, rng_key)
-        self.moments = _moments(np.reshape(mean, size), covariance, config, base)
-        self.sigmas = jnp.array([sigma_min, sigma_max], dtype=float)
-        self.condition = jnp.zeros(config.condition_size + 1) if config.condition_size else None
-        # Measured log normaliser: knots in log r, and values; zero until measured.
-        knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
-        self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
-        _check_base(base, size, config, type(self).__name__, calibrated)
-        self.base = base
-        self.class_log_z: jax.Array | None = None
-        # Quantiles of log densities of noised data by noise level, or None where unknown; see `typical`.
-        self.typical: jax.Array | None = None
+    graphdef: Any
+    state: Any
+    config: Any
+    event_shape: tuple[int, ...]
+    schedule: NoiseSchedule
+    parameterisation: str
+    #: The data's Gaussian: mu, and Lambda along the axes V.
+    moments: Gaussian
+    #: Range of noise-to-signal ratios.
+    sigmas: Any
+    is_calibrated: bool = False
+    base: MixtureBase | None = None
+    #: Measured log normaliser, knots in log r and values, and what that of each class has more; zero until measured.
+    log_z: Any = None
+    class_log_z: jax.Array | None = None
+    #: Quantiles of log densities of noised data by noise level, or None where unknown; see `typical`.
+    typical: jax.Array | None = None
+    condition: Any = None
+    name: str | None = None
+
+    def __post_init__(self):
+        _check_base(self.base, self.moments.mean.size, self.config, type(self).__name__, self.is_calibrated)
+        if self.log_z is None:
+            knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
+            self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
+        if self.condition is None and self.config.condition_size:
+            self.condition = jnp.zeros(self.config.condition_size + 1)
+
+    @classmethod
+    def fresh(cls, rng_key, config, event_shape, **fields):
+        """With weights drawn by a key; `fields` are the other ones of the class."""
+        graphdef, state = config.build(math.prod(event_shape), rng_key)
+        return cls(graphdef, state, config, tuple(event_shape), **fields)
 
     def given(self, condition) -> Density:
         """The conditional density p(x | condition), on the same weights; None for the unconditional one.
@@ -250,9 +260,9 @@ _zero_with_gradient.defvjp(
 )
 
 
-def _moments(mean, covariance, config, base) -> Gaussian:
+def data_gaussian(mean, covariance, config, base: MixtureBase | None = None) -> Gaussian:
     """The data's Gaussian, of the variances along cosines [d] for images, of the covariance [d, d] else."""
-    covariance = np.asarray(covariance, dtype=np.float64)
+    mean, covariance = np.ravel(mean), np.asarray(covariance, dtype=np.float64)
     if config.takes_images:
         variance, axes = covariance.reshape(mean.size), CosineAxes(config.shape)
     else:

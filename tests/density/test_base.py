@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import NETWORK, log_prob_of, moments_of
+from small import NETWORK, log_prob_of, moments_of, untrained
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.disk import densities as storage
@@ -42,9 +42,9 @@ def energy(potential=True, silent=False, schedule=SCHEDULE):
     config = nd.PatchConfig(grid=(1, 2), width=4, embedding_size=4, condition_size=2)
     if not potential:
         config = nd.NetworkConfig(**NETWORK, condition_size=2)
-    density = nd.EnergyDensity(
-        jax.random.key(0), (2,), schedule, MEANS.mean(0), np.eye(2), 0.01, 20.0, config,
-        "potential" if potential else "l2", True, base(),
+    density = untrained(
+        config, (2,), "potential" if potential else "l2",
+        mean=MEANS.mean(0), covariance=np.eye(2), base=base(), schedule=schedule,
     )  # fmt: skip
     noise = np.random.default_rng(1)
     density.state = jax.tree.map(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import untrained
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.frame import frame_at
@@ -116,9 +117,10 @@ def test_the_start_has_the_density_it_says(density):
 @pytest.mark.parametrize("form", ["l2", "dae", "inner_product"])
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_an_energy_is_its_formula(form, calibrated):
-    density = nd.EnergyDensity(
-        jax.random.key(1), SHAPE, nd.VariancePreserving.cosine(), np.full(SIZE, 0.2), np.linspace(0.1, 1, SIZE), 0.01,
-        10.0, nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True), form, calibrated,
+    config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True)
+    density = untrained(
+        config, SHAPE, form, calibrated,
+        mean=np.full(SIZE, 0.2), covariance=np.linspace(0.1, 1, SIZE), seed=1, sigma_max=10.0,
     )  # fmt: skip
     x, t = jax.random.normal(jax.random.key(2), SHAPE), 0.4
     alpha, r = float(density.schedule.alpha(t)), float(density.schedule.noise_to_signal(t))
@@ -222,10 +224,7 @@ def test_score_models_of_images():
 @pytest.mark.parametrize("settings", [{"compute_dtype": "bfloat16"}, {"rematerialise": True}, {"attention": (4, 2)}])
 def test_variants_of_the_network(settings):
     config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True, **settings)
-    density = nd.EnergyDensity(
-        jax.random.key(1), SHAPE, nd.VariancePreserving.cosine(), np.zeros(SIZE), np.ones(SIZE), 0.01, 10.0, config,
-        "inner_product", True,
-    )  # fmt: skip
+    density = untrained(config, SHAPE, "inner_product", mean=np.zeros(SIZE), covariance=np.ones(SIZE), seed=1)
     x = jax.random.normal(jax.random.key(2), SHAPE)
     value, score = density.log_prob(x, 0.3), density.score(x, 0.3)
     assert value.dtype == score.dtype == jnp.float32
@@ -236,10 +235,7 @@ def test_recomputing_changes_nothing():
     values = []
     for again in (False, True):
         config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), small_start=True, rematerialise=again)
-        density = nd.EnergyDensity(
-            jax.random.key(1), SHAPE, nd.VariancePreserving.cosine(), np.zeros(SIZE), np.ones(SIZE), 0.01, 10.0,
-            config, "l2", True,
-        )  # fmt: skip
+        density = untrained(config, SHAPE, mean=np.zeros(SIZE), covariance=np.ones(SIZE), seed=1)
         values.append(density.score(jnp.ones(SHAPE), 0.3))
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
 
