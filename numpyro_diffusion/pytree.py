@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-
-T = TypeVar("T")
 
 
 class Label:
@@ -54,7 +52,7 @@ def register(data: Sequence[str], static: Sequence[str], before: Callable[[Any],
     return decorate
 
 
-def replace(obj: T, **fields: Any) -> T:
+def replace[T](obj: T, **fields: Any) -> T:
     """A copy of an object with some of its fields changed, as `dataclasses.replace`, but not through `__init__`.
 
     Raises:

@@ -18,8 +18,8 @@ import xarray as xr
 from arviz_base.io_numpyro import NumPyroInferenceAdapter, infer_dims
 from numpyro import validation_enabled
 
-from ..diagnose.datatree import _annealing, _attributes, _layout_attributes, _normalised
-from ..diagnose.result import kernel_text
+from ..diagnose.datatree import attributes, layout_attributes, statistics_by_level
+from ..diagnose.weights import normalised
 from .joint import JointDensity
 from .masks import likelihood_dataset
 from .names import name_of, named, plain, readable
@@ -79,7 +79,7 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
         """
         fields = dict(self.posterior._fields)
         weights = np.asarray(fields["log_weight"], dtype=float)
-        fields["weight"] = _normalised(weights.ravel()).reshape(weights.shape)
+        fields["weight"] = normalised(weights.ravel()).reshape(weights.shape)
         fields["particle"] = np.broadcast_to(np.arange(len(weights))[:, None], weights.shape)
         return self._laid_out({NAMES.get(name, name): value for name, value in fields.items()})
 
@@ -154,19 +154,14 @@ def to_datatree(mcmc: AnnealedMCMC, *, log_likelihood: bool = True, **groups) ->
             values = {k: v.reshape(adapter.sample_shape + v.shape[1:]) for k, v in _log_likelihoods(mcmc).items()}
             masks = adapter.named(_masks(mcmc))
             tree["log_likelihood"] = xr.DataTree(likelihood_dataset(adapter.named(values), masks, dims, coords))
-    tree["annealing"] = xr.DataTree(_annealing(run))
-    tree["posterior"].attrs |= _layout_attributes(run, mcmc._islands)
+    tree["annealing"] = xr.DataTree(statistics_by_level(run))
+    tree["posterior"].attrs |= layout_attributes(run, mcmc._islands)
     for group in tree.children.values():
         for site, name in adapter.names.items():
             if site != name and name in group.data_vars:
                 group[name].attrs["site"] = site
-    tree.attrs |= _attributes(
-        model=name_of(mcmc.model),
-        kernel=kernel_text(run.kernel),
-        log_evidence=float(mcmc.log_evidence),
-        log_evidence_error=float(mcmc.log_evidence_error),
-        evaluations_per_chain=int(mcmc.evaluations_per_chain),
-    )
+    more = {"model": name_of(mcmc.model), "evaluations_per_chain": int(mcmc.evaluations_per_chain)}
+    tree.attrs |= attributes(run, **more)
     return tree
 
 

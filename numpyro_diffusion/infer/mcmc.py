@@ -17,8 +17,10 @@ from ..annealing.extend import extend
 from ..annealing.kernels import HMC, Kernel
 from ..annealing.lapack import single_threaded_lapack
 from ..annealing.memory import default_batch_size
+from ..diagnose.findings import findings
 from ..diagnose.islands import in_order, layout
-from ..diagnose.result import AnnealedRun, kernel_text
+from ..diagnose.result import AnnealedRun
+from ..diagnose.summary import evidence, listed
 from ..errors import ArgumentTypeError, NotRunError, ParameterError, check_key, check_untraced
 from .fields import asked_for, with_aliases
 from .joint import JointDensity
@@ -26,7 +28,7 @@ from .names import name_of
 from .reading import ReadByArviZ, asked_by_arviz
 from .setup import prepare
 from .source import Source
-from .table import evidence_text, findings_text, table
+from .table import table
 from .views import check_view
 
 
@@ -167,7 +169,7 @@ class AnnealedMCMC(ReadByArviZ):
 
     def __repr__(self):
         more = f", num_samples={self.num_samples}" if self.num_samples > 1 else ""
-        return f"AnnealedMCMC({name_of(self._model)}, {kernel_text(self.kernel)}, num_chains={self.num_chains}{more})"
+        return f"AnnealedMCMC({name_of(self._model)}, {self.kernel!r}, num_chains={self.num_chains}{more})"
 
     # What has been found.
 
@@ -264,14 +266,15 @@ class AnnealedMCMC(ReadByArviZ):
             RuntimeError: before `run`.
             ParameterError: if `prob` is out of range.
         """
-        run, sites = self.annealed, {site.name for site in self.joint.sites}
+        run, found, sites = self.annealed, findings(self.annealed), {site.name for site in self.joint.sites}
         samples = {k: v for k, v in self._samples.items() if k in sites or not exclude_deterministic}
         print(table(samples, self._islands.shape, prob))
         print(
-            f"{self._islands.note}\n{kernel_text(run.kernel)}: {self.num_chains} chains, {len(run.levels)} levels, "
+            f"{self._islands.note}\n{run.kernel!r}: {self.num_chains} chains, {len(run.levels)} levels, "
             f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s\n"
-            f"{evidence_text(run)}\n{findings_text(run)}"
-        )
+            f"log evidence {evidence(run)}\nfindings {len(found) or 'none'}",
+            *listed(found), sep="\n",
+        )  # fmt: skip
 
 
 def _grouped(values, group_by_chain):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpyro.diagnostics import hpdi
 
-from ..diagnose.findings import findings
-from ..diagnose.result import AnnealedRun
+from ..checks.text import columns
 from ..errors import check_number
 
 
@@ -22,43 +23,25 @@ def table(samples: dict, shape: tuple[int, int], prob: float) -> str:
         ParameterError: if `prob` is outside [0, 1].
     """
     check_number("prob", prob, 0.0, 1.0)
-    rows = []
+    names = ("mean", "std", "median", f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%", "n_eff", "r_hat")
+    lines: list[Sequence[str]] = [(" " * 10, *names)]
     for name, values in samples.items():
         values = np.asarray(values)
-        columns = _columns(values.reshape(shape + values.shape[2:]).astype(float), prob)
+        found = _statistics(values.reshape(shape + values.shape[2:]).astype(float), prob)
         for index in np.ndindex(values.shape[2:]):
             label = f"{name}[{','.join(map(str, index))}]" if index else name
-            rows.append((label, [column[index] for column in columns.values()]))
-    names = ("mean", "std", "median", f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%", "n_eff", "r_hat")
-    width = max([10, *(len(label) for label, _ in rows)])
-    header = " " * width + "".join(f"{name:>10}" for name in names)
-    return "\n".join([header, *(f"{label:>{width}}" + "".join(f"{v:10.2f}" for v in row) for label, row in rows)])
+            lines.append((label, *(f"{statistic[index]:.2f}" for statistic in found)))
+    return columns(lines, least=8)
 
 
-def evidence_text(run: AnnealedRun) -> str:
-    """Log evidence of a run, if it has one."""
-    if not run.is_weighted:
-        return "log evidence undefined: no importance weights for this kernel and density"
-    return f"log evidence {run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats"
-
-
-def findings_text(run: AnnealedRun) -> str:
-    """What speaks against a run, as its own summary ends."""
-    found = findings(run)
-    return "\n".join([f"findings {len(found) or 'none'}", *(f"  - {finding}" for finding in found)])
-
-
-def _columns(values, prob: float) -> dict[str, np.ndarray]:
-    """Statistics of draws [chains, draws, ...], each [...]."""
+def _statistics(values, prob: float) -> Sequence[np.ndarray]:
+    """Of draws [chains, draws, ...], each [...], in the order of the table."""
     flat = values.reshape(-1, *values.shape[2:])
     # All of the draws, at most.
     lower, upper = hpdi(flat, min(prob, 1 - 0.5 / len(flat)))
     spread = flat.std(axis=0, ddof=1) if len(flat) > 1 else np.full(flat.shape[1:], np.nan)
     ess, r_hat = (_by_number(values, name) for name in ("ess", "rhat"))
-    return {
-        "mean": flat.mean(axis=0), "std": spread, "median": np.median(flat, axis=0),
-        "lower": lower, "upper": upper, "n_eff": ess, "r_hat": r_hat,
-    }  # fmt: skip
+    return flat.mean(axis=0), spread, np.median(flat, axis=0), lower, upper, ess, r_hat
 
 
 def _by_number(values, statistic: str) -> np.ndarray:
