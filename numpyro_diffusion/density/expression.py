@@ -18,6 +18,7 @@ from jax.core import Tracer
 from jax.scipy.special import logsumexp
 
 from ..checks.numbers import kept, listed, merged, nested
+from ..checks.text import uncalibrated_shares
 from ..errors import ArgumentTypeError, ParameterError, ScheduleError, ShapeError, warn
 from .density import Density
 from .formula import formula_text, indices, renumbered, shifted
@@ -99,10 +100,7 @@ def _check_shares(densities: Sequence[Density]) -> None:
         density.require_log_density("a mixture")
         unknown = [repr(leaf) for leaf in _parts(density)[0] if not leaf.is_calibrated]
         if unknown:
-            warn(
-                f"{', '.join(unknown)}: not calibrated, so the share of the mixture is arbitrary. "
-                "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate."
-            )
+            warn(uncalibrated_shares(unknown))
 
 
 def _parts(density):

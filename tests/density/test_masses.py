@@ -7,7 +7,7 @@ import pytest
 from small import box, function, gaussian, log_prob_of, moments_of, network, score_of
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.diagnose.overlap import numerator
+from numpyro_diffusion.diagnose.findings.overlap import numerator
 from numpyro_diffusion.errors import ParameterError
 
 P, Q, F = gaussian(name="p"), gaussian((1.0, -0.5), ((0.5, 0.1), (0.1, 0.8)), name="q"), function()

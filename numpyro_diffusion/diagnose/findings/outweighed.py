@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..density.density import Density
-from ..density.expression import Expression
-from ..density.gaussian import common_axes
+from ...density.density import Density
+from ...density.expression import Expression
+from ...density.gaussian import common_axes
 from .overlap import sub_density
 
 #: Distances, in standard deviations of the numerator, at which the score is looked at.

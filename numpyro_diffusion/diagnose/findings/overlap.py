@@ -12,11 +12,11 @@ import warnings
 import jax
 import numpy as np
 
-from ..checks.numbers import listed
-from ..density.density import Density
-from ..density.evaluate import batch_log_prob
-from ..density.expression import Expression, combine
-from ..errors import DiagnosticWarning
+from ...checks.numbers import listed
+from ...density.density import Density
+from ...density.evaluate import batch_log_prob
+from ...density.expression import Expression, combine
+from ...errors import DiagnosticWarning
 
 #: Nats below its typical log density at which a point is improbable under a factor.
 MOST_DEFICIT = 10.0
