@@ -61,7 +61,7 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
     # Axes are not kept where they are cosines.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
     if density.base is not None:
-        arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base.arrays().items()}
+        arrays |= {f"base.{k}": np.asarray(getattr(density.base, k)) for k in _BASE}
     if density.class_log_z is not None:
         arrays["class_log_z"] = np.asarray(density.class_log_z)
     card = {} if card is None else card
