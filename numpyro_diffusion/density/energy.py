@@ -130,20 +130,11 @@ class _NetworkDensity(Density):
             setattr(new, field, value)
         return new
 
-    @property
-    def mean(self) -> jax.Array:
-        """mu [d]."""
-        return self.moments.mean
-
-    @property
-    def eigenvalues(self) -> jax.Array:
-        """Lambda [d]."""
-        return self.moments.variance
-
-    @property
-    def eigenvectors(self) -> jax.Array | None:
-        """V [d, d], or None for cosines."""
-        return self.moments.axes.vectors if isinstance(self.moments.axes, DenseAxes) else None
+    mean = property(lambda self: self.moments.mean, doc="mu [d].")
+    eigenvalues = property(lambda self: self.moments.variance, doc="Lambda [d].")
+    eigenvectors = property(
+        lambda self: None if self.config.takes_images else self.moments.axes.vectors, doc="V [d, d]; None for cosines."
+    )
 
     @property
     def resolution(self):

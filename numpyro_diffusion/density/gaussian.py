@@ -14,8 +14,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 
+from ..checks.numbers import check_held, constant, is_traced
+from ..errors import ParameterError
 from .axes import Axes, CosineAxes, DenseAxes
 
 
@@ -72,6 +75,27 @@ class Gaussian(NamedTuple):
 def log_normal(z, variance) -> jax.Array:
     """Log density [...] of independent coordinates z [..., d] about zero."""
     return -0.5 * jnp.sum(z**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
+
+
+def stacked(means, covariances: np.ndarray) -> Gaussian:
+    """K Gaussians of means [K, d], which may be traced, and known covariances [K, d, d].
+
+    Raises:
+        ParameterError: unless the covariances are symmetric positive definite, and all numbers floats of the moment.
+    """
+    if not np.allclose(covariances, covariances.transpose(0, 2, 1), rtol=1e-5, atol=1e-8):
+        raise ParameterError("covariances must be symmetric.")
+    values, vectors = np.linalg.eigh(covariances)
+    if values.size and not values.min() > 0:
+        raise ParameterError(
+            f"covariances must be positive definite; the smallest eigenvalue is {values.min():.3g}. Add a multiple of "
+            "the identity."
+        )
+    check_held("eigenvalues of covariances", values, are_scales=True)
+    if not is_traced(means):
+        check_held("means", means)
+        means = constant(means)
+    return Gaussian(means, constant(values), DenseAxes(constant(vectors)))
 
 
 def mixture_log_prob(components: Gaussian, log_weights, x) -> jax.Array:

@@ -62,7 +62,7 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
     # What is None is not kept: axes where they are cosines, and what was not measured.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
     if density.base is not None:
-        arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base.arrays().items()}
+        arrays |= {f"base.{k}": np.asarray(getattr(density.base, k)) for k in _BASE}
     card = {} if card is None else card
     contents.check_texts(density.name, card)
     if type(density.schedule).__name__ not in contents.SCHEDULES:
