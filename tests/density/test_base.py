@@ -11,7 +11,7 @@ from small import NETWORK, log_prob_of, moments_of, untrained
 import numpyro_diffusion as nd
 from numpyro_diffusion.disk import densities as storage
 from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
-from numpyro_diffusion.train import fit as training
+from numpyro_diffusion.train import optimise
 
 MEANS = np.array([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]])
 COVARIANCES = np.array([[[0.2, 0.05], [0.05, 0.1]], [[0.3, 0.0], [0.0, 0.3]], [[0.1, 0.0], [0.0, 0.4]]])
@@ -57,7 +57,7 @@ def energy(potential=True, silent=False, schedule=SCHEDULE):
 @pytest.fixture(scope="module")
 def fitted():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHUNK", 10)
+        patch.setattr(optimise, "CHUNK", 10)
         mixture = nd.MixtureBase.fit(GREY, LABELS, num_components=2)
         return nd.fit(
             jax.random.key(0), GREY, conditions=LABELS, network=PATCHES, training=SHORT, base=mixture, name="grey",
@@ -255,7 +255,7 @@ def test_densities_without_a_base_have_none():
 
 
 def test_training_resumes(fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHUNK", 10)
+    monkeypatch.setattr(optimise, "CHUNK", 10)
     path, mixture = tmp_path / "grey.training", nd.MixtureBase.fit(GREY, LABELS, num_components=2)
     settings = {"conditions": LABELS, "network": PATCHES, "checkpoint_path": path}
     first = fit_with(base=mixture, **settings)
