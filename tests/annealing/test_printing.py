@@ -8,8 +8,8 @@ import pytest
 from densities import mixture
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.diagnose.findings import summary
-from numpyro_diffusion.diagnose.statistics import closer_levels, shorter_steps
+from numpyro_diffusion.diagnose.findings.statistics import closer_levels, shorter_steps
+from numpyro_diffusion.diagnose.summary import summary
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from densities import T, X, box, bump, log_prob_of, mixture, network, score_of
+from densities import T, X, box, evaluated, evaluated_directly, log_prob_of, mixture, network, score_of, three
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density import expression
@@ -62,36 +62,20 @@ COMPOSITIONS = {
 
 
 def four():
-    return bump("p", 0.2, 1.0), bump("q", -0.5, 0.7), bump("r", 0.5, 1.5), classifier()
+    return *three(), classifier()
 
 
 @functools.cache
-def evaluated():
+def ours_and_direct():
+    leaves = four()
     with pytest.warns(nd.errors.DiagnosticWarning):  # the classifier is no density of its own
-
-        @jax.jit
-        def ours(leaves, x):
-            densities = {name: pair[0](*leaves) for name, pair in COMPOSITIONS.items()}
-            return {name: (d.log_prob(x, T), d.score(x, T)) for name, d in densities.items()}
-
-        results = ours(four(), X)
-
-    @jax.jit
-    def direct(leaves, x):
-        def log_value(formula, point):
-            return jnp.log(formula(*(jnp.exp(leaf.log_prob(point, T)) for leaf in leaves)))
-
-        return {
-            name: jax.vmap(jax.value_and_grad(functools.partial(log_value, pair[1])))(x)
-            for name, pair in COMPOSITIONS.items()
-        }
-
-    return results, direct(four(), X)
+        ours = evaluated({name: pair[0] for name, pair in COMPOSITIONS.items()}, leaves)
+    return ours, evaluated_directly({name: pair[1] for name, pair in COMPOSITIONS.items()}, leaves)
 
 
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_composition_is_its_formula(name):
-    ours, direct = (results[name] for results in evaluated())
+    ours, direct = (results[name] for results in ours_and_direct())
     np.testing.assert_allclose(ours[0], direct[0], atol=2e-4, rtol=2e-4)
     np.testing.assert_allclose(ours[1], direct[1], atol=2e-3, rtol=2e-3)
 

@@ -7,7 +7,7 @@ from densities import gaussian, mixture, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.diagnose.findings import findings
-from numpyro_diffusion.diagnose.outweighed import outweighed
+from numpyro_diffusion.diagnose.findings.outweighed import outweighed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),

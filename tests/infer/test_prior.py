@@ -13,7 +13,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from densities import log_prob_of
+from densities import log_prob_of, moments_of
 from infer.models import P, Q, classifier
 from numpyro import infer
 from numpyro.handlers import condition, seed, substitute, trace
@@ -197,7 +197,7 @@ def conjugate(y):
 
 def exact_posterior(y):
     """Means [2, 2] and covariance of x per plate row, for `conjugate`."""
-    mean, covariance = (np.asarray(a, dtype=float) for a in Q.gaussian(0.0))
+    mean, covariance = (np.asarray(a, dtype=float) for a in moments_of(Q.gaussian(0.0)))
     gain = covariance[:, 0] / (covariance[0, 0] + 0.25)
     return mean + np.outer(np.asarray(y) - mean[0], gain), covariance - np.outer(gain, covariance[0])
 

@@ -8,7 +8,7 @@ from images import NETWORK, SHAPE, TRAINING, fitted, images
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
-from numpyro_diffusion.train import fit as training
+from numpyro_diffusion.train import losses, optimise
 
 
 def test_training_learns_and_resumes_exactly(tmp_path):
@@ -16,7 +16,7 @@ def test_training_learns_and_resumes_exactly(tmp_path):
         pass
 
     whole = fitted()
-    part = training._train_chunk
+    part = optimise._train_chunk
     calls = 0
 
     def dies(*args, **kwargs):
@@ -28,11 +28,11 @@ def test_training_learns_and_resumes_exactly(tmp_path):
 
     path = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHUNK", 5)
-        patch.setattr(training, "_train_chunk", dies)
+        patch.setattr(optimise, "SLOW_CHUNK", 5)
+        patch.setattr(optimise, "_train_chunk", dies)
         with pytest.raises(Killed):
             fitted(checkpoint_path=path, checkpoint_every_seconds=0.0)
-        patch.setattr(training, "_train_chunk", part)
+        patch.setattr(optimise, "_train_chunk", part)
         resumed = fitted(checkpoint_path=path)
     for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(resumed.state), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -54,7 +54,7 @@ def test_denoiser_weighting_counts_large_noise_more(density):
     key = jax.random.key(1)
     low, high = (density._replace(sigmas=jnp.array(sigmas)) for sigmas in ([0.01, 0.011], [5.0, 5.5]))
     ratio = [
-        training.loss(p, key, y, condition, 0.0, "denoiser") / training.loss(p, key, y, condition, 0.0, "score")
+        losses.loss(p, key, y, condition, 0.0, "denoiser") / losses.loss(p, key, y, condition, 0.0, "score")
         for p in (low, high)
     ]
     s2 = float(density._scale()) ** 2
