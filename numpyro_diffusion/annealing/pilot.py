@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density.density import Density, gaussian_at
+from ..density.abstract import gaussian_at
+from ..density.density import Density
 from ..density.gaussian import DiagonalGaussian
 from ..errors import ParameterError, warn
 from .kernels import Kernel, init

@@ -18,8 +18,9 @@ from jax.scipy.special import logsumexp
 from ..checks.numbers import check_held, constant, floats, is_traced, real_array
 from ..errors import ParameterError, ShapeError, check_key
 from ..pytree import register
-from .density import Density, Gaussian, check_time
-from .schedule import NoiseSchedule, VariancePreserving
+from .density import Density
+from .gaussian import Gaussian
+from .schedule import NoiseSchedule, VariancePreserving, check_time
 from .walls import log_uniform
 
 

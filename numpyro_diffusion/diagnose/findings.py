@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..density.density import Density
-from ..density.expression import Expression
+from ..density.density import Density, Expression
 from ..errors import ArgumentTypeError, warn
 from . import statistics as checks
 from .outweighed import outweighed
@@ -94,21 +93,16 @@ def _uncalibrated(density: Density) -> list[str]:
     return [repr(leaf) for leaf in leaves if not leaf.is_calibrated]
 
 
-def _mixture_findings(density):
+def _uncalibrated_in_mixtures(density) -> list[str]:
     if not isinstance(density, Expression):
         return []
-    names: list[str] = []
+    if density.formula.kind == "mixture" and len(density.terms) > 1:
+        return _uncalibrated(density)
+    return [name for term, _ in density.terms for name in _uncalibrated_in_mixtures(term)]
 
-    def walk(node, inside):
-        if node[0] == "leaf":
-            leaf = density.leaves[node[1]]
-            if inside and not leaf.is_calibrated and repr(leaf) not in names:
-                names.append(repr(leaf))
-            return
-        for child, _ in node[1]:
-            walk(child, inside or (node[0] == "mixture" and len(node[1]) > 1))
 
-    walk(density.formula, False)
+def _mixture_findings(density):
+    names = list(dict.fromkeys(_uncalibrated_in_mixtures(density)))
     if not names:
         return []
     return [

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import printable, shown
-from ..density.density import Density
+from ..density.density import Conditional, Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
 from ..density.mixture import MixtureBase
 from ..density.typical import QUANTILES
@@ -44,16 +44,16 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         ParameterError: for what `load` would refuse: a name that does not print, a condition, weights out of range.
         CheckpointError: if the file cannot be written.
     """
+    if isinstance(density, Conditional):
+        raise ParameterError(
+            f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
+            "give the condition after loading."
+        )
     if type(density).__name__ not in _CLASSES:
         raise ArgumentTypeError(
             f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {shown(density)}. Save its leaves."
         )
     assert isinstance(density, EnergyDensity | ScoreModel)
-    if density.condition is not None and np.any(np.asarray(density.condition)):
-        raise ParameterError(
-            f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
-            "give the condition after loading."
-        )
     arrays = contents.stored_weights(density.state, dtype)
     # Axes are not kept where they are cosines.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
@@ -140,7 +140,6 @@ def _described(arrays, config) -> Density:
     density.graphdef, density.state = graphdef, state
     density.event_shape, density.schedule, density.config = event_shape, schedule, network
     density.parameterisation, density.is_calibrated, density.name = form, calibrated, name
-    density.condition = jnp.zeros(network.condition_size + 1) if network.condition_size else None
     density.base, density.class_log_z = base, None if by_class is None else jnp.asarray(by_class, dtype=float)
     density.typical = _load_typical(arrays, _CLASSES[kind], network.condition_size)
     for field in _FIELDS:

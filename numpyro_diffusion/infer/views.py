@@ -19,7 +19,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..density.density import Density, gaussian_at
+from ..density.abstract import gaussian_at
+from ..density.density import Density
 from ..errors import ParameterError
 
 VIEWS = ("gaussian", "denoised", "scaled", "x")
