@@ -21,7 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from ..density.density import Density, as_points, check_density
+from ..checks.points import as_points
+from ..density.abstract import check_density
+from ..density.density import Density
 from ..density.proper import check_proper
 from ..diagnose.result import Bound
 from ..diagnose.weights import pareto_tail

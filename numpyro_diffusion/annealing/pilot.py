@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..density.abstract import gaussian_at
 from ..density.axes import CosineAxes
-from ..density.density import Density, gaussian_at
+from ..density.density import Density
 from ..errors import ParameterError, warn
 from .kernels import Kernel, init
 from .level import from_scale, jittered, log_density_in_frame, to_scale

@@ -14,7 +14,7 @@ from numpyro.handlers import seed, trace
 from numpyro.primitives import Messenger
 
 from ..annealing.kernels import HMC, Kernel
-from ..density.density import gaussian_at
+from ..density.abstract import gaussian_at
 from ..density.gaussian import Gaussian
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
