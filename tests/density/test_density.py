@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import LEAVES, box, bump, function, log_prob_of, mixture, network, score_of
+from small import LEAVES, box, bump, function, log_prob_of, mixture, moments_of, network, score_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.networks.mlp import ResidualMLP
