@@ -59,9 +59,7 @@ class MixtureBase(NamedTuple):
             ParameterError: for a weight or covariance out of range.
         """
         if is_traced((means, covariances, weights)):
-            raise ShapeError(
-                "means, covariances and weights must be known; got a traced array."
-            )
+            raise ShapeError("means, covariances and weights must be known; got a traced array.")
         means, covariances = finite_array("means", means, 2), finite_array("covariances", covariances, 3)
         weights = finite_array("weights", weights, 2)
         if covariances.shape != (*means.shape, means.shape[-1]):
