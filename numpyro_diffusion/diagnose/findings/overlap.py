@@ -59,10 +59,10 @@ def numerator(density) -> list[tuple[Density, float]]:
 
 def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
     """Nats [n] by which log p(x) lies below a like Gaussian's mean log density; None if unknown."""
-    gaussian = _gaussian(factor, t)
-    if gaussian is None or not factor.has_log_density:
+    along = _along_axes(factor, x, t)
+    if along is None or not factor.has_log_density:
         return None
-    variance = np.asarray(gaussian.variance, dtype=float)
+    variance, coordinates = (np.asarray(a, dtype=float) for a in along)
     if not np.all((variance > 0) & np.isfinite(variance)):
         return None
     if factor.is_calibrated:
@@ -70,15 +70,13 @@ def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
         log_prob = np.asarray(batch_log_prob(factor, x, t), dtype=float)
         return typical - np.where(np.isnan(log_prob), -np.inf, log_prob)
     # Without a normaliser log p has no origin; the Gaussian's own log density sees at least what is far away.
-    coordinates = np.asarray(_coordinates(gaussian, x.reshape(len(x), -1)), dtype=float)
     return 0.5 * np.sum(coordinates**2 / variance - 1, axis=1)
 
 
 @jax.jit
-def _gaussian(density: Density, t):
-    return density.gaussian(t)
-
-
-@jax.jit
-def _coordinates(gaussian, x):
-    return jax.vmap(lambda point: gaussian.axes.coordinates(point - gaussian.mean))(x)
+def _along_axes(density: Density, x, t):
+    """Variances [d] and centred points [n, d] along the axes of the Gaussian approximation, or None."""
+    if (gaussian := density.gaussian(t)) is None:
+        return None
+    mean, variance, axes = gaussian
+    return variance, jax.vmap(lambda point: axes.coordinates(point - mean))(x.reshape(len(x), -1))
