@@ -11,9 +11,10 @@ from jax.core import Tracer
 from numpyro.primitives import Messenger
 
 from ..density.density import Density
+from ..density.gaussian import Gaussian
 from ..errors import UnsupportedModelError
 from .sites import find_prior, is_jacobian, is_latent_prior, wrap
-from .views import Spectrum, check_view, seen
+from .views import check_view, seen
 
 __all__ = ["noise_level"]
 
@@ -22,7 +23,7 @@ class Bound(NamedTuple):
     """What stands in for the density of a site: traced arguments of a compiled program instead of its constants."""
 
     density: Density
-    spectrum: Spectrum | None = None
+    spectrum: Gaussian | None = None
 
 
 def _refuse(msg):

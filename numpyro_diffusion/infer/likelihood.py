@@ -44,17 +44,15 @@ LINEARISATIONS = 16
 def knots(joint: JointDensity) -> jax.Array:
     """Noise-to-signal ratios [knots] of tables over the noise level."""
     low, high = joint.schedule.noise_range
-    spread = float(jnp.sqrt(jnp.trace(joint.gaussian(0.0).covariance) / joint.event_shape[0]))
+    spread = float(jnp.sqrt(jnp.mean(joint.gaussian(0.0).variance)))
     return jnp.geomspace(max(low, 1e-6 * spread), high, KNOTS)
 
 
 @jax.jit
 def data_draws(joint: JointDensity, rng_key, draws):
     """Points [n, d] as at t = 0: draws of the start, with x from the Gaussian its prior is like there."""
-    mean, covariance = joint.gaussian(0.0)
-    eigenvalues, eigenvectors = jnp.linalg.eigh(covariance)
-    noise = jax.random.normal(rng_key, draws.shape) * jnp.sqrt(jnp.maximum(eigenvalues, 0.0))
-    return jnp.where(joint.is_prior(), mean + noise @ eigenvectors.T, draws)
+    noise = jax.random.normal(rng_key, draws.shape)
+    return jnp.where(joint.is_prior(), jax.vmap(joint.gaussian(0.0).at)(noise), draws)
 
 
 def likelihood_powers(joint: JointDensity, rng_key, draws, ratios, likelihood_power=None):
@@ -74,7 +72,7 @@ def likelihood_powers(joint: JointDensity, rng_key, draws, ratios, likelihood_po
 @jax.jit
 def _matched_powers(joint, rng_key, draws, ratios):
     """lambda(t) of the module, at the knots."""
-    eigenvalues, eigenvectors = jnp.linalg.eigh(joint.gaussian(0.0).covariance)
+    _, variance, axes = joint.gaussian(0.0)
     keys = jax.random.split(rng_key, len(draws))
     # Gradients of the log likelihood of data generated at each draw, at t = 0.
     scores = jax.vmap(lambda key, z: jax.grad(lambda z: joint.call("generated", key, z))(z))(keys, draws)
@@ -82,21 +80,22 @@ def _matched_powers(joint, rng_key, draws, ratios):
     fine = jnp.all(jnp.isfinite(scores), axis=1, keepdims=True)
     scores = jnp.where(fine, scores, 0.0)
     # Draws with a tiny noise scale inform without bound: no draw counts more than the median one.
-    whitened = (scores @ eigenvectors) * jnp.sqrt(jnp.maximum(eigenvalues, 0.0))
+    scores = scores @ axes.vectors
+    whitened = scores * jnp.sqrt(variance)
     norm = jnp.linalg.norm(whitened, axis=1, keepdims=True)
     median = jnp.nanmedian(jnp.where(fine, norm, jnp.nan))
-    scores = (scores @ eigenvectors) * jnp.minimum(1.0, median / jnp.maximum(norm, 1e-30))
+    scores = scores * jnp.minimum(1.0, median / jnp.maximum(norm, 1e-30))
     information = scores.T @ scores / jnp.maximum(fine.sum(), 1)
 
     def matched(r):
-        root = jnp.sqrt(eigenvalues * r**2 / (eigenvalues + r**2))
+        root = jnp.sqrt(variance * r**2 / (variance + r**2))
         return 1 / (1 + jnp.linalg.eigvalsh(root[:, None] * information * root)[-1])
 
     values = jax.vmap(matched)(ratios)
     least = values[-1]
     values = jnp.clip((values - least) / jnp.maximum(1 - least, 1e-6), 0.0, 1.0)
     # Where the likelihood says nothing about x, let it in with the noise.
-    plain = 1 / (1 + ratios**2 / jnp.mean(eigenvalues))
+    plain = 1 / (1 + ratios**2 / jnp.mean(variance))
     return jnp.stack([jnp.log(ratios), jnp.where(least < 1 - 1e-3, values, plain)])
 
 
@@ -130,20 +129,19 @@ def widenings(joint: JointDensity, names: tuple[str, ...], draws, ratios) -> dic
 
 @partial(jax.jit, static_argnames=("names",))
 def _widenings(joint, draws, ratios, *, names):
-    eigenvalues, eigenvectors = jnp.linalg.eigh(joint.gaussian(0.0).covariance)
-    eigenvalues = jnp.maximum(eigenvalues, 0.0)
+    _, variance, axes = joint.gaussian(0.0)
 
     def predicted(z):
         return joint.call("predicted", z)
 
     def sensitivities(z):
         jacobian = jax.jacfwd(lambda z: {name: loc for name, (loc, _) in predicted(z).items()})(z)
-        return {name: jnp.where(joint.is_prior(), j, 0.0) @ eigenvectors for name, j in jacobian.items()}
+        return {name: jnp.where(joint.is_prior(), j, 0.0) @ axes.vectors for name, j in jacobian.items()}
 
     along = jax.lax.map(sensitivities, draws)
     scales = {name: jnp.median(s, 0) for name, (_, s) in jax.lax.map(predicted, draws).items()}
     # The likelihood comes in while x_hat still hardly moves.
-    wide = 100 * jnp.max(eigenvalues)
+    wide = 100 * jnp.max(variance)
     inside = wide / (wide + ratios**2)
     ramp = (inside - inside[-1]) / (1 - inside[-1])
     result = {}
@@ -153,11 +151,11 @@ def _widenings(joint, draws, ratios, *, names):
         noise = jnp.maximum(jnp.nan_to_num(scales[name], nan=1.0) ** 2, 1e-12)
 
         def power(r, squares=squares, typical=typical, noise=noise):
-            left = remaining(eigenvalues, r)
+            left = remaining(variance, r)
             total = noise + squares @ left
             shared = (typical / jnp.sqrt(total)[:, None]) * jnp.sqrt(left)
             return 1 / (jnp.max(noise / total) + jnp.linalg.eigvalsh(shared.T @ shared)[-1])
 
         values = jnp.minimum(jax.lax.map(power, ratios), 1.0) * ramp
-        result[name] = Widening(squares, eigenvalues, jnp.stack([jnp.log(ratios), values]))
+        result[name] = Widening(squares, variance, jnp.stack([jnp.log(ratios), values]))
     return result

@@ -14,6 +14,7 @@ from numpyro.handlers import seed, trace
 from numpyro.primitives import Messenger
 
 from ..annealing.kernels import HMC, Kernel
+from ..density.density import gaussian_at
 from ..density.gaussian import Gaussian
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
@@ -23,7 +24,7 @@ from .likelihood import data_draws, knots, likelihood_powers, widenings
 from .prior import StartDensity
 from .sites import counted, find_prior, is_data, is_jacobian, is_latent, normal_sites
 from .source import Programs, Site, Source, typed_key
-from .views import check_view, spectrum
+from .views import check_view
 
 FORWARD_DRAWS = 256
 NO_START = (
@@ -111,9 +112,8 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood
     draw_key, power_key = rng_keys
     gaussian_key, power_key = jax.random.split(power_key)
     size = sum(site.size for site in source.sites)
-    empty = Gaussian(jnp.zeros(size), jnp.eye(size))
     name = getattr(source.model, "__name__", type(source.model).__name__)
-    joint = JointDensity(name, bound, source.sites, source.view, empty)
+    joint = JointDensity(name, bound, source.sites, source.view, Gaussian.isotropic(size))
     kept = source.traced(("start", "start_log_prob", "constrain", "log_likelihood", "counted"), bound)
     joint.programs = Programs(**kept, **source.traced(("site_log_probs", "generated", "predicted"), bound))
     draws = _starts(joint, draw_key, count=FORWARD_DRAWS)
@@ -171,7 +171,7 @@ def _bind(sites) -> dict[str, Bound]:
         schedule = schedule or density.schedule
         density = density if density.schedule == schedule else density.with_schedule(schedule)
         density = jax.tree.map(lambda a: a, density)  # what functions of the user's compute is read once
-        bound[name] = Bound(density, spectrum(density))
+        bound[name] = Bound(density, gaussian_at(density, 0.0))
     if not bound:
         raise UnsupportedModelError(
             "the model has no latent site with a diffusion prior. Sample one, numpyro.sample('x', "
@@ -263,14 +263,10 @@ def _check_start(joint, draws):
 
 
 def _moments(joint, draws) -> Gaussian:
-    """Moments of the draws, of those latents that have no diffusion prior; uncorrelated between sites."""
-    mean, covariance, start = jnp.zeros(draws.shape[1]), jnp.eye(draws.shape[1]), 0
-    for site in joint.sites:
-        stop = start + site.size
-        if not site.is_prior and site.size:
-            part = draws[:, start:stop]
-            mean = mean.at[start:stop].set(part.mean(0))
-            # Diagonal: a few hundred draws say little of the covariances of many latents.
-            covariance = covariance.at[start:stop, start:stop].set(jnp.diag(jnp.maximum(part.var(0), 1e-8)))
-        start = stop
-    return Gaussian(mean, covariance)
+    """Moments of the draws, of those latents that have no diffusion prior; uncorrelated between all of them.
+
+    Diagonal, for a few hundred draws say little of the covariances of many latents.
+    """
+    is_prior = joint.is_prior()
+    found, unit = (draws.mean(0), jnp.maximum(draws.var(0), 1e-8)), Gaussian.isotropic(draws.shape[1])
+    return unit._replace(mean=jnp.where(is_prior, 0.0, found[0]), variance=jnp.where(is_prior, 1.0, found[1]))
