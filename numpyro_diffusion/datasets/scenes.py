@@ -77,11 +77,9 @@ def sample_scene(rng_key: jax.Array, num_cubes: int | None = None) -> Scene:
     """
     check_key(rng_key)
     count_key, camera_key, light_key, layout_key, half_key, colour_key = jax.random.split(rng_key, 6)
-    count = (
-        jax.random.randint(count_key, (), 1, MAX_CUBES + 1)
-        if num_cubes is None
-        else (_checked_count("num_cubes", num_cubes))
-    )
+    count = jax.random.randint(count_key, (), 1, MAX_CUBES + 1)
+    if num_cubes is not None:
+        count = _checked_count("num_cubes", num_cubes)
     mask = jnp.arange(MAX_CUBES) < count
     eye, frame = _camera(camera_key)
     # The lamp stands to the left of the camera, and behind it.

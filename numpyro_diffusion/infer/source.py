@@ -4,8 +4,8 @@ A model may read anything: globals, attributes, a closure, a frame among its arg
 at the start of a run. Its programs then hold every array they met, of whatever type, as data (see `program`), and what
 Python holds later changes nothing.
 
-Programs take (bound, siblings, ...): the densities of the diffusion priors, and in a Gibbs block the values of the sites
-that other blocks own, else None.
+Programs take (bound, siblings, ...): the densities of the diffusion priors, and in a Gibbs block the values of the
+sites that other blocks own, else None.
 """
 
 from __future__ import annotations
