@@ -46,6 +46,15 @@ def checked_kernel(kernel: Kernel | None) -> Kernel:
     return kernel
 
 
+def check_no_start(init_params) -> None:
+    """Raise ParameterError for what NumPyro's kernels would start from."""
+    if init_params is not None:
+        raise ParameterError(
+            "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
+            "wrong from anywhere else. Leave it out."
+        )
+
+
 def joint_density(
     rng_key,
     model,
