@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+
+T = TypeVar("T")
 
 
 class Label:
@@ -49,3 +52,16 @@ def register(data: Sequence[str], static: Sequence[str], before: Callable[[Any],
         return cls
 
     return decorate
+
+
+def replace(obj: T, **fields: Any) -> T:
+    """A copy of an object with some of its fields changed, as `dataclasses.replace`, but not through `__init__`.
+
+    Raises:
+        AttributeError: for a field that the object does not have.
+    """
+    new = copy.copy(obj)
+    for name, value in fields.items():
+        getattr(obj, name)
+        object.__setattr__(new, name, value)
+    return new
