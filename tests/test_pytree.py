@@ -7,12 +7,12 @@ from numpyro_diffusion.pytree import replace
 
 
 def test_replace_changes_a_copy_alone():
-    density = exact.gaussian([0.0, 1.0])
-    renamed = replace(density, name="q", mean=density.mean + 1)
-    assert (density.name, renamed.name) != ("q", density.name) and type(renamed) is type(density)
-    assert renamed.mean[0] == density.mean[0] + 1
+    box = exact.UniformBox([0.0], [2.0], name="p")
+    moved = replace(box, name="q", centre=box.centre + 1)
+    assert (box.name, moved.name, type(moved)) == ("p", "q", exact.UniformBox)
+    assert (box.low[0], moved.low[0], moved.high[0]) == (0.0, 1.0, 3.0)
 
 
 def test_replace_refuses_a_field_that_is_none():
     with pytest.raises(AttributeError, match="nmae"):
-        replace(exact.gaussian([0.0, 1.0]), nmae="q")
+        replace(exact.UniformBox([0.0], [2.0]), nmae="q")
