@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ..density.density import Density, check_density
 from ..density.proper import check_proper
 from ..diagnose.result import AnnealedRun, kernel_text
-from ..disk.arrays import sole_writer
+from ..disk.runs import sole_writer
 from ..errors import (
     ArgumentTypeError,
     ParameterError,

@@ -22,10 +22,10 @@ import optax
 from flax import nnx
 from tqdm import tqdm
 
-from ..checks.text import check_name, printable, shown
+from ..checks.text import check_name, shown
 from ..disk import contents
 from ..disk import format as checkpoint
-from ..errors import CheckpointError, ParameterError, ShapeError, check_key, check_untraced
+from ..errors import ParameterError, ShapeError, check_key, check_untraced
 from ..networks.classifier import ClassifierConfig
 from ..program import Traced, trace
 from ..train.optimise import TrainingConfig
@@ -156,14 +156,7 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
         CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
             numbers or texts that no classifier has.
     """
-    arrays, config = checkpoint.read(path, kind="classifier")
-    try:
-        return _described(arrays, config)
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is intact but does not describe a classifier of this version: {printable(str(error))[:300]}. Save "
-            "it again."
-        ) from error
+    return checkpoint.load(path, "classifier", _described, "a classifier")
 
 
 def _described(arrays, config) -> Classifier:

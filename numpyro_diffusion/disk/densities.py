@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.text import printable, shown
+from ..checks.text import shown
 from ..density.density import Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
 from ..density.mixture import MixtureBase
 from ..density.typical import QUANTILES
-from ..errors import ArgumentTypeError, CheckpointError, ParameterError, UnknownNameError
+from ..errors import ArgumentTypeError, ParameterError, UnknownNameError
 from ..networks.config import CONFIGS
 from . import contents
 from . import format as checkpoint
@@ -91,14 +91,7 @@ def load(path: str | os.PathLike[str]) -> Density:
         CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
             numbers or texts that no density has.
     """
-    arrays, config = checkpoint.read(path, kind="density")
-    try:
-        return _described(arrays, config)
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is intact but does not describe a density of this version: {printable(str(error))[:300]}. Save it "
-            "again."
-        ) from error
+    return checkpoint.load(path, "density", _described, "a density")
 
 
 def _described(arrays, config) -> Density:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,12 @@ from ..density.energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, Pa
 from ..density.mixture import MixtureBase
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
-from ..disk import format as checkpoint
-from ..disk.arrays import sole_writer
-from ..errors import CheckpointError, ParameterError, check_key, check_number, check_untraced, warn
+from ..disk.format import named_leaves, restored
+from ..disk.runs import Interrupt, Keeper, sole_writer
+from ..errors import ParameterError, check_key, check_number, check_untraced, warn
 from ..networks.convolution import native_gradients
-from ..program import check_same, fingerprint, versions
+from ..program import fingerprint, versions
 from .data import Rows, Sampled, check_data, moments
-from .interrupt import Interrupt
 from .losses import loss
 from .optimise import TrainingConfig
 
@@ -181,20 +179,18 @@ def fit(
         **versions(),
     }
     with sole_writer(checkpoint_path):
-        if checkpoint_path is not None and Path(checkpoint_path).exists():
-            carry = _resume(checkpoint_path, identity, carry)
-        density.state = _run(carry, density, step_key, batches, training, identity, checkpoint_path,
-                             checkpoint_every_seconds, progress_bar)  # fmt: skip
+        keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds)
+        density.state = _run(carry, density, step_key, batches, training, keeper, progress_bar)
     density.typical = typical_log_probs(density, x, condition, jax.random.fold_in(rng_key, 0x7E57))
     return density
 
 
-def _run(carry, density, rng_key, batches, config, identity, path, every, progress_bar):
+def _run(carry, density, rng_key, batches, config, keeper, progress_bar):
+    found = keeper.load(lambda arrays, _: restored(carry, arrays))
+    carry = carry if found is None else found
     settings = {"config": config, "num_devices": _num_devices(config.batch_size)}
     if settings["num_devices"] > 1:
         carry = jax.device_put(carry, NamedSharding(_mesh(settings["num_devices"]), PartitionSpec()))
-    saved = time.monotonic()
-
     number, chunk = int(carry[3]), IMAGE_CHUNK if density.config.takes_images else CHUNK
     bar = tqdm(total=config.num_steps, initial=number, disable=not progress_bar, desc=density.name or "fit")
     with bar, Interrupt() as interrupt:
@@ -210,12 +206,9 @@ def _run(carry, density, rng_key, batches, config, identity, path, every, progre
             bar.update(count)
             bar.set_postfix(loss=f"{value:.4f}")
             ends = number == config.num_steps or interrupt.asked
-            if path is not None and (time.monotonic() - saved > every or ends):
-                leaves = jax.tree.leaves(carry)
-                checkpoint.write(path, {f"{i:04d}": np.asarray(a) for i, a in enumerate(leaves)}, identity)
-                saved = time.monotonic()
+            keeper.keep(lambda carry: (named_leaves(carry), {}), carry, now=ends)
     if number < config.num_steps:
-        remedy = "checkpoint_path= makes training resume." if path is None else "The same call goes on from there."
+        remedy = "The same call goes on from there." if keeper.path else "checkpoint_path= makes training resume."
         warn(f"interrupted after step {number} of {config.num_steps}: the density is as trained so far. {remedy}")
     return carry[2]
 
@@ -231,13 +224,3 @@ def _advance(carry, density, rng_key, batches, count, settings):
             carry, one = _train_chunk(carry, density, rng_key, batches, count=1, **settings)
             values.append(one)
     return carry, float(jnp.mean(jnp.stack(values)))
-
-
-def _resume(path, identity, carry):
-    arrays, config = checkpoint.read(path, kind="training")
-    check_same(path, config, identity)
-    leaves, treedef = jax.tree.flatten(carry)
-    found = [arrays[k] for k in sorted(arrays)]
-    if [a.shape for a in found] != [a.shape for a in leaves]:
-        raise CheckpointError(f"{path} holds weights of other shapes. Choose another checkpoint_path.")
-    return jax.tree.unflatten(treedef, [jnp.asarray(a, b.dtype) for a, b in zip(found, leaves, strict=True)])

@@ -8,6 +8,7 @@ from small import log_prob_of, mixture, score_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.disk import densities as storage
+from numpyro_diffusion.disk import runs
 from numpyro_diffusion.train import fit as training
 
 NETWORK = nd.NetworkConfig(width=16, num_blocks=1, embedding_size=8)
@@ -155,8 +156,8 @@ def test_checkpoints_keep_their_interval(tmp_path, monkeypatch):
         return original(*args, **kwargs)
 
     monkeypatch.setattr(training, "_train_chunk", slow)
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(training.checkpoint, "write", lambda *args: written.append(now[0]))
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runs.checkpoint, "write", lambda *args: written.append(now[0]))
     fit(checkpoint_path=tmp_path / "run.training", checkpoint_every_seconds=15.0)
     assert written == [20.0, 40.0]
 
