@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from ..annealing.anneal import anneal
 from ..annealing.devices import checked_mesh, everywhere
-from ..annealing.extend import extend
+from ..annealing.draws import further_draws
 from ..annealing.kernels import HMC, Kernel
 from ..annealing.lapack import single_threaded_lapack
-from ..annealing.memory import default_batch_size
+from ..annealing.levels import PlannedLevel
+from ..annealing.settings import Settings
 from ..diagnose.islands import in_order, layout
 from ..diagnose.result import AnnealedRun, kernel_text
 from ..errors import ArgumentTypeError, NotRunError, ParameterError, check_key, check_untraced
@@ -146,15 +147,13 @@ class AnnealedMCMC(ReadByArviZ):
         acceptance = jnp.full((self.num_chains, 1), run.stats["acceptance_rate"][-1])
         divergent = jnp.zeros((self.num_chains, 1), bool)
         if self.num_samples > 1:
-            mesh = self._options["mesh"]
-            share = self.num_chains if mesh is None else self.num_chains // mesh.size
-            piece = self._options["chain_batch_size"] or default_batch_size(joint, share)
-            joint, mover, rng_key = everywhere((joint, run.kernel.without_step_size(), rng_key), mesh)
-            more = extend(
-                joint, mover, run.samples, rng_key, float(run.levels[-1]),
-                float(run.stats["step_size"][-1]), run.scale,
-                num_samples=self.num_samples - 1, thinning=self.thinning, frame="whitened",
-                chain_batch_size=piece, mesh=mesh,
+            kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
+            settings = Settings.checked(num_chains=self.num_chains, num_steps=self.thinning, **kept)
+            joint, mover, rng_key = everywhere((joint, run.kernel.without_step_size(), rng_key), settings.mesh)
+            here = PlannedLevel(float(run.levels[-1]), float(run.stats["step_size"][-1]), run.scale)
+            more = further_draws(
+                joint, mover, run.samples, rng_key, here, settings.in_pieces(joint, self.num_chains),
+                num_samples=self.num_samples - 1,
             )  # fmt: skip
             together = zip((positions, acceptance, divergent), more, strict=True)
             positions, acceptance, divergent = (jnp.concatenate(pair, axis=1) for pair in together)
