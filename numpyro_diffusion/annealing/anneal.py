@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from ..density.density import Density, check_density
 from ..density.proper import check_proper
-from ..diagnose.result import AnnealedRun, kernel_text
+from ..diagnose.result import AnnealedRun
 from ..disk.runs import Keeper, sole_writer
 from ..errors import ParameterError, ScoreOnlyError, check_key, check_number, check_untraced
 from ..program import fingerprint, versions
@@ -128,7 +128,7 @@ def anneal(
     settings = settings.in_pieces(density, settings.num_chains)
     identity = {} if checkpoint_path is None else {
         "kind": KIND, "rng_key": fingerprint(rng_key), **density.identity(),
-        "kernel": f"{kernel_text(kernel)} {fingerprint((kernel, kernel.computed))}", **settings.identity(),
+        "kernel": f"{kernel!r} {fingerprint((kernel, kernel.computed))}", **settings.identity(),
         "levels": fingerprint(levels), "keep_history": bool(keep_history), **versions(),
     }  # fmt: skip
     with sole_writer(checkpoint_path):

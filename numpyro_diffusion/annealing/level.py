@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ..density.density import Density
-from .frame import DiagonalFrame, Frame, frame_at
+from .frame import Frame, frame_at
 from .kernels import Kernel, KernelState, StepInfo, init
 
 
@@ -27,7 +27,7 @@ class Level(NamedTuple):
 
     density: Density
     t: Any
-    frame: Frame | DiagonalFrame
+    frame: Frame
     step_size: Any = None
     scale: Any = None
 
@@ -87,8 +87,7 @@ def _log_prob(density: Density, t, frame, v):
 def level_at(density: Density, t, frame_kind: str, step_size=None, scale=None) -> Level:
     """The level of a density at time t in a frame, with what moves there take."""
     frame = frame_at(density, t, frame_kind)
-    if isinstance(frame, Frame):
-        # Chains ask for no coordinates of x.
-        frame = frame._replace(root=frame.root if scale is None else frame.root @ scale, inverse=None)
-    assert scale is None or isinstance(frame, Frame)  # preconditioners are dense, and so are their frames
+    if scale is not None:
+        assert frame.root is not None  # preconditioners are dense, and so are their frames
+        frame = frame._replace(root=frame.root @ scale)
     return Level(density, t, frame, step_size, scale)

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from ..density.axes import CosineAxes
 from ..density.density import Density, gaussian_at
-from ..density.gaussian import DiagonalGaussian
 from ..errors import ParameterError, check_integer, check_number
 from .devices import checked_mesh, map_chains
 from .frame import FRAMES
@@ -88,7 +88,7 @@ class Settings:
             return dataclasses.replace(
                 self, num_steps=0, predictor=True, weighted=False, frame="identity", metric="frame"
             )
-        if self.metric == "pilot" and isinstance(jax.eval_shape(lambda: gaussian_at(density, 0.5)), DiagonalGaussian):
+        if self.metric == "pilot" and isinstance(jax.eval_shape(lambda: gaussian_at(density, 0.5)).axes, CosineAxes):
             raise ParameterError(
                 f"metric 'pilot' learns a matrix [d, d], and {density!r} is one of images, d = "
                 f"{math.prod(density.event_shape)}, whose frame keeps variances only. Use metric='frame'."

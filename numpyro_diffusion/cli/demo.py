@@ -19,6 +19,7 @@ import numpy as np
 from ..annealing.anneal import anneal
 from ..annealing.kernels import HMC
 from ..annealing.reverse import Reverse
+from ..checks.text import columns
 from ..datasets import digits
 from ..datasets.targets import NAMES, Target, hole_fraction, target
 from ..density.density import Density
@@ -87,14 +88,10 @@ def compare(
 
 def table(rows: Sequence[dict]) -> str:
     """The rows as text, one line each; what is not defined is a dash."""
-    lines = [list(COLUMNS.values())] + [[_cell(row.get(key), key) for key in COLUMNS] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = []
-    for line in lines:
-        cells = zip(line, widths, strict=True)
-        text.append("  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(cells)))
-    text.insert(1, "-" * len(text[0]))
-    return "\n".join(text)
+    head, *body = columns(
+        [list(COLUMNS.values())] + [[_cell(row.get(key), key) for key in COLUMNS] for row in rows], num_left=2
+    ).split("\n")
+    return "\n".join([head, "-" * len(head), *body])
 
 
 def _cell(value, key) -> str:

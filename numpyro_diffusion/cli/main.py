@@ -20,7 +20,7 @@ import numpyro_diffusion as nd
 
 from ..checks.text import LONGEST_NAME, check_name, printable
 from ..density.density import Density
-from ..diagnose.findings import summary
+from ..diagnose.summary import summary
 from ..disk import arrays as files
 from ..errors import ParameterError, ScoreOnlyError
 from . import cubes as demo_cubes

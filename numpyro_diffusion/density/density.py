@@ -25,7 +25,7 @@ from jax.core import Tracer
 from ..checks.numbers import exponent, is_traced, log_mass, real
 from ..errors import ArgumentTypeError, DivisionByZeroError, ParameterError, ScoreOnlyError, ShapeError
 from ..program import fingerprint, trace
-from .gaussian import DiagonalGaussian, Gaussian
+from .gaussian import Gaussian
 from .schedule import NoiseSchedule
 
 
@@ -80,11 +80,11 @@ class Density(abc.ABC):
     def with_schedule(self, schedule: NoiseSchedule) -> Density:
         """The same density under another schedule: p'(x, t') = (alpha/alpha')^d p(x alpha/alpha', t), exact."""
 
-    def _moments(self) -> Gaussian | DiagonalGaussian | None:
+    def _moments(self) -> Gaussian | None:
         """Mean and covariance of the data distribution (t = 0), or None where unknown."""
         return None
 
-    def gaussian(self, t) -> Gaussian | DiagonalGaussian | None:
+    def gaussian(self, t) -> Gaussian | None:
         """Gaussian with the density's first two moments at time t (an approximation for compositions), or None."""
         moments = self._moments()
         if moments is None:
@@ -97,7 +97,7 @@ class Density(abc.ABC):
         The Gaussian approximation at t = 1, unless a subclass knows better.
         """
         gaussian = gaussian_at(self, 1.0)
-        x = gaussian.at(jax.random.normal(rng_key, gaussian.mean.shape))
+        x = gaussian.sample(rng_key)
         return x, gaussian.log_prob(x)
 
     def start_log_prob(self, x) -> jax.Array:
@@ -252,14 +252,13 @@ class Density(abc.ABC):
         return self.name or type(self).__name__
 
 
-def gaussian_at(density: Density, t) -> Gaussian | DiagonalGaussian:
+def gaussian_at(density: Density, t) -> Gaussian:
     """The density's Gaussian approximation at time t; of unit-variance data where nothing is known."""
     known = density.gaussian(t)
     if known is not None:
         return known
-    size = math.prod(density.event_shape)
-    variance = density.schedule.alpha(t) ** 2 + density.schedule.sigma(t) ** 2
-    return Gaussian(jnp.zeros(size), variance * jnp.eye(size))
+    unit = Gaussian.isotropic(math.prod(density.event_shape))
+    return unit.noised(density.schedule.alpha(t), density.schedule.sigma(t))
 
 
 def narrowest(density: Density) -> float:
@@ -270,10 +269,7 @@ def narrowest(density: Density) -> float:
 
 @jax.jit
 def _narrowest(density):
-    gaussian = gaussian_at(density, 0.0)
-    if isinstance(gaussian, DiagonalGaussian):
-        return jnp.sqrt(jnp.min(gaussian.variance))
-    return jnp.sqrt(jnp.linalg.eigvalsh(gaussian.covariance)[0])
+    return jnp.sqrt(jnp.min(gaussian_at(density, 0.0).variance))
 
 
 def as_points(x, event_shape: tuple[int, ...]) -> jax.Array:

@@ -18,10 +18,11 @@ from jax.core import Tracer
 from jax.scipy.special import logsumexp
 
 from ..checks.numbers import kept, listed, merged, nested
+from ..checks.text import uncalibrated_shares
 from ..errors import ArgumentTypeError, ParameterError, ScheduleError, ShapeError, warn
 from .density import Density
 from .formula import formula_text, indices, renumbered, shifted
-from .gaussian import DiagonalGaussian, Gaussian, gaussian_mixture, gaussian_product
+from .gaussian import Gaussian, gaussian_mixture, gaussian_product
 
 #: Most leaves of one network that are evaluated in one call.
 TOGETHER = 64
@@ -99,10 +100,7 @@ def _check_shares(densities: Sequence[Density]) -> None:
         density.require_log_density("a mixture")
         unknown = [repr(leaf) for leaf in _parts(density)[0] if not leaf.is_calibrated]
         if unknown:
-            warn(
-                f"{', '.join(unknown)}: not calibrated, so the share of the mixture is arbitrary. "
-                "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate."
-            )
+            warn(uncalibrated_shares(unknown))
 
 
 def _parts(density):
@@ -202,7 +200,7 @@ class Expression(Density):
     def gaussian(self, t):
         parts = [leaf.gaussian(t) for leaf in self.leaves]
 
-        def evaluate(node) -> tuple[Gaussian | DiagonalGaussian | None, Any]:
+        def evaluate(node) -> tuple[Gaussian | None, Any]:
             # A Gaussian, and -1 where the node is like its inverse: in 1 / (1 / p + 1 / q) neither p nor q is lost.
             if node[0] == "leaf":
                 return parts[node[1]], 1.0

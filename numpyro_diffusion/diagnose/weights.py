@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 
 #: Shape above which weights have no variance, so that their scatter says nothing of the error of their mean.
@@ -43,6 +44,15 @@ def conditional_ess(log_weight, increment) -> jax.Array:
 def is_kept(log_weight) -> jax.Array:
     """Which chains [N] are not lost."""
     return log_weight - logsumexp(log_weight) > jnp.log(LOST / log_weight.size)
+
+
+def normalised(log_weight) -> np.ndarray:
+    """Weights [N] that sum to one, in double precision; NaN where none is finite."""
+    log_weight = np.asarray(log_weight, dtype=float)
+    if not np.any(np.isfinite(log_weight)):
+        return np.full(len(log_weight), np.nan)
+    weight = np.exp(log_weight - log_weight.max())
+    return weight / weight.sum()
 
 
 class Tail(NamedTuple):

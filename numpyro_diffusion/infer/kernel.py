@@ -17,13 +17,14 @@ from ..annealing.kernels import Kernel, check_kernel
 from ..annealing.level import Level
 from ..annealing.levels import Plan
 from ..annealing.settings import Settings, is_weighted
-from ..errors import ArgumentTypeError, NotRunError, ParameterError
+from ..errors import NotRunError, ParameterError
 from ..program import fingerprint
 from .chain import AnnealedState, Frozen, advance, start
 from .joint import JointDensity
 from .levels import read_plan, tabulate, warn_if_few
 from .names import name_of
 from .pilot import Pilot, run_pilot
+from .setup import check_model
 from .source import Programs, Source
 from .views import check_view
 
@@ -87,8 +88,7 @@ class AnnealedKernel(MCMCKernel):
         view: str = "gaussian",
         likelihood_power=None,
     ):
-        if not callable(model):
-            raise ArgumentTypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
+        check_model(model)
         kernel = check_kernel("kernel must be", kernel)
         if np.ndim(kernel.step_size):
             raise ParameterError(

@@ -55,6 +55,8 @@ def tabulate(joint: JointDensity, plan: Plan) -> Level:
 
     def one(row: Plan):
         level = level_at(joint, row.levels, "whitened", row.step_sizes, row.scales)
-        return level._replace(density=None)  # pyright: ignore[reportArgumentType]
+        # Of the frame, moves need the mean and the root.
+        gaussian = level.frame.gaussian._replace(variance=None, axes=None)  # pyright: ignore[reportArgumentType]
+        return level._replace(density=None, frame=level.frame._replace(gaussian=gaussian))  # pyright: ignore[reportArgumentType]
 
     return jax.lax.map(one, jax.tree.map(lambda a: jnp.asarray(a, dtype=float), plan))

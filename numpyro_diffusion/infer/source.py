@@ -25,11 +25,9 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, unconstrain_fn
 
 from ..program import Traced, array_digest, trace
-from .generate import generated
-from .handlers import Bound, noise_level
-from .masks import is_data, mask_of
-from .start import StartDensity
-from .widen import normal_parameters, widened
+from .handlers import Bound, generated, noise_level, widened
+from .prior import StartDensity
+from .sites import is_data, mask_of, normal_parameters
 
 
 class Site(NamedTuple):

@@ -15,7 +15,7 @@ from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.history import History
 from numpyro_diffusion.disk.runs import Interrupt, sole_writer
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
-from numpyro_diffusion.train import fit as training
+from numpyro_diffusion.train import optimise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
@@ -210,7 +210,7 @@ def train(**changes):
 
 
 def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch, interruptible):
-    path, original, calls = tmp_path / "training", training._train_chunk, []
+    path, original, calls = tmp_path / "training", optimise._train_chunk, []
 
     def chunk(*args, **kwargs):
         calls.append(None)
@@ -219,7 +219,7 @@ def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_chunk", chunk)
+        patch.setattr(optimise, "_train_chunk", chunk)
         with pytest.warns(DiagnosticWarning, match="interrupted after step 100 of 250"):
             partial = train(checkpoint_path=path)
     assert np.isfinite(partial.log_prob(np.zeros(2)))

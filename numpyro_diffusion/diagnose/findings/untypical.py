@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density.density import Density
-from ..density.energy import EnergyDensity
-from ..density.evaluate import batch_log_prob
-from ..density.expression import Expression
+from ...density.density import Density
+from ...density.energy import EnergyDensity
+from ...density.evaluate import batch_log_prob
+from ...density.expression import Expression
 
 __all__ = ["off_evidence", "untypical"]
 

@@ -12,11 +12,11 @@ import warnings
 import jax
 import numpy as np
 
-from ..checks.numbers import listed
-from ..density.density import Density
-from ..density.evaluate import batch_log_prob
-from ..density.expression import Expression, combine
-from ..errors import DiagnosticWarning
+from ...checks.numbers import listed
+from ...density.density import Density
+from ...density.evaluate import batch_log_prob
+from ...density.expression import Expression, combine
+from ...errors import DiagnosticWarning
 
 #: Nats below its typical log density at which a point is improbable under a factor.
 MOST_DEFICIT = 10.0
@@ -83,19 +83,23 @@ def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
     gaussian = _gaussian(factor, t)
     if gaussian is None or not factor.has_log_density:
         return None
-    mean, covariance = np.asarray(gaussian.mean, dtype=float), np.asarray(gaussian.covariance, dtype=float)
-    sign, log_det = np.linalg.slogdet(covariance)
-    if sign <= 0 or not np.isfinite(log_det):
+    variance = np.asarray(gaussian.variance, dtype=float)
+    if not np.all((variance > 0) & np.isfinite(variance)):
         return None
     if factor.is_calibrated:
-        typical = -0.5 * (log_det + mean.size * np.log(2 * np.pi * np.e))
+        typical = -0.5 * np.sum(np.log(2 * np.pi * np.e * variance))
         log_prob = np.asarray(batch_log_prob(factor, x, t), dtype=float)
         return typical - np.where(np.isnan(log_prob), -np.inf, log_prob)
     # Without a normaliser log p has no origin; the Gaussian's own log density sees at least what is far away.
-    centred = x.reshape(len(x), -1) - mean
-    return 0.5 * (np.sum(centred * np.linalg.solve(covariance, centred.T).T, axis=1) - mean.size)
+    coordinates = np.asarray(_coordinates(gaussian, x.reshape(len(x), -1)), dtype=float)
+    return 0.5 * np.sum(coordinates**2 / variance - 1, axis=1)
 
 
 @jax.jit
 def _gaussian(density: Density, t):
     return density.gaussian(t)
+
+
+@jax.jit
+def _coordinates(gaussian, x):
+    return jax.vmap(lambda point: gaussian.axes.coordinates(point - gaussian.mean))(x)
