@@ -9,6 +9,8 @@
     faults      kills, disks, damaged files, failing energies, and whatever users try
     train       not benchmarks: how the densities and the classifiers that ship with the package are trained
 
+`same_results.py` and `versions.py` compare two versions of the package: their results, and their speed.
+
 Parts are shared by their full names, as in `from benchmarks.table import measure`: where the package is installed to
 be edited (`make`, or `pip install -e .`), Python finds this folder as it finds the package. Tables are in results/.
 """

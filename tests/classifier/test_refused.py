@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from refusals import assert_short
 
-from numpyro_diffusion.classifier import guide, judge
-from numpyro_diffusion.classifier import train as classifier
-from numpyro_diffusion.classifier.train import Batch
+from numpyro_diffusion import classifier
+from numpyro_diffusion.classifier import Batch, guide, judge
 from numpyro_diffusion.datasets import cubes, digits, planar, targets
 from numpyro_diffusion.errors import DiffusionError, ParameterError, ShapeError
 from numpyro_diffusion.networks.classifier import ClassifierConfig

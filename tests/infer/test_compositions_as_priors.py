@@ -18,7 +18,7 @@ from numpyro.infer import AIES, HMC, MCMC, NUTS, SVI, Predictive, Trace_ELBO, au
 from numpyro.infer.util import initialize_model
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density.density import narrowest
+from numpyro_diffusion.density.abstract import narrowest
 from numpyro_diffusion.diagnose.findings.overlap import numerator
 
 pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.filterwarnings("ignore")]
