@@ -54,7 +54,7 @@ def register(data: Sequence[str], static: Sequence[str], before: Callable[[Any],
     return decorate
 
 
-def replace(obj: T, **fields: Any) -> T:
+def replace[T](obj: T, **fields: Any) -> T:
     """A copy of an object with some of its fields changed, as `dataclasses.replace`, but not through `__init__`.
 
     Raises:

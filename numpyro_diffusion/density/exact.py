@@ -19,9 +19,9 @@ from ..checks.numbers import check_held, check_squares_held, constant, finite_ar
 from ..errors import ParameterError, ShapeError, check_key
 from ..pytree import register, replace
 from .axes import DenseAxes
-from .density import Density, check_time
+from .density import Density
 from .gaussian import Gaussian, log_normal, mixture_log_prob, mixture_moments, stacked
-from .schedule import NoiseSchedule, VariancePreserving
+from .schedule import NoiseSchedule, VariancePreserving, check_time
 from .walls import log_uniform
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import untrained
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.frame import frame_at
@@ -13,7 +14,7 @@ from numpyro_diffusion.density.axes import CosineAxes, DenseAxes
 from numpyro_diffusion.density.gaussian import Gaussian, gaussian_mixture, gaussian_product
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ShapeError
 from numpyro_diffusion.networks.unet import position_map
-from numpyro_diffusion.train import fit as training
+from numpyro_diffusion.train import losses, optimise
 
 SHAPE = (4, 4, 2)
 SIZE = 32
@@ -116,9 +117,10 @@ def test_the_start_has_the_density_it_says(density):
 @pytest.mark.parametrize("form", ["l2", "dae", "inner_product"])
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_an_energy_is_its_formula(form, calibrated):
-    density = nd.EnergyDensity(
-        jax.random.key(1), SHAPE, nd.VariancePreserving.cosine(), np.full(SIZE, 0.2), np.linspace(0.1, 1, SIZE), 0.01,
-        10.0, nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True), form, calibrated,
+    config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True)
+    density = untrained(
+        config, SHAPE, form, calibrated,
+        mean=np.full(SIZE, 0.2), covariance=np.linspace(0.1, 1, SIZE), seed=1, sigma_max=10.0,
     )  # fmt: skip
     x, t = jax.random.normal(jax.random.key(2), SHAPE), 0.4
     alpha, r = float(density.schedule.alpha(t)), float(density.schedule.noise_to_signal(t))
@@ -144,7 +146,7 @@ def test_training_learns_and_resumes_exactly(tmp_path):
         pass
 
     whole = fitted()
-    part = training._train_chunk
+    part = optimise._train_chunk
     calls = 0
 
     def dies(*args, **kwargs):
@@ -156,11 +158,11 @@ def test_training_learns_and_resumes_exactly(tmp_path):
 
     path = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHUNK", 5)
-        patch.setattr(training, "_train_chunk", dies)
+        patch.setattr(optimise, "SLOW_CHUNK", 5)
+        patch.setattr(optimise, "_train_chunk", dies)
         with pytest.raises(Killed):
             fitted(checkpoint_path=path, checkpoint_every_seconds=0.0)
-        patch.setattr(training, "_train_chunk", part)
+        patch.setattr(optimise, "_train_chunk", part)
         resumed = fitted(checkpoint_path=path)
     for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(resumed.state), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -200,7 +202,7 @@ def test_annealing_with_a_predictor(density):
 
 
 def test_weights_that_collapse_are_given_up_and_it_is_said(monkeypatch, density):
-    monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.anneal"], "WATCHED_SIZE", SIZE)
+    monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.settings"], "WATCHED_SIZE", SIZE)
     sharp = density**400.0
     settings = {"num_chains": 8, "num_steps": 1, "levels": 3, "progress_bar": False}
     with pytest.warns(DiagnosticWarning, match="weights collapsed at level"):
@@ -222,10 +224,7 @@ def test_score_models_of_images():
 @pytest.mark.parametrize("settings", [{"compute_dtype": "bfloat16"}, {"rematerialise": True}, {"attention": (4, 2)}])
 def test_variants_of_the_network(settings):
     config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True, **settings)
-    density = nd.EnergyDensity(
-        jax.random.key(1), SHAPE, nd.VariancePreserving.cosine(), np.zeros(SIZE), np.ones(SIZE), 0.01, 10.0, config,
-        "inner_product", True,
-    )  # fmt: skip
+    density = untrained(config, SHAPE, "inner_product", mean=np.zeros(SIZE), covariance=np.ones(SIZE), seed=1)
     x = jax.random.normal(jax.random.key(2), SHAPE)
     value, score = density.log_prob(x, 0.3), density.score(x, 0.3)
     assert value.dtype == score.dtype == jnp.float32
@@ -236,10 +235,7 @@ def test_recomputing_changes_nothing():
     values = []
     for again in (False, True):
         config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), small_start=True, rematerialise=again)
-        density = nd.EnergyDensity(
-            jax.random.key(1), SHAPE, nd.VariancePreserving.cosine(), np.zeros(SIZE), np.ones(SIZE), 0.01, 10.0,
-            config, "l2", True,
-        )  # fmt: skip
+        density = untrained(config, SHAPE, mean=np.zeros(SIZE), covariance=np.ones(SIZE), seed=1)
         values.append(density.score(jnp.ones(SHAPE), 0.3))
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
 
@@ -250,7 +246,7 @@ def test_denoiser_weighting_counts_large_noise_more(density):
     key = jax.random.key(1)
     low, high = (density._replace(sigmas=jnp.array(sigmas)) for sigmas in ([0.01, 0.011], [5.0, 5.5]))
     ratio = [
-        training.loss(p, key, y, condition, 0.0, "denoiser") / training.loss(p, key, y, condition, 0.0, "score")
+        losses.loss(p, key, y, condition, 0.0, "denoiser") / losses.loss(p, key, y, condition, 0.0, "score")
         for p in (low, high)
     ]
     s2 = float(density._scale()) ** 2

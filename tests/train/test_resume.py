@@ -13,10 +13,9 @@ from small import NETWORK, mixture
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.history import History
-from numpyro_diffusion.disk import arrays as files
+from numpyro_diffusion.disk.runs import Interrupt, sole_writer
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
-from numpyro_diffusion.train import fit as training
-from numpyro_diffusion.train.interrupt import Interrupt
+from numpyro_diffusion.train import optimise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
@@ -35,9 +34,11 @@ class Killed(BaseException):
     """Stands for what ends a process."""
 
 
+SETTINGS = {"num_chains": 16, "levels": LEVELS, "progress_bar": False, "checkpoint_every_seconds": 0.0}
+
+
 def anneal(**changes):
-    settings = {"num_chains": 16, "levels": LEVELS, "progress_bar": False, "checkpoint_every_seconds": 0.0}
-    return nd.anneal(KEY, mixture(), nd.HMC(step_size=0.6), **settings | changes)
+    return nd.anneal(KEY, mixture(), nd.HMC(step_size=0.6), **SETTINGS | changes)
 
 
 def stop_at(monkeypatch, level, error):
@@ -56,7 +57,8 @@ def stop_at(monkeypatch, level, error):
 def assert_equal(found, expected):
     for name in ("samples", "log_weights", "ancestors", "levels"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-    assert (found.log_evidence, found.log_evidence_error) == (expected.log_evidence, expected.log_evidence_error)
+    for name in ("log_evidence", "log_evidence_error"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
     for name, values in expected.stats.items():
         np.testing.assert_array_equal(found.stats[name], values, err_msg=name)
         assert found.stats[name].dtype == values.dtype
@@ -132,9 +134,9 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 
 def test_two_runs_do_not_share_a_file(tmp_path):
     path = tmp_path / "run"
-    with files.sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
+    with sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
         anneal(checkpoint_path=path)
-    with files.sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
+    with sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
         train(checkpoint_path=path)
     anneal(checkpoint_path=path)
     assert os.listdir(tmp_path) == ["run"]
@@ -182,9 +184,18 @@ def test_a_history_that_cannot_be_written_is_told(tmp_path):
         anneal(keep_history=tmp_path / "file" / "h")
 
 
-def test_reverse_diffusion_has_no_checkpoint(tmp_path):
-    with pytest.raises(ParameterError, match="reverse diffusion has neither"):
-        nd.anneal(KEY, mixture(), nd.Reverse(), num_chains=4, levels=3, checkpoint_path=tmp_path / "run")
+def test_reverse_diffusion_goes_on_bit_for_bit_and_leaves_what_there_is(tmp_path, monkeypatch):
+    reverse = lambda **changes: nd.anneal(KEY, mixture(), nd.Reverse(), **SETTINGS | changes)
+    settings = {"checkpoint_path": tmp_path / "run", "keep_history": True}
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, KeyboardInterrupt())
+        with pytest.warns(DiagnosticWarning, match="interrupted after level 3 of 6.*same arguments"):
+            partial = reverse(**settings)
+    assert not partial.is_complete and len(partial.levels) == 3 and partial.evaluations_per_chain == 2
+    whole, expected = reverse(**settings), reverse(keep_history=True)
+    assert_equal(whole, expected)
+    assert whole.is_complete and whole.stats == {} and np.isnan(whole.log_evidence)
+    assert np.all(np.isnan(whole.history["acceptance_rate"])) and whole.history["acceptance_rate"].shape == (LEVELS, 16)
 
 
 DATA = np.random.default_rng(0).normal(size=(64, 2))
@@ -199,7 +210,7 @@ def train(**changes):
 
 
 def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch, interruptible):
-    path, original, calls = tmp_path / "training", training._train_chunk, []
+    path, original, calls = tmp_path / "training", optimise._train_chunk, []
 
     def chunk(*args, **kwargs):
         calls.append(None)
@@ -208,7 +219,7 @@ def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_chunk", chunk)
+        patch.setattr(optimise, "_train_chunk", chunk)
         with pytest.warns(DiagnosticWarning, match="interrupted after step 100 of 250"):
             partial = train(checkpoint_path=path)
     assert np.isfinite(partial.log_prob(np.zeros(2)))

@@ -7,16 +7,11 @@ side.) Where half of the samples of a product lie many nats below that, they are
 
 from __future__ import annotations
 
-import warnings
-
 import jax
 import numpy as np
 
-from ..checks.numbers import listed
-from ..density.density import Density
-from ..density.evaluate import batch_log_prob
-from ..density.expression import Expression, combine
-from ..errors import DiagnosticWarning
+from ...density.density import Density, Expression
+from ...density.evaluate import batch_log_prob
 
 #: Nats below its typical log density at which a point is improbable under a factor.
 MOST_DEFICIT = 10.0
@@ -55,27 +50,11 @@ def disjoint_factors(density: Density, samples: np.ndarray, t: float) -> list[st
 
 def numerator(density) -> list[tuple[Density, float]]:
     """Factors of a product with a positive exponent, as (density, exponent); empty if the density is no product."""
-    if not isinstance(density, Expression):
+    while isinstance(density, Expression) and density.formula.kind == "mixture" and len(density.terms) == 1:
+        density = density.terms[0][0]  # A mass in front: c * (p * q).
+    if not isinstance(density, Expression) or density.formula.kind != "product":
         return []
-    node = density.formula
-    while node[0] == "mixture" and len(node[1]) == 1:  # A mass in front: c * (p * q).
-        node = node[1][0][0]
-    if node[0] != "product":
-        return []
-
-    coefficients = listed(density.coefficients)
-    factors = [(child, float(coefficients[k])) for child, k in node[1]]
-    return [(sub_density(density, child), exponent) for child, exponent in factors if exponent > 0]
-
-
-def sub_density(density: Expression, node) -> Density:
-    """The density of a node of an expression's formula, whose warnings have been given before."""
-    if node[0] == "leaf":
-        return density.leaves[node[1]]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DiagnosticWarning)
-        coefficients = listed(density.coefficients)
-        return combine(node[0], [(sub_density(density, child), coefficients[k]) for child, k in node[1]])
+    return [(factor, float(exponent)) for factor, exponent in density.terms if exponent > 0]
 
 
 def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
