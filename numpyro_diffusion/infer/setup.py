@@ -113,7 +113,7 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood
     gaussian_key, power_key = jax.random.split(power_key)
     size = sum(site.size for site in source.sites)
     name = getattr(source.model, "__name__", type(source.model).__name__)
-    joint = JointDensity(name, bound, source.sites, source.view, Gaussian.isotropic(size))
+    joint = JointDensity(name, bound, source.sites, source.view, Gaussian.standard(size))
     kept = source.traced(("start", "start_log_prob", "constrain", "log_likelihood", "counted"), bound)
     joint.programs = Programs(**kept, **source.traced(("site_log_probs", "generated", "predicted"), bound))
     draws = _starts(joint, draw_key, count=FORWARD_DRAWS)
@@ -268,5 +268,5 @@ def _moments(joint, draws) -> Gaussian:
     Diagonal, for a few hundred draws say little of the covariances of many latents.
     """
     is_prior = joint.is_prior()
-    found, unit = (draws.mean(0), jnp.maximum(draws.var(0), 1e-8)), Gaussian.isotropic(draws.shape[1])
+    found, unit = (draws.mean(0), jnp.maximum(draws.var(0), 1e-8)), Gaussian.standard(draws.shape[1])
     return unit._replace(mean=jnp.where(is_prior, 0.0, found[0]), variance=jnp.where(is_prior, 1.0, found[1]))
