@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..errors import ArgumentTypeError, ParameterError
+from ..errors import ArgumentTypeError, ParameterError, ShapeError
 
 #: What to do about a number that is none, by what the number is.
 REMEDY = {
@@ -87,19 +87,44 @@ def _is_real_type(dtype) -> bool:
         return False
 
 
-def real_array(value: Any) -> np.ndarray:
+def real_array(value: Any, are_booleans_fine: bool = False) -> np.ndarray:
     """`value` in double precision. Raises TypeError or ValueError for what is no array of real numbers."""
     array = np.asarray(value)
     fine = all(_is_real(v) for v in array.flat) if array.dtype == object else _is_real_type(array.dtype)
-    if array.size and not fine:
+    if array.size and not (fine or (are_booleans_fine and array.dtype == bool)):
         raise TypeError(f"numbers must be real; got dtype {array.dtype}.")
     return array.astype(np.float64)
 
 
+def array_of(name: str, value: Any, what: str, error: type[Exception] = ShapeError) -> Any:
+    """`value` as an array in double precision, or where it is traced, as it is; `error` for no array of real numbers.
+
+    `what` says what it must be, and the remedy may follow after a full stop.
+    """
+    try:
+        return jnp.asarray(value, dtype=float) if is_traced(value) else real_array(value)
+    except (TypeError, ValueError, OverflowError) as cause:
+        must, _, remedy = what.partition(". ")
+        raise error(f"{name} must be {must}; got {said(value)}. {remedy or 'Give real numbers.'}") from cause
+
+
+def log_shares(weights: Any) -> Any:
+    """Logarithms of weights over their sum, of an array as `array_of` gives it."""
+    if is_traced(weights):
+        return jnp.log(weights) - jnp.log(jnp.sum(weights))
+    if not np.all(weights > 0):
+        raise ParameterError(f"weights must be positive; got {weights}. Leave out what has no weight.")
+    return np.log(weights) - np.logaddexp.reduce(np.log(weights))
+
+
+def _limits() -> tuple[float, float]:
+    """The least and the largest size of a number that the floats of the moment hold."""
+    return float(np.finfo(floats()).tiny), float(np.finfo(floats()).max)
+
+
 def check_held(what: str, array: np.ndarray, are_scales: bool = False) -> None:
     """Raise ParameterError where the floats of the moment would make infinity, or of `are_scales` zero, of a number."""
-    low, high = (float(limit) for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
-    size = np.abs(array)
+    (low, high), size = _limits(), np.abs(array)
     wrong = (size > high) | (size < low) if are_scales else size > high
     if wrong.any():
         span = f"from {low:.2g} to {high:.2g}" if are_scales else f"at most {high:.2g} in size"
@@ -113,16 +138,14 @@ def representable(what: str, number: Any, given: str = "") -> Any:
 
     `given` is what the user gave, if that is another number.
     """
-    if isinstance(number, Tracer) or number == 0:
+    low, high = _limits()
+    if isinstance(number, Tracer) or number == 0 or low <= abs(number) <= high:
         return number
-    low, high = (float(limit) for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
-    if not low <= abs(number) <= high:
-        double = ", or enable double precision" if floats() == np.float32 else ""
-        raise ParameterError(
-            f"{what} must be 0 or from {low:.2g} to {high:.2g} in size, which is what {floats()} holds; got "
-            f"{given or f'{number:.6g}'}. Choose another{double}."
-        )
-    return number
+    double = ", or enable double precision" if floats() == np.float32 else ""
+    raise ParameterError(
+        f"{what} must be 0 or from {low:.2g} to {high:.2g} in size, which is what {floats()} holds; got "
+        f"{given or f'{number:.6g}'}. Choose another{double}."
+    )
 
 
 def exponent(value: Any, what: str = "exponent") -> Any:

@@ -16,7 +16,7 @@ from ..annealing.kernels import HMC
 from ..annealing.reverse import Reverse
 from ..classifier.judge import all_present
 from ..classifier.train import Classifier, load_classifier
-from ..compose.operators import compose_conditions
+from ..compose.conditions import compose_conditions
 from ..datasets import cubes
 from ..density.density import Density
 from ..disk.densities import load_pretrained

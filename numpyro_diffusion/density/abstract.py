@@ -8,6 +8,7 @@ static and compares by value, so retraining or re-weighting does not compile any
 from __future__ import annotations
 
 import abc
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -45,6 +46,13 @@ class AbstractDensity(abc.ABC):
     @abc.abstractmethod
     def with_schedule(self, schedule: NoiseSchedule) -> Self:
         """The same density under another schedule: p'(x, t') = (alpha/alpha')^d p(x alpha/alpha', t), exact."""
+
+    def _replace(self, **changes) -> Self:
+        """A copy with other fields."""
+        new = copy.copy(self)
+        for field, value in changes.items():
+            setattr(new, field, value)
+        return new
 
     def _moments(self) -> Gaussian | DiagonalGaussian | None:
         """Mean and covariance of the data distribution (t = 0), or None where unknown."""
@@ -158,6 +166,12 @@ def narrowest(density: AbstractDensity) -> float:
     """The least standard deviation in any direction at t = 0, of the Gaussian approximation."""
     with jax.ensure_compile_time_eval():
         return float(_narrowest(density))
+
+
+@jax.jit
+def batch_log_prob(density: AbstractDensity, x: jax.Array, t) -> jax.Array:
+    """Log densities [N] of x [N, *event_shape] at one t. Weights are traced: retraining compiles nothing anew."""
+    return jax.vmap(lambda point: density.log_density(point, t))(x)
 
 
 @jax.jit

@@ -12,7 +12,7 @@ the unconditional density's exponent 1 - c. A model under several conditions is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,16 +77,10 @@ class Density(AbstractDensity):
     __radd__ = __add__
 
     def __sub__(self, other):
-        raise ArgumentTypeError(
-            f"a difference of densities may be negative; got a density minus {type(other).__name__}. For 'p and not q' "
-            "write p / q ** alpha."
-        )
+        raise _negative(f"a density minus {type(other).__name__}")
 
     def __rsub__(self, other):
-        raise ArgumentTypeError(
-            f"a difference of densities may be negative; got {type(other).__name__} minus a density. For 'p and not q' "
-            "write p / q ** alpha."
-        )
+        raise _negative(f"{type(other).__name__} minus a density")
 
     def __neg__(self):
         raise ArgumentTypeError(
@@ -98,6 +92,12 @@ class Density(AbstractDensity):
             f"an exponent must be one real number; got {type(other).__name__} to the power of the density {self!r}. "
             "Raise a density to a number, p ** 0.5."
         )
+
+
+def _negative(what: str) -> ArgumentTypeError:
+    return ArgumentTypeError(
+        f"a difference of densities may be negative; got {what}. For 'p and not q' write p / q ** alpha."
+    )
 
 
 @register(("model", "condition"), ("name",))
@@ -137,7 +137,7 @@ class Conditional(Density):
         return self.model.gaussian(t, self.condition)
 
     def _replace(self, **changes):
-        return Conditional(self.model._replace(**changes), self.condition, self.name)
+        return super()._replace(model=self.model._replace(**changes))
 
 
 @register(("models", "conditions", "coefficients"), ("formula", "schedule", "event_shape"))
@@ -175,7 +175,17 @@ class Expression(Density):
     @property
     def terms(self) -> list[tuple[Density, Any]]:
         """Densities and their coefficients: exponents, or logarithms of masses."""
-        return [(_closed(part), coefficient) for part, coefficient in _opened(self).terms]
+        parts = self._parts()
+        return [(_closed(p.formula.kind, p._parts()) if isinstance(p, Expression) else p, c) for p, c in parts]
+
+    def _parts(self) -> list[tuple[Density, Any]]:
+        # As `terms`, but expressions still know all models.
+        def part(formula):
+            if isinstance(formula, Leaf):
+                return self._leaf(formula)
+            return Expression(self.models, self.conditions, self.coefficients, formula)
+
+        return list(zip(map(part, self.formula.children), self.formula.own(listed(self.coefficients)), strict=True))
 
     @property
     def is_calibrated(self):
@@ -222,41 +232,26 @@ def _log_densities(model, conditions, x, t):
     return jax.lax.map(jax.checkpoint(call), stacked, batch_size=TOGETHER)
 
 
-class _Open(NamedTuple):
-    """A formula while it is built: its terms are pairs (`_Open` or a leaf's density, coefficient)."""
-
-    kind: str
-    terms: list[tuple[Any, Any]]
-
-
-def _opened(density: Density) -> Any:
-    if not isinstance(density, Expression):
-        return density
-    coefficients = listed(density.coefficients)
-    node = lambda node, parts: _Open(node.kind, list(zip(parts, node.own(coefficients), strict=True)))  # noqa: E731
-    return fold(density.formula, density._leaf, node)
-
-
-def _closed(part: Any) -> Density:
-    if not isinstance(part, _Open):
-        return part
+def _closed(kind: str, terms: Sequence[tuple[Density, Any]]) -> Expression:
+    """Expression of terms, each distinct model, condition of it, and coefficient of it put in its place."""
     models, conditions, coefficients = [], [], []
 
-    def close(part) -> Formula:
-        if not isinstance(part, _Open):
-            model, condition = (part.model, part.condition) if isinstance(part, Conditional) else (part, None)
-            i = _place(models, model)
-            conditions.extend([] for _ in range(len(models) - len(conditions)))
-            return Leaf(i, _place(conditions[i], condition), Label(part.name))
-        found: dict[Formula, Any] = {}
-        for inner, value in part.terms:
-            child = close(inner)
-            found[child] = merged(part.kind, found[child], value) if child in found else value
-        coefficients.extend(found.values())
-        return Node(part.kind, tuple(found), len(coefficients) - len(found))
+    def leaf(density) -> Leaf:
+        is_given = isinstance(density, Conditional)
+        i = _place(models, density.model if is_given else density)
+        conditions.extend([] for _ in range(len(models) - len(conditions)))
+        return Leaf(i, _place(conditions[i], density.condition if is_given else None), Label(density.name))
 
-    formula = close(part)
-    assert isinstance(formula, Node)
+    def node(kind, terms) -> Node:
+        found: dict[Formula, Any] = {}
+        for density, value in terms:
+            is_node = isinstance(density, Expression)
+            child = node(density.formula.kind, density._parts()) if is_node else leaf(density)
+            found[child] = merged(kind, found[child], value) if child in found else value
+        coefficients.extend(found.values())
+        return Node(kind, tuple(found), len(coefficients) - len(found))
+
+    formula = node(kind, terms)
     return Expression(tuple(models), tuple(map(tuple, conditions)), kept(coefficients), formula)
 
 
@@ -290,9 +285,8 @@ def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
                 f"{', '.join(unknown)}: not calibrated, so the share of the mixture is arbitrary. "
                 "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate."
             )
-        part = _opened(density)
-        if isinstance(part, _Open) and part.kind == kind:
-            flat += [(inner, nested(kind, coefficient, c)) for inner, c in part.terms]
+        if isinstance(density, Expression) and density.formula.kind == kind:
+            flat += [(part, nested(kind, coefficient, c)) for part, c in density._parts()]
         else:
-            flat.append((part, coefficient))
-    return _closed(_Open(kind, flat))
+            flat.append((density, coefficient))
+    return _closed(kind, flat)

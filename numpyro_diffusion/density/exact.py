@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from ..checks.numbers import check_held, constant, floats, is_traced, real_array
+from ..checks.numbers import array_of, check_held, constant, floats, is_traced, log_shares
 from ..errors import ParameterError, ShapeError, check_key
 from ..pytree import register
 from .density import Density
@@ -26,12 +26,7 @@ from .walls import log_uniform
 
 def _finite(name: str, value: Any, ndim: int) -> Any:
     """`value` with `ndim` axes: in double precision and checked, or as it is where it is traced."""
-    try:
-        array = jnp.asarray(value, dtype=float) if is_traced(value) else real_array(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ShapeError(
-            f"{name} must be a numeric array with {ndim} axes; got {type(value).__name__}. Give real numbers."
-        ) from error
+    array = array_of(name, value, f"a numeric array with {ndim} axes")
     if array.ndim != ndim:
         raise ShapeError(f"{name} must have {ndim} axes; got shape {array.shape}.")
     if is_traced(array):
@@ -48,11 +43,7 @@ def _log_weights(weights: Any, count: int) -> Any:
     weights = np.ones(count) if weights is None else _finite("weights", weights, 1)
     if weights.shape != (count,):
         raise ShapeError(f"weights must have shape ({count},) to match means; got {weights.shape}.")
-    if is_traced(weights):
-        return jnp.log(weights) - jnp.log(jnp.sum(weights))
-    if not np.all(weights > 0):
-        raise ParameterError(f"weights must be positive; got {weights}. Drop components of weight zero.")
-    return constant(np.log(weights) - np.logaddexp.reduce(np.log(weights)))
+    return log_shares(weights) if is_traced(weights) else constant(log_shares(weights))
 
 
 def _axes(covariances: np.ndarray) -> tuple[jax.Array, jax.Array]:
@@ -133,9 +124,7 @@ class GaussianMixture(Density):
         return alpha * self.means[k] + jnp.einsum("nij,nj->ni", self._root(alpha, sigma)[k], z)
 
     def with_schedule(self, schedule):
-        new = jax.tree.map(lambda a: a, self)
-        new.schedule = schedule
-        return new
+        return self._replace(schedule=schedule)
 
     def _moments(self):
         weights = jnp.exp(self.log_weights)
@@ -202,9 +191,7 @@ class UniformBox(Density):
         return self.schedule.alpha(t) * x + self.schedule.sigma(t) * jax.random.normal(noise, x.shape)
 
     def with_schedule(self, schedule):
-        new = jax.tree.map(lambda a: a, self)
-        new.schedule = schedule
-        return new
+        return self._replace(schedule=schedule)
 
     def _moments(self):
         return Gaussian(self.centre, jnp.diag(self.half_width**2 / 3))
