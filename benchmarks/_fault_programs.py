@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.density.energy import data_gaussian
 from numpyro_diffusion.disk import format as checkpoint
 
 KEY = jax.random.key(0)
@@ -116,7 +118,8 @@ def limit_files(size: int) -> None:
 
 def density_of(width: int = 32):
     """An untrained density; its file has some 40 kB."""
-    return nd.EnergyDensity(
-        jax.random.key(1), (2,), nd.VariancePreserving.cosine(), np.zeros(2), np.eye(2), 0.01, 20.0, network(width),
-        "l2", True,
+    config = network(width)
+    return nd.EnergyDensity.fresh(
+        jax.random.key(1), config, (2,), schedule=nd.VariancePreserving.cosine(), parameterisation="l2",
+        is_calibrated=True, sigmas=jnp.array([0.01, 20.0]), moments=data_gaussian(np.zeros(2), np.eye(2), config),
     )  # fmt: skip

@@ -18,8 +18,8 @@ from train_cubes import PRESETS, SIGMA_MAX, SIGMA_MIN, denoising_error
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.extend import extend
-from numpyro_diffusion.classifier.judge import all_present
-from numpyro_diffusion.classifier.train import features as activations
+from numpyro_diffusion.classifier import all_present
+from numpyro_diffusion.classifier import features as activations
 from numpyro_diffusion.datasets import cubes
 
 SIZE, STEPS, BATCH, IMAGES = 16, 1_500, 32, 500

@@ -1,16 +1,21 @@
 """Small densities that the tests share: every kind of leaf, in two dimensions, quick to compile."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.density.energy import data_gaussian
 
 # One compiled program per structure: operation by operation, JAX would compile hundreds.
 log_prob_of = jax.jit(lambda density, x, t=0.0: density.log_prob(x, t))
 score_of = jax.jit(lambda density, x, t=0.0: density.score(x, t))
+
+# Mean [d] and covariance [d, d] of a Gaussian.
+moments_of = operator.attrgetter("mean", "covariance")
 
 NETWORK = {"width": 8, "num_blocks": 1, "embedding_size": 4}
 MEAN = np.array([0.3, -0.2])
@@ -31,6 +36,18 @@ def box(name="box", **kwargs):
     return nd.exact.UniformBox([-1.0, -0.5], [0.8, 1.5], name=name, **kwargs)
 
 
+def untrained(
+    config, event_shape, parameterisation="l2", calibrated=True, *,
+    mean, covariance, seed=0, sigma_max=20.0, base=None, schedule=None, cls=nd.EnergyDensity,
+):  # fmt: skip
+    """A density as training begins: of data with this mean and covariance."""
+    return cls.fresh(
+        jax.random.key(seed), config, event_shape, schedule=schedule or nd.VariancePreserving.cosine(),
+        parameterisation=parameterisation, is_calibrated=calibrated, sigmas=jnp.array([0.01, sigma_max]), base=base,
+        moments=data_gaussian(mean, covariance, config, base),
+    )  # fmt: skip
+
+
 @functools.cache
 def network(
     parameterisation="l2", calibrated=True, *, seed=0, name=None, schedule=None, condition_size=0, event_shape=(2,)
@@ -40,9 +57,9 @@ def network(
     config = nd.NetworkConfig(**NETWORK, condition_size=condition_size)
     size = int(np.prod(event_shape))
     mean, covariance = np.resize(MEAN, size), np.kron(np.eye(size // 2), COVARIANCE)
-    density = cls(
-        jax.random.key(seed), event_shape, schedule or nd.VariancePreserving.cosine(), mean, covariance, 0.01, 20.0,
-        config, parameterisation, calibrated and cls is nd.EnergyDensity,
+    density = untrained(
+        config, event_shape, parameterisation, calibrated and cls is nd.EnergyDensity,
+        mean=mean, covariance=covariance, seed=seed, schedule=schedule, cls=cls,
     )  # fmt: skip
     leaves, treedef = jax.tree.flatten(density.state)
     rng = np.random.default_rng(seed)

@@ -41,6 +41,11 @@ def floats() -> np.dtype:
     return np.dtype(jax.dtypes.canonicalize_dtype(float))
 
 
+def float_range() -> tuple[float, float]:
+    """The least positive and the largest number that the floats of the moment hold to full precision."""
+    return float(np.finfo(floats()).tiny), float(np.finfo(floats()).max)
+
+
 def said(value: Any) -> str:
     """What was given, in few words."""
     shape = getattr(value, "shape", None)
@@ -70,6 +75,37 @@ def real(what: str, value: Any) -> Any:
     if not np.isfinite(number):
         raise ParameterError(f"{what} must be finite; got {said(value)}. {remedy}")
     return number
+
+
+def positive(what: str, value: Any, remedy: str, or_zero: bool = False) -> Any:
+    """`value` as a finite float above 0, or at least 0; a traced real scalar as it is.
+
+    Raises:
+        ParameterError: for anything else; ArgumentTypeError is one.
+    """
+    rule = f"{what} must be {'at least 0' if or_zero else 'positive'} and finite"
+    try:
+        number = real(what, value)
+    except ParameterError as error:
+        raise ParameterError(f"{rule}: {error}") from error
+    if not is_traced(number) and (number < 0 or (number == 0 and not or_zero)):
+        raise ParameterError(f"{rule}; got {number}. {remedy}")
+    return number
+
+
+def finite_array(what: str, value: Any, ndim: int) -> Any:
+    """`value` with `ndim` axes: in double precision and finite, or as it is where it is traced.
+
+    Raises:
+        ShapeError: for anything but an array of real numbers with so many axes.
+        ParameterError: for NaN and infinity.
+    """
+    array = array_of(what, value, f"a numeric array with {ndim} axes")
+    if array.ndim != ndim:
+        raise ShapeError(f"{what} must have {ndim} axes; got shape {array.shape}.")
+    if not is_traced(array) and not np.all(np.isfinite(array)):
+        raise ParameterError(f"{what} must be finite; got NaN or infinity.")
+    return array
 
 
 def _is_real(value) -> bool:
@@ -117,14 +153,10 @@ def log_shares(weights: Any) -> Any:
     return np.log(weights) - np.logaddexp.reduce(np.log(weights))
 
 
-def _limits() -> tuple[float, float]:
-    """The least and the largest size of a number that the floats of the moment hold."""
-    return float(np.finfo(floats()).tiny), float(np.finfo(floats()).max)
-
-
 def check_held(what: str, array: np.ndarray, are_scales: bool = False) -> None:
     """Raise ParameterError where the floats of the moment would make infinity, or of `are_scales` zero, of a number."""
-    (low, high), size = _limits(), np.abs(array)
+    low, high = float_range()
+    size = np.abs(array)
     wrong = (size > high) | (size < low) if are_scales else size > high
     if wrong.any():
         span = f"from {low:.2g} to {high:.2g}" if are_scales else f"at most {high:.2g} in size"
@@ -133,12 +165,22 @@ def check_held(what: str, array: np.ndarray, are_scales: bool = False) -> None:
         )
 
 
+def check_squares_held(what: str, value: float, margin: float, remedy: str, source: str = "") -> None:
+    """Raise ParameterError where the square of a number is no float, or within a factor margin^2 of none."""
+    low, high = (limit**0.5 for limit in float_range())
+    if not margin * low <= value <= high / margin:
+        raise ParameterError(
+            f"{what} must lie in [{margin * low:.2g}, {high / margin:.2g}], whose squares {floats()} holds; got "
+            f"{value:.6g}{source}. {remedy}"
+        )
+
+
 def representable(what: str, number: Any, given: str = "") -> Any:
     """`number`, or an error where the floats of the moment would make zero or infinity of it; a tracer passes.
 
     `given` is what the user gave, if that is another number.
     """
-    low, high = _limits()
+    low, high = float_range()
     if isinstance(number, Tracer) or number == 0 or low <= abs(number) <= high:
         return number
     double = ", or enable double precision" if floats() == np.float32 else ""

@@ -8,7 +8,6 @@ static and compares by value, so retraining or re-weighting does not compile any
 from __future__ import annotations
 
 import abc
-import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 from ..checks.points import as_points
 from ..errors import ArgumentTypeError, ParameterError, ScheduleError, ScoreOnlyError, ShapeError
 from ..program import fingerprint, trace
-from .gaussian import DiagonalGaussian, Gaussian
+from .gaussian import Gaussian
 from .schedule import NoiseSchedule, check_time
 
 
@@ -47,18 +46,11 @@ class AbstractDensity(abc.ABC):
     def with_schedule(self, schedule: NoiseSchedule) -> Self:
         """The same density under another schedule: p'(x, t') = (alpha/alpha')^d p(x alpha/alpha', t), exact."""
 
-    def _replace(self, **changes) -> Self:
-        """A copy with other fields."""
-        new = copy.copy(self)
-        for field, value in changes.items():
-            setattr(new, field, value)
-        return new
-
-    def _moments(self) -> Gaussian | DiagonalGaussian | None:
+    def _moments(self) -> Gaussian | None:
         """Mean and covariance of the data distribution (t = 0), or None where unknown."""
         return None
 
-    def gaussian(self, t) -> Gaussian | DiagonalGaussian | None:
+    def gaussian(self, t) -> Gaussian | None:
         """Gaussian with the density's first two moments at time t (an approximation for compositions), or None."""
         moments = self._moments()
         if moments is None:
@@ -71,7 +63,7 @@ class AbstractDensity(abc.ABC):
         The Gaussian approximation at t = 1, unless a subclass knows better.
         """
         gaussian = gaussian_at(self, 1.0)
-        x = gaussian.at(jax.random.normal(rng_key, gaussian.mean.shape))
+        x = gaussian.sample(rng_key)
         return x, gaussian.log_prob(x)
 
     def start_log_prob(self, x) -> jax.Array:
@@ -152,14 +144,13 @@ class AbstractDensity(abc.ABC):
         return self.name or type(self).__name__
 
 
-def gaussian_at(density: AbstractDensity, t) -> Gaussian | DiagonalGaussian:
+def gaussian_at(density: AbstractDensity, t) -> Gaussian:
     """The density's Gaussian approximation at time t; of unit-variance data where nothing is known."""
     known = density.gaussian(t)
     if known is not None:
         return known
-    size = math.prod(density.event_shape)
-    variance = density.schedule.alpha(t) ** 2 + density.schedule.sigma(t) ** 2
-    return Gaussian(jnp.zeros(size), variance * jnp.eye(size))
+    unit = Gaussian.isotropic(math.prod(density.event_shape))
+    return unit.noised(density.schedule.alpha(t), density.schedule.sigma(t))
 
 
 def narrowest(density: AbstractDensity) -> float:
@@ -176,10 +167,7 @@ def batch_log_prob(density: AbstractDensity, x: jax.Array, t) -> jax.Array:
 
 @jax.jit
 def _narrowest(density):
-    gaussian = gaussian_at(density, 0.0)
-    if isinstance(gaussian, DiagonalGaussian):
-        return jnp.sqrt(jnp.min(gaussian.variance))
-    return jnp.sqrt(jnp.linalg.eigvalsh(gaussian.covariance)[0])
+    return jnp.sqrt(jnp.min(gaussian_at(density, 0.0).variance))
 
 
 def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:

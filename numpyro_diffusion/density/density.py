@@ -12,6 +12,7 @@ the unconditional density's exponent 1 - c. A model under several conditions is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,10 +21,11 @@ import numpy as np
 from jax.core import Tracer
 
 from ..checks.numbers import exponent, is_traced, kept, listed, log_mass, merged, nested, real
+from ..checks.text import uncalibrated_shares
 from ..errors import ArgumentTypeError, DivisionByZeroError, warn
-from ..pytree import Label, register
+from ..pytree import Label, register, replace
 from .abstract import AbstractDensity, check_densities
-from .formula import Formula, Leaf, Node, fold, formula_text, leaves_of, like, log_mixture, log_product
+from .formula import Formula, Leaf, Node, fold, formula_text, gaussian_of, leaves_of, log_mixture, log_product
 
 #: Most conditions of one model that are evaluated in one call.
 TOGETHER = 64
@@ -128,7 +130,7 @@ class Conditional(Density):
         return self.model.log_density(x, t, self.condition)
 
     def with_schedule(self, schedule):
-        return self._replace(schedule=schedule)
+        return replace(self, model=self.model.with_schedule(schedule))
 
     def _moments(self):
         return self.model._moments(self.condition)
@@ -137,7 +139,7 @@ class Conditional(Density):
         return self.model.gaussian(t, self.condition)
 
     def _replace(self, **changes):
-        return super()._replace(model=self.model._replace(**changes))
+        return replace(self, model=self.model._replace(**changes))
 
 
 @register(("models", "conditions", "coefficients"), ("formula", "schedule", "event_shape"))
@@ -214,7 +216,7 @@ class Expression(Density):
 
     def gaussian(self, t):
         leaves = {leaf: (self._leaf(leaf).gaussian(t), 1.0) for leaf in leaves_of(self.formula)}
-        return fold(self.formula, leaves.__getitem__, lambda node, parts: like(node, self.coefficients, parts))[0]
+        return fold(self.formula, leaves.__getitem__, partial(gaussian_of, self.coefficients))[0]
 
     def __repr__(self):
         return formula_text(self.formula, lambda leaf: repr(self._leaf(leaf)), self.coefficients)
@@ -281,10 +283,7 @@ def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
     for density, coefficient in terms:
         leaves = density.leaves if isinstance(density, Expression) else (density,)
         if is_sum and (unknown := [repr(leaf) for leaf in leaves if not leaf.is_calibrated]):
-            warn(
-                f"{', '.join(unknown)}: not calibrated, so the share of the mixture is arbitrary. "
-                "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate."
-            )
+            warn(uncalibrated_shares(unknown))
         if isinstance(density, Expression) and density.formula.kind == kind:
             flat += [(part, nested(kind, coefficient, c)) for part, c in density._parts()]
         else:

@@ -11,14 +11,14 @@ C = V Lambda V', preconditioned u = (Lambda + r^2)^{-1/2} V'(y - mu), and s^2 = 
 is the *calibrated* form. The Gaussian base is exact at large noise, where the bracket is switched off; the
 offset b lets a bounded energy reach the height of a concentrated density; c is the measured log normaliser
 (`numpyro_diffusion.recalibrate`), zero until measured. A Gaussian mixture can stand in for N(mu, C + r^2 I), with
-weights that follow the condition (`base.MixtureBase`); then V = I, Lambda the variances, and c may differ by class.
+weights that follow the condition (`mixture.MixtureBase`); then V = I, Lambda the variances, and c may differ by class.
 The energy E is one of
 
     l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
     inner_product  E = u . f                      potential      E = -(r / s) phi(x, r)
 
 of a network f(u, log r), or of a bounded potential phi (`networks.patches`). For images the axes V are cosines
-(`basis`), U-Nets see z = (y - mu) / sqrt(r^2 + s^2) in place of u, in E and in f, and the factor before the bracket is
+(`axes`), U-Nets see z = (y - mu) / sqrt(r^2 + s^2) in place of u, in E and in f, and the factor before the bracket is
 one: a condition moves the mean, which the base does not know. The *uncalibrated* form is that of Du et al. (2023), with
 neither base nor offset, and so without a known normaliser:
 log p = -(sqrt(r^2 + s^2) / r) E(u, r).
@@ -29,6 +29,10 @@ Karras et al. (2022).
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,11 +41,12 @@ from flax import nnx
 from ..checks.numbers import array_of, constant, is_traced
 from ..errors import ParameterError, ShapeError
 from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
-from ..pytree import register
-from .axes import Basis, CosineBasis, DenseBasis
+from ..pytree import register, replace
+from .axes import CosineAxes, DenseAxes
 from .density import Conditional, Density
-from .gaussian import DiagonalGaussian, Gaussian
+from .gaussian import Gaussian, log_normal
 from .mixture import MixtureBase
+from .schedule import NoiseSchedule
 
 __all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]
 
@@ -49,46 +54,46 @@ PARAMETERISATIONS = ("l2", "dae", "inner_product")
 NORMALISER_KNOTS = 64
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class _NetworkDensity(Density):
     """What energy densities and score models share: network, units, base Gaussian, and conditions.
 
     Methods that take a condition [c + 1], whose last entry says whether there is one, take None for no condition.
     """
 
-    _data = ("state", "mean", "eigenvalues", "eigenvectors", "sigmas", "log_z", "base", "class_log_z", "typical")
+    _data = ("state", "moments", "sigmas", "log_z", "base", "class_log_z", "typical")
     _static = ("graphdef", "config", "parameterisation", "is_calibrated", "schedule", "event_shape", "name")
 
-    def __init__(
-        self,
-        rng_key,
-        event_shape,
-        schedule,
-        mean,
-        covariance,
-        sigma_min,
-        sigma_max,
-        config,
-        parameterisation,
-        calibrated,
-        base: MixtureBase | None = None,
-    ):
-        self.event_shape, self.schedule, self.config, self.name = tuple(event_shape), schedule, config, None
-        self.parameterisation, self.is_calibrated = parameterisation, calibrated
-        size = int(np.prod(event_shape, initial=1))
-        self.graphdef, self.state = config.build(size, rng_key)
-        eigenvalues, eigenvectors = _axes(covariance, size, config, base)
-        self.mean = jnp.asarray(np.reshape(mean, size), dtype=float)
-        self.eigenvalues = jnp.asarray(np.maximum(eigenvalues, 1e-8 * eigenvalues.max()), dtype=float)
-        self.eigenvectors = None if eigenvectors is None else jnp.asarray(eigenvectors, dtype=float)
-        self.sigmas = jnp.array([sigma_min, sigma_max], dtype=float)
-        # Measured log normaliser: knots in log r, and values; zero until measured.
-        knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
-        self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
-        _check_base(base, size, config, type(self).__name__, calibrated)
-        self.base = base
-        self.class_log_z: jax.Array | None = None
-        # Quantiles of log densities of noised data by noise level, or None where unknown; see `typical`.
-        self.typical: jax.Array | None = None
+    graphdef: Any
+    state: Any
+    config: Any
+    event_shape: tuple[int, ...]
+    schedule: NoiseSchedule
+    parameterisation: str
+    #: The data's Gaussian: mu, and Lambda along the axes V.
+    moments: Gaussian
+    #: Range of noise-to-signal ratios.
+    sigmas: Any
+    is_calibrated: bool = False
+    base: MixtureBase | None = None
+    #: Measured log normaliser, knots in log r and values, and what that of each class has more; zero until measured.
+    log_z: Any = None
+    class_log_z: jax.Array | None = None
+    #: Quantiles of log densities of noised data by noise level, or None where unknown; see `typical`.
+    typical: jax.Array | None = None
+    name: str | None = None
+
+    def __post_init__(self):
+        _check_base(self.base, self.moments.mean.size, self.config, type(self).__name__, self.is_calibrated)
+        if self.log_z is None:
+            knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
+            self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
+
+    @classmethod
+    def fresh(cls, rng_key, config, event_shape, **fields):
+        """With weights drawn by a key; `fields` are the other ones of the class."""
+        graphdef, state = config.build(math.prod(event_shape), rng_key)
+        return cls(graphdef, state, config, tuple(event_shape), **fields)
 
     @property
     def condition(self) -> jax.Array | None:
@@ -123,22 +128,22 @@ class _NetworkDensity(Density):
     def with_schedule(self, schedule):
         return self._replace(schedule=schedule)
 
-    @property
-    def basis(self) -> Basis:
-        """The axes V: of the data, or cosines for images."""
-        return CosineBasis(self.config.shape) if self.eigenvectors is None else DenseBasis(self.eigenvectors)
+    def _replace(self, **changes):
+        return replace(self, **changes)
+
+    mean = property(lambda self: self.moments.mean, doc="mu [d].")
+    eigenvalues = property(lambda self: self.moments.variance, doc="Lambda [d].")
+    eigenvectors = property(
+        lambda self: None if self.config.takes_images else self.moments.axes.vectors, doc="V [d, d]; None for cosines."
+    )
 
     @property
     def resolution(self):
         return float(np.asarray(self.sigmas)[0])  # in NumPy: the caller may be traced
 
     def _moments(self, condition=None):
-        if self.base is not None:
-            # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
-            return self.base.moments(condition)
-        if self.eigenvectors is None:
-            return DiagonalGaussian(self.mean, self.eigenvalues, self.basis)
-        return Gaussian(self.mean, (self.eigenvectors * self.eigenvalues) @ self.eigenvectors.T)
+        # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
+        return self.moments if self.base is None else self.base.moments(condition)
 
     def gaussian(self, t, condition=None):
         # Below the trained range the density stays what it is, and so does its frame: levels there would be wasted.
@@ -159,7 +164,7 @@ class _NetworkDensity(Density):
         if self.config.takes_images:
             seen = y / jnp.sqrt(r**2 + self._scale() ** 2)
         else:
-            seen = self.basis.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
+            seen = self.moments.axes.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
         modules = nnx.merge(self.graphdef, self.state)
         return seen, modules["network"](seen, self._log_r(r) / 4, self.condition if condition is None else condition)
 
@@ -190,8 +195,7 @@ class EnergyDensity(_NetworkDensity):
         if not self.is_calibrated:
             return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
         if self.base is None:
-            variance = self.eigenvalues + r**2
-            base = -0.5 * jnp.sum(self.basis.coordinates(y) ** 2 / variance + jnp.log(2 * jnp.pi * variance))
+            base = log_normal(self.moments.axes.coordinates(y), self.eigenvalues + r**2)
         else:
             base = self.base.log_prob(y + self.mean, r, condition, self._class_log_z(r))
         offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
@@ -230,10 +234,10 @@ class ScoreModel(_NetworkDensity):
 
     def score_at(self, y, r, condition=None):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""
-        s, basis = self._scale(), self.basis
-        prior = -basis.point(basis.coordinates(y) / (self.eigenvalues + r**2))
+        s, axes = self._scale(), self.moments.axes
+        prior = -axes.point(axes.coordinates(y) / (self.eigenvalues + r**2))
         _, f = self._network(y, r, condition)
-        return prior + s / (r * jnp.sqrt(r**2 + s**2)) * (f if self.config.takes_images else basis.point(f))
+        return prior + s / (r * jnp.sqrt(r**2 + s**2)) * (f if self.config.takes_images else axes.point(f))
 
 
 def is_energy(density: Density) -> bool:
@@ -253,14 +257,18 @@ _zero_with_gradient.defvjp(
 )
 
 
-def _axes(covariance, size: int, config, base):
-    """Variances [d] along the axes, and the axes [d, d] or None for cosines."""
-    covariance = np.asarray(covariance, dtype=np.float64)
+def data_gaussian(mean, covariance, config, base: MixtureBase | None = None) -> Gaussian:
+    """The data's Gaussian, of the variances along cosines [d] for images, of the covariance [d, d] else."""
+    mean, covariance = np.ravel(mean), np.asarray(covariance, dtype=np.float64)
     if config.takes_images:
-        return covariance.reshape(size), None
-    covariance = covariance.reshape(size, size)
-    # A mixture has no axes of its own: the data's stay, and y is centred only.
-    return np.linalg.eigh(covariance) if base is None else (np.diag(covariance), np.eye(size))
+        variance, axes = covariance.reshape(mean.size), CosineAxes(config.shape)
+    else:
+        covariance = covariance.reshape(mean.size, mean.size)
+        # A mixture has no axes of its own: the data's stay, and y is centred only.
+        variance, vectors = np.linalg.eigh(covariance) if base is None else (np.diag(covariance), np.eye(mean.size))
+        axes = DenseAxes(jnp.asarray(vectors, dtype=float))
+    variance = np.maximum(variance, 1e-8 * variance.max())
+    return Gaussian(jnp.asarray(mean, dtype=float), jnp.asarray(variance, dtype=float), axes)
 
 
 def _check_base(base, size: int, config, cls: str, calibrated: bool) -> None:

@@ -18,7 +18,7 @@ from jax.core import Tracer
 from jax.scipy.special import logsumexp
 
 from ..pytree import Label
-from .gaussian import DiagonalGaussian, Gaussian, gaussian_mixture, gaussian_product
+from .gaussian import Gaussian, gaussian_mixture, gaussian_product
 
 
 class Leaf(NamedTuple):
@@ -78,7 +78,7 @@ def log_mixture(log_masses, terms) -> jax.Array:
     return jnp.where(zero | infinite, fixed, logsumexp(jnp.where(zero | infinite, 0.0, terms)))
 
 
-def like(node: Node, coefficients, parts) -> tuple[Gaussian | DiagonalGaussian | None, Any]:
+def gaussian_of(coefficients, node: Node, parts) -> tuple[Gaussian | None, Any]:
     """The Gaussian that a node is like, and the sign of its power, of those of its children; None where unknown.
 
     The sign is -1 where the node is like an inverse: in 1 / (1 / p + 1 / q) neither p nor q is lost.

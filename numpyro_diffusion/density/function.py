@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ArgumentTypeError, ScheduleError, ShapeError
 from ..program import Traced, trace
-from ..pytree import register
+from ..pytree import register, replace
 from .density import Density
 from .gaussian import Gaussian
 from .schedule import NoiseSchedule, VariancePreserving
@@ -54,7 +54,7 @@ class FunctionDensity(Density):
             return self
         x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
         t, given = jax.ShapeDtypeStruct((), x.dtype), () if self.parameters is None else (self.parameters,)
-        return self._replace(fn=trace(lambda *args: self._checked(self.fn(*args)), *given, x, t))
+        return replace(self, fn=trace(lambda *args: self._checked(self.fn(*args)), *given, x, t))
 
     def _moments(self):
         return self.moments
@@ -67,7 +67,7 @@ class FunctionDensity(Density):
                 f"{self!r} is known for noise-to-signal ratios in [{low:.4g}, {high:.4g}], but {schedule} "
                 f"asks for [{new_low:.4g}, {new_high:.4g}]. Choose a schedule within that range."
             )
-        return self._replace(schedule=schedule, origin=None if schedule == origin else origin)
+        return replace(self, schedule=schedule, origin=None if schedule == origin else origin)
 
 
 register(
@@ -115,12 +115,13 @@ def as_density(
     if (mean is None) != (covariance is None):
         raise ShapeError("give both mean and covariance, or neither.")
     if mean is not None:
-        moments = Gaussian(jnp.asarray(mean, dtype=float), jnp.asarray(covariance, dtype=float))
-        if moments.mean.shape != (size,) or moments.covariance.shape != (size, size):
+        mean, covariance = jnp.asarray(mean, dtype=float), jnp.asarray(covariance, dtype=float)
+        if mean.shape != (size,) or covariance.shape != (size, size):
             raise ShapeError(
                 f"mean and covariance must have shapes [{size}] and [{size}, {size}]; "
-                f"got {moments.mean.shape} and {moments.covariance.shape}."
+                f"got {mean.shape} and {covariance.shape}."
             )
+        moments = Gaussian.of(mean, covariance)
     name = name or getattr(fn, "__name__", "f")
     return FunctionDensity(
         fn, event_shape, schedule or VariancePreserving.cosine(), parameters, normalised, name, moments

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import io
 import os
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import CheckpointError, ParameterError, ShapeError
-from .paths import check_replaceable, check_target, checked_path, open_lock, open_regular, replace_file, what_is
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
+from ..errors import ParameterError, ShapeError
+from .paths import check_replaceable, checked_path, open_regular, replace_file, what_is
 
 NPY_MAGIC = b"\x93NUMPY"
 
@@ -97,73 +90,3 @@ def write_array(path: str | os.PathLike[str], array) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array), allow_pickle=False)
     write(path, buffer.getvalue())
-
-
-@contextlib.contextmanager
-def sole_writer(path: str | os.PathLike[str] | None):
-    """While it lasts, no other run of this package writes to `path`; None asks for nothing. A kill releases it.
-
-    Raises:
-        ParameterError: if it is no path.
-        CheckpointError: if another run writes there, if it leads to anything but a file, or if its folder cannot be
-            written to.
-    """
-    if path is None:
-        yield
-        return
-    path = checked_path("checkpoint_path", path)
-    try:
-        check_target(path)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint_path={path}: {error.strerror or error}. Choose another path.") from error
-    with _told(path):
-        check_replaceable(path)
-    if fcntl is None:
-        yield
-        return
-    lock = path.with_name(f"{path.name}.lock")
-    with _locked(lock, path):
-        # What writes that were killed have left: nobody else is writing now.
-        where = Path(os.path.realpath(path))
-        for stale in where.parent.glob(f".{glob.escape(where.name)}.*.tmp"):
-            with contextlib.suppress(OSError):
-                stale.unlink()
-        try:
-            yield
-        finally:
-            # Removed while still held: whoever comes afterwards makes a new one.
-            with contextlib.suppress(OSError):
-                lock.unlink()
-
-
-def _locked(lock: Path, path):
-    """The open lock file, held; it is released when closed."""
-    assert fcntl is not None
-    with _told(path):
-        while True:
-            file = open_lock(lock)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Its last holder may have removed it between the two.
-                if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                    return file
-            except BaseException:
-                file.close()
-                raise
-            file.close()
-
-
-@contextlib.contextmanager
-def _told(path):
-    """What the system refuses beside a checkpoint, as this package says it."""
-    try:
-        yield
-    except BlockingIOError as error:
-        raise CheckpointError(
-            f"another run is writing to {path}. Wait for it, stop it, or choose another path."
-        ) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write beside {path}: {error.strerror or error}. Check that the folder exists and is "
-            "writable, or choose another path."
-        ) from error

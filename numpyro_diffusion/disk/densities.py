@@ -10,24 +10,28 @@ import json
 import math
 import os
 from importlib import resources
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.text import printable, shown
+from ..checks.text import shown
+from ..density.axes import CosineAxes, DenseAxes
 from ..density.density import Conditional, Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
+from ..density.gaussian import Gaussian
 from ..density.mixture import MixtureBase
 from ..density.typical import QUANTILES
-from ..errors import ArgumentTypeError, CheckpointError, ParameterError, UnknownNameError
+from ..errors import ArgumentTypeError, ParameterError, UnknownNameError
 from ..networks.config import CONFIGS
 from . import contents
 from . import format as checkpoint
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
-_FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z")
-_KNOWN = {*_FIELDS, "class_log_z", "typical", *(f"base.{field}" for field in MixtureBase._fields)}
+_FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z", "class_log_z", "typical")
+_BASE = ("means", "eigenvalues", "eigenvectors", "weights")
+_KNOWN = {*_FIELDS, *(f"base.{field}" for field in _BASE)}
 
 
 def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str | None = None) -> None:
@@ -55,20 +59,16 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         )
     assert isinstance(density, EnergyDensity | ScoreModel)
     arrays = contents.stored_weights(density.state, dtype)
-    # Axes are not kept where they are cosines.
+    # What is None is not kept: axes where they are cosines, and what was not measured.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
     if density.base is not None:
-        arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base._asdict().items()}
-    if density.class_log_z is not None:
-        arrays["class_log_z"] = np.asarray(density.class_log_z)
+        arrays |= {f"base.{k}": np.asarray(getattr(density.base, k)) for k in _BASE}
     card = {} if card is None else card
     contents.check_texts(density.name, card)
     if type(density.schedule).__name__ not in contents.SCHEDULES:
         raise ParameterError(
             f"the schedule must be one of {', '.join(contents.SCHEDULES)}; got {shown(density.schedule)}."
         )
-    if density.typical is not None:
-        arrays["typical"] = np.asarray(density.typical)
     config = {
         "kind": "density",
         "class": type(density).__name__,
@@ -91,14 +91,7 @@ def load(path: str | os.PathLike[str]) -> Density:
         CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
             numbers or texts that no density has.
     """
-    arrays, config = checkpoint.read(path, kind="density")
-    try:
-        return _described(arrays, config)
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is intact but does not describe a density of this version: {printable(str(error))[:300]}. Save it "
-            "again."
-        ) from error
+    return checkpoint.load(path, "density", _described, "a density")
 
 
 def _described(arrays, config) -> Density:
@@ -122,66 +115,46 @@ def _described(arrays, config) -> Density:
     if kinds := {k for k, a in arrays.items() if not jnp.issubdtype(a.dtype, jnp.floating)}:
         raise ParameterError(f"{', '.join(sorted(kinds))} must be floating-point numbers")
     # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
-    graphdef, abstract = jax.eval_shape(lambda key: _Graph(*network.build(size, key)), jax.random.key(0)).pair
+    graphdef, abstract = jax.eval_shape(lambda key: network.build(size, key), jax.random.key(0))
     state = checkpoint.restored(abstract, arrays)
     if unknown := set(arrays) - set(checkpoint.named_leaves(abstract)) - _KNOWN:
         raise ParameterError(f"there is no place for {shown(sorted(unknown))}")
     contents.check_weights({k: a for k, a in arrays.items() if k.startswith("state")})
     base = _load_base(arrays, size, network.condition_size)
-    if base is not None and (kind == "ScoreModel" or not calibrated):
-        raise ParameterError("a mixture base belongs to a calibrated energy")
-    if base is None and network.form == "potential":
-        raise ParameterError("a PatchConfig stands on a mixture base")
     contents.check_fields(arrays, size, has_axes=not network.takes_images, has_base=base is not None)
     by_class = arrays.get("class_log_z")
     if by_class is not None and by_class.shape != (network.condition_size, arrays["log_z"].shape[1]):
         raise ParameterError(f"class_log_z has shape {by_class.shape}, not one row a class")
-    density = object.__new__(_CLASSES[kind])
-    density.graphdef, density.state = graphdef, state
-    density.event_shape, density.schedule, density.config = event_shape, schedule, network
-    density.parameterisation, density.is_calibrated, density.name = form, calibrated, name
-    density.base, density.class_log_z = base, None if by_class is None else jnp.asarray(by_class, dtype=float)
-    density.typical = _load_typical(arrays, _CLASSES[kind], network.condition_size)
-    for field in _FIELDS:
-        absent = field == "eigenvectors" and network.takes_images
-        setattr(density, field, None if absent else jnp.asarray(arrays[field], dtype=float))
-    return density
+    if "typical" in arrays:
+        _check_typical(arrays["typical"], kind, network.condition_size)
+    fields: dict[str, Any] = {k: jnp.asarray(arrays[k], dtype=float) if k in arrays else None for k in _FIELDS}
+    vectors = fields.pop("eigenvectors")
+    axes = CosineAxes(network.shape) if network.takes_images else DenseAxes(vectors)
+    moments = Gaussian(fields.pop("mean"), fields.pop("eigenvalues"), axes)
+    return _CLASSES[kind](
+        graphdef, state, network, event_shape, schedule, form, moments,
+        is_calibrated=calibrated, base=base, name=name, **fields,
+    )  # fmt: skip
 
 
 def _load_base(arrays, size: int, condition_size: int) -> MixtureBase | None:
     """The mixture base of a checkpoint, or None: checkpoints of version 0.1.0 have none."""
     if "base.means" not in arrays:
         return None
-    found = {field: arrays[f"base.{field}"] for field in MixtureBase._fields}
+    found = {field: arrays[f"base.{field}"] for field in _BASE}
     contents.check_base(found, size, condition_size)
-    return MixtureBase(**{field: jnp.asarray(array, dtype=float) for field, array in found.items()})
+    return MixtureBase.of_arrays(**found)
 
 
-def _load_typical(arrays, cls, condition_size: int) -> jax.Array | None:
-    """Quantiles of log densities of data, or None: files of version 0.1 have none."""
-    table = arrays.get("typical")
-    if table is None:
-        return None
-    if cls is not EnergyDensity:
+def _check_typical(table, kind: str, condition_size: int) -> None:
+    """Quantiles of log densities of data; files of version 0.1 have none."""
+    if kind != "EnergyDensity":
         raise ParameterError("a score model has no typical log densities")
     tables = 2 if condition_size else 1
     if table.ndim != 3 or table.shape[0] > tables or table.shape[1] != len(QUANTILES) + 1 or 0 in table.shape:
         raise ParameterError(f"typical has shape {table.shape}, expected [1..{tables}, {len(QUANTILES) + 1}, levels]")
     if not (np.all(np.diff(table[:, 0]) > 0) and np.all(np.diff(table[:, 1:], axis=1) >= 0)):
         raise ParameterError("levels of typical must increase, and so must quantiles at each of them")
-    return jnp.asarray(table, dtype=float)
-
-
-class _Graph:
-    """Carries a static graph definition out of `eval_shape` beside the abstract state."""
-
-    def __init__(self, graphdef, state):
-        self.pair = (graphdef, state)
-
-
-jax.tree_util.register_pytree_node(
-    _Graph, lambda g: ((g.pair[1],), g.pair[0]), lambda graphdef, children: _Graph(graphdef, children[0])
-)
 
 
 def _pretrained():

@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from ..checks.text import printable, shown
 from ..errors import CheckpointError, ParameterError
 from .paths import checked_path, open_regular, replace_file
 
-__all__ = ["read", "write"]
+__all__ = ["load", "read", "write"]
 
 FORMAT = "numpyro_diffusion"
 FORMAT_VERSION = "1"
@@ -130,6 +130,25 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
             f"{os.fspath(path)} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}."
         )
     return arrays, config
+
+
+def load[T](
+    path: str | os.PathLike[str], kind: str, make: Callable[[dict, dict], T], what: str, remedy: str = "Save it again."
+) -> T:
+    """What `make(arrays, config)` makes of a file of this kind.
+
+    Raises:
+        CheckpointError: if the file cannot be read, see `read`, or `make` finds that it does not describe `what`.
+    """
+    arrays, config = read(path, kind=kind)
+    try:
+        return make(arrays, config)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is intact but does not describe {what} of this version: {printable(str(error))[:300]}. {remedy}"
+        ) from error
 
 
 def named_leaves(state) -> dict[str, Any]:

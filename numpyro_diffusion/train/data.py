@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density.axes import CosineBasis
+from ..density.axes import CosineAxes
 from ..errors import ParameterError, ShapeError
 from ..program import Traced, fingerprint, trace
 
@@ -16,35 +16,52 @@ from ..program import Traced, fingerprint, trace
 SPREADS, MOST_OFFSET = (1e-8, 1e8), 1e4
 
 
-class Rows(NamedTuple):
-    """Data in memory: `x` [n, *event_shape] and `condition` [n, c] or None, drawn from with replacement."""
+class Points(NamedTuple):
+    """Data of a density: `data` [n, *event_shape] and `conditions` [n, c] or None."""
 
-    x: Any
-    condition: Any
-
-    def draw(self, rng_key, num_samples: int):
-        """(x, condition or None) of rows drawn at random."""
-        index = jax.random.randint(rng_key, (num_samples,), 0, len(self.x))
-        return self.x[index], None if self.condition is None else self.condition[index]
-
-
-@jax.tree_util.register_pytree_node_class
-class Sampled:
-    """A sampler as it computed when training began, for batches of one size; what it has read is data, like arrays."""
-
-    def __init__(self, program: Traced):
-        self.program = program
-
-    def draw(self, rng_key, num_samples: int):
-        """(x, condition or None); `num_samples` is that of the program."""
-        return _pair(self.program(rng_key))
-
-    def tree_flatten(self):
-        return (self.program,), None
+    data: Any
+    conditions: Any = None
 
     @classmethod
-    def tree_unflatten(cls, _, children):
-        return cls(*children)
+    def of(cls, drawn):
+        """What a sampler returns: points, or points and conditions."""
+        return cls(*drawn) if isinstance(drawn, tuple) else cls(drawn)
+
+
+class Rows(NamedTuple):
+    """Data in memory, a NamedTuple of arrays of one length or None, drawn from with replacement."""
+
+    arrays: Any
+
+    def draw(self, rng_key, num_samples: int):
+        """Rows drawn at random."""
+        index = jax.random.randint(rng_key, (num_samples,), 0, len(self.arrays[0]))
+        return jax.tree.map(lambda a: a[index], self.arrays)
+
+
+class Sampled(NamedTuple):
+    """A sampler as it computed when training began, for batches of one size; what it has read is data, like arrays."""
+
+    program: Traced
+
+    @classmethod
+    def of(cls, sampler, rng_key, num_samples: int, form):
+        """Of `sampler(rng_key, num_samples)`, as a `form`."""
+        return cls(trace(lambda key: form(sampler(key, num_samples)), rng_key, differentiated=False))
+
+    def draw(self, rng_key, num_samples: int):
+        """A batch; `num_samples` is that of the program."""
+        return self.program(rng_key)
+
+    def identity(self) -> dict[str, str]:
+        """Digests by name."""
+        program = self.program
+        return {"sampler": fingerprint(program.program), "what the sampler reads": fingerprint(program.captured)}
+
+
+def digests(arrays: NamedTuple) -> dict[str, str]:
+    """Digests of arrays by name."""
+    return {name: fingerprint(values) for name, values in arrays._asdict().items()}
 
 
 def check_data(rng_key, data, conditions, num_moments: int, batch_size: int):
@@ -52,33 +69,24 @@ def check_data(rng_key, data, conditions, num_moments: int, batch_size: int):
     if callable(data):
         if conditions is not None:
             raise ParameterError("a sampler returns its conditions itself: (x, conditions). Drop `conditions`.")
-        x, condition = _sample(data, jax.random.fold_in(rng_key, 0x5EED), num_moments)
-    else:
-        x, condition = np.asarray(data), None if conditions is None else np.asarray(conditions)
-    _check_points(x, condition)
-    if not callable(data):
-        identity = {"data": fingerprint(x), "conditions": fingerprint(condition)}
-        rows = Rows(jnp.asarray(x, dtype=float), None if condition is None else jnp.asarray(condition, dtype=float))
-        return rows, (x, condition), identity
-    program = trace(lambda key: data(key, batch_size), rng_key, differentiated=False)
-    identity = {"sampler": fingerprint(program.program), "what the sampler reads": fingerprint(program.captured)}
-    return Sampled(program), (x, condition), identity
+        points = _sample(data, jax.random.fold_in(rng_key, 0x5EED), num_moments)
+        _check_points(*points)
+        sampled = Sampled.of(data, rng_key, batch_size, Points.of)
+        return sampled, points, sampled.identity()
+    points = Points(np.asarray(data), None if conditions is None else np.asarray(conditions))
+    _check_points(*points)
+    return Rows(jax.tree.map(lambda a: jnp.asarray(a, dtype=float), points)), points, digests(points)
 
 
-def _pair(x):
-    return x if isinstance(x, tuple) else (x, None)
-
-
-def _sample(sampler, rng_key, count: int):
+def _sample(sampler, rng_key, count: int) -> Points:
     """Points and conditions as NumPy's; the sampler must draw other ones with another key."""
-    first, second = (np.asarray(_pair(sampler(key, 16))[0]) for key in jax.random.split(rng_key))
+    first, second = (np.asarray(Points.of(sampler(key, 16)).data) for key in jax.random.split(rng_key))
     if np.array_equal(first, second) and np.ptp(first) > 0:
         raise ParameterError(
             "a sampler must draw with the key it is given; two keys gave the same points. Use jax.random with its "
             "first argument, or pass the points themselves as an array."
         )
-    x, condition = _pair(sampler(rng_key, count))
-    return np.asarray(x), None if condition is None else np.asarray(condition)
+    return jax.tree.map(np.asarray, Points.of(sampler(rng_key, count)))
 
 
 def _check_points(x, condition) -> None:
@@ -90,10 +98,7 @@ def _check_points(x, condition) -> None:
         np.issubdtype(condition.dtype, np.floating) or np.issubdtype(condition.dtype, np.integer)
     ):
         raise ShapeError(f"conditions must be numbers; got dtype {condition.dtype}. One-hot encode classes.")
-    for what, values in (("data", x), ("conditions", condition)):
-        if values is not None and not bool(np.all(np.isfinite(values))):
-            bad = int(np.sum(~np.isfinite(values)))
-            raise ParameterError(f"{what} must be finite; got {bad} NaN or infinite values. Remove those rows.")
+    check_finite(Points(x, condition))
     if condition is not None and (condition.ndim != 2 or len(condition) != len(x)):
         raise ShapeError(f"conditions must have shape [{len(x)}, c]; got {condition.shape}.")
     largest = float(np.max(np.abs(x)))
@@ -110,6 +115,13 @@ def _check_points(x, condition) -> None:
         )
 
 
+def check_finite(points: Points) -> None:
+    """Raise ParameterError if there is NaN or infinity among the points or their conditions."""
+    for what, values in points._asdict().items():
+        if values is not None and (bad := int(np.sum(~np.isfinite(values)))):
+            raise ParameterError(f"{what} must be finite; got {bad} NaN or infinite values. Remove those rows.")
+
+
 def moments(x, network):
     """Mean [d] and covariance [d, d] of data, or along cosines the variances [d]."""
     flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
@@ -122,5 +134,5 @@ def moments(x, network):
         )
     if x.shape[1:] != network.shape:
         raise ShapeError(f"the network takes images of shape {network.shape}; the data have {x.shape[1:]}. See shape=.")
-    coordinates = jax.lax.map(CosineBasis(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)
+    coordinates = jax.lax.map(CosineAxes(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)
     return flat.mean(0), np.var(np.asarray(coordinates, dtype=np.float64), axis=0)

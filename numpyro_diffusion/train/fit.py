@@ -1,83 +1,63 @@
-"""Training: `fit`, its batches and devices, and runs that go on after a kill. What is minimised is in `losses`."""
+"""Training of densities: `fit`. What is minimised is in `losses`, how in `optimise`."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from tqdm.auto import tqdm
 
 from ..checks.text import check_name
-from ..density.energy import PARAMETERISATIONS, EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
+from ..density.energy import (
+    PARAMETERISATIONS,
+    EnergyDensity,
+    NetworkConfig,
+    PatchConfig,
+    ScoreModel,
+    UNetConfig,
+    data_gaussian,
+)
 from ..density.mixture import MixtureBase
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
-from ..disk import format as checkpoint
-from ..disk.arrays import sole_writer
-from ..errors import CheckpointError, ParameterError, check_key, check_number, check_untraced, warn
-from ..networks.convolution import native_gradients
-from ..program import check_same, fingerprint, versions
-from .data import Rows, Sampled, check_data, moments
-from .interrupt import Interrupt
+from ..disk.runs import Keeper
+from ..errors import ParameterError, check_key, check_number, check_untraced
+from ..program import fingerprint, versions
+from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .losses import loss
-from .optimise import TrainingConfig
-
-#: Optimiser steps between two looks at progress, checkpoint and interrupts; for images, whose steps take longer.
-CHUNK, IMAGE_CHUNK = 100, 10
+from .optimise import TrainingConfig, optimise
 
 
-@functools.cache
-def _mesh(num_devices: int):
-    return jax.make_mesh((num_devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:num_devices])
+class _Denoising(NamedTuple):
+    """A density, learnt from data; see `losses` for what is minimised."""
 
+    density: Any
+    data: Rows | Sampled
+    young = (1.0, 10.0)
 
-def _num_devices(batch_size: int) -> int:
-    """Devices that share a batch: as many of those there are as divide it."""
-    return max(n for n in range(1, jax.local_device_count() + 1) if batch_size % n == 0)
+    @property
+    def in_loop(self) -> bool:
+        return not self.density.config.takes_images
 
-
-@functools.partial(jax.jit, static_argnames=("config", "count", "num_devices"), donate_argnums=0)
-def _train_chunk(
-    carry, density, rng_key, data: Rows | Sampled, *, config: TrainingConfig, count: int, num_devices: int = 1
-):
-    """`count` optimiser steps; the keys depend on the step's number only, so a resumed run repeats exactly."""
-    optimiser = config.optimiser()
-
-    def step(carry, _):
-        state, optimiser_state, average, number = carry
-        batch_key, drop_key, loss_key = jax.random.split(jax.random.fold_in(rng_key, number), 3)
-        x, condition = data.draw(batch_key, config.batch_size)
-        y = x.reshape(config.batch_size, -1) - density.mean
+    def draw(self, rng_key, config: TrainingConfig):
+        batch_key, drop_key, loss_key = jax.random.split(rng_key, 3)
+        x, condition = self.data.draw(batch_key, config.batch_size)
+        y = x.reshape(config.batch_size, -1) - self.density.mean
         if condition is not None:
             kept = jax.random.bernoulli(drop_key, 1 - config.condition_dropout, (config.batch_size, 1))
             condition = jnp.concatenate([condition * kept, kept], axis=-1)
-        if num_devices > 1:
-            shard = NamedSharding(_mesh(num_devices), PartitionSpec("batch"))
-            y, condition = jax.lax.with_sharding_constraint((y, condition), shard)
+        return Points(y, condition), loss_key
 
-        def objective(state):
-            density_now = density._replace(state=state)
-            return loss(density_now, loss_key, y, condition, config.time_score_weight, config.weighting)
+    def loss(self, state, batch, rng_key, config: TrainingConfig):
+        density = self.density._replace(state=state)
+        return loss(density, rng_key, batch.data, batch.conditions, config.time_score_weight, config.weighting)
 
-        value, gradient = jax.value_and_grad(objective)(state)
-        updates, optimiser_state = optimiser.update(gradient, optimiser_state, state)
-        state = optax.apply_updates(state, updates)
-        # The average forgets its start faster while young.
-        decay = jnp.minimum(config.ema_decay, (1.0 + number) / (10.0 + number))
-        average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, state)
-        return (state, optimiser_state, average, number + 1), value
-
-    # Convolutions are slow inside loops on CPUs.
-    return step(carry, None) if count == 1 else jax.lax.scan(step, carry, None, length=count)
+    def check(self, batch) -> None:
+        check_finite(batch)
 
 
 def fit(
@@ -159,13 +139,11 @@ def fit(
     network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
     init_key, step_key = jax.random.split(rng_key)
     cls, form = (EnergyDensity, network.form or parameterisation) if model == "energy" else (ScoreModel, "score")
-    density = cls(
-        init_key, event_shape, schedule or VariancePreserving.cosine(), mean, covariance, sigma_min, sigma_max,
-        network, form, calibrated if model == "energy" else False, base,
+    density = cls.fresh(
+        init_key, network, event_shape, schedule=schedule or VariancePreserving.cosine(), parameterisation=form,
+        sigmas=jnp.array([sigma_min, sigma_max], dtype=float), is_calibrated=calibrated and model == "energy",
+        base=base, name=name, moments=data_gaussian(mean, covariance, network, base),
     )  # fmt: skip
-    density.name = name
-    carry = (density.state, training.optimiser().init(density.state), density.state, jnp.zeros((), jnp.int32))
-    carry = jax.tree.map(jnp.array, carry)  # distinct buffers: the carry is donated
     identity = {
         "kind": "training",
         "model": model,
@@ -180,64 +158,9 @@ def fit(
         "base": fingerprint(base),
         **versions(),
     }
-    with sole_writer(checkpoint_path):
-        if checkpoint_path is not None and Path(checkpoint_path).exists():
-            carry = _resume(checkpoint_path, identity, carry)
-        density.state = _run(carry, density, step_key, batches, training, identity, checkpoint_path,
-                             checkpoint_every_seconds, progress_bar)  # fmt: skip
+    density.state = optimise(
+        step_key, _Denoising(density, batches), density.state, training,
+        Keeper(checkpoint_path, identity, checkpoint_every_seconds), name=name or "fit", progress_bar=progress_bar,
+    )  # fmt: skip
     density.typical = typical_log_probs(density, x, condition, jax.random.fold_in(rng_key, 0x7E57))
     return density
-
-
-def _run(carry, density, rng_key, batches, config, identity, path, every, progress_bar):
-    settings = {"config": config, "num_devices": _num_devices(config.batch_size)}
-    if settings["num_devices"] > 1:
-        carry = jax.device_put(carry, NamedSharding(_mesh(settings["num_devices"]), PartitionSpec()))
-    saved = time.monotonic()
-
-    number, chunk = int(carry[3]), IMAGE_CHUNK if density.config.takes_images else CHUNK
-    bar = tqdm(total=config.num_steps, initial=number, disable=not progress_bar, desc=density.name or "fit")
-    with bar, Interrupt() as interrupt:
-        while number < config.num_steps and not interrupt.asked:
-            count = min(chunk, config.num_steps - number)
-            carry, value = _advance(carry, density, rng_key, batches, count, settings)
-            number = int(carry[3])
-            if not np.isfinite(value):
-                raise ParameterError(
-                    f"the loss became {value} at step {number}; the checkpoint before it is kept. "
-                    "Lower learning_rate or max_gradient_norm."
-                )
-            bar.update(count)
-            bar.set_postfix(loss=f"{value:.4f}")
-            ends = number == config.num_steps or interrupt.asked
-            if path is not None and (time.monotonic() - saved > every or ends):
-                leaves = jax.tree.leaves(carry)
-                checkpoint.write(path, {f"{i:04d}": np.asarray(a) for i, a in enumerate(leaves)}, identity)
-                saved = time.monotonic()
-    if number < config.num_steps:
-        remedy = "checkpoint_path= makes training resume." if path is None else "The same call goes on from there."
-        warn(f"interrupted after step {number} of {config.num_steps}: the density is as trained so far. {remedy}")
-    return carry[2]
-
-
-def _advance(carry, density, rng_key, batches, count, settings):
-    """`count` optimiser steps: (carry, mean loss)."""
-    if not density.config.takes_images:
-        carry, values = _train_chunk(carry, density, rng_key, batches, count=count, **settings)
-        return carry, float(jnp.mean(values))
-    values = []
-    with native_gradients():
-        for _ in range(count):
-            carry, one = _train_chunk(carry, density, rng_key, batches, count=1, **settings)
-            values.append(one)
-    return carry, float(jnp.mean(jnp.stack(values)))
-
-
-def _resume(path, identity, carry):
-    arrays, config = checkpoint.read(path, kind="training")
-    check_same(path, config, identity)
-    leaves, treedef = jax.tree.flatten(carry)
-    found = [arrays[k] for k in sorted(arrays)]
-    if [a.shape for a in found] != [a.shape for a in leaves]:
-        raise CheckpointError(f"{path} holds weights of other shapes. Choose another checkpoint_path.")
-    return jax.tree.unflatten(treedef, [jnp.asarray(a, b.dtype) for a, b in zip(found, leaves, strict=True)])

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import NETWORK, log_prob_of
+from small import NETWORK, log_prob_of, moments_of, untrained
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.disk import densities as storage
 from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
-from numpyro_diffusion.train import fit as training
+from numpyro_diffusion.train import optimise
 
 MEANS = np.array([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]])
 COVARIANCES = np.array([[[0.2, 0.05], [0.05, 0.1]], [[0.3, 0.0], [0.0, 0.3]], [[0.1, 0.0], [0.0, 0.4]]])
@@ -42,9 +42,9 @@ def energy(potential=True, silent=False, schedule=SCHEDULE):
     config = nd.PatchConfig(grid=(1, 2), width=4, embedding_size=4, condition_size=2)
     if not potential:
         config = nd.NetworkConfig(**NETWORK, condition_size=2)
-    density = nd.EnergyDensity(
-        jax.random.key(0), (2,), schedule, MEANS.mean(0), np.eye(2), 0.01, 20.0, config,
-        "potential" if potential else "l2", True, base(),
+    density = untrained(
+        config, (2,), "potential" if potential else "l2",
+        mean=MEANS.mean(0), covariance=np.eye(2), base=base(), schedule=schedule,
     )  # fmt: skip
     noise = np.random.default_rng(1)
     density.state = jax.tree.map(
@@ -57,7 +57,7 @@ def energy(potential=True, silent=False, schedule=SCHEDULE):
 @pytest.fixture(scope="module")
 def fitted():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHUNK", 10)
+        patch.setattr(optimise, "CHUNK", 10)
         mixture = nd.MixtureBase.fit(GREY, LABELS, num_components=2)
         return nd.fit(
             jax.random.key(0), GREY, conditions=LABELS, network=PATCHES, training=SHORT, base=mixture, name="grey",
@@ -75,7 +75,9 @@ def test_log_prob_is_that_of_the_noised_mixture(condition):
 
 @pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
 def test_moments_are_those_of_the_mixture(condition):
-    for ours, expected in zip(base().moments(jnp.array(condition)), exact(condition).gaussian(0.0), strict=True):
+    for ours, expected in zip(
+        *map(moments_of, (base().moments(jnp.array(condition)), exact(condition).gaussian(0.0))), strict=True
+    ):
         np.testing.assert_allclose(ours, expected, atol=1e-3)
 
 
@@ -85,7 +87,7 @@ def test_density_with_a_silent_network_is_the_base():
         for given, condition in ((None, "none"), ([1.0, 0.0], "first"), ([0.0, 1.0], "second"), ([0.5, 0.5], "half")):
             ours, expected = density.given(given), exact(CONDITIONS[condition])
             np.testing.assert_allclose(log_prob_of(ours, X, 0.4), log_prob_of(expected, X, 0.4), rtol=1e-3, atol=2e-3)
-            for a, b in zip(ours.gaussian(0.4), expected.gaussian(0.4), strict=True):
+            for a, b in zip(*map(moments_of, (ours.gaussian(0.4), expected.gaussian(0.4))), strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
@@ -253,7 +255,7 @@ def test_densities_without_a_base_have_none():
 
 
 def test_training_resumes(fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHUNK", 10)
+    monkeypatch.setattr(optimise, "CHUNK", 10)
     path, mixture = tmp_path / "grey.training", nd.MixtureBase.fit(GREY, LABELS, num_components=2)
     settings = {"conditions": LABELS, "network": PATCHES, "checkpoint_path": path}
     first = fit_with(base=mixture, **settings)

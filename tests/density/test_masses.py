@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import box, function, gaussian, log_prob_of, network, score_of
+from small import box, function, gaussian, log_prob_of, moments_of, network, score_of
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.diagnose.overlap import numerator
+from numpyro_diffusion.diagnose.findings.overlap import numerator
 from numpyro_diffusion.errors import ParameterError
 
 P, Q, F = gaussian(name="p"), gaussian((1.0, -0.5), ((0.5, 0.1), (0.1, 0.8)), name="q"), function()
@@ -42,7 +42,7 @@ def test_any_mass_is_right(name):
     make, expected = MASSES[name]
     for density in (make(), jax.tree.unflatten(*reversed(jax.tree.flatten(make())))):
         np.testing.assert_allclose(log_prob_of(density, X), expected, rtol=3e-6)
-        mean, covariance = density.gaussian(0.3)
+        mean, covariance = moments_of(density.gaussian(0.3))
         assert np.all(np.isfinite(mean)) and np.all(np.linalg.eigvalsh(covariance) > 0)
     np.testing.assert_allclose(jax.jit(lambda: make().log_prob(X))(), expected, rtol=3e-6)
     assert np.all(np.isfinite(score_of(make(), X)))

@@ -19,7 +19,7 @@ from small import gaussian, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.abstract import narrowest
-from numpyro_diffusion.diagnose.overlap import numerator
+from numpyro_diffusion.diagnose.findings.overlap import numerator
 
 pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.filterwarnings("ignore")]
 

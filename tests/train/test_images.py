@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import untrained
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.frame import frame_at
-from numpyro_diffusion.density.axes import CosineBasis, DenseBasis
-from numpyro_diffusion.density.gaussian import DiagonalGaussian, Gaussian, gaussian_mixture, gaussian_product
+from numpyro_diffusion.density.axes import CosineAxes, DenseAxes
+from numpyro_diffusion.density.gaussian import Gaussian, gaussian_mixture, gaussian_product
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ShapeError
 from numpyro_diffusion.networks.unet import position_map
-from numpyro_diffusion.train import fit as training
+from numpyro_diffusion.train import losses, optimise
 
 SHAPE = (4, 4, 2)
 SIZE = 32
@@ -44,17 +45,17 @@ def density():
 
 
 def test_cosines_are_orthonormal_and_known_to_the_transform():
-    basis = CosineBasis((4, 6, 3))
+    basis = CosineAxes((4, 6, 3))
     axes = jax.vmap(basis.point)(jnp.eye(72))
     np.testing.assert_allclose(axes @ axes.T, np.eye(72), atol=1e-5)
     y = jax.random.normal(jax.random.key(0), (72,))
-    np.testing.assert_allclose(DenseBasis(axes.T).coordinates(y), basis.coordinates(y), atol=1e-5)
+    np.testing.assert_allclose(DenseAxes(axes.T).coordinates(y), basis.coordinates(y), atol=1e-5)
     np.testing.assert_allclose(basis.point(basis.coordinates(y)), y, atol=1e-5)
 
 
 def test_neighbouring_pixels_are_nearly_uncorrelated_along_cosines():
     x = np.asarray(images(jax.random.key(1), 4000)[0]).reshape(4000, -1)
-    coordinates = np.asarray(jax.vmap(CosineBasis(SHAPE).coordinates)(jnp.asarray(x)))
+    coordinates = np.asarray(jax.vmap(CosineAxes(SHAPE).coordinates)(jnp.asarray(x)))
 
     def coupling(values):
         correlation = np.corrcoef(values.T)
@@ -65,14 +66,14 @@ def test_neighbouring_pixels_are_nearly_uncorrelated_along_cosines():
 
 @pytest.mark.parametrize("combine", [gaussian_product, gaussian_mixture])
 def test_diagonal_gaussians_combine_as_dense_ones_do(combine):
-    basis, rng = CosineBasis(SHAPE), np.random.default_rng(0)
+    basis, rng = CosineAxes(SHAPE), np.random.default_rng(0)
     parts = [
-        (DiagonalGaussian(jnp.asarray(rng.normal(size=SIZE)), jnp.asarray(rng.uniform(1, 2, SIZE)), basis), c)
+        (Gaussian(jnp.asarray(rng.normal(size=SIZE)), jnp.asarray(rng.uniform(1, 2, SIZE)), basis), c)
         for c in (jnp.asarray(1.0), jnp.asarray(0.7))
     ]
-    dense = combine([(Gaussian(g.mean, g.covariance), c) for g, c in parts])
+    dense = combine([(Gaussian.of(g.mean, g.covariance), c) for g, c in parts])
     diagonal = combine(parts)
-    assert isinstance(diagonal, DiagonalGaussian)
+    assert diagonal.axes == basis
     np.testing.assert_allclose(diagonal.mean, dense.mean, atol=1e-3)
     if combine is gaussian_product:
         np.testing.assert_allclose(diagonal.covariance, dense.covariance, atol=1e-3)
@@ -82,12 +83,12 @@ def test_diagonal_gaussians_combine_as_dense_ones_do(combine):
 
 
 def test_a_denominator_removes_as_much_as_in_a_dense_product():
-    basis = CosineBasis(SHAPE)
-    wide = DiagonalGaussian(jnp.zeros(SIZE), jnp.full(SIZE, 4.0), basis)
-    narrow = DiagonalGaussian(jnp.ones(SIZE), jnp.full(SIZE, 1.0), basis)
+    basis = CosineAxes(SHAPE)
+    wide = Gaussian(jnp.zeros(SIZE), jnp.full(SIZE, 4.0), basis)
+    narrow = Gaussian(jnp.ones(SIZE), jnp.full(SIZE, 1.0), basis)
     for exponent in (-0.5, -3.0):
         parts = [(narrow, jnp.asarray(1.0)), (wide, jnp.asarray(exponent))]
-        dense = gaussian_product([(Gaussian(g.mean, g.covariance), c) for g, c in parts])
+        dense = gaussian_product([(Gaussian.of(g.mean, g.covariance), c) for g, c in parts])
         diagonal = gaussian_product(parts)
         np.testing.assert_allclose(diagonal.mean, dense.mean, atol=1e-3)
         np.testing.assert_allclose(diagonal.covariance, dense.covariance, atol=1e-3)
@@ -116,9 +117,10 @@ def test_the_start_has_the_density_it_says(density):
 @pytest.mark.parametrize("form", ["l2", "dae", "inner_product"])
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_an_energy_is_its_formula(form, calibrated):
-    density = nd.EnergyDensity(
-        jax.random.key(1), SHAPE, nd.VariancePreserving.cosine(), np.full(SIZE, 0.2), np.linspace(0.1, 1, SIZE), 0.01,
-        10.0, nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True), form, calibrated,
+    config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True)
+    density = untrained(
+        config, SHAPE, form, calibrated,
+        mean=np.full(SIZE, 0.2), covariance=np.linspace(0.1, 1, SIZE), seed=1, sigma_max=10.0,
     )  # fmt: skip
     x, t = jax.random.normal(jax.random.key(2), SHAPE), 0.4
     alpha, r = float(density.schedule.alpha(t)), float(density.schedule.noise_to_signal(t))
@@ -131,7 +133,7 @@ def test_an_energy_is_its_formula(form, calibrated):
     energy = {"l2": 0.5 * f**2, "dae": 0.5 * (z - f) ** 2, "inner_product": z * f}[form].sum()
     if calibrated:
         variance = np.linspace(0.1, 1, SIZE) + r**2
-        coordinates = CosineBasis(SHAPE).coordinates(y)
+        coordinates = CosineAxes(SHAPE).coordinates(y)
         expected = -0.5 * np.sum(coordinates**2 / variance + np.log(2 * np.pi * variance))
         expected -= s / r * energy
     else:
@@ -144,7 +146,7 @@ def test_training_learns_and_resumes_exactly(tmp_path):
         pass
 
     whole = fitted()
-    part = training._train_chunk
+    part = optimise._train_chunk
     calls = 0
 
     def dies(*args, **kwargs):
@@ -156,11 +158,11 @@ def test_training_learns_and_resumes_exactly(tmp_path):
 
     path = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHUNK", 5)
-        patch.setattr(training, "_train_chunk", dies)
+        patch.setattr(optimise, "SLOW_CHUNK", 5)
+        patch.setattr(optimise, "_train_chunk", dies)
         with pytest.raises(Killed):
             fitted(checkpoint_path=path, checkpoint_every_seconds=0.0)
-        patch.setattr(training, "_train_chunk", part)
+        patch.setattr(optimise, "_train_chunk", part)
         resumed = fitted(checkpoint_path=path)
     for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(resumed.state), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -181,7 +183,7 @@ def test_conditions_and_their_composition_share_one_call(density):
     x = images(jax.random.key(4), 3)[0]
     parts = [density.given(c).log_prob(x, 0.5) for c in (None, [0.2, 0.2], [0.8, 0.8])]
     np.testing.assert_allclose(composed.log_prob(x, 0.5), parts[1] + parts[2] - parts[0], rtol=1e-3, atol=1e-2)
-    assert isinstance(composed.gaussian(0.5), DiagonalGaussian)
+    assert isinstance(composed.gaussian(0.5).axes, CosineAxes)
     text = str(jax.make_jaxpr(lambda x: composed.log_density(x, 0.5))(x[0]))
     alone = str(jax.make_jaxpr(lambda x: density.log_density(x, 0.5))(x[0]))
     assert text.count("conv_general_dilated") == alone.count("conv_general_dilated")
@@ -222,10 +224,7 @@ def test_score_models_of_images():
 @pytest.mark.parametrize("settings", [{"compute_dtype": "bfloat16"}, {"rematerialise": True}, {"attention": (4, 2)}])
 def test_variants_of_the_network(settings):
     config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True, **settings)
-    density = nd.EnergyDensity(
-        jax.random.key(1), SHAPE, nd.VariancePreserving.cosine(), np.zeros(SIZE), np.ones(SIZE), 0.01, 10.0, config,
-        "inner_product", True,
-    )  # fmt: skip
+    density = untrained(config, SHAPE, "inner_product", mean=np.zeros(SIZE), covariance=np.ones(SIZE), seed=1)
     x = jax.random.normal(jax.random.key(2), SHAPE)
     value, score = density.log_prob(x, 0.3), density.score(x, 0.3)
     assert value.dtype == score.dtype == jnp.float32
@@ -236,10 +235,7 @@ def test_recomputing_changes_nothing():
     values = []
     for again in (False, True):
         config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), small_start=True, rematerialise=again)
-        density = nd.EnergyDensity(
-            jax.random.key(1), SHAPE, nd.VariancePreserving.cosine(), np.zeros(SIZE), np.ones(SIZE), 0.01, 10.0,
-            config, "l2", True,
-        )  # fmt: skip
+        density = untrained(config, SHAPE, mean=np.zeros(SIZE), covariance=np.ones(SIZE), seed=1)
         values.append(density.score(jnp.ones(SHAPE), 0.3))
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
 
@@ -250,7 +246,7 @@ def test_denoiser_weighting_counts_large_noise_more(density):
     key = jax.random.key(1)
     low, high = (density._replace(sigmas=jnp.array(sigmas)) for sigmas in ([0.01, 0.011], [5.0, 5.5]))
     ratio = [
-        training.loss(p, key, y, condition, 0.0, "denoiser") / training.loss(p, key, y, condition, 0.0, "score")
+        losses.loss(p, key, y, condition, 0.0, "denoiser") / losses.loss(p, key, y, condition, 0.0, "score")
         for p in (low, high)
     ]
     s2 = float(density._scale()) ** 2

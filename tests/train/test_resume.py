@@ -13,10 +13,9 @@ from small import NETWORK, mixture
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.history import History
-from numpyro_diffusion.disk import arrays as files
+from numpyro_diffusion.disk.runs import Interrupt, sole_writer
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
-from numpyro_diffusion.train import fit as training
-from numpyro_diffusion.train.interrupt import Interrupt
+from numpyro_diffusion.train import optimise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
@@ -132,9 +131,9 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 
 def test_two_runs_do_not_share_a_file(tmp_path):
     path = tmp_path / "run"
-    with files.sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
+    with sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
         anneal(checkpoint_path=path)
-    with files.sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
+    with sole_writer(path), pytest.raises(CheckpointError, match="another run is writing"):
         train(checkpoint_path=path)
     anneal(checkpoint_path=path)
     assert os.listdir(tmp_path) == ["run"]
@@ -199,7 +198,7 @@ def train(**changes):
 
 
 def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch, interruptible):
-    path, original, calls = tmp_path / "training", training._train_chunk, []
+    path, original, calls = tmp_path / "training", optimise._train_chunk, []
 
     def chunk(*args, **kwargs):
         calls.append(None)
@@ -208,7 +207,7 @@ def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_chunk", chunk)
+        patch.setattr(optimise, "_train_chunk", chunk)
         with pytest.warns(DiagnosticWarning, match="interrupted after step 100 of 250"):
             partial = train(checkpoint_path=path)
     assert np.isfinite(partial.log_prob(np.zeros(2)))

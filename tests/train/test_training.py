@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import log_prob_of, mixture, score_of
+from small import log_prob_of, mixture, moments_of, score_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.disk import densities as storage
-from numpyro_diffusion.train import fit as training
+from numpyro_diffusion.disk import runs
+from numpyro_diffusion.train import losses, optimise
 
 NETWORK = nd.NetworkConfig(width=16, num_blocks=1, embedding_size=8)
 CONFIG = nd.TrainingConfig(num_steps=40, batch_size=128, learning_rate=1e-2)
@@ -31,7 +32,7 @@ def conditional_sampler(rng_key, num_samples):
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
-    monkeypatch.setattr(training, "CHUNK", 10)
+    monkeypatch.setattr(optimise, "CHUNK", 10)
 
 
 def fit(data=DATA, **kwargs):
@@ -54,14 +55,14 @@ def same_weights(a, b):
     ids=["l2", "dae", "inner_product_uncalibrated", "score"],
 )
 def test_loss_decreases(kind, num_steps, ratio, monkeypatch):
-    monkeypatch.setattr(training, "CHUNK", 50)
+    monkeypatch.setattr(optimise, "CHUNK", 50)
     density = fit(training=nd.TrainingConfig(num_steps=num_steps, batch_size=256, learning_rate=1e-2), **kind)
     assert isinstance(density, nd.ScoreModel if kind.get("model") == "score" else nd.EnergyDensity)
     assert density.is_calibrated == (kind.get("calibrated", True) and "model" not in kind)
     # Before and after on the same noise, so that the difference is not the draw's.
     start = density._replace(state=NETWORK.build(2, jax.random.split(KEY)[0])[1])
     y = TWO.sample(jax.random.key(5), 4000) - density.mean
-    loss = jax.jit(lambda density: training.loss(density, jax.random.key(6), y, None, 1.0))
+    loss = jax.jit(lambda density: losses.loss(density, jax.random.key(6), y, None, 1.0))
     assert loss(density) < ratio * loss(start)
 
 
@@ -74,7 +75,7 @@ def test_the_key_decides():
 
 def test_moments_and_noise_range_come_from_the_data():
     density = fit()
-    mean, covariance = density.gaussian(0.0)
+    mean, covariance = moments_of(density.gaussian(0.0))
     np.testing.assert_allclose(mean, DATA.mean(0), atol=1e-5)
     np.testing.assert_allclose(covariance, np.cov(DATA.T) + density.resolution**2 * np.eye(2), atol=1e-5)
     std = np.sqrt(np.mean(np.diag(np.cov(DATA.T))))
@@ -112,7 +113,7 @@ class Killed(KeyboardInterrupt):
 def killed_at(monkeypatch, step):
     """Lets training die, as if by Ctrl-C, when the progress bar comes to `step`."""
 
-    class Bar(training.tqdm):
+    class Bar(optimise.tqdm):
         done = 0
 
         def update(self, n=1):
@@ -121,7 +122,7 @@ def killed_at(monkeypatch, step):
                 raise Killed
             return super().update(n)
 
-    monkeypatch.setattr(training, "tqdm", Bar)
+    monkeypatch.setattr(optimise, "tqdm", Bar)
 
 
 @pytest.mark.parametrize("data", [DATA, sampler], ids=["array", "sampler"])
@@ -131,13 +132,13 @@ def test_resumed_after_a_kill_it_ends_with_the_same_weights(data, tmp_path, monk
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, 30)
         fit(data, checkpoint_path=path, checkpoint_every_seconds=0.0)
-    steps, original = [], training._train_chunk
+    steps, original = [], optimise._train_chunk
 
     def counted(*args, **kwargs):
         steps.append(kwargs["count"])
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(training, "_train_chunk", counted)
+    monkeypatch.setattr(optimise, "_train_chunk", counted)
     resumed = fit(data, checkpoint_path=path, checkpoint_every_seconds=0.0)
     assert sum(steps) == 20  # 40, less the two chunks that were saved before the kill
     assert same_weights(resumed.state, whole.state)
@@ -148,15 +149,15 @@ def test_resumed_after_a_kill_it_ends_with_the_same_weights(data, tmp_path, monk
 
 def test_checkpoints_keep_their_interval(tmp_path, monkeypatch):
     written, now = [], [0.0]
-    original = training._train_chunk
+    original = optimise._train_chunk
 
     def slow(*args, **kwargs):
         now[0] += 10.0
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(training, "_train_chunk", slow)
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(training.checkpoint, "write", lambda *args: written.append(now[0]))
+    monkeypatch.setattr(optimise, "_train_chunk", slow)
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runs.checkpoint, "write", lambda *args: written.append(now[0]))
     fit(checkpoint_path=tmp_path / "run.training", checkpoint_every_seconds=15.0)
     assert written == [20.0, 40.0]
 
@@ -183,7 +184,7 @@ def test_checkpoint_of_another_run_is_refused(change, what, training_file):
 def training_file(tmp_path_factory):
     # Scoped to the module, and so made before `short_chunks`.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHUNK", 10)
+        patch.setattr(optimise, "CHUNK", 10)
         path = tmp_path_factory.mktemp("training") / "run.training"
         fit(checkpoint_path=path)
         return path
@@ -212,7 +213,7 @@ def trained():
     x, conditions = (np.asarray(a) for a in conditional_sampler(jax.random.key(3), 500))
     linear = nd.VariancePreserving.linear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHUNK", 10)
+        patch.setattr(optimise, "CHUNK", 10)
         return {
             "energy": fit(x, conditions=conditions, parameterisation="dae", name="cat", schedule=linear),
             "score": fit(model="score", schedule=nd.VarianceExploding(0.002, 50.0)),

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..density.density import Density, Expression
-from ..density.gaussian import DiagonalGaussian
+from ...density.density import Density, Expression
+from ...density.gaussian import common_axes
 
 #: Distances, in standard deviations of the numerator, at which the score is looked at.
 DISTANCES = (4.0, 8.0)
@@ -49,19 +49,17 @@ def _excess(parts):
     known = [(gaussian, exponent) for gaussian, exponent in parts if gaussian is not None]
     if not any(a < 0 for _, a in known) or not any(a > 0 for _, a in known):
         return None
-    first = known[0][0]
-    if all(isinstance(g, DiagonalGaussian) and g.basis == first.basis for g, _ in known):
+    if (axes := common_axes([g for g, _ in known])) is not None:
         precision = np.array([a / np.asarray(g.variance, dtype=float) for g, a in known])
-        mean = np.array([np.asarray(g.basis.coordinates(g.mean), dtype=float) for g, _ in known])
+        mean = np.array([np.asarray(axes.coordinates(g.mean), dtype=float) for g, _ in known])
         above = np.maximum(precision, 0.0)
         plus = above.sum(0)
         ratio = -np.minimum(precision, 0.0).sum(0) / plus
         worst = int(np.argmax(ratio))
         axis = np.zeros(len(plus))
         axis[worst] = 1 / np.sqrt(plus[worst])
-        place = first.basis.point
-        return ratio[worst], np.asarray(place((above * mean).sum(0) / plus)), np.asarray(place(axis))
-    if first.mean.size > MOST_DENSE:
+        return ratio[worst], np.asarray(axes.point((above * mean).sum(0) / plus)), np.asarray(axes.point(axis))
+    if known[0][0].mean.size > MOST_DENSE:
         return None
     precision = np.array([a * np.linalg.inv(np.asarray(g.covariance, dtype=float)) for g, a in known])
     mean = np.array([np.asarray(g.mean, dtype=float) for g, _ in known])

@@ -10,8 +10,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from ..density.abstract import batch_log_prob
-from ..density.density import Density, Expression
+from ...density.abstract import batch_log_prob
+from ...density.density import Density, Expression
 
 #: Nats below its typical log density at which a point is improbable under a factor.
 MOST_DEFICIT = 10.0
@@ -59,22 +59,24 @@ def numerator(density) -> list[tuple[Density, float]]:
 
 def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
     """Nats [n] by which log p(x) lies below a like Gaussian's mean log density; None if unknown."""
-    gaussian = _gaussian(factor, t)
-    if gaussian is None or not factor.has_log_density:
+    along = _along_axes(factor, x, t)
+    if along is None or not factor.has_log_density:
         return None
-    mean, covariance = np.asarray(gaussian.mean, dtype=float), np.asarray(gaussian.covariance, dtype=float)
-    sign, log_det = np.linalg.slogdet(covariance)
-    if sign <= 0 or not np.isfinite(log_det):
+    variance, coordinates = (np.asarray(a, dtype=float) for a in along)
+    if not np.all((variance > 0) & np.isfinite(variance)):
         return None
     if factor.is_calibrated:
-        typical = -0.5 * (log_det + mean.size * np.log(2 * np.pi * np.e))
+        typical = -0.5 * np.sum(np.log(2 * np.pi * np.e * variance))
         log_prob = np.asarray(batch_log_prob(factor, x, t), dtype=float)
         return typical - np.where(np.isnan(log_prob), -np.inf, log_prob)
     # Without a normaliser log p has no origin; the Gaussian's own log density sees at least what is far away.
-    centred = x.reshape(len(x), -1) - mean
-    return 0.5 * (np.sum(centred * np.linalg.solve(covariance, centred.T).T, axis=1) - mean.size)
+    return 0.5 * np.sum(coordinates**2 / variance - 1, axis=1)
 
 
 @jax.jit
-def _gaussian(density: Density, t):
-    return density.gaussian(t)
+def _along_axes(density: Density, x, t):
+    """Variances [d] and centred points [n, d] along the axes of the Gaussian approximation, or None."""
+    if (gaussian := density.gaussian(t)) is None:
+        return None
+    mean, variance, axes = gaussian
+    return variance, jax.vmap(lambda point: axes.coordinates(point - mean))(x.reshape(len(x), -1))
