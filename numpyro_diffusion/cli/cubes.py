@@ -14,7 +14,7 @@ from ..annealing.anneal import anneal
 from ..annealing.kernels import HMC
 from ..annealing.reverse import Reverse
 from ..classifier import Classifier, all_present, load_classifier
-from ..compose.operators import compose_conditions
+from ..compose.conditions import compose_conditions
 from ..datasets import cubes
 from ..density.density import Density
 from ..disk.densities import load_pretrained
