@@ -15,7 +15,7 @@ from numpyro_diffusion.datasets import cubes
 from numpyro_diffusion.disk import format as checkpoint
 from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
 from numpyro_diffusion.networks.classifier import ClassifierConfig
-from numpyro_diffusion.networks.unet import position_map
+from numpyro_diffusion.networks.embedding import position_map
 from numpyro_diffusion.train.optimise import TrainingConfig
 
 SMALL = ClassifierConfig(image_shape=(8, 8, 1), num_outputs=3, widths=(8, 16), hidden_size=12)

@@ -13,7 +13,7 @@ from numpyro_diffusion.annealing.frame import frame_at
 from numpyro_diffusion.density.axes import CosineBasis, DenseBasis
 from numpyro_diffusion.density.gaussian import DiagonalGaussian, Gaussian, gaussian_mixture, gaussian_product
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ShapeError
-from numpyro_diffusion.networks.unet import position_map
+from numpyro_diffusion.networks.embedding import position_map
 from numpyro_diffusion.train import losses, optimise
 
 SHAPE = (4, 4, 2)
