@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density.energy import moment_fields
+from numpyro_diffusion.density.energy import data_gaussian
 from numpyro_diffusion.disk import format as checkpoint
 
 KEY = jax.random.key(0)
@@ -121,5 +121,5 @@ def density_of(width: int = 32):
     config = network(width)
     return nd.EnergyDensity.fresh(
         jax.random.key(1), config, (2,), schedule=nd.VariancePreserving.cosine(), parameterisation="l2",
-        is_calibrated=True, sigmas=jnp.array([0.01, 20.0]), **moment_fields(np.zeros(2), np.eye(2), config),
+        is_calibrated=True, sigmas=jnp.array([0.01, 20.0]), moments=data_gaussian(np.zeros(2), np.eye(2), config),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,3 +50,16 @@ def register(data: Sequence[str], static: Sequence[str], before: Callable[[Any],
         return cls
 
     return decorate
+
+
+def replace[T](obj: T, **fields: Any) -> T:
+    """A copy of an object with some of its fields changed, as `dataclasses.replace`, but not through `__init__`.
+
+    Raises:
+        AttributeError: for a field that the object does not have.
+    """
+    new = copy.copy(obj)
+    for name, value in fields.items():
+        getattr(obj, name)
+        object.__setattr__(new, name, value)
+    return new

@@ -1,17 +1,21 @@
 """Small densities that the tests share: every kind of leaf, in two dimensions, quick to compile."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density.energy import moment_fields
+from numpyro_diffusion.density.energy import data_gaussian
 
 # One compiled program per structure: operation by operation, JAX would compile hundreds.
 log_prob_of = jax.jit(lambda density, x, t=0.0: density.log_prob(x, t))
 score_of = jax.jit(lambda density, x, t=0.0: density.score(x, t))
+
+# Mean [d] and covariance [d, d] of a Gaussian.
+moments_of = operator.attrgetter("mean", "covariance")
 
 NETWORK = {"width": 8, "num_blocks": 1, "embedding_size": 4}
 MEAN = np.array([0.3, -0.2])
@@ -40,7 +44,7 @@ def untrained(
     return cls.fresh(
         jax.random.key(seed), config, event_shape, schedule=schedule or nd.VariancePreserving.cosine(),
         parameterisation=parameterisation, is_calibrated=calibrated, sigmas=jnp.array([0.01, sigma_max]), base=base,
-        **moment_fields(mean, covariance, config, base),
+        moments=data_gaussian(mean, covariance, config, base),
     )  # fmt: skip
 
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ..density.density import Density, check_density
+from ..density.abstract import check_density
+from ..density.density import Density
 from ..density.proper import check_proper
-from ..diagnose.result import AnnealedRun, kernel_text
+from ..diagnose.result import AnnealedRun
 from ..disk.runs import sole_writer
 from ..errors import (
     ArgumentTypeError,
@@ -163,7 +164,7 @@ def anneal(
     weighted = density.has_log_density and not predictor and (kernel.is_adjusted or not isinstance(kernel, BlackJAX))
     identity = {} if checkpoint_path is None else {
         "rng_key": fingerprint(rng_key), **density.identity(),
-        "kernel": f"{kernel_text(kernel)} {fingerprint((kernel, kernel.computed))}",
+        "kernel": f"{kernel!r} {fingerprint((kernel, kernel.computed))}",
         "num_chains": num_chains, "num_steps": num_steps,
         "levels": fingerprint(levels), "level_ess": level_ess, "resample_threshold": resample_threshold,
         "frame": frame, "metric": metric, "predictor": predictor, "num_pilot_chains": num_pilot_chains,

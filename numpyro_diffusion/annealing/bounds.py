@@ -21,7 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from ..density.density import Density, as_points, check_density
+from ..checks.points import as_points
+from ..density.abstract import check_density
+from ..density.density import Density
 from ..density.proper import check_proper
 from ..diagnose.result import Bound
 from ..diagnose.weights import pareto_tail
@@ -196,10 +198,12 @@ def bdmc(
     value, error, pareto_k = _log_mean_exp(-log_w)
     shapes = ahead.pareto_k | {"reverse": pareto_k}
     errors = _reconciled(-value - ahead.lower, ahead.lower_error, error, heavier_above=not pareto_k < shapes["forward"])
-    return Bound(
+    bound = Bound(
         "bdmc", ahead.lower, errors[0], -value, errors[1],
         ahead.log_weights | {"reverse": log_w}, schedule.levels, shapes,
-    )._warned()  # fmt: skip
+    )  # fmt: skip
+    bound.warn()
+    return bound
 
 
 def _reconciled(gap: float, lower_error: float, upper_error: float, *, heavier_above: bool) -> tuple[float, float]:

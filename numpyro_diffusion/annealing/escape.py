@@ -8,9 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ..density.density import Density
-from ..density.expression import Expression
-from ..density.gaussian import DiagonalGaussian
+from ..density.density import Density, Expression
 
 #: Root mean square distance from the mean, in overall standard deviations, beyond which a chain has left a factor.
 FAR = 30.0
@@ -31,6 +29,4 @@ def escaped(density: Density, t, x) -> jax.Array:
 
 
 def _is_far(gaussian, x):
-    diagonal = isinstance(gaussian, DiagonalGaussian)
-    variance = jnp.mean(gaussian.variance if diagonal else jnp.diag(gaussian.covariance))
-    return jnp.mean((x - gaussian.mean) ** 2, axis=1) > FAR**2 * variance
+    return jnp.mean((x - gaussian.mean) ** 2, axis=1) > FAR**2 * jnp.mean(gaussian.variance)

@@ -14,53 +14,50 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..density.axes import Basis
-from ..density.density import Density, gaussian_at
-from ..density.gaussian import DiagonalGaussian
+from ..density.abstract import gaussian_at
+from ..density.axes import DenseAxes
+from ..density.density import Density
+from ..density.gaussian import Gaussian
 from ..errors import ParameterError
 
 FRAMES = ("whitened", "identity")
 
 
 class Frame(NamedTuple):
-    """x = mean + root u of a flattened point: `mean` [d], `root` [d, d], `log_det` = log det root.
+    """x = m + L u, with m the mean of a Gaussian and L the symmetric root of its covariance; `log_det` = log det L.
 
-    `inverse` of the root, or None where nothing asks for coordinates.
+    `root` is L [d, d], one product a point; None along cosines, for images, where no such matrix fits.
     """
 
-    mean: jax.Array
-    root: jax.Array
-    inverse: jax.Array | None
+    gaussian: Gaussian
+    root: jax.Array | None
     log_det: jax.Array
+
+    @classmethod
+    def of(cls, gaussian: Gaussian) -> Frame:
+        """The frame in which a Gaussian is the standard one."""
+        std = jnp.sqrt(gaussian.variance)
+        is_dense = isinstance(gaussian.axes, DenseAxes)
+        return cls(gaussian, gaussian.function(jnp.sqrt) if is_dense else None, jnp.sum(jnp.log(std)))
+
+    @property
+    def mean(self) -> jax.Array:
+        """m [d]."""
+        return self.gaussian.mean
 
     def point(self, u, event_shape):
         """u [d] to x [*event_shape]."""
-        return (self.mean + self.root @ u).reshape(event_shape)
+        mean, variance, axes = self.gaussian
+        moved = axes.point(jnp.sqrt(variance) * axes.coordinates(u)) if self.root is None else self.root @ u
+        return (mean + moved).reshape(event_shape)
 
     def coordinates(self, x):
         """x [*event_shape] to u [d]."""
-        assert self.inverse is not None
-        return self.inverse @ (jnp.ravel(x) - self.mean)
+        mean, variance, axes = self.gaussian
+        return axes.point(axes.coordinates(jnp.ravel(x) - mean) / jnp.sqrt(variance))
 
 
-class DiagonalFrame(NamedTuple):
-    """x = mean + B (scale * B'u) with the axes B of `basis`: for images, where no [d, d] matrix fits."""
-
-    mean: jax.Array
-    scale: jax.Array
-    basis: Basis
-    log_det: jax.Array
-
-    def point(self, u, event_shape):
-        """u [d] to x [*event_shape]."""
-        return (self.mean + self.basis.point(self.scale * self.basis.coordinates(u))).reshape(event_shape)
-
-    def coordinates(self, x):
-        """x [*event_shape] to u [d]."""
-        return self.basis.point(self.basis.coordinates(jnp.ravel(x) - self.mean) / self.scale)
-
-
-def frame_at(density: Density, t, kind: str) -> Frame | DiagonalFrame:
+def frame_at(density: Density, t, kind: str) -> Frame:
     """The frame of a density at time t; "identity" is x itself.
 
     Raises:
@@ -69,18 +66,9 @@ def frame_at(density: Density, t, kind: str) -> Frame | DiagonalFrame:
     if kind not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {kind!r}.")
     gaussian = gaussian_at(density, t)
-    size = gaussian.mean.size
-    if kind == "identity" and isinstance(gaussian, DiagonalGaussian):
-        return DiagonalFrame(jnp.zeros(size), jnp.ones(size), gaussian.basis, jnp.zeros(()))
     if kind == "identity":
-        return Frame(jnp.zeros(size), jnp.eye(size), jnp.eye(size), jnp.zeros(()))
-    if isinstance(gaussian, DiagonalGaussian):
-        scale = jnp.sqrt(gaussian.variance)
-        return DiagonalFrame(gaussian.mean, scale, gaussian.basis, jnp.sum(jnp.log(scale)))
-    value, vector = jnp.linalg.eigh(gaussian.covariance)
-    std = jnp.sqrt(jnp.maximum(value, 1e-12 * jnp.max(value)))
-    root, inverse = (vector * std) @ vector.T, (vector / std) @ vector.T
-    return Frame(gaussian.mean, root, inverse, jnp.sum(jnp.log(std)))
+        gaussian = gaussian._replace(mean=jnp.zeros_like(gaussian.mean), variance=jnp.ones_like(gaussian.variance))
+    return Frame.of(gaussian)
 
 
 def start(density: Density, rng_key, kind: str) -> tuple[jax.Array, jax.Array]:

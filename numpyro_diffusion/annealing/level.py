@@ -20,7 +20,7 @@ class LogDensity(NamedTuple):
 
     density: Density
     t: jax.Array
-    frame: frames.Frame | frames.DiagonalFrame
+    frame: frames.Frame
 
     def __call__(self, v):
         return _log_prob(self, v)
@@ -36,8 +36,8 @@ def log_density_in_frame(density: Density, t, frame_kind: str, scale=None) -> Lo
     """The log density that chains move on at time t, of v = scale^{-1} u; without a scale [d, d], v is u."""
     frame = frames.frame_at(density, t, frame_kind)
     if scale is not None:
-        assert isinstance(frame, frames.Frame)  # preconditioners are dense, and so are their frames
-        frame = frame._replace(root=frame.root @ scale, inverse=None)  # chains need none
+        assert frame.root is not None  # preconditioners are dense, and so are their frames
+        frame = frame._replace(root=frame.root @ scale)
     return LogDensity(density, t, frame)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..density.density import Density, narrowest
+from ..density.abstract import narrowest
+from ..density.density import Density
 from ..errors import ScheduleError
 
 

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density.density import Density, gaussian_at
-from ..density.gaussian import DiagonalGaussian
+from ..density.abstract import gaussian_at
+from ..density.axes import CosineAxes
+from ..density.density import Density
 from ..errors import ParameterError, warn
 from .kernels import Kernel, init
 from .level import from_scale, jittered, log_density_in_frame, to_scale
@@ -57,7 +58,7 @@ def check_metric(metric: str, density: Density) -> None:
     """Raise ParameterError for an unknown metric, and for "pilot" where no [d, d] matrix fits."""
     if metric not in METRICS:
         raise ParameterError(f"metric must be one of {METRICS}; got {metric!r}.")
-    if metric == "pilot" and isinstance(jax.eval_shape(lambda: gaussian_at(density, 0.5)), DiagonalGaussian):
+    if metric == "pilot" and isinstance(jax.eval_shape(lambda: gaussian_at(density, 0.5)).axes, CosineAxes):
         raise ParameterError(
             f"metric 'pilot' learns a matrix [d, d], and {density!r} is one of images, d = "
             f"{math.prod(density.event_shape)}, whose frame keeps variances only. Use metric='frame'."

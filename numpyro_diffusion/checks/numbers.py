@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..errors import ArgumentTypeError, ParameterError
+from ..errors import ArgumentTypeError, ParameterError, ShapeError
 
 #: What to do about a number that is none, by what the number is.
 REMEDY = {
@@ -39,6 +39,11 @@ def constant(value: Any) -> jax.Array:
 def floats() -> np.dtype:
     """The floating-point type of the moment: float32, unless x64 is enabled."""
     return np.dtype(jax.dtypes.canonicalize_dtype(float))
+
+
+def float_range() -> tuple[float, float]:
+    """The least positive and the largest number that the floats of the moment hold to full precision."""
+    return float(np.finfo(floats()).tiny), float(np.finfo(floats()).max)
 
 
 def said(value: Any) -> str:
@@ -72,6 +77,42 @@ def real(what: str, value: Any) -> Any:
     return number
 
 
+def positive(what: str, value: Any, remedy: str, or_zero: bool = False) -> Any:
+    """`value` as a finite float above 0, or at least 0; a traced real scalar as it is.
+
+    Raises:
+        ParameterError: for anything else; ArgumentTypeError is one.
+    """
+    rule = f"{what} must be {'at least 0' if or_zero else 'positive'} and finite"
+    try:
+        number = real(what, value)
+    except ParameterError as error:
+        raise ParameterError(f"{rule}: {error}") from error
+    if not is_traced(number) and (number < 0 or (number == 0 and not or_zero)):
+        raise ParameterError(f"{rule}; got {number}. {remedy}")
+    return number
+
+
+def finite_array(what: str, value: Any, ndim: int) -> Any:
+    """`value` with `ndim` axes: in double precision and finite, or as it is where it is traced.
+
+    Raises:
+        ShapeError: for anything but an array of real numbers with so many axes.
+        ParameterError: for NaN and infinity.
+    """
+    try:
+        array = jnp.asarray(value, dtype=float) if is_traced(value) else real_array(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ShapeError(
+            f"{what} must be a numeric array with {ndim} axes; got {type(value).__name__}. Give real numbers."
+        ) from error
+    if array.ndim != ndim:
+        raise ShapeError(f"{what} must have {ndim} axes; got shape {array.shape}.")
+    if not is_traced(array) and not np.all(np.isfinite(array)):
+        raise ParameterError(f"{what} must be finite; got NaN or infinity.")
+    return array
+
+
 def _is_real(value) -> bool:
     dtype = getattr(value, "dtype", None)
     if dtype is None:
@@ -98,13 +139,23 @@ def real_array(value: Any) -> np.ndarray:
 
 def check_held(what: str, array: np.ndarray, are_scales: bool = False) -> None:
     """Raise ParameterError where the floats of the moment would make infinity, or of `are_scales` zero, of a number."""
-    low, high = (float(limit) for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
+    low, high = float_range()
     size = np.abs(array)
     wrong = (size > high) | (size < low) if are_scales else size > high
     if wrong.any():
         span = f"from {low:.2g} to {high:.2g}" if are_scales else f"at most {high:.2g} in size"
         raise ParameterError(
             f"{what} must be {span}, which is what {floats()} holds; got {array[wrong][0]:.6g}. Choose other units."
+        )
+
+
+def check_squares_held(what: str, value: float, margin: float, remedy: str, source: str = "") -> None:
+    """Raise ParameterError where the square of a number is no float, or within a factor margin^2 of none."""
+    low, high = (limit**0.5 for limit in float_range())
+    if not margin * low <= value <= high / margin:
+        raise ParameterError(
+            f"{what} must lie in [{margin * low:.2g}, {high / margin:.2g}], whose squares {floats()} holds; got "
+            f"{value:.6g}{source}. {remedy}"
         )
 
 
@@ -115,7 +166,7 @@ def representable(what: str, number: Any, given: str = "") -> Any:
     """
     if isinstance(number, Tracer) or number == 0:
         return number
-    low, high = (float(limit) for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
+    low, high = float_range()
     if not low <= abs(number) <= high:
         double = ", or enable double precision" if floats() == np.float32 else ""
         raise ParameterError(

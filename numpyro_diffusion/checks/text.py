@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 
 from ..errors import ParameterError
 
@@ -46,3 +47,24 @@ def check_name(name, what: str = "name") -> None:
         raise ParameterError(
             f"{what} must be printable text of at most {LONGEST_NAME} characters; got {got}. Rename it."
         )
+
+
+def columns(lines: Sequence[Sequence[str]], num_left: int = 0, least: int = 0) -> str:
+    """Cells as lines of a table, two spaces apart: the first `num_left` columns flush left, the others flush right.
+
+    `least` is the width that every column has at least.
+    """
+    widths = [max(least, *map(len, column)) for column in zip(*lines, strict=True)]
+    flush = [str.ljust if i < num_left else str.rjust for i in range(len(widths))]
+    return "\n".join(
+        "  ".join(place(cell, width) for place, cell, width in zip(flush, line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def uncalibrated_shares(names: Sequence[str]) -> str:
+    """What is wrong with a mixture of densities that are not calibrated, and what to do."""
+    return (
+        f"{', '.join(names)}: not calibrated, so the share of the mixture is arbitrary. "
+        "Train with nd.fit(..., calibrated=True), or measure its normaliser with nd.recalibrate."
+    )

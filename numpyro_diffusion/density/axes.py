@@ -1,20 +1,20 @@
-"""Orthonormal axes along which the noise-free data's variances are kept: the data's own, or cosines of images."""
+"""Orthonormal axes along which coordinates are uncorrelated: a covariance's own, or cosines of images."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-class DenseBasis(NamedTuple):
+class DenseAxes(NamedTuple):
     """Axes in the columns of `vectors` [d, d]."""
 
-    vectors: jax.Array
+    vectors: Any
 
     def coordinates(self, y):
         """Point [d] to coordinates [d]."""
@@ -27,12 +27,12 @@ class DenseBasis(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class CosineBasis:
+class CosineAxes:
     r"""Type-II cosine transform along rows, columns and channels of images [height, width, channels], flattened.
 
     Neighbouring pixels and the channels of one pixel are alike, so variances decay fast along these axes and products
-    of them are nearly uncorrelated; a transform costs three small matrix products, where a basis of the data's own
-    costs d^2. For three channels the transform along them is brightness and two opponent colours.
+    of them are nearly uncorrelated; a transform costs three small matrix products, where axes of the data's own cost
+    d^2. For three channels the transform along them is brightness and two opponent colours.
     """
 
     shape: tuple[int, int, int]
@@ -47,6 +47,11 @@ class CosineBasis:
         rows, columns, channels = (cosines(n) for n in self.shape)
         return jnp.einsum("pqr,ph,qw,rc->hwc", v.reshape(self.shape), rows, columns, channels).reshape(-1)
 
+    @property
+    def vectors(self) -> jax.Array:
+        """The axes in columns [d, d]; for small d only."""
+        return jax.vmap(self.point, out_axes=1)(jnp.eye(int(np.prod(self.shape))))
+
 
 @functools.cache
 def cosines(size: int) -> np.ndarray:
@@ -57,4 +62,4 @@ def cosines(size: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-Basis = DenseBasis | CosineBasis
+Axes = DenseAxes | CosineAxes

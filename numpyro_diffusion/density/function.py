@@ -119,12 +119,13 @@ def as_density(
     if (mean is None) != (covariance is None):
         raise ShapeError("give both mean and covariance, or neither.")
     if mean is not None:
-        moments = Gaussian(jnp.asarray(mean, dtype=float), jnp.asarray(covariance, dtype=float))
-        if moments.mean.shape != (size,) or moments.covariance.shape != (size, size):
+        mean, covariance = jnp.asarray(mean, dtype=float), jnp.asarray(covariance, dtype=float)
+        if mean.shape != (size,) or covariance.shape != (size, size):
             raise ShapeError(
                 f"mean and covariance must have shapes [{size}] and [{size}, {size}]; "
-                f"got {moments.mean.shape} and {moments.covariance.shape}."
+                f"got {mean.shape} and {covariance.shape}."
             )
+        moments = Gaussian.of(mean, covariance)
     name = name or getattr(fn, "__name__", "f")
     return FunctionDensity(
         fn, event_shape, schedule or VariancePreserving.cosine(), parameters, normalised, name, moments

@@ -1,84 +1,130 @@
-"""Gaussian approximations, and those of compositions: precisions add, and mixtures match two moments."""
+r"""Gaussians by their variances along orthonormal axes, and what products and mixtures of them are like.
+
+With axes B, a mean m and variances v the covariance is C = B diag(v) B'. Noise leaves the axes alone,
+
+.. math:: \alpha x + \sigma \varepsilon \sim N(\alpha m, B \, \mathrm{diag}(\alpha^2 v + \sigma^2) \, B'),
+
+so a covariance is decomposed once, whatever the noise level. In a product precisions add; mixtures match two moments.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
 
-from .axes import Basis
+from ..checks.numbers import check_held, constant, is_traced
+from ..errors import ParameterError
+from .axes import Axes, CosineAxes, DenseAxes
 
 
 class Gaussian(NamedTuple):
-    """First two moments: `mean` [d] and `covariance` [d, d] of a flattened point."""
+    """A Gaussian of a flattened point: `mean` [d], and `variance` [d] along `axes`.
 
-    mean: jax.Array
-    covariance: jax.Array
+    Or K of them, stacked: [K, d], [K, d] and [K, d, d].
+    """
+
+    mean: Any
+    variance: Any
+    axes: Axes
+
+    @classmethod
+    def of(cls, mean, covariance) -> Gaussian:
+        """Of a mean [d] and a covariance [d, d]; rounding takes no variance below 1e-12 of the largest."""
+        variance, vectors = jnp.linalg.eigh(covariance)
+        return cls(mean, jnp.maximum(variance, 1e-12 * jnp.max(variance)), DenseAxes(vectors))
+
+    @classmethod
+    def isotropic(cls, size: int, variance=1.0) -> Gaussian:
+        """One variance in all `size` directions, about zero."""
+        return cls(jnp.zeros(size), jnp.full(size, variance), DenseAxes(jnp.eye(size)))
+
+    @property
+    def covariance(self) -> jax.Array:
+        """[d, d]; along cosines for small d only."""
+        return self.function(lambda variance: variance)
+
+    def function(self, of) -> jax.Array:
+        """A function of the covariance, B diag(of(v)) B' [d, d]: its square root for jnp.sqrt."""
+        vectors = self.axes.vectors
+        return (vectors * of(self.variance)[..., None, :]) @ jnp.swapaxes(vectors, -1, -2)
 
     def noised(self, alpha, sigma) -> Gaussian:
-        """Of alpha x + sigma eps."""
-        eye = jnp.eye(self.mean.size)
-        return Gaussian(alpha * self.mean, alpha**2 * self.covariance + sigma**2 * eye)
-
-    def at(self, noise) -> jax.Array:
-        """The point [d] that standard normal noise [d] stands for."""
-        value, vector = jnp.linalg.eigh(self.covariance)
-        return self.mean + vector @ (jnp.sqrt(value) * (vector.T @ noise))
-
-    def log_prob(self, x) -> jax.Array:
-        """Log density of the Gaussian with these moments at a point x [d]."""
-        value, vector = jnp.linalg.eigh(self.covariance)
-        return jnp.sum(jax.scipy.stats.norm.logpdf(vector.T @ (x - self.mean), 0.0, jnp.sqrt(value)))
-
-
-class DiagonalGaussian(NamedTuple):
-    """First two moments with uncorrelated coordinates: `mean` [d], and `variance` [d] along the axes of `basis`."""
-
-    mean: jax.Array
-    variance: jax.Array
-    basis: Basis
-
-    def noised(self, alpha, sigma) -> DiagonalGaussian:
         """Of alpha x + sigma eps."""
         return self._replace(mean=alpha * self.mean, variance=alpha**2 * self.variance + sigma**2)
 
     def at(self, noise) -> jax.Array:
-        """The point [d] that standard normal noise [d] stands for."""
-        return self.mean + self.basis.point(jnp.sqrt(self.variance) * noise)
+        """The point [d] that standard normal noise [d] along the axes stands for."""
+        return self.mean + self.axes.point(jnp.sqrt(self.variance) * noise)
+
+    def sample(self, rng_key) -> jax.Array:
+        """A draw [d]."""
+        noise = jax.random.normal(rng_key, self.mean.shape)
+        # Eigenvectors have no sign of their own, and what a key draws must not depend on it.
+        return self.at(noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise))
 
     def log_prob(self, x) -> jax.Array:
-        """Log density of the Gaussian with these moments at a point x [d]."""
-        v = self.basis.coordinates(x - self.mean)
-        return jnp.sum(jax.scipy.stats.norm.logpdf(v, 0.0, jnp.sqrt(self.variance)))
-
-    @property
-    def covariance(self) -> jax.Array:
-        """[d, d]; for small d only."""
-        axes = jax.vmap(self.basis.point)(jnp.eye(self.mean.size))
-        return axes.T * self.variance @ axes
+        """Log density at a point x [d]."""
+        return log_normal(self.axes.coordinates(x - self.mean), self.variance)
 
 
-def _stack(parts):
-    means = jnp.stack([gaussian.mean for gaussian, _ in parts])
-    covariances = jnp.stack([gaussian.covariance for gaussian, _ in parts])
-    return means, covariances, jnp.stack([coefficient for _, coefficient in parts])
+def log_normal(z, variance) -> jax.Array:
+    """Log density [...] of independent coordinates z [..., d] about zero."""
+    return -0.5 * jnp.sum(z**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
 
 
-def _common_basis(parts):
-    """The basis that all parts are diagonal in, or None."""
-    first = parts[0][0]
-    if not all(isinstance(gaussian, DiagonalGaussian) and gaussian.basis == first.basis for gaussian, _ in parts):
-        return None
-    return first.basis
+def stacked(means, covariances: np.ndarray) -> Gaussian:
+    """K Gaussians of means [K, d], which may be traced, and known covariances [K, d, d].
+
+    Raises:
+        ParameterError: unless the covariances are symmetric positive definite, and all numbers floats of the moment.
+    """
+    if not np.allclose(covariances, covariances.transpose(0, 2, 1), rtol=1e-5, atol=1e-8):
+        raise ParameterError("covariances must be symmetric.")
+    values, vectors = np.linalg.eigh(covariances)
+    if values.size and not values.min() > 0:
+        raise ParameterError(
+            f"covariances must be positive definite; the smallest eigenvalue is {values.min():.3g}. Add a multiple of "
+            "the identity."
+        )
+    check_held("eigenvalues of covariances", values, are_scales=True)
+    if not is_traced(means):
+        check_held("means", means)
+        means = constant(means)
+    return Gaussian(means, constant(values), DenseAxes(constant(vectors)))
 
 
-def _stack_diagonal(parts, basis):
-    """Means along the axes and variances [k, d], coefficients [k, 1]."""
-    means = jnp.stack([basis.coordinates(gaussian.mean) for gaussian, _ in parts])
-    variances = jnp.stack([gaussian.variance for gaussian, _ in parts])
-    return means, variances, jnp.stack([jnp.asarray(coefficient) for _, coefficient in parts])[:, None]
+def mixture_log_prob(components: Gaussian, log_weights, x) -> jax.Array:
+    """Log density at a point x [d] of K stacked components with log weights [K], for K d^2 multiplications."""
+    centre = jnp.mean(components.mean, axis=0)
+    vectors = components.axes.vectors
+    # One matrix product for all components: the means are rotated apart from the point.
+    z = jnp.einsum("j,kji->ki", x - centre, vectors) - jnp.einsum("kj,kji->ki", components.mean - centre, vectors)
+    return logsumexp(log_weights + log_normal(z, components.variance))
+
+
+def mixture_moments(means, covariances, weights) -> Gaussian:
+    """The Gaussian with the moments of a mixture: means [K, d], covariances [K, d, d], weights [K] of sum one."""
+    mean = weights @ means
+    centred = means - mean
+    return Gaussian.of(mean, jnp.einsum("k,kij->ij", weights, covariances) + (centred.T * weights) @ centred)
+
+
+def common_axes(gaussians: Sequence[Gaussian]) -> Axes | None:
+    """The axes that all of them have, equal cosines or the very same array, or None."""
+    (leaves, structure), *others = (jax.tree.flatten(gaussian.axes) for gaussian in gaussians)
+    same = all(s == structure and all(a is b for a, b in zip(other, leaves, strict=True)) for other, s in others)
+    return gaussians[0].axes if same else None
+
+
+def _stacked(parts):
+    """The Gaussians, their means [k, d] and their coefficients [k]."""
+    gaussians, coefficients = zip(*parts, strict=True)
+    return gaussians, jnp.stack([g.mean for g in gaussians]), jnp.stack([jnp.asarray(c) for c in coefficients])
 
 
 def _soft_limit(value):
@@ -86,51 +132,43 @@ def _soft_limit(value):
     return jnp.where(value < 0.5, value, 0.5 + 0.25 * jnp.tanh((value - 0.5) / 0.25))
 
 
-def _power(matrix, exponent: float):
-    """Power of symmetric positive definite matrices [..., d, d]."""
-    value, vector = jnp.linalg.eigh(matrix)
-    return (vector * value[..., None, :] ** exponent) @ jnp.swapaxes(vector, -1, -2)
+def _sum(coefficients, values):
+    """Of values [k, ...] with coefficients [k]."""
+    return jnp.einsum("k,k...->...", coefficients, values, precision="highest")
 
 
-def gaussian_product(parts: Sequence[tuple[Gaussian | DiagonalGaussian, jax.Array]]) -> Gaussian | DiagonalGaussian:
+def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
     """Precisions add; those of denominators are subtracted up to 3/4 of what there is in any direction."""
-    basis = _common_basis(parts)
-    if basis is not None:
-        means, variances, exponents = _stack_diagonal(parts, basis)
-        above = jnp.maximum(exponents, 0.0)
-        plus = jnp.sum(above / variances, 0)
-        value = jnp.sum((above - exponents) / variances, 0) / plus
-        precision = plus * (1 - _soft_limit(value))
-        exact = jnp.sum(exponents * means / variances, 0) / precision
-        mean = jnp.where(value < 0.5, exact, jnp.sum(above * means / variances, 0) / plus)
-        return DiagonalGaussian(basis.point(mean), 1 / precision, basis)
-    means, covariances, exponents = _stack(parts)
-    precisions = _power(covariances, -1.0)
+    gaussians, means, exponents = _stacked(parts)
     above = jnp.maximum(exponents, 0.0)
-    plus = jnp.einsum("k,kij->ij", above, precisions)
-    minus = jnp.einsum("k,kij->ij", above - exponents, precisions)
-    root = _power(plus, -0.5)
-    value, vector = jnp.linalg.eigh(root @ minus @ root)
+    if (axes := common_axes(gaussians)) is not None:
+        means, precisions = jax.vmap(axes.coordinates)(means), 1 / jnp.stack([g.variance for g in gaussians])
+        plus = _sum(above, precisions)
+        value = _sum(above - exponents, precisions) / plus
+        precision = plus * (1 - _soft_limit(value))
+        pulls = means * precisions
+        mean = jnp.where(value < 0.5, _sum(exponents, pulls) / precision, _sum(above, pulls) / plus)
+        return Gaussian(axes.point(mean), 1 / precision, axes)
+    precisions = jnp.stack([g.function(jnp.reciprocal) for g in gaussians])
+    pulls = jnp.einsum("kij,kj->ki", precisions, means)
+    root = Gaussian.of(means[0], _sum(above, precisions)).function(jax.lax.rsqrt)
+    value, vector = jnp.linalg.eigh(root @ _sum(above - exponents, precisions) @ root)
     scaled = root @ vector
     covariance = (scaled / (1 - _soft_limit(value))) @ scaled.T
     # Where a denominator was cut, its pull on the mean is cut as well: only numerators place the mean.
-    exact = covariance @ jnp.einsum("k,kij,kj->i", exponents, precisions, means)
-    above_only = root @ root @ jnp.einsum("k,kij,kj->i", above, precisions, means)
-    mean = jnp.where(jnp.max(value) < 0.5, exact, above_only)
-    return Gaussian(mean, (covariance + covariance.T) / 2)
+    is_cut = jnp.max(value) >= 0.5
+    mean = jnp.where(is_cut, root @ root @ _sum(above, pulls), covariance @ _sum(exponents, pulls))
+    return Gaussian.of(mean, covariance)
 
 
-def gaussian_mixture(parts: Sequence[tuple[Gaussian | DiagonalGaussian, jax.Array]]) -> Gaussian | DiagonalGaussian:
+def gaussian_mixture(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
     """The mixture's own mean and covariance; along common axes its variances only."""
-    basis = _common_basis(parts)
-    if basis is not None:
-        means, variances, weights = _stack_diagonal(parts, basis)
-        weights = weights / jnp.sum(weights)
-        mean = jnp.sum(weights * means, 0)
-        variance = jnp.sum(weights * (variances + (means - mean) ** 2), 0)
-        return DiagonalGaussian(basis.point(mean), variance, basis)
-    means, covariances, weights = _stack(parts)
+    gaussians, means, weights = _stacked(parts)
+    if len(gaussians) == 1:
+        return gaussians[0]
     weights = weights / jnp.sum(weights)
-    mean = weights @ means
-    centred = means - mean
-    return Gaussian(mean, jnp.einsum("k,kij->ij", weights, covariances) + (centred.T * weights) @ centred)
+    if not isinstance(axes := common_axes(gaussians), CosineAxes):
+        return mixture_moments(means, jnp.stack([g.covariance for g in gaussians]), weights)
+    means, variances = jax.vmap(axes.coordinates)(means), jnp.stack([g.variance for g in gaussians])
+    mean = _sum(weights, means)
+    return Gaussian(axes.point(mean), _sum(weights, variances + (means - mean) ** 2), axes)

@@ -16,26 +16,34 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 
-from ..checks.numbers import check_held, constant, floats, is_traced, real, real_array
-from ..errors import ParameterError, ShapeError
-from .gaussian import Gaussian
+from ..checks.numbers import check_held, constant, finite_array, float_range, floats, is_traced, positive, real_array
+from ..errors import ParameterError, ShapeError, check_integer
+from .axes import DenseAxes
+from .gaussian import Gaussian, mixture_log_prob, mixture_moments, stacked
 
 
 class MixtureBase(NamedTuple):
     """Gaussian mixture with weights that depend on a class. Made by `fit` or `of`, in the data's coordinates.
 
     Attributes:
-        means: [K, d].
-        eigenvalues: [K, d] of the components' covariances, and `eigenvectors` [K, d, d] in columns.
+        components: K Gaussians, stacked: `means` [K, d], and of the covariances `eigenvalues` [K, d] and
+            `eigenvectors` [K, d, d] in columns.
         weights: [c + 1, K], each row sums to one: row j given class j, the last row without a condition.
     """
 
-    means: jax.Array
-    eigenvalues: jax.Array
-    eigenvectors: jax.Array
+    components: Gaussian
     weights: jax.Array
+
+    means = property(lambda self: self.components.mean, doc="[K, d].")
+    eigenvalues = property(lambda self: self.components.variance, doc="[K, d] of the covariances.")
+    eigenvectors = property(lambda self: self.components.axes.vectors, doc="[K, d, d] of the covariances, in columns.")
+
+    @classmethod
+    def of_arrays(cls, means, eigenvalues, eigenvectors, weights) -> MixtureBase:
+        """The mixture of these arrays, as files hold them; unchecked."""
+        means, eigenvalues, eigenvectors, weights = map(constant, (means, eigenvalues, eigenvectors, weights))
+        return cls(Gaussian(means, eigenvalues, DenseAxes(eigenvectors)), weights)
 
     @classmethod
     def of(cls, means, covariances, weights) -> MixtureBase:
@@ -50,27 +58,18 @@ class MixtureBase(NamedTuple):
             ShapeError: if shapes do not fit together.
             ParameterError: for a weight or covariance out of range.
         """
-        try:
-            means, covariances, weights = (real_array(a) for a in (means, covariances, weights))
-        except (TypeError, ValueError) as error:
-            raise ShapeError(f"means, covariances and weights must be arrays of real numbers: {error}") from error
-        if means.ndim != 2 or covariances.shape != (*means.shape, means.shape[-1]):
+        if is_traced((means, covariances, weights)):
+            raise ShapeError("means, covariances and weights must be known; got a traced array.")
+        means, covariances = finite_array("means", means, 2), finite_array("covariances", covariances, 3)
+        weights = finite_array("weights", weights, 2)
+        if covariances.shape != (*means.shape, means.shape[-1]):
             raise ShapeError(f"need means [K, d] and covariances [K, d, d]; got {means.shape} and {covariances.shape}.")
-        if weights.ndim != 2 or weights.shape[1] != len(means) or len(weights) < 1:
+        if weights.shape[1] != len(means) or len(weights) < 1:
             raise ShapeError(f"weights must have shape [c + 1, {len(means)}], one row a class; got {weights.shape}.")
-        if not all(np.all(np.isfinite(a)) for a in (means, covariances, weights)):
-            raise ParameterError("means, covariances and weights must be finite; got NaN or infinity.")
         if np.any(weights < 0) or not np.all(weights.sum(1) > 0):
             raise ParameterError(f"weights must be >= 0 with a positive sum in every row; got {weights}.")
-        values, vectors = np.linalg.eigh((covariances + covariances.transpose(0, 2, 1)) / 2)
-        if not np.all(values > 0):
-            raise ParameterError(
-                f"covariances must be positive definite; the smallest eigenvalue is {values.min():.3g}. "
-                "Add a multiple of the identity."
-            )
-        check_held("means", means)
-        check_held("eigenvalues of covariances", values, are_scales=True)
-        return cls(*(constant(a) for a in (means, values, vectors, _shares(weights))))
+        symmetric = (covariances + covariances.transpose(0, 2, 1)) / 2
+        return cls(stacked(means, symmetric), constant(_shares(weights)))
 
     @classmethod
     def fit(
@@ -126,8 +125,7 @@ class MixtureBase(NamedTuple):
             raise ShapeError(f"conditions must be one-hot [{len(x)}, c]; got shape {classes.shape}.")
         if not np.all(classes.sum(1) == 1):
             raise ShapeError("conditions must be one-hot; got rows with none or several ones.")
-        if not isinstance(num_components, int) or num_components < 1:
-            raise ParameterError(f"num_components must be an integer >= 1; got {num_components!r}.")
+        check_integer("num_components", num_components)
         if not (np.isfinite(shrinkage) and shrinkage >= 0 and np.isfinite(added_variance) and added_variance >= 0):
             raise ParameterError(f"shrinkage and added_variance must be >= 0; got {shrinkage}, {added_variance}.")
         if not np.all(np.isfinite(x)):
@@ -168,15 +166,10 @@ class MixtureBase(NamedTuple):
         Raises:
             ParameterError: if the factor is not positive.
         """
-        try:
-            value = real("factor", factor)
-        except ParameterError as error:
-            raise ParameterError(f"factor must be positive: {error}") from error
-        if not is_traced(value) and not value > 0:
-            raise ParameterError(f"factor must be positive; got {value}. 1 leaves the mixture as it is.")
+        value = positive("factor", factor, "1 leaves the mixture as it is.")
         if not is_traced((value, self.eigenvalues)):
             check_held("eigenvalues of widened covariances", value * real_array(self.eigenvalues), are_scales=True)
-        return self._replace(eigenvalues=self.eigenvalues * factor)
+        return self._replace(components=self.components._replace(variance=self.eigenvalues * factor))
 
     @property
     def condition_size(self) -> int:
@@ -196,30 +189,22 @@ class MixtureBase(NamedTuple):
         `class_log_z` [c] are log normalisers that what stands on the base gives the classes: their components weigh
         less by that much, so that classes keep their shares in the density without a condition, too.
         """
-        variance = self.eigenvalues + r**2
-        # One matrix product for all components: the means are rotated apart from the point.
-        z = jnp.einsum("j,kji->ki", y, self.eigenvectors) - jnp.einsum("kj,kji->ki", self.means, self.eigenvectors)
-        terms = -0.5 * jnp.sum(z**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
         weights = self.weights_given(condition)
         log_weights = jnp.where(weights > 0, jnp.log(jnp.where(weights > 0, weights, 1.0)), -jnp.inf)
         if class_log_z is not None:
             log_weights = log_weights - class_log_z[jnp.argmax(self.weights[:-1], axis=0)]
-        return logsumexp(log_weights + terms)
+        return mixture_log_prob(self.components.noised(1.0, r), log_weights, y)
 
     def moments(self, condition=None) -> Gaussian:
-        """Mean [d] and covariance [d, d] without noise, given a condition as in `weights_given`."""
-        weights = self.weights_given(condition)
-        mean = weights @ self.means
-        centred = self.means - mean
-        scaled = self.eigenvectors * jnp.sqrt(weights[:, None] * self.eigenvalues)[:, None, :]
-        return Gaussian(mean, jnp.einsum("kij,klj->il", scaled, scaled) + (centred.T * weights) @ centred)
+        """The Gaussian with its moments, without noise, given a condition as in `weights_given`."""
+        return mixture_moments(self.means, self.components.covariance, self.weights_given(condition))
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:
     """Weights [c + 1, K] with rows that sum to one."""
     shares = weights / weights.max(1, keepdims=True)
     shares = shares / shares.sum(1, keepdims=True)
-    tiny = float(np.finfo(floats()).tiny)
+    tiny, _ = float_range()
     if (lost := (weights > 0) & (shares < tiny)).any():
         raise ParameterError(
             f"weights must be 0 or at least {tiny:.2g} of their row's sum, which is what {floats()} holds; got "

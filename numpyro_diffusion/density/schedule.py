@@ -22,12 +22,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from ..checks.numbers import floats, is_traced, real
+from ..checks.numbers import check_squares_held, floats, is_traced, positive
 from ..errors import ParameterError
 
 #: Numbers of times that share a compiled program are rounded up to multiples of this.
 PIECE = 256
+
+
+def _floating(t) -> jax.Array:
+    return jnp.asarray(t, dtype=jnp.result_type(t, float))
 
 
 @partial(jax.jit, static_argnames="schedule")
@@ -101,29 +106,23 @@ class NoiseSchedule(abc.ABC):
         return times
 
 
-def _check_numbers(schedule, positive: tuple[str, ...], at_least_zero: tuple[str, ...] = ()) -> None:
-    """Turn fields into floats, or raise ParameterError."""
-    for name in (*positive, *at_least_zero):
-        rule = f"{name} must be {'positive' if name in positive else 'at least 0'} and finite"
-        try:
-            value = real(name, getattr(schedule, name))
-        except ParameterError as error:
-            raise ParameterError(f"{rule}: {error}") from error
-        if is_traced(value):
-            raise ParameterError(f"{rule}, and known: a schedule is static; got a traced number. Give a float.")
-        if value < 0 or (name in positive and value == 0):
-            raise ParameterError(f"{rule}; got {value}. Leave it out for a usual one.")
-        object.__setattr__(schedule, name, value)
+def _check_numbers(schedule, at_least_zero: tuple[str, ...] = ()) -> None:
+    """Turn the fields that are no text into floats, or raise ParameterError."""
+    for field in dataclasses.fields(schedule):
+        if field.type == "float":
+            name, remedy = field.name, "Leave it out for a usual one."
+            value = positive(name, getattr(schedule, name), remedy, or_zero=name in at_least_zero)
+            if is_traced(value):
+                raise ParameterError(
+                    f"{name} must be a number, and known: a schedule is static; got a traced one. Give a float."
+                )
+            object.__setattr__(schedule, name, value)
 
 
 def _check_ratio(name: str, given: float, ratio: float) -> None:
     """Raise where the squares of noise-to-signal ratios are no floats: variances would be zero or infinite."""
-    low, high = (float(limit) ** 0.5 for limit in (np.finfo(floats()).tiny, np.finfo(floats()).max))
-    if not 8 * low <= ratio <= high / 8:
-        raise ParameterError(
-            f"noise-to-signal ratios must lie in [{8 * low:.1e}, {high / 8:.1e}], whose squares {floats()} holds; got "
-            f"{ratio:.3g} from {name}={given}. 100 is usual at t = 1, with data of unit scale."
-        )
+    remedy = "100 is usual at t = 1, with data of unit scale."
+    check_squares_held("noise-to-signal ratios", ratio, 8, remedy, f" from {name}={given}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +141,7 @@ class VariancePreserving(NoiseSchedule):
     def __post_init__(self):
         if self.shape not in ("cosine", "linear"):
             raise ParameterError(f"shape must be 'cosine' or 'linear'; got {self.shape!r}.")
-        _check_numbers(self, ("sigma_max", "beta_min", "beta_max"))
+        _check_numbers(self)
         if self.beta_max <= self.beta_min:
             raise ParameterError(f"beta_max must exceed beta_min; got {self.beta_max} and {self.beta_min}.")
         if self.shape == "linear":
@@ -170,36 +169,34 @@ class VariancePreserving(NoiseSchedule):
         return cls("linear", beta_min=beta_min, beta_max=beta_max)
 
     def _log_alpha(self, t):
+        t = _floating(t)
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
     def _angles(self, t):
         """theta t, and where that is large pi / 2 - theta t: the difference itself would round to nothing."""
         full, left = math.atan(self.sigma_max), math.atan(1 / self.sigma_max)
+        t = _floating(t)
         angle = full * t
         is_large = angle > 0.25 * math.pi
         return angle, jnp.where(is_large, left + full * (1 - t), 1.0), is_large
 
     def alpha(self, t):
-        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
         if self.shape == "cosine":
             angle, rest, is_large = self._angles(t)
             return jnp.where(is_large, jnp.sin(rest), jnp.cos(angle))
         return jnp.exp(self._log_alpha(t))
 
     def sigma(self, t):
-        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
         if self.shape == "cosine":
-            return jnp.sin(math.atan(self.sigma_max) * t)
+            return jnp.sin(math.atan(self.sigma_max) * _floating(t))
         return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(t)))
 
     def signal_lost(self, t):
-        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
         if self.shape == "cosine":
-            return 2 * jnp.sin(0.5 * math.atan(self.sigma_max) * t) ** 2
+            return 2 * jnp.sin(0.5 * math.atan(self.sigma_max) * _floating(t)) ** 2
         return -jnp.expm1(self._log_alpha(t))
 
     def noise_to_signal(self, t):
-        t = jnp.asarray(t, dtype=jnp.result_type(t, float))
         if self.shape == "cosine":
             angle, rest, is_large = self._angles(t)
             return jnp.where(is_large, 1 / jnp.tan(rest), jnp.tan(jnp.where(is_large, 0.0, angle)))
@@ -229,7 +226,7 @@ class VarianceExploding(NoiseSchedule):
     rho: float = 7.0
 
     def __post_init__(self):
-        _check_numbers(self, ("sigma_max", "rho"), ("sigma_min",))
+        _check_numbers(self, at_least_zero=("sigma_min",))
         if not self.sigma_min < self.sigma_max:
             raise ParameterError(f"need 0 <= sigma_min < sigma_max; got {self.sigma_min} and {self.sigma_max}.")
         _check_ratio("sigma_max", self.sigma_max, self.sigma_max)
@@ -276,3 +273,14 @@ class VarianceExploding(NoiseSchedule):
         if q < 0.5:
             return jnp.clip((share ** (1 / self.rho) - q) / step, 0.0, 1.0)
         return jnp.clip(1 + jnp.expm1(jnp.log(share) / self.rho) / step, 0.0, 1.0)
+
+
+def check_time(t) -> None:
+    """Raise ParameterError unless t lies in [0, 1]; traced values pass."""
+    if not isinstance(t, Tracer):
+        try:
+            value = np.asarray(t, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"t must be a number in [0, 1] (0 is data, 1 is noise); got {t!r}.") from error
+        if not np.all((value >= 0) & (value <= 1)):
+            raise ParameterError(f"t must lie in [0, 1] (0 is data, 1 is noise); got {t}.")

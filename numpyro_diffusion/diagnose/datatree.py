@@ -14,13 +14,14 @@ import xarray as xr
 
 from ..density.evaluate import batch_log_prob
 from ..errors import ArgumentTypeError
-from .islands import layout, weigh_alike
-from .result import AnnealedRun, Bound, kernel_text
+from .islands import Layout, layout, weigh_alike
+from .record import BoundRecord, Record, RunRecord
+from .weights import normalised
 
 WEIGHTED = "draws weigh by sample_stats.weight, which summaries and loo ignore; resample them first."
 
 
-def to_datatree(result: AnnealedRun | Bound) -> xr.DataTree:
+def to_datatree(result: Record) -> xr.DataTree:
     """A run or a bound as ArviZ data.
 
     Args:
@@ -43,20 +44,24 @@ def to_datatree(result: AnnealedRun | Bound) -> xr.DataTree:
     Raises:
         TypeError: for anything else.
     """
-    if isinstance(result, AnnealedRun):
+    if isinstance(result, RunRecord):
         return _run_tree(result)
-    if isinstance(result, Bound):
+    if isinstance(result, BoundRecord):
         return _bound_tree(result)
     raise ArgumentTypeError(f"to_datatree takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
 
 
-def _attributes(**more) -> dict[str, Any]:
-    # Numbers and strings only: netCDF stores no other attributes.
+def attributes(run: RunRecord | None = None, **more) -> dict[str, Any]:
+    """Attributes of a whole tree: which library made it, and what a run found; numbers and text alone, for netCDF."""
     try:
         version = metadata.version("numpyro-diffusion")
     except metadata.PackageNotFoundError:  # Run from a source tree that was never installed.
         version = "unknown"
-    return {"inference_library": "numpyro_diffusion", "inference_library_version": version, **more}
+    found = {"inference_library": "numpyro_diffusion", "inference_library_version": version}
+    if run is not None:
+        found |= {"kernel": repr(run.kernel), "evaluations_per_chain": int(run.evaluations_per_chain)}
+        found |= {name: float(getattr(run, name)) for name in ("log_evidence", "log_evidence_error")}
+    return found | more
 
 
 def _run_tree(run):
@@ -69,38 +74,27 @@ def _run_tree(run):
         return values[islands.particles].reshape(islands.shape + values.shape[1:])
 
     coords = {name: np.arange(n) for name, n in sizes.items()}
-    posterior = xr.Dataset({"x": (tuple(sizes), laid_out(samples))}, coords, attrs=_layout_attributes(run, islands))
+    posterior = xr.Dataset({"x": (tuple(sizes), laid_out(samples))}, coords, attrs=layout_attributes(run, islands))
 
-    stats = {"log_weight": log_weights, "weight": _normalised(log_weights), "particle": np.arange(len(samples))}
+    stats = {"log_weight": log_weights, "weight": normalised(log_weights), "particle": np.arange(len(samples))}
     if run.density.has_log_density:
         stats["lp"] = np.asarray(batch_log_prob(run.density, run.samples, float(run.levels[-1])))
     sample_stats = xr.Dataset({k: (dims, laid_out(v)) for k, v in stats.items()}, {k: coords[k] for k in dims})
 
     groups = {"posterior": posterior, "sample_stats": sample_stats}
     if run.stats:
-        groups["annealing"] = _annealing(run)
-    attrs = _attributes(
-        formula=repr(run.density),
-        kernel=kernel_text(run.kernel),
-        log_evidence=float(run.log_evidence),
-        log_evidence_error=float(run.log_evidence_error),
-        evaluations_per_chain=int(run.evaluations_per_chain),
-    )
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})
+        groups["annealing"] = statistics_by_level(run)
+    root = xr.Dataset(attrs=attributes(run, formula=repr(run.density)))
+    return xr.DataTree.from_dict({"/": root, **groups})
 
 
-def _layout_attributes(run, islands) -> dict[str, str]:
+def layout_attributes(run: RunRecord, islands: Layout) -> dict[str, str]:
+    """Attributes of a posterior: what R-hat and ESS of its draws are worth, and whether these weigh alike."""
     return {"layout": islands.note, **({} if weigh_alike(run) else {"weights": WEIGHTED})}
 
 
-def _normalised(log_weights):
-    if not np.any(np.isfinite(log_weights)):
-        return np.full(len(log_weights), np.nan)
-    weights = np.exp(log_weights - log_weights.max())
-    return weights / weights.sum()
-
-
-def _annealing(run):
+def statistics_by_level(run: RunRecord) -> xr.Dataset:
+    """The group `annealing`: statistics by noise level, and those of every chain if they were kept."""
     ratio = run.density.schedule.ratios(run.levels)
     coords = {
         "noise_level": np.arange(len(run.levels)),
@@ -129,5 +123,5 @@ def _bound_tree(bound):
     coords = {"noise_level": np.arange(len(levels)), "t": ("noise_level", levels)}
     attrs = {"kind": bound.kind, "description": "stochastic bounds in nats; NaN where the method gives none"}
     return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=_attributes()), "bounds": xr.Dataset(values, coords, attrs=attrs)}
+        {"/": xr.Dataset(attrs=attributes()), "bounds": xr.Dataset(values, coords, attrs=attrs)}
     )

@@ -14,6 +14,7 @@ from ..density.evaluate import batch_log_prob
 from ..errors import ParameterError, ShapeError, check_integer, check_number
 from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, style
 from .result import AnnealedRun, Bound
+from .weights import normalised
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,10 +106,9 @@ def _equally_weighted(run) -> np.ndarray:
     samples, log_weights = np.asarray(run.samples), np.asarray(run.log_weights, dtype=float)
     if np.ptp(log_weights) == 0 or not np.isfinite(log_weights).any():
         return samples
-    weights = np.exp(log_weights - log_weights.max())
     # Systematic, at fixed offsets: the same run gives the same picture.
     positions = (np.arange(len(samples)) + 0.5) / len(samples)
-    index = np.searchsorted(np.cumsum(weights) / weights.sum(), positions)
+    index = np.searchsorted(np.cumsum(normalised(log_weights)), positions)
     return samples[np.minimum(index, len(samples) - 1)]
 
 

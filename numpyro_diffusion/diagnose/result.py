@@ -1,18 +1,33 @@
-"""The result of an annealed run: arrays, statistics by level, and what to make of them."""
+"""The result of an annealed run, and bounds of its evidence: what they hold, and what to make of it."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
-import jax
 import numpy as np
 
-from ..density.density import Density
+from .findings import warn_of
+from .record import BoundRecord, Record, RunRecord
+from .summary import short, summary
 
 
-@dataclasses.dataclass(repr=False)
-class AnnealedRun:
+class _Result(Record):
+    """What can be made of a run as of a bound."""
+
+    def to_datatree(self):
+        """ArviZ DataTree; see `datatree.to_datatree` for its groups."""
+        from .datatree import to_datatree  # xarray is slow to import
+
+        return to_datatree(self)
+
+    def print_summary(self) -> None:
+        """Print evidence or bounds with their errors, and what speaks against them."""
+        print(summary(self))
+
+    def warn(self) -> None:
+        """Issue a DiagnosticWarning for each of the `findings`."""
+        warn_of(self)
+
+
+class AnnealedRun(_Result, RunRecord):
     """Samples of a density with their weights, evidence and statistics by noise level.
 
     Attributes:
@@ -38,58 +53,11 @@ class AnnealedRun:
         levels_given: Whether `levels` were asked for; else the pilot placed them.
     """
 
-    samples: jax.Array
-    log_weights: jax.Array
-    log_evidence: float
-    log_evidence_error: float
-    levels: np.ndarray
-    stats: dict[str, np.ndarray]
-    history: dict[str, Any] | None
-    density: Density
-    kernel: Any
-    is_weighted: bool
-    num_steps: int
-    evaluations_per_chain: int
-    ancestors: jax.Array | None = None
-    scale: np.ndarray | None = None
-    is_complete: bool = True
-    levels_given: bool = False
-
-    @property
-    def ess(self) -> float:
-        """Effective sample size of `log_weights`, in chains; NaN where weights are not defined, or all are zero."""
-        if not self.is_weighted or not np.any(np.isfinite(np.asarray(self.log_weights))):
-            return float("nan")
-        w = np.asarray(self.log_weights, dtype=float)
-        w = np.exp(w - w.max())
-        return float(w.sum() ** 2 / (w**2).sum())
-
     def __repr__(self):
-        from .findings import short
-
         return short(self)
 
-    def to_datatree(self):
-        """ArviZ DataTree with groups posterior, sample_stats and annealing; see `datatree.to_datatree`."""
-        from .datatree import to_datatree  # xarray is slow to import
 
-        return to_datatree(self)
-
-    def print_summary(self) -> None:
-        """Print evidence, ESS, acceptance and warnings."""
-        from .findings import summary
-
-        print(summary(self))
-
-    def warn(self) -> None:
-        """Issue a DiagnosticWarning for each finding of `diagnostics.findings`."""
-        from .findings import warn_of
-
-        warn_of(self)
-
-
-@dataclasses.dataclass(repr=False)
-class Bound:
+class Bound(_Result, BoundRecord):
     """A stochastic bound in nats.
 
     Attributes:
@@ -99,40 +67,8 @@ class Bound:
         upper, upper_error: Upper bound in expectation ("bdmc"), else NaN.
         log_weights: "ais" {"forward": [N]}, "bdmc" {"forward": [N], "reverse": [N]}, "raise" {"points": [n, repeats]}.
         levels: [K] decreasing times.
-        pareto_k: Shape of the tail of the forward and reverse weights, see `tail`; a mean over points has none.
+        pareto_k: Shape of the tail of the forward and reverse weights, see `weights`; a mean over points has none.
     """
-
-    kind: str
-    lower: float
-    lower_error: float
-    upper: float
-    upper_error: float
-    log_weights: dict[str, np.ndarray]
-    levels: np.ndarray
-    pareto_k: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def gap(self) -> float:
-        """upper - lower."""
-        return self.upper - self.lower
-
-    def to_datatree(self):
-        """ArviZ DataTree with a group `bounds`."""
-        from ..diagnose.datatree import to_datatree  # xarray is slow to import
-
-        return to_datatree(self)
-
-    def print_summary(self) -> None:
-        """Print the bound with its errors and what speaks against it."""
-        from ..diagnose.findings import summary
-
-        print(summary(self))
-
-    def _warned(self) -> Bound:
-        from .findings import warn_of
-
-        warn_of(self)
-        return self
 
     def __repr__(self):
         return f"Bound({self}, {len(self.levels)} levels)"
@@ -140,8 +76,3 @@ class Bound:
     def __str__(self):
         upper = "" if np.isnan(self.upper) else f", upper {self.upper:.4f} +- {self.upper_error:.4f}"
         return f"{self.kind}: lower {self.lower:.4f} +- {self.lower_error:.4f}{upper}"
-
-
-def kernel_text(kernel: Any) -> str:
-    """A kernel with its settings, arrays by shape."""
-    return repr(kernel)

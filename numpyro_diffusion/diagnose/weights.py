@@ -14,12 +14,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 
 #: Shape above which weights have no variance, so that their scatter says nothing of the error of their mean.
 HEAVY = 0.5
 #: Least number of weights in a tail, and least spread of theirs, relative to the largest, that is no rounding.
 LEAST_TAIL, LEAST_SPREAD = 5, 1e-3
+
+
+def normalised(log_weight) -> np.ndarray:
+    """Weights [N] that sum to one, in double precision; NaN where none is finite."""
+    log_weight = np.asarray(log_weight, dtype=float)
+    if not np.any(np.isfinite(log_weight)):
+        return np.full(len(log_weight), np.nan)
+    weight = np.exp(log_weight - log_weight.max())
+    return weight / weight.sum()
 
 
 class Tail(NamedTuple):

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import shown
-from ..density.density import Density
+from ..density.axes import CosineAxes, DenseAxes
+from ..density.density import Conditional, Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
+from ..density.gaussian import Gaussian
 from ..density.mixture import MixtureBase
 from ..density.typical import QUANTILES
 from ..errors import ArgumentTypeError, ParameterError, UnknownNameError
@@ -28,7 +30,8 @@ from . import format as checkpoint
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
 _FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z", "class_log_z", "typical")
-_KNOWN = {*_FIELDS, *(f"base.{field}" for field in MixtureBase._fields)}
+_BASE = ("means", "eigenvalues", "eigenvectors", "weights")
+_KNOWN = {*_FIELDS, *(f"base.{field}" for field in _BASE)}
 
 
 def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str | None = None) -> None:
@@ -45,21 +48,21 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         ParameterError: for what `load` would refuse: a name that does not print, a condition, weights out of range.
         CheckpointError: if the file cannot be written.
     """
+    if isinstance(density, Conditional):
+        raise ParameterError(
+            f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
+            "give the condition after loading."
+        )
     if type(density).__name__ not in _CLASSES:
         raise ArgumentTypeError(
             f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {shown(density)}. Save its leaves."
         )
     assert isinstance(density, EnergyDensity | ScoreModel)
-    if density.condition is not None and np.any(np.asarray(density.condition)):
-        raise ParameterError(
-            f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
-            "give the condition after loading."
-        )
     arrays = contents.stored_weights(density.state, dtype)
     # What is None is not kept: axes where they are cosines, and what was not measured.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
     if density.base is not None:
-        arrays |= {f"base.{k}": np.asarray(v) for k, v in density.base._asdict().items()}
+        arrays |= {f"base.{k}": np.asarray(getattr(density.base, k)) for k in _BASE}
     card = {} if card is None else card
     contents.check_texts(density.name, card)
     if type(density.schedule).__name__ not in contents.SCHEDULES:
@@ -125,18 +128,22 @@ def _described(arrays, config) -> Density:
     if "typical" in arrays:
         _check_typical(arrays["typical"], kind, network.condition_size)
     fields: dict[str, Any] = {k: jnp.asarray(arrays[k], dtype=float) if k in arrays else None for k in _FIELDS}
+    vectors = fields.pop("eigenvectors")
+    axes = CosineAxes(network.shape) if network.takes_images else DenseAxes(vectors)
+    moments = Gaussian(fields.pop("mean"), fields.pop("eigenvalues"), axes)
     return _CLASSES[kind](
-        graphdef, state, network, event_shape, schedule, form, is_calibrated=calibrated, base=base, name=name, **fields
-    )
+        graphdef, state, network, event_shape, schedule, form, moments,
+        is_calibrated=calibrated, base=base, name=name, **fields,
+    )  # fmt: skip
 
 
 def _load_base(arrays, size: int, condition_size: int) -> MixtureBase | None:
     """The mixture base of a checkpoint, or None: checkpoints of version 0.1.0 have none."""
     if "base.means" not in arrays:
         return None
-    found = {field: arrays[f"base.{field}"] for field in MixtureBase._fields}
+    found = {field: arrays[f"base.{field}"] for field in _BASE}
     contents.check_base(found, size, condition_size)
-    return MixtureBase(**{field: jnp.asarray(array, dtype=float) for field, array in found.items()})
+    return MixtureBase.of_arrays(**found)
 
 
 def _check_typical(table, kind: str, condition_size: int) -> None:

@@ -8,51 +8,39 @@ computed in batches. Particles are laid out as `chain`s of `draw`s as `islands` 
 from __future__ import annotations
 
 import warnings
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import arviz as az
-import jax
 import numpy as np
 import xarray as xr
 from arviz_base.io_numpyro import NumPyroInferenceAdapter, infer_dims
 from numpyro import validation_enabled
 
-from ..diagnose.datatree import _annealing, _attributes, _layout_attributes, _normalised
-from ..diagnose.result import kernel_text
-from .joint import JointDensity
-from .masks import likelihood_dataset
+from ..diagnose.datatree import attributes, layout_attributes, statistics_by_level
+from ..diagnose.weights import normalised
 from .names import name_of, named, plain, readable
+from .posterior import Posterior
 
-if TYPE_CHECKING:
-    from .mcmc import AnnealedMCMC
-
-#: Draws whose log likelihoods are computed at once.
-BATCH_SIZE = 256
 #: ArviZ's names of extra fields.
 NAMES = {"is_divergent": "diverging", "log_density": "lp"}
 
 
 class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
-    """An `AnnealedMCMC` that has been run, as `az.from_numpyro` reads it.
+    """The posterior of an `AnnealedMCMC`, as `az.from_numpyro` reads it.
 
     Dimensions are named after plates, event dimensions by `infer={"event_dims": [...]}` or else `{site}_dim_{i}`; names
     that a DataTree cannot hold are replaced (`names`: readable ones by site).
-
-    Raises:
-        RuntimeError: before `run`.
     """
 
-    posterior: Any
+    posterior: Posterior
     model: Any
     sample_shape: Any
     _args: Any
     _kwargs: Any
 
-    def __init__(self, mcmc: AnnealedMCMC):
-        _ = mcmc.annealed
-        source = mcmc._source
-        self.names = readable([*mcmc._samples, *_observed(mcmc)])
+    def __init__(self, posterior: Posterior):
+        source = posterior.source
+        self.names = readable([*posterior.samples, *source.observed])
         with_names = named(source.seeded(), self.names)
 
         def quiet(*args, **kwargs):
@@ -60,8 +48,8 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
             with validation_enabled(False):
                 return with_names(*args, **kwargs)
 
-        shape: Any = mcmc._islands.shape
-        super().__init__(mcmc, quiet, source.args, source.kwargs, shape)
+        shape: Any = posterior.islands.shape
+        super().__init__(posterior, quiet, source.args, source.kwargs, shape)
 
     @property
     def sample_dims(self) -> list[str]:
@@ -69,17 +57,16 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
 
     def get_samples(self, seed=None, **kwargs) -> dict[str, Any]:
         """Latent and deterministic sites [chain, draw, ...]."""
-        samples = self.posterior.get_samples(group_by_chain=True)
-        return self._laid_out(self.named(samples))
+        return self._laid_out(self.named(self.posterior.samples))
 
     def get_sample_stats(self, **kwargs) -> dict[str, Any]:
         """One value per draw [chain, draw], under ArviZ's names.
 
         `weight` sums to one; `particle` is the draw's place along the first axis of `get_samples(group_by_chain=True)`.
         """
-        fields = dict(self.posterior._fields)
+        fields: dict[str, Any] = dict(self.posterior.fields)
         weights = np.asarray(fields["log_weight"], dtype=float)
-        fields["weight"] = _normalised(weights.ravel()).reshape(weights.shape)
+        fields["weight"] = normalised(weights.ravel()).reshape(weights.shape)
         fields["particle"] = np.broadcast_to(np.arange(len(weights))[:, None], weights.shape)
         return self._laid_out({NAMES.get(name, name): value for name, value in fields.items()})
 
@@ -118,11 +105,11 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
         return {k: np.asarray(v).reshape(self.sample_shape + v.shape[2:]) for k, v in values.items()}
 
 
-def to_datatree(mcmc: AnnealedMCMC, *, log_likelihood: bool = True, **groups) -> xr.DataTree:
+def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> xr.DataTree:
     """An annealed posterior as ArviZ data.
 
     Args:
-        mcmc: An `AnnealedMCMC` that has been run.
+        found: The posterior of an `AnnealedMCMC`.
         log_likelihood: Whether to add the log likelihood of every observation, which `az.loo` and `az.compare` read;
             as many numbers as draws times observations. What is masked is left out.
         **groups: As for `az.from_numpyro`: prior, posterior_predictive, predictions, constant_data, coords, dims, ...
@@ -137,7 +124,7 @@ def to_datatree(mcmc: AnnealedMCMC, *, log_likelihood: bool = True, **groups) ->
     Raises:
         RuntimeError: before `run`.
     """
-    adapter, run = AnnealedMCMCAdapter(mcmc), mcmc.annealed
+    adapter, run, observed = AnnealedMCMCAdapter(found), found.run, found.source.observed
     groups = adapter.renamed(groups)
     inferred, coords = adapter.dims(groups.pop("extra_event_dims", None)), groups.get("coords")
     dims = groups.setdefault("dims", inferred)
@@ -147,57 +134,68 @@ def to_datatree(mcmc: AnnealedMCMC, *, log_likelihood: bool = True, **groups) ->
         warnings.filterwarnings("ignore", "Found chain dimension to be longer", UserWarning)
         tree = az.from_numpyro(adapter, **groups)
         tree = tree.filter(lambda group: group.name != "observed_data")  # With factors, and as ArviZ traces it.
-        if observed := adapter.named(_observed(mcmc)):
-            data = az.dict_to_dataset(observed, dims=dims, coords=coords, sample_dims=[])
+        if observed:
+            data = az.dict_to_dataset(adapter.named(observed), dims=dims, coords=coords, sample_dims=[])
             tree["observed_data"] = xr.DataTree(data)
         if observed and log_likelihood:
-            values = {k: v.reshape(adapter.sample_shape + v.shape[1:]) for k, v in _log_likelihoods(mcmc).items()}
-            masks = adapter.named(_masks(mcmc))
+            values = {k: v for k, v in found.by_site("log_likelihood").items() if k in observed}
+            values = {k: v.reshape(adapter.sample_shape + v.shape[1:]) for k, v in values.items()}
+            masks = adapter.named(_masks(found))
             tree["log_likelihood"] = xr.DataTree(likelihood_dataset(adapter.named(values), masks, dims, coords))
-    tree["annealing"] = xr.DataTree(_annealing(run))
-    tree["posterior"].attrs |= _layout_attributes(run, mcmc._islands)
+    tree["annealing"] = xr.DataTree(statistics_by_level(run))
+    tree["posterior"].attrs |= layout_attributes(run, found.islands)
     for group in tree.children.values():
         for site, name in adapter.names.items():
             if site != name and name in group.data_vars:
                 group[name].attrs["site"] = site
-    tree.attrs |= _attributes(
-        model=name_of(mcmc.model),
-        kernel=kernel_text(run.kernel),
-        log_evidence=float(mcmc.log_evidence),
-        log_evidence_error=float(mcmc.log_evidence_error),
-        evaluations_per_chain=int(mcmc.evaluations_per_chain),
-    )
+    tree.attrs |= attributes(run, model=name_of(found.source.model))
     return tree
 
 
-# What the model was when it was run.
-
-
-def _observed(mcmc: AnnealedMCMC) -> dict[str, np.ndarray]:
-    """Observed values by site; factors have none."""
-    return mcmc._source.observed
-
-
-def _masks(mcmc: AnnealedMCMC) -> dict[str, np.ndarray]:
+def _masks(found: Posterior) -> dict[str, np.ndarray]:
     """Which entries of a log likelihood count, by site where not all do."""
-    found = {}
-    for name, mask in _at_all_draws(mcmc, "counted").items():
-        # One that depends on latents leaves in what it leaves in at any draw.
-        if not (mask := mask.any(axis=0)).all():
-            found[name] = mask
-    return found
+    # A mask that depends on latents leaves in what it leaves in at any draw.
+    masks = {name: mask.any(axis=0) for name, mask in found.by_site("counted").items()}
+    return {name: mask for name, mask in masks.items() if not mask.all()}
 
 
-def _log_likelihoods(mcmc: AnnealedMCMC) -> dict[str, np.ndarray]:
-    """Log likelihoods [N, ...] by site at all draws."""
-    return {name: value for name, value in _at_all_draws(mcmc, "log_likelihood").items() if name in _observed(mcmc)}
+def likelihood_dataset(values: dict[str, np.ndarray], masks: dict[str, np.ndarray], dims, coords) -> xr.Dataset:
+    """Log likelihoods [chain, draw, ...] by site, of the entries that count.
+
+    A site that is masked in part keeps their labels as coordinates; several axes become one, `{site}_entry`. Sites of
+    which nothing counts are left out.
+
+    Args:
+        values: By site.
+        masks: Which entries count, by site where not all do; shape of the entries.
+        dims: Names of axes by site; those of events may follow.
+        coords: Labels by axis.
+    """
+    found: dict[str, xr.DataArray] = {}
+    # Whole sites first: those in part stand aside where labels differ.
+    for name in sorted(values, key=lambda name: name in masks):
+        array = az.dict_to_dataset({name: values[name]}, coords=coords, dims=dims, skip_event_dims=True)[name]
+        if name in masks:
+            if not masks[name].any():
+                continue
+            array = _aside(_in_part(array, name, masks[name]), name, found.values())
+        found[name] = array
+    return xr.Dataset({name: found[name] for name in values if name in found})
 
 
-def _at_all_draws(mcmc: AnnealedMCMC, program: str) -> dict[str, np.ndarray]:
-    positions = mcmc._positions.reshape(-1, mcmc._positions.shape[-1])
-    return {name: np.asarray(value) for name, value in _map(mcmc.joint, positions, program=program).items()}
+def _in_part(array: xr.DataArray, name: str, mask: np.ndarray) -> xr.DataArray:
+    axes, places = array.dims[2:], np.nonzero(mask)
+    if len(axes) == 1:
+        return array.isel({axes[0]: places[0]})
+    entry = f"{name}_entry"
+    return array.isel({axis: xr.DataArray(place, dims=entry) for axis, place in zip(axes, places, strict=True)})
 
 
-@partial(jax.jit, static_argnames="program")
-def _map(joint: JointDensity, positions, *, program: str):
-    return jax.lax.map(lambda z: joint.call(program, z), positions, batch_size=BATCH_SIZE)
+def _aside(array: xr.DataArray, name: str, others) -> xr.DataArray:
+    """The array with names of its own for axes that others have with other labels."""
+
+    def differs(axis, other) -> bool:
+        return axis in other.coords and not other[axis].equals(array[axis])
+
+    axes = [axis for axis in array.coords if axis not in ("chain", "draw")]
+    return array.rename({a: f"{name}_{a}" for a in axes if any(differs(a, other) for other in others)})

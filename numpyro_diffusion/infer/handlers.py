@@ -1,4 +1,4 @@
-"""Effect handlers: any NumPyro model at noise level t, with its likelihood to a power."""
+"""Effect handlers: a NumPyro model at noise level t, with its likelihood to a power, widened, or of generated data."""
 
 from __future__ import annotations
 
@@ -8,63 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.core import Tracer
-from numpyro.distributions.distribution import Unit
 from numpyro.primitives import Messenger
 
 from ..density.density import Density
+from ..density.gaussian import Gaussian
 from ..errors import UnsupportedModelError
-from .prior import DiffusionPrior
-from .views import Spectrum, check_view, seen
+from .sites import find_prior, is_jacobian, is_latent_prior, wrap
+from .views import check_view, seen
+
+__all__ = ["noise_level"]
 
 
 class Bound(NamedTuple):
     """What stands in for the density of a site: traced arguments of a compiled program instead of its constants."""
 
     density: Density
-    spectrum: Spectrum | None = None
-
-
-def find_prior(fn) -> tuple[DiffusionPrior | None, list]:
-    """The diffusion prior inside the wrappers that plates, `to_event` and masks put around it, outermost first."""
-    wrappers = []
-    while not isinstance(fn, DiffusionPrior):
-        if not hasattr(fn, "base_dist"):
-            return None, []
-        wrappers.append(fn)
-        fn = fn.base_dist
-    return fn, wrappers
-
-
-def _wrap(name: str, fn, wrappers):
-    for wrapper in reversed(wrappers):
-        if isinstance(wrapper, dist.ExpandedDistribution):
-            fn = fn.expand(wrapper.batch_shape)
-        elif isinstance(wrapper, dist.Independent):
-            fn = fn.to_event(wrapper.reinterpreted_batch_ndims)
-        elif isinstance(wrapper, dist.MaskedDistribution):
-            fn = fn.mask(wrapper._mask)
-        else:
-            raise UnsupportedModelError(
-                f"site {name!r} wraps a diffusion prior in {type(wrapper).__name__}, which cannot be taken to a noise "
-                "level. Sample the prior itself and transform its value in the model."
-            )
-    return fn
-
-
-def is_jacobian(msg) -> bool:
-    """Whether a site is the log determinant that NumPyro adds for a transformed latent."""
-    return isinstance(_core(msg["fn"]), Unit) and msg["name"].startswith("_") and msg["name"].endswith("_log_det")
-
-
-def _core(fn):
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return fn
-
-
-def is_latent_prior(msg) -> bool:
-    """Whether a message is a latent site with a diffusion prior."""
-    return msg["type"] == "sample" and not msg["is_observed"] and find_prior(msg["fn"])[0] is not None
+    spectrum: Gaussian | None = None
 
 
 def _refuse(msg):
@@ -146,7 +105,7 @@ class noise_level(Messenger):
             return
         if msg["name"] in self.bound:
             prior = prior.bind(self.bound[msg["name"]].density)
-        msg["fn"] = _wrap(msg["name"], prior.at(self.t), wrappers)
+        msg["fn"] = wrap(msg["name"], prior.at(self.t), wrappers)
 
     def postprocess_message(self, msg):
         # Traces further out have recorded the value by now; from here on the model sees the view.
@@ -158,3 +117,41 @@ class noise_level(Messenger):
             msg["value"] = seen(self.view, prior.density, msg["value"], self.t, known)
         if isinstance(self.likelihood_power, Tracer) and jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating):
             msg["value"] = _shield(msg["value"], self.likelihood_power)
+
+
+class widened(Messenger):
+    """Widen observed Normal sites: `by` holds a variance [n] and a power for each; see `noise_level` for the power."""
+
+    def __init__(self, fn=None, by: dict[str, tuple[Any, Any]] | None = None):
+        self.by = by or {}
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] != "sample" or msg["name"] not in self.by:
+            return
+        variance, power = self.by[msg["name"]]
+        msg["fn"] = _wider(msg["fn"], variance.reshape(jnp.shape(msg["value"])))
+        msg["infer"] = {**msg["infer"], "likelihood_power": power}
+
+
+def _wider(fn: Any, variance):
+    if isinstance(fn, dist.Normal):
+        return dist.Normal(fn.loc, jnp.sqrt(jnp.asarray(fn.scale) ** 2 + variance))
+    inner = _wider(fn.base_dist, variance)
+    if isinstance(fn, dist.Independent):
+        return inner.to_event(fn.reinterpreted_batch_ndims)
+    return inner.mask(fn._mask) if isinstance(fn, dist.MaskedDistribution) else inner
+
+
+class generated(Messenger):
+    """Replace observed values by draws of their distributions; factors stay what they are."""
+
+    def __init__(self, fn=None, *, rng_key):
+        self.rng_key = rng_key
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] == "sample" and msg["is_observed"] and msg["fn"].event_shape != (0,):
+            self.rng_key, key = jax.random.split(self.rng_key)
+            shape = jnp.shape(msg["value"])[: jnp.ndim(msg["value"]) - len(msg["fn"].shape())]
+            msg["value"] = jax.lax.stop_gradient(msg["fn"].sample(key, shape))

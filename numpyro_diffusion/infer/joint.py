@@ -17,7 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..density.density import Density, gaussian_at
+from ..density.abstract import gaussian_at
+from ..density.axes import DenseAxes
+from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import UnsupportedModelError
 from ..program import fingerprint
@@ -37,7 +39,7 @@ class JointDensity(Density):
         bound: Densities and spectra of the diffusion priors by site name.
         siblings: In a Gibbs block the values of the sites that other blocks own, else None.
         sites: The latents in the order of the flat point.
-        moments: Mean [d] and covariance [d, d] of the ancestral draws of the other latents, zero for the priors' sites.
+        moments: Those of the ancestral draws of the other latents, uncorrelated; of no meaning for the priors' sites.
         powers: Likelihood power [2, knots]: noise-to-signal ratios (log) and lambda there.
         widenings: By name, how observed Normal sites are widened; they have powers of their own.
         version: Text that sets a state apart from one of another run, for programs that NumPyro compiles.
@@ -105,18 +107,19 @@ class JointDensity(Density):
 
     def gaussian(self, t):
         """Blocks: the prior's Gaussian for every point of a diffusion prior, the ancestral moments for the others."""
-        mean, covariance = self.moments
-        start = 0
+        (mean, variance, axes), start = self.moments, 0
+        vectors = axes.vectors
         for site in self.sites:
-            stop = start + site.size
+            here = slice(start, start + site.size)
+            start += site.size
             if site.is_prior:
                 block = gaussian_at(self.bound[site.name].density, t)
                 points = site.size // block.mean.size
-                mean = mean.at[start:stop].set(jnp.tile(block.mean, points))
-                repeated = jnp.kron(jnp.eye(points), block.covariance)
-                covariance = covariance.at[start:stop, start:stop].set(repeated)
-            start = stop
-        return Gaussian(mean, covariance)
+                mean = mean.at[here].set(jnp.tile(block.mean, points))
+                variance = variance.at[here].set(jnp.tile(block.variance, points))
+                vectors = vectors.at[here, here].set(jnp.kron(jnp.eye(points), block.axes.vectors))
+        order = jnp.argsort(variance)
+        return Gaussian(mean, variance[order], DenseAxes(vectors[:, order]))
 
     def with_schedule(self, schedule):
         raise UnsupportedModelError(

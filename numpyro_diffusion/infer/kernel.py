@@ -13,15 +13,16 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
-from ..annealing.kernels import HMC, BlackJAX, Kernel
+from ..annealing.kernels import BlackJAX, Kernel
 from ..annealing.pilot import METRICS, Plan
-from ..errors import ArgumentTypeError, NotRunError, ParameterError
+from ..errors import NotRunError, ParameterError, check_integer
 from ..program import fingerprint
 from .chain import AnnealedState, Frozen, advance, start
 from .joint import JointDensity
 from .levels import read_plan, tabulate, warn_if_few
 from .names import name_of
 from .pilot import Pilot, run_pilot
+from .setup import check_model, check_no_start, checked_kernel
 from .source import Programs, Source
 from .views import check_view
 
@@ -85,23 +86,19 @@ class AnnealedKernel(MCMCKernel):
         view: str = "gaussian",
         likelihood_power=None,
     ):
-        if not callable(model):
-            raise ArgumentTypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
-        kernel = HMC() if kernel is None else kernel
-        if not isinstance(kernel, Kernel):
-            raise ArgumentTypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
+        check_model(model)
+        kernel = checked_kernel(kernel)
         if np.ndim(kernel.step_size):
             raise ParameterError(
                 f"the step size must be one number, or None to have it tuned; got {np.size(kernel.step_size)} of them."
             )
-        if not isinstance(num_steps, int | np.integer) or isinstance(num_steps, bool) or num_steps < 1:
-            raise ParameterError(f"num_steps must be an integer >= 1; got {num_steps!r}.")
         if not 0 < level_ess < 1:
             raise ParameterError(f"level_ess must lie in (0, 1); got {level_ess}.")
         if metric not in METRICS:
             raise ParameterError(f"metric must be one of {METRICS}; got {metric!r}.")
         check_view(view)
-        self._model, self.kernel, self.num_steps, self.level_ess = model, kernel, int(num_steps), level_ess
+        self._model, self.kernel, self.level_ess = model, kernel, level_ess
+        self.num_steps = check_integer("num_steps", num_steps)
         self.metric, self.view, self.likelihood_power = metric, view, likelihood_power
         self._found: Pilot | None = None
         self._sample_fn = None
@@ -158,11 +155,7 @@ class AnnealedKernel(MCMCKernel):
                 f"num_warmup must be at least 2, one step per noise level from t = 1 to t = 0; got {num_warmup}. "
                 "Try 60: the kernel's `pilot` tells how many levels keep the conditional ESS at level_ess."
             )
-        if init_params is not None and GIBBS_SITES_KWARG not in kwargs:
-            raise ParameterError(
-                "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
-                "wrong from anywhere else. Leave it out."
-            )
+        check_no_start(None if GIBBS_SITES_KWARG in kwargs else init_params)
         frozen = self._prepare(int(num_warmup), model_args, kwargs)
         joint = copy.copy(self._pilot_run.block)
         joint.siblings = kwargs.get(GIBBS_SITES_KWARG)

@@ -8,25 +8,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from ..annealing.anneal import anneal
 from ..annealing.devices import checked_mesh, everywhere
 from ..annealing.extend import extend
-from ..annealing.kernels import HMC, Kernel
+from ..annealing.kernels import Kernel
 from ..annealing.lapack import single_threaded_lapack
 from ..annealing.memory import default_batch_size
+from ..diagnose.findings import findings
 from ..diagnose.islands import in_order, layout
-from ..diagnose.result import AnnealedRun, kernel_text
-from ..errors import ArgumentTypeError, NotRunError, ParameterError, check_key, check_untraced
-from .fields import asked_for, with_aliases
+from ..diagnose.result import AnnealedRun
+from ..diagnose.summary import evidence, listed
+from ..errors import NotRunError, check_integer, check_key, check_untraced
 from .joint import JointDensity
 from .names import name_of
+from .posterior import Posterior, asked_for, with_aliases
 from .reading import ReadByArviZ, asked_by_arviz
-from .setup import prepare
+from .setup import check_model, check_no_start, checked_kernel, prepare
 from .source import Source
-from .table import evidence_text, findings_text, table
 from .views import check_view
 
 
@@ -48,7 +48,7 @@ class AnnealedMCMC(ReadByArviZ):
             `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.views`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
-            the noise, see `infer.power`.
+            the noise, see `infer.likelihood`.
         progress_bar: Show levels, acceptance and ESS.
 
     Raises:
@@ -81,18 +81,12 @@ class AnnealedMCMC(ReadByArviZ):
         checkpoint_path: str | Path | None = None,
         progress_bar: bool = True,
     ):
-        if not callable(model):
-            raise ArgumentTypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
-        kernel = HMC() if kernel is None else kernel
-        if not isinstance(kernel, Kernel):
-            raise ArgumentTypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
-        for name, value in {"num_samples": num_samples, "thinning": thinning}.items():
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-                raise ParameterError(f"{name} must be an integer >= 1; got {value!r}.")
+        check_model(model)
         check_view(view)
-        self.model, self.kernel, self.num_chains, self.num_samples = model, kernel, num_chains, int(num_samples)
-        self.thinning, self.view, self.likelihood_power = int(thinning), view, likelihood_power
-        self.progress_bar = progress_bar
+        self.model, self.kernel, self.num_chains = model, checked_kernel(kernel), num_chains
+        self.num_samples, self.thinning = check_integer("num_samples", num_samples), check_integer("thinning", thinning)
+        self.view, self.likelihood_power, self.progress_bar = view, likelihood_power, progress_bar
+        self._posterior: Posterior | None = None
         self._options = {
             "num_chains": num_chains, "num_steps": num_steps, "levels": levels, "level_ess": level_ess,
             "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
@@ -118,11 +112,7 @@ class AnnealedMCMC(ReadByArviZ):
             ShapeError: if an observed value does not fit its distribution.
             ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
         """
-        if init_params is not None:
-            raise ParameterError(
-                "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
-                "wrong from anywhere else. Leave it out."
-            )
+        check_no_start(init_params)
         check_untraced("nd.AnnealedMCMC.run", rng_key, args, kwargs)
         rng_key = check_key(rng_key)
         aliases = asked_for(extra_fields)
@@ -133,18 +123,17 @@ class AnnealedMCMC(ReadByArviZ):
         # Draws in the order of their islands are ArviZ's chains by a mere reshape, as are predictions made from them.
         islands = layout(run, self.num_samples)
         run = in_order(run, islands.particles)
-        positions, fields = self._draw(joint, run, more_key)
         # All at once: a run that fails leaves the results of the last one, whole.
-        self._source, self._joint, self._run, self._positions, self._fields = source, joint, run, positions, fields
-        self._islands, self._aliases = islands, aliases
-        self._samples = _constrain(joint, positions)
-        self.seconds = time.perf_counter() - began
+        self._posterior = Posterior.of(source, joint, run, islands, **self._draw(joint, run, more_key))
+        self._aliases, self.seconds = aliases, time.perf_counter() - began
 
-    def _draw(self, joint: JointDensity, run: AnnealedRun, rng_key):
-        """Flat positions [chains, draws, d] and extra fields [chains, draws]."""
-        positions = run.samples[:, None]
-        acceptance = jnp.full((self.num_chains, 1), run.stats["acceptance_rate"][-1])
-        divergent = jnp.zeros((self.num_chains, 1), bool)
+    def _draw(self, joint: JointDensity, run: AnnealedRun, rng_key) -> dict[str, jax.Array]:
+        """Flat positions [chains, draws, d], and acceptance_rate and is_divergent [chains, draws]."""
+        found = (
+            run.samples[:, None],
+            jnp.full((self.num_chains, 1), run.stats["acceptance_rate"][-1]),
+            jnp.zeros((self.num_chains, 1), bool),
+        )
         if self.num_samples > 1:
             mesh = self._options["mesh"]
             share = self.num_chains if mesh is None else self.num_chains // mesh.size
@@ -156,20 +145,20 @@ class AnnealedMCMC(ReadByArviZ):
                 num_samples=self.num_samples - 1, thinning=self.thinning, frame="whitened",
                 chain_batch_size=piece, mesh=mesh,
             )  # fmt: skip
-            together = zip((positions, acceptance, divergent), more, strict=True)
-            positions, acceptance, divergent = (jnp.concatenate(pair, axis=1) for pair in together)
-        fields = {"acceptance_rate": acceptance, "is_divergent": divergent}
-        for name, values in {"log_weight": run.log_weights, "ancestor": run.ancestors}.items():
-            fields[name] = jnp.broadcast_to(values[:, None], positions.shape[:2])
-        if joint.has_log_density:
-            fields["log_density"] = _log_density(joint, positions)
-        return positions, fields
+            found = (jnp.concatenate(pair, axis=1) for pair in zip(found, more, strict=True))
+        return dict(zip(("positions", "acceptance_rate", "is_divergent"), found, strict=True))
 
     def __repr__(self):
         more = f", num_samples={self.num_samples}" if self.num_samples > 1 else ""
-        return f"AnnealedMCMC({name_of(self._model)}, {kernel_text(self.kernel)}, num_chains={self.num_chains}{more})"
+        return f"AnnealedMCMC({name_of(self._model)}, {self.kernel!r}, num_chains={self.num_chains}{more})"
 
     # What has been found.
+
+    @property
+    def _found(self) -> Posterior:
+        if self._posterior is None:
+            raise NotRunError("nothing has been run yet. Call run(rng_key, ...) first.")
+        return self._posterior
 
     @property
     def annealed(self) -> AnnealedRun:
@@ -178,18 +167,12 @@ class AnnealedMCMC(ReadByArviZ):
         Raises:
             RuntimeError: before `run`.
         """
-        self._check_run()
-        return self._run
+        return self._found.run
 
     @property
     def joint(self) -> JointDensity:
         """The model's joint density of one flat point, at every noise level."""
-        self._check_run()
-        return self._joint
-
-    def _check_run(self):
-        if not hasattr(self, "_joint"):
-            raise NotRunError("nothing has been run yet. Call run(rng_key, ...) first.")
+        return self._found.joint
 
     @property
     def log_evidence(self) -> float:
@@ -215,7 +198,7 @@ class AnnealedMCMC(ReadByArviZ):
     @property
     def last_state(self):
         """Unconstrained values of the last draws by site, [num_chains, ...]."""
-        return jax.vmap(self.joint.unravel)(self._positions[:, -1])
+        return jax.vmap(self.joint.unravel)(self._found.positions[:, -1])
 
     def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """Draws of latent and deterministic sites, [num_chains * num_samples, ...].
@@ -226,30 +209,29 @@ class AnnealedMCMC(ReadByArviZ):
         Args:
             group_by_chain: Keep [num_chains, num_samples, ...].
         """
-        self._check_run()
-        if asked_by_arviz():
-            return self.arviz_adapter().get_samples()
-        return _grouped(self._samples, group_by_chain)
+        samples = self._found.samples
+        return self.arviz_adapter().get_samples() if asked_by_arviz() else _grouped(samples, group_by_chain)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density.
 
         So too of those that `run` was asked for under NumPyro's names.
         """
-        self._check_run()
-        return _grouped(with_aliases(self._fields, self._aliases), group_by_chain)
+        return _grouped(with_aliases(self._found.fields, self._aliases), group_by_chain)
 
     def arviz_adapter(self):
         """What `az.from_numpyro` takes; see `infer.arviz`."""
-        from .arviz import AnnealedMCMCAdapter
+        from .arviz import AnnealedMCMCAdapter  # slow to import
 
-        return AnnealedMCMCAdapter(self)
+        return AnnealedMCMCAdapter(self._found)
 
     def to_datatree(self, *, log_likelihood: bool = True, **groups):
         """ArviZ DataTree with groups posterior, sample_stats, log_likelihood, annealing; see `infer.arviz`."""
         from .arviz import to_datatree
 
-        return to_datatree(self, log_likelihood=log_likelihood, **groups)
+        tree = to_datatree(self._found, log_likelihood=log_likelihood, **groups)
+        tree.attrs["evaluations_per_chain"] = self.evaluations_per_chain
+        return tree
 
     def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
         """Print moments and intervals of every latent, the evidence, and what speaks against the run.
@@ -264,13 +246,16 @@ class AnnealedMCMC(ReadByArviZ):
             RuntimeError: before `run`.
             ParameterError: if `prob` is out of range.
         """
-        run, sites = self.annealed, {site.name for site in self.joint.sites}
-        samples = {k: v for k, v in self._samples.items() if k in sites or not exclude_deterministic}
-        print(table(samples, self._islands.shape, prob))
+        run, found = self.annealed, findings(self.annealed)
         print(
-            f"{self._islands.note}\n{kernel_text(run.kernel)}: {self.num_chains} chains, {len(run.levels)} levels, "
-            f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s\n"
-            f"{evidence_text(run)}\n{findings_text(run)}"
+            self._found.table(prob, exclude_deterministic),
+            self._found.islands.note,
+            f"{run.kernel!r}: {self.num_chains} chains, {len(run.levels)} levels, "
+            f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s",
+            f"log evidence {evidence(run)}",
+            f"findings {len(found) or 'none'}",
+            *listed(found),
+            sep="\n",
         )
 
 
@@ -278,16 +263,3 @@ def _grouped(values, group_by_chain):
     if group_by_chain:
         return dict(values)
     return {k: v.reshape((-1, *v.shape[2:])) for k, v in values.items()}
-
-
-@jax.jit
-def _constrain(joint: JointDensity, positions):
-    """Latent and deterministic sites [chains, draws, ...] of flat positions."""
-    return jax.vmap(jax.vmap(joint.constrain))(positions)
-
-
-@jax.jit
-def _log_density(joint: JointDensity, positions):
-    return jax.lax.map(
-        lambda z: joint.log_density(z, jnp.zeros(())), positions.reshape(-1, positions.shape[-1]), batch_size=512
-    ).reshape(positions.shape[:2])

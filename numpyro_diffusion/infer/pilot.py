@@ -10,7 +10,6 @@ import copy
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
@@ -130,7 +129,8 @@ def _block(joint: JointDensity, source: Source, names: tuple[str, ...], siblings
     block = copy.copy(joint)
     block.bound, block.sites = bound, tuple(site for site in joint.sites if site.name in names)
     block.event_shape = (len(kept),)
-    block.moments = Gaussian(joint.moments.mean[kept], joint.moments.covariance[jnp.ix_(kept, kept)])
+    mean, variance, _ = joint.moments
+    block.moments = Gaussian.isotropic(len(kept))._replace(mean=mean[kept], variance=variance[kept])
     block.has_log_density = all(b.density.has_log_density for b in bound.values())
     of_block = ("log_prob", "start", "start_log_prob", "constrain")
     block.programs = Programs(

@@ -1,4 +1,4 @@
-"""A density as a NumPyro distribution."""
+"""A density as a NumPyro distribution, and what annealing of it starts from."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-from ..density.density import Density, check_density, check_time
-from ..density.expression import Expression
+from ..density.abstract import check_density
+from ..density.density import Density, Expression
 from ..density.proper import check_proper
+from ..density.schedule import check_time
 from ..diagnose.result import AnnealedRun
 from ..errors import ArgumentTypeError, NotKnownError, ShapeError
+from ..pytree import register
 
 
 class DiffusionPrior(dist.Distribution):
@@ -153,3 +155,25 @@ class DiffusionPrior(dist.Distribution):
         if moments is None:
             raise NotKnownError(f"the moments of {self.density!r} are not known. Estimate them from samples.")
         return moments
+
+
+@register(data=("density",), static=("schedule", "event_shape", "name"))
+class StartDensity(Density):
+    """The start of a density at t = 1 (`Density.start`), itself a density to draw from; the same at every t."""
+
+    def __init__(self, density: Density):
+        self.density, self.schedule, self.event_shape, self.name = density, density.schedule, density.event_shape, None
+
+    def log_density(self, x, t):
+        return self.density.start_log_prob(x.ravel())
+
+    def sample(self, rng_key, num_samples: int, t=1.0) -> jax.Array:
+        """Exact draws [num_samples, *event_shape]."""
+        draw = jax.vmap(lambda key: self.density.start(key)[0])
+        return draw(jax.random.split(rng_key, num_samples)).reshape(num_samples, *self.event_shape)
+
+    def gaussian(self, t):
+        return self.density.gaussian(t)
+
+    def with_schedule(self, schedule):
+        return StartDensity(self.density.with_schedule(schedule))

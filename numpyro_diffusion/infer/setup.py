@@ -8,28 +8,51 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from numpyro import validation_enabled
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, trace
 from numpyro.primitives import Messenger
 
+from ..annealing.kernels import HMC, Kernel
+from ..density.abstract import gaussian_at
 from ..density.gaussian import Gaussian
-from ..errors import ParameterError, ShapeError, UnsupportedModelError, warn
+from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
-from .handlers import Bound, find_prior, is_jacobian, noise_level
+from .handlers import Bound, noise_level
 from .joint import JointDensity
-from .masks import is_data
-from .power import data_draws, knots, likelihood_powers
+from .likelihood import data_draws, knots, likelihood_powers, widenings
+from .prior import StartDensity
+from .sites import counted, find_prior, is_data, is_jacobian, is_latent, normal_sites
 from .source import Programs, Site, Source, typed_key
-from .start import StartDensity
-from .views import check_view, spectrum
-from .widen import normal_sites, widenings
+from .views import check_view
 
 FORWARD_DRAWS = 256
 NO_START = (
     "site {!r} cannot be drawn from its own distribution, and annealing starts from such draws. Give it a proper prior."
 )
+
+
+def check_model(model) -> None:
+    """Raise ArgumentTypeError unless a model is a function."""
+    if not callable(model):
+        raise ArgumentTypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
+
+
+def checked_kernel(kernel: Kernel | None) -> Kernel:
+    """The kernel, HMC by default; ArgumentTypeError for what is none."""
+    kernel = HMC() if kernel is None else kernel
+    if not isinstance(kernel, Kernel):
+        raise ArgumentTypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
+    return kernel
+
+
+def check_no_start(init_params) -> None:
+    """Raise ParameterError for what NumPyro's kernels would start from."""
+    if init_params is not None:
+        raise ParameterError(
+            "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
+            "wrong from anywhere else. Leave it out."
+        )
 
 
 def joint_density(
@@ -82,7 +105,7 @@ def read_model(rng_keys, source: Source) -> tuple[Source, dict[str, Bound]]:
     layout = tuple(
         Site(k, tuple(biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"]))), k in bound)
         for k, s in sites.items()
-        if _is_latent(s)
+        if is_latent(s)
     )
     normal = normal_sites(sites, sum(site.size for site in layout))
     observed = {k: np.asarray(s["value"]) for k, s in sites.items() if is_data(s)}
@@ -98,9 +121,8 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood
     draw_key, power_key = rng_keys
     gaussian_key, power_key = jax.random.split(power_key)
     size = sum(site.size for site in source.sites)
-    empty = Gaussian(jnp.zeros(size), jnp.eye(size))
     name = getattr(source.model, "__name__", type(source.model).__name__)
-    joint = JointDensity(name, bound, source.sites, source.view, empty)
+    joint = JointDensity(name, bound, source.sites, source.view, Gaussian.isotropic(size))
     kept = source.traced(("start", "start_log_prob", "constrain", "log_likelihood", "counted"), bound)
     joint.programs = Programs(**kept, **source.traced(("site_log_probs", "generated", "predicted"), bound))
     draws = _starts(joint, draw_key, count=FORWARD_DRAWS)
@@ -112,10 +134,6 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood
         joint.widenings = widenings(joint, source.normal, draws, ratios)
     joint.programs = Programs(**kept, **source.traced(("log_prob",), bound, widths=joint.widths(1.0)))
     return joint
-
-
-def _is_latent(site) -> bool:
-    return site["type"] == "sample" and not site["is_observed"]
 
 
 class _record_starts(Messenger):
@@ -154,7 +172,7 @@ def _first_trace(source: Source, rng_key):
 def _bind(sites) -> dict[str, Bound]:
     bound, schedule = {}, None
     for name, site in sites.items():
-        prior = find_prior(site["fn"])[0] if _is_latent(site) else None
+        prior = find_prior(site["fn"])[0] if is_latent(site) else None
         if prior is None:
             continue
         start: Any = prior.density
@@ -162,7 +180,7 @@ def _bind(sites) -> dict[str, Bound]:
         schedule = schedule or density.schedule
         density = density if density.schedule == schedule else density.with_schedule(schedule)
         density = jax.tree.map(lambda a: a, density)  # what functions of the user's compute is read once
-        bound[name] = Bound(density, spectrum(density))
+        bound[name] = Bound(density, gaussian_at(density, 0.0))
     if not bound:
         raise UnsupportedModelError(
             "the model has no latent site with a diffusion prior. Sample one, numpyro.sample('x', "
@@ -184,14 +202,14 @@ def _check_fixed(sites, others, bound):
 
 def _check_latents(sites, bound):
     for name, site in sites.items():
-        if not _is_latent(site):
+        if not is_latent(site):
             continue
         if site["fn"].support.is_discrete:
             raise UnsupportedModelError(
                 f"site {name!r} is discrete, and annealed kernels follow gradients. Sum it out of the likelihood "
                 "(for instance with dist.MixtureSameFamily)."
             )
-        if not np.all(_mask(site["fn"])):
+        if not np.all(counted(site["fn"])):
             raise UnsupportedModelError(
                 f"site {name!r} is masked: without its prior it has no distribution where the mask is False. "
                 "Mask the observed sites instead."
@@ -205,18 +223,6 @@ def _check_latents(sites, bound):
             raise UnsupportedModelError(NO_START.format(name))
 
 
-def _mask(fn: Any) -> np.ndarray:
-    """Which elements of a value count; the masks may lie anywhere below plates and `to_event`."""
-    kept = np.asarray(True)
-    while True:
-        if isinstance(fn, dist.MaskedDistribution):
-            mask = np.asarray(fn._mask)
-            kept = kept & mask.reshape(mask.shape + (1,) * (fn.event_dim if mask.ndim else 0))
-        if not hasattr(fn, "base_dist"):
-            return kept
-        fn = fn.base_dist
-
-
 def _check_data(sites):
     for name, site in sites.items():
         if site["type"] != "sample" or not site["is_observed"] or is_jacobian(site):
@@ -224,7 +230,7 @@ def _check_data(sites):
         value, shape = np.asarray(site["value"]), tuple(site["fn"].shape())
         if np.issubdtype(value.dtype, np.floating):
             where = np.isnan(value)
-            if np.any(where & _mask(site["fn"])):
+            if np.any(where & counted(site["fn"])):
                 raise ParameterError(
                     f"the observed value of site {name!r} holds {int(where.sum())} NaN of {value.size}. Leave missing "
                     "values out with numpyro.handlers.mask, or impute them."
@@ -266,14 +272,10 @@ def _check_start(joint, draws):
 
 
 def _moments(joint, draws) -> Gaussian:
-    """Moments of the draws, of those latents that have no diffusion prior; uncorrelated between sites."""
-    mean, covariance, start = jnp.zeros(draws.shape[1]), jnp.eye(draws.shape[1]), 0
-    for site in joint.sites:
-        stop = start + site.size
-        if not site.is_prior and site.size:
-            part = draws[:, start:stop]
-            mean = mean.at[start:stop].set(part.mean(0))
-            # Diagonal: a few hundred draws say little of the covariances of many latents.
-            covariance = covariance.at[start:stop, start:stop].set(jnp.diag(jnp.maximum(part.var(0), 1e-8)))
-        start = stop
-    return Gaussian(mean, covariance)
+    """Moments of the draws, of those latents that have no diffusion prior; uncorrelated between all of them.
+
+    Diagonal, for a few hundred draws say little of the covariances of many latents.
+    """
+    is_prior = joint.is_prior()
+    found, unit = (draws.mean(0), jnp.maximum(draws.var(0), 1e-8)), Gaussian.isotropic(draws.shape[1])
+    return unit._replace(mean=jnp.where(is_prior, 0.0, found[0]), variance=jnp.where(is_prior, 1.0, found[1]))

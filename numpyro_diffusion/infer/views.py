@@ -14,30 +14,14 @@ energy per gradient. "scaled" hands noise of scale r to the likelihood, "x" a si
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
-import jax.numpy as jnp
 
-from ..density.density import Density, gaussian_at
+from ..density.abstract import gaussian_at
+from ..density.density import Density
+from ..density.gaussian import Gaussian
 from ..errors import ParameterError
 
 VIEWS = ("gaussian", "denoised", "scaled", "x")
-
-
-class Spectrum(NamedTuple):
-    """Mean [d] and eigen-decomposition of the covariance [d], [d, d] of a prior's Gaussian approximation at t = 0."""
-
-    mean: jax.Array
-    eigenvalues: jax.Array
-    eigenvectors: jax.Array
-
-
-def spectrum(density: Density) -> Spectrum:
-    """The spectrum a "gaussian" view needs; worth computing once, outside of loops."""
-    gaussian = gaussian_at(density, 0.0)
-    eigenvalues, eigenvectors = jnp.linalg.eigh(gaussian.covariance)
-    return Spectrum(gaussian.mean, jnp.maximum(eigenvalues, 1e-12 * jnp.max(eigenvalues)), eigenvectors)
 
 
 def check_view(view: str) -> None:
@@ -46,12 +30,12 @@ def check_view(view: str) -> None:
         raise ParameterError(f"view must be one of {VIEWS}; got {view!r}.")
 
 
-def seen(view: str, density: Density, x, t, known: Spectrum | None = None) -> jax.Array:
+def seen(view: str, density: Density, x, t, known: Gaussian | None = None) -> jax.Array:
     """The view of points x [*batch, *event_shape] at noise level t.
 
     Args:
         view: One of `VIEWS`.
-        known: `spectrum(density)` if it is at hand.
+        known: The density's Gaussian approximation at t = 0 if it is at hand; worth computing once, outside of loops.
     """
     check_view(view)
     alpha = density.schedule.alpha(t)
@@ -63,8 +47,7 @@ def seen(view: str, density: Density, x, t, known: Spectrum | None = None) -> ja
         flat = x.reshape((-1, *density.event_shape))
         score = jax.vmap(jax.grad(density.log_density), (0, None))(flat, t)
         return (x + density.schedule.sigma(t) ** 2 * score.reshape(x.shape)) / alpha
-    mean, eigenvalues, eigenvectors = known or spectrum(density)
-    r = density.schedule.noise_to_signal(t)
+    mean, variance, axes = known or gaussian_at(density, 0.0)
+    share = variance / (variance + density.schedule.noise_to_signal(t) ** 2)
     flat = x.reshape((-1, mean.size)) / alpha - mean
-    shrunk = ((flat @ eigenvectors) * (eigenvalues / (eigenvalues + r**2))) @ eigenvectors.T
-    return (mean + shrunk).reshape(x.shape)
+    return (mean + jax.vmap(lambda y: axes.point(share * axes.coordinates(y)))(flat)).reshape(x.shape)

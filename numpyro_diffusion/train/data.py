@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density.axes import CosineBasis
+from ..density.axes import CosineAxes
 from ..errors import ParameterError, ShapeError
 from ..program import Traced, fingerprint, trace
 
@@ -134,5 +134,5 @@ def moments(x, network):
         )
     if x.shape[1:] != network.shape:
         raise ShapeError(f"the network takes images of shape {network.shape}; the data have {x.shape[1:]}. See shape=.")
-    coordinates = jax.lax.map(CosineBasis(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)
+    coordinates = jax.lax.map(CosineAxes(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)
     return flat.mean(0), np.var(np.asarray(coordinates, dtype=np.float64), axis=0)

@@ -19,7 +19,7 @@ from ..density.energy import (
     PatchConfig,
     ScoreModel,
     UNetConfig,
-    moment_fields,
+    data_gaussian,
 )
 from ..density.mixture import MixtureBase
 from ..density.schedule import NoiseSchedule, VariancePreserving
@@ -142,7 +142,7 @@ def fit(
     density = cls.fresh(
         init_key, network, event_shape, schedule=schedule or VariancePreserving.cosine(), parameterisation=form,
         sigmas=jnp.array([sigma_min, sigma_max], dtype=float), is_calibrated=calibrated and model == "energy",
-        base=base, name=name, **moment_fields(mean, covariance, network, base),
+        base=base, name=name, moments=data_gaussian(mean, covariance, network, base),
     )  # fmt: skip
     identity = {
         "kind": "training",

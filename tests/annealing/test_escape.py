@@ -10,7 +10,8 @@ from small import gaussian, mixture, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.escape import FAR, escaped
-from numpyro_diffusion.diagnose.findings import findings, summary
+from numpyro_diffusion.diagnose.findings import findings
+from numpyro_diffusion.diagnose.summary import summary
 from numpyro_diffusion.errors import DiagnosticWarning, ParameterError
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

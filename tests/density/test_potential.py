@@ -6,7 +6,7 @@ import numpyro.infer
 import pytest
 from density.test_density import ANY, T, X
 from numpyro.diagnostics import effective_sample_size
-from small import box, gaussian, log_prob_of, mixture
+from small import box, gaussian, log_prob_of, mixture, moments_of
 
 # NumPyro's samplers on potential functions.
 
@@ -28,7 +28,7 @@ def draws(kernel, density, t):
 @pytest.mark.parametrize("kernel", [numpyro.infer.NUTS, numpyro.infer.HMC])
 def test_numpyro_samples_a_composition(kernel, t):
     density = gaussian_pair()
-    x, (mean, covariance) = draws(kernel, density, t), density.gaussian(t)
+    x, (mean, covariance) = draws(kernel, density, t), moments_of(density.gaussian(t))
     for i in range(2):
         effective = np.clip(float(effective_sample_size(x[..., i])), 20, 200)
         sd = np.sqrt(covariance[i, i])

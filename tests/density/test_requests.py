@@ -8,9 +8,10 @@ import pytest
 from small import gaussian, mixture, network
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.diagnose.findings import findings, summary
-from numpyro_diffusion.diagnose.outweighed import outweighed
-from numpyro_diffusion.diagnose.statistics import closer_levels, shorter_steps
+from numpyro_diffusion.diagnose.findings import findings
+from numpyro_diffusion.diagnose.findings.outweighed import outweighed
+from numpyro_diffusion.diagnose.findings.statistics import closer_levels, shorter_steps
+from numpyro_diffusion.diagnose.summary import summary
 from numpyro_diffusion.errors import ParameterError, ScheduleError, TracedError, check_integer, check_key
 
 pytestmark = [

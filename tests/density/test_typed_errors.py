@@ -6,8 +6,8 @@ import pytest
 from small import gaussian, network
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.diagnose import findings as diagnostics
 from numpyro_diffusion.diagnose.datatree import to_datatree
+from numpyro_diffusion.diagnose.summary import summary
 from numpyro_diffusion.errors import DiffusionError
 
 KEY = 0  # never looked at: the kinds of arguments come first
@@ -38,7 +38,7 @@ WRONG = {
     "no kernel for NumPyro": (lambda: nd.AnnealedKernel(print, nd.Reverse()), TypeError, "must be a kernel"),
     "save a mixture": (lambda: nd.save(gaussian(), "x"), TypeError, "only trained leaves"),
     "recalibrate a mixture": (lambda: nd.recalibrate(KEY, gaussian()), TypeError, "takes a trained energy"),
-    "summarise a number": (lambda: diagnostics.summary(1.0), TypeError, "takes the result of nd.anneal"),
+    "summarise a number": (lambda: summary(1.0), TypeError, "takes the result of nd.anneal"),
     "a tree of a number": (lambda: to_datatree(1.0), TypeError, "takes the result of nd.anneal"),
     "results before a run": (lambda: nd.AnnealedMCMC(print).log_evidence, RuntimeError, "Call run"),
     "a pilot before a run": (lambda: nd.AnnealedKernel(print).pilot, RuntimeError, "Run the MCMC first"),

@@ -53,7 +53,7 @@ def test_mixture_base_of_odd_arguments(which, value):
     arguments = {"means": MEANS, "covariances": COVARIANCES, "weights": WEIGHTS[None]} | {which: value}
     base = typed(lambda: nd.MixtureBase.of(**arguments))
     if base is not None:
-        assert all(np.all(np.isfinite(a)) for a in base) and np.all(base.eigenvalues > 0)
+        assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(base)) and np.all(base.eigenvalues > 0)
         np.testing.assert_allclose(base.weights.sum(1), 1, rtol=1e-5)
 
 

@@ -18,6 +18,7 @@ from numpyro_diffusion.density.function import as_density
 from numpyro_diffusion.diagnose import datatree
 from numpyro_diffusion.diagnose import findings as diagnostics
 from numpyro_diffusion.diagnose.result import Bound
+from numpyro_diffusion.diagnose.summary import summary
 from numpyro_diffusion.errors import DiagnosticWarning
 
 CHAINS, LEVELS, STEPS = 64, 16, 2
@@ -179,20 +180,18 @@ def test_a_disjoint_product_warns_at_the_line_of_the_call():
 
 def test_an_uncalibrated_mixture_is_found_but_warned_of_once(run):
     loose = as_density(lambda x, t: -jnp.sum(x**2), (2,), name="loose")
-    with pytest.warns(DiagnosticWarning, match="loose: not calibrated|loose is not calibrated"):
+    with pytest.warns(DiagnosticWarning, match="loose: not calibrated"):
         mixture = 0.5 * loose + 0.5 * BAR
     bad = dataclasses.replace(run, density=mixture)
-    assert "loose in a mixture" in only(bad)
+    assert "loose: not calibrated" in only(bad)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        diagnostics.warn(bad)
-    assert "unknown constant of loose" in diagnostics.summary(bad)
+        bad.warn()
+    assert "unknown constant of loose" in summary(bad)
 
 
 def test_summary(run):
-    lines = dict(
-        line.split(maxsplit=1) for line in diagnostics.summary(run).replace("log evidence", "evidence").split("\n")
-    )
+    lines = dict(line.split(maxsplit=1) for line in summary(run).replace("log evidence", "evidence").split("\n"))
     assert lines["density"] == "ring * bar"
     assert lines["kernel"].startswith("HMC(step_size=0.6, num_integration_steps=3")
     assert lines["chains"] == str(CHAINS)
@@ -202,7 +201,7 @@ def test_summary(run):
 
 
 def test_summary_lists_findings(run):
-    text = diagnostics.summary(altered(run, ess=0.01))
+    text = summary(altered(run, ess=0.01))
     assert "findings      1\n  - weights collapse" in text
 
 
@@ -246,7 +245,7 @@ def test_reverse_diffusion_has_no_annealing_group():
     run = anneal(jax.random.key(0), BAR, Reverse(), num_chains=CHAINS, levels=8, progress_bar=False)
     assert set(run.to_datatree().children) == {"posterior", "sample_stats"}
     assert diagnostics.findings(run) == []
-    assert "undefined" in diagnostics.summary(run)
+    assert "undefined" in summary(run)
 
 
 BOUND = Bound("bdmc", -1.2, 0.02, -1.1, 0.01, {"forward": np.zeros(5), "reverse": np.ones(5)}, np.linspace(1, 0, 7))
@@ -264,7 +263,7 @@ def test_datatree_of_a_bound():
 
 
 def test_summary_of_a_bound():
-    text = diagnostics.summary(BOUND)
+    text = summary(BOUND)
     assert "BDMC, 7 levels" in text and "-1.200 +- 0.020 nats" in text and "gap           0.100" in text
 
 
@@ -278,13 +277,12 @@ def test_netcdf_round_trip(run, which, tmp_path):
         assert back.attrs == tree.attrs
 
 
-@pytest.mark.parametrize("fn", [diagnostics.summary, datatree.to_datatree])
+@pytest.mark.parametrize("fn", [summary, datatree.to_datatree])
 def test_anything_else_is_refused(fn):
     with pytest.raises(TypeError, match=r"result of nd\.anneal or of a bound; got dict"):
         fn({})
 
 
-def test_kernel_text():
-    kernel = MALA(step_size=np.full(4, 0.1))
-    assert diagnostics.kernel_text(kernel) == "MALA(step_size=array[4])"
-    assert diagnostics.kernel_text(HMC()) == "HMC(step_size=tuned, num_integration_steps=3)"
+def test_repr_of_kernels():
+    assert repr(MALA(step_size=np.full(4, 0.1))) == "MALA(step_size=array[4])"
+    assert repr(HMC()) == "HMC(step_size=tuned, num_integration_steps=3)"

@@ -12,6 +12,8 @@ from small import network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion import classifier
+from numpyro_diffusion.density.axes import DenseAxes
+from numpyro_diffusion.density.gaussian import Gaussian
 from numpyro_diffusion.density.mixture import MixtureBase
 from numpyro_diffusion.disk import contents
 from numpyro_diffusion.disk import format as checkpoint
@@ -27,7 +29,7 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     two, mixed = network(), network(condition_size=2, seed=1)
     base = MixtureBase.of([[0.0, 0.0], [1.0, 1.0]], np.stack([np.eye(2)] * 2), np.full((3, 2), 0.5))
-    mixed = mixed._replace(base=base, eigenvectors=jnp.eye(2), eigenvalues=jnp.array([1.0, 0.5]))
+    mixed = mixed._replace(base=base, moments=Gaussian(mixed.mean, jnp.array([1.0, 0.5]), DenseAxes(jnp.eye(2))))
     small = ClassifierConfig(image_shape=(8, 8, 1), num_outputs=2, widths=(4, 4), hidden_size=4)
     judge = classifier.Classifier(small.build(jax.random.key(0))[1], small, "judge")
     nd.save(two, folder / "two")

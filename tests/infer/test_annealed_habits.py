@@ -93,7 +93,7 @@ def test_summary_ends_with_the_findings(capsys):
     mcmc.print_summary()
     quiet = capsys.readouterr().out.splitlines()
     assert quiet[-1] == "findings none"
-    mcmc._run.stats["ess"] = np.full(60, 0.01)
+    mcmc.annealed.stats["ess"] = np.full(60, 0.01)
     mcmc.print_summary()
     loud = capsys.readouterr().out.splitlines()
     assert loud[-2] == "findings 1" and loud[-1].startswith("  - weights collapse")

@@ -18,8 +18,9 @@ from numpyro.handlers import condition, mask, scope, seed, trace
 from scipy.stats import norm
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.infer.masks import likelihood_dataset, mask_of
+from numpyro_diffusion.infer.arviz import likelihood_dataset
 from numpyro_diffusion.infer.names import name_of, named, readable
+from numpyro_diffusion.infer.sites import mask_of
 
 NOISE = 0.5
 Y = np.array([[0.9, 1.2, 0.4], [1.5, 0.8, 1.1]], np.float32)

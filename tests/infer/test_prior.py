@@ -17,7 +17,7 @@ from numpyro import infer
 from numpyro.handlers import condition, seed, substitute, trace
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.util import initialize_model, log_density
-from small import log_prob_of
+from small import log_prob_of, moments_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ShapeError
@@ -208,7 +208,7 @@ def conjugate(y):
 
 def exact_posterior(y):
     """Means [2, 2] and covariance of x per plate row, for `conjugate`."""
-    mean, covariance = (np.asarray(a, dtype=float) for a in Q.gaussian(0.0))
+    mean, covariance = (np.asarray(a, dtype=float) for a in moments_of(Q.gaussian(0.0)))
     gain = covariance[:, 0] / (covariance[0, 0] + 0.25)
     return mean + np.outer(np.asarray(y) - mean[0], gain), covariance - np.outer(gain, covariance[0])
 

@@ -10,9 +10,9 @@ import small
 from numpyro.handlers import seed, trace
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.infer.handlers import widened
 from numpyro_diffusion.infer.setup import joint_density
 from numpyro_diffusion.infer.source import Source
-from numpyro_diffusion.infer.widen import widened
 
 MEAN, COVARIANCE = np.array([1.0, -0.5]), np.array([[1.0, 0.6], [0.6, 0.8]])
 A = np.array([[1.0, 2.0], [0.5, -1.0], [1.0, 1.9]])

@@ -7,12 +7,12 @@ so the density itself is asked as well: whether its score, far out in that direc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from ..density.density import Density
-from ..density.expression import Expression
-from ..density.gaussian import DiagonalGaussian
-from .overlap import sub_density
+from ...density.density import Density, Expression
+from ...density.gaussian import common_axes
 
 #: Distances, in standard deviations of the numerator, at which the score is looked at.
 DISTANCES = (4.0, 8.0)
@@ -27,25 +27,21 @@ def outweighed(density: Density, t: float) -> list[tuple[str, float]]:
         density: A density; without quotients there are none.
         t: Noise level in [0, 1].
     """
-    if not isinstance(density, Expression):
-        return []
     found = []
-    for node in _products(density.formula):
-        parts = [(sub_density(density, child), float(density.coefficients[k])) for child, k in node[1]]
-        judged = _excess([(part.gaussian(t), exponent) for part, exponent in parts])
+    for product in _products(density):
+        judged = _excess([(factor.gaussian(t), float(exponent)) for factor, exponent in product.terms])
         if judged is not None and judged[0] >= 1 and _points_outward(density, t, *judged[1:]):
-            found.append((repr(sub_density(density, node)), judged[0]))
+            found.append((repr(product), judged[0]))
     return found
 
 
-def _products(node):
-    """Product nodes with a negative exponent, outermost first."""
-    if node[0] == "leaf":
-        return
-    if node[0] == "product":
-        yield node
-    for child, _ in node[1]:
-        yield from _products(child)
+def _products(density: Density) -> Iterator[Expression]:
+    """The products in a formula, outermost first."""
+    if isinstance(density, Expression):
+        if density.formula.kind == "product":
+            yield density
+        for term, _ in density.terms:
+            yield from _products(term)
 
 
 def _excess(parts):
@@ -53,19 +49,17 @@ def _excess(parts):
     known = [(gaussian, exponent) for gaussian, exponent in parts if gaussian is not None]
     if not any(a < 0 for _, a in known) or not any(a > 0 for _, a in known):
         return None
-    first = known[0][0]
-    if all(isinstance(g, DiagonalGaussian) and g.basis == first.basis for g, _ in known):
+    if (axes := common_axes([g for g, _ in known])) is not None:
         precision = np.array([a / np.asarray(g.variance, dtype=float) for g, a in known])
-        mean = np.array([np.asarray(g.basis.coordinates(g.mean), dtype=float) for g, _ in known])
+        mean = np.array([np.asarray(axes.coordinates(g.mean), dtype=float) for g, _ in known])
         above = np.maximum(precision, 0.0)
         plus = above.sum(0)
         ratio = -np.minimum(precision, 0.0).sum(0) / plus
         worst = int(np.argmax(ratio))
         axis = np.zeros(len(plus))
         axis[worst] = 1 / np.sqrt(plus[worst])
-        place = first.basis.point
-        return ratio[worst], np.asarray(place((above * mean).sum(0) / plus)), np.asarray(place(axis))
-    if first.mean.size > MOST_DENSE:
+        return ratio[worst], np.asarray(axes.point((above * mean).sum(0) / plus)), np.asarray(axes.point(axis))
+    if known[0][0].mean.size > MOST_DENSE:
         return None
     precision = np.array([a * np.linalg.inv(np.asarray(g.covariance, dtype=float)) for g, a in known])
     mean = np.array([np.asarray(g.mean, dtype=float) for g, _ in known])

@@ -1,0 +1,62 @@
+"""What a run or a bound has found, as plain data: what findings, summaries and ArviZ data are made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..density.density import Density
+from .weights import normalised
+
+
+class Record:
+    """A run or a bound."""
+
+
+@dataclasses.dataclass(repr=False)
+class RunRecord(Record):
+    """The fields of an annealed run; `result.AnnealedRun` says what they are."""
+
+    samples: jax.Array
+    log_weights: jax.Array
+    log_evidence: float
+    log_evidence_error: float
+    levels: np.ndarray
+    stats: dict[str, np.ndarray]
+    history: dict[str, Any] | None
+    density: Density
+    kernel: Any
+    is_weighted: bool
+    num_steps: int
+    evaluations_per_chain: int
+    ancestors: jax.Array | None = None
+    scale: np.ndarray | None = None
+    is_complete: bool = True
+    levels_given: bool = False
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of `log_weights`, in chains; NaN where weights are not defined, or all are zero."""
+        return float(1 / np.sum(normalised(self.log_weights) ** 2)) if self.is_weighted else float("nan")
+
+
+@dataclasses.dataclass(repr=False)
+class BoundRecord(Record):
+    """The fields of a stochastic bound; `result.Bound` says what they are."""
+
+    kind: str
+    lower: float
+    lower_error: float
+    upper: float
+    upper_error: float
+    log_weights: dict[str, np.ndarray]
+    levels: np.ndarray
+    pareto_k: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def gap(self) -> float:
+        """upper - lower."""
+        return self.upper - self.lower

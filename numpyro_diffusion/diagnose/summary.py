@@ -1,0 +1,111 @@
+"""Runs and bounds in words, for people: evidence, effective sample sizes, acceptance, and what speaks against them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..checks.text import columns
+from ..errors import ArgumentTypeError
+from .findings import findings, uncalibrated
+from .findings.statistics import least
+from .record import BoundRecord, Record, RunRecord
+
+
+def summary(result: Record) -> str:
+    """A short text about a run or a bound.
+
+    Args:
+        result: Result of `nd.anneal`, or of `nd.ais_bound`, `nd.raise_bound`, `nd.bdmc`.
+
+    Returns:
+        Lines without a final newline. Evidence in nats.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if not isinstance(result, RunRecord | BoundRecord):
+        raise ArgumentTypeError(f"summary takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
+    rows = _run_rows(result) if isinstance(result, RunRecord) else _bound_rows(result)
+    found = findings(result)
+    return "\n".join([columns([*rows, ("findings", str(len(found) or "none"))], num_left=2, least=12), *listed(found)])
+
+
+def short(run: RunRecord) -> str:
+    """A run in a few lines."""
+    rate = _acceptance(run)
+    if run.is_complete:
+        count = len(findings(run))
+        state = f"findings: {count}, see print_summary()" if count else "findings: none"
+    else:
+        state = f"incomplete: ended at t = {run.levels[-1]:.3g}"
+    lines = [
+        f"AnnealedRun of {run.density!r} by {run.kernel!r}",
+        f"{len(run.samples)} chains, {len(run.levels)} levels" + (f", acceptance {rate}" if rate else ""),
+        f"log evidence {evidence(run)}" if run.is_weighted else "no log evidence",
+        state,
+    ]
+    return "\n  ".join(lines)
+
+
+def evidence(run: RunRecord) -> str:
+    """Log evidence of a run with its error, if it has one."""
+    if not run.is_weighted:
+        return "undefined: no importance weights for this kernel and density"
+    return _nats(run.log_evidence, run.log_evidence_error)
+
+
+def listed(found: list[str]) -> list[str]:
+    """Findings as lines."""
+    return [f"  - {finding}" for finding in found]
+
+
+def _nats(value, error) -> str:
+    return f"{value:.3f} +- {error:.3f} nats"
+
+
+def _acceptance(run) -> str:
+    """Range of the acceptance rates, empty where there are none."""
+    rate = np.asarray(run.stats["acceptance_rate"] if run.stats else [], dtype=float)
+    rate = rate[np.isfinite(rate)]
+    return f"{rate.min():.2f} to {rate.max():.2f}, mean {rate.mean():.2f}" if len(rate) else ""
+
+
+def _run_rows(run):
+    schedule, count = run.density.schedule, len(run.samples)
+    first, last = (f"{float(schedule.noise_to_signal(t)):.3g}" for t in (run.levels[0], run.levels[-1]))
+    yield "density", repr(run.density)
+    yield "kernel", repr(run.kernel)
+    yield "chains", f"{count}"
+    yield "levels", f"{len(run.levels)}, noise-to-signal ratio {first} to {last}"
+    yield "evaluations", f"{run.evaluations_per_chain} per chain, pilot excluded"
+    unknown = uncalibrated(run.density) if run.is_weighted else []
+    note = f", up to the unknown constant of {', '.join(unknown)} (not calibrated)" if unknown else ""
+    yield "log evidence", evidence(run) + note
+    if run.is_weighted:
+        ess, cess = least(run.stats["ess"]), least(run.stats["conditional_ess"])
+        # Without a single live chain the ESS is 0 / 0.
+        final = np.nan_to_num(run.ess, nan=0.0)
+        yield "ESS", f"{final:.0f} of {count} at the end; least on the way {ess:.0%}, between two levels {cess:.0%}"
+        yield "resampled", f"{int(np.sum(run.stats['resampled']))} times"
+        shapes = np.asarray(run.stats["pareto_k"], dtype=float)
+        if np.any(np.isfinite(shapes)):
+            yield "Pareto k", f"{np.nanmax(shapes):.2f} at most (from 0.5 on the tail of the weights is heavy)"
+    if run.stats and not run.density.has_log_density:
+        yield "acceptance", "none: the density has only a score"
+    elif rate := _acceptance(run):
+        aim = f", tuned to {run.kernel.target_acceptance:.2f}" if run.kernel.step_size is None else ""
+        yield "acceptance", rate + aim
+    if not run.is_complete:
+        yield "incomplete", f"ended at t = {run.levels[-1]:.3g}, before its last level"
+
+
+def _bound_rows(bound):
+    yield "bound", f"{bound.kind.upper()}, {len(bound.levels)} levels"
+    yield "lower", _nats(bound.lower, bound.lower_error)
+    if np.isfinite(bound.upper):
+        yield "upper", _nats(bound.upper, bound.upper_error)
+        yield "gap", f"{bound.gap:.3f} nats"
+    shapes = (f"{name} {' x '.join(map(str, np.shape(w)))}" for name, w in bound.log_weights.items())
+    yield "log weights", ", ".join(shapes)
+    if bound.pareto_k:
+        yield "Pareto k", ", ".join(f"{name} {k:.2f}" for name, k in bound.pareto_k.items())

@@ -1,0 +1,143 @@
+"""What an annealed run found of a model: its draws by site, extra fields by draw, and the table of a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.diagnostics import hpdi
+
+from ..checks.text import columns
+from ..diagnose.islands import Layout
+from ..diagnose.result import AnnealedRun
+from ..errors import ParameterError, check_number
+from .joint import JointDensity
+from .source import Source
+
+#: Extra fields, those always kept.
+FIELDS = ("log_weight", "log_density", "acceptance_rate", "is_divergent", "ancestor")
+#: NumPyro's names of some, given where they are asked for; a potential energy is minus the log density.
+ALIASES = {"potential_energy": "log_density", "accept_prob": "acceptance_rate", "diverging": "is_divergent"}
+#: Draws at which a program is evaluated at once, and at which the log density is.
+BATCH_SIZE, LARGE_BATCH_SIZE = 256, 512
+
+
+class Posterior(NamedTuple):
+    """Draws of a model's latents, in the order of their islands.
+
+    Attributes:
+        source, joint: The model as it was read, and its joint density.
+        run: The anneal, in flat unconstrained coordinates.
+        islands: How the draws are laid out as ArviZ's chains.
+        positions: Flat points [chains, draws, d].
+        samples: Latent and deterministic sites [chains, draws, ...].
+        fields: One value per draw [chains, draws], by the names in `FIELDS`.
+    """
+
+    source: Source
+    joint: JointDensity
+    run: AnnealedRun
+    islands: Layout
+    positions: jax.Array
+    samples: dict[str, jax.Array]
+    fields: dict[str, jax.Array]
+
+    @classmethod
+    def of(
+        cls, source: Source, joint: JointDensity, run: AnnealedRun, islands: Layout, positions, **fields
+    ) -> Posterior:
+        """The draws at flat positions, with further fields of them."""
+        for name, values in {"log_weight": run.log_weights, "ancestor": run.ancestors}.items():
+            fields[name] = jnp.broadcast_to(values[:, None], positions.shape[:2])
+        if joint.has_log_density:
+            fields["log_density"] = _log_density(joint, positions)
+        return cls(source, joint, run, islands, positions, _constrain(joint, positions), fields)
+
+    def by_site(self, program: str) -> dict[str, np.ndarray]:
+        """What one of the model's `Programs` makes of all draws [N, ...], by site."""
+        flat = self.positions.reshape(-1, self.positions.shape[-1])
+        return {name: np.asarray(value) for name, value in _map(self.joint, flat, program=program).items()}
+
+    def table(self, prob: float, exclude_deterministic: bool) -> str:
+        """Moments, the shortest interval of mass `prob`, ESS and R-hat of every number, a line each.
+
+        Columns are NumPyro's; ESS (bulk) and R-hat (rank-normalised) are ArviZ's, of the islands.
+        """
+        check_number("prob", prob, 0.0, 1.0)
+        sites, shape = {site.name for site in self.joint.sites}, self.islands.shape
+        names = ("mean", "std", "median", f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%", "n_eff", "r_hat")
+        lines: list[Sequence[str]] = [(" " * 10, *names)]
+        for name, values in self.samples.items():
+            if name in sites or not exclude_deterministic:
+                values = np.asarray(values, dtype=float)
+                found = _statistics(values.reshape(shape + values.shape[2:]), prob)
+                for index in np.ndindex(values.shape[2:]):
+                    label = f"{name}[{','.join(map(str, index))}]" if index else name
+                    lines.append((label, *(f"{statistic[index]:.2f}" for statistic in found)))
+        return columns(lines, least=8)
+
+
+def asked_for(names: Iterable[str]) -> list[str]:
+    """NumPyro's names among the extra fields that `run` was asked for.
+
+    Raises:
+        ParameterError: for unknown names.
+    """
+    known = (*FIELDS, *ALIASES)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ParameterError(f"extra_fields must be among {known}; got {unknown[0]!r}.")
+    return [name for name in names if name in ALIASES]
+
+
+def with_aliases(fields: dict, names: list[str]) -> dict:
+    """The fields, and those of NumPyro's names whose values there are (a score has no potential energy)."""
+    more = {name: fields[ALIASES[name]] for name in names if ALIASES[name] in fields}
+    if "potential_energy" in more:
+        more["potential_energy"] = -more["potential_energy"]
+    return fields | more
+
+
+@jax.jit
+def _constrain(joint: JointDensity, positions):
+    return jax.vmap(jax.vmap(joint.constrain))(positions)
+
+
+@jax.jit
+def _log_density(joint: JointDensity, positions):
+    return jax.lax.map(
+        lambda z: joint.log_density(z, jnp.zeros(())),
+        positions.reshape(-1, positions.shape[-1]),
+        batch_size=LARGE_BATCH_SIZE,
+    ).reshape(positions.shape[:2])
+
+
+@partial(jax.jit, static_argnames="program")
+def _map(joint: JointDensity, positions, *, program: str):
+    return jax.lax.map(lambda z: joint.call(program, z), positions, batch_size=BATCH_SIZE)
+
+
+def _statistics(values, prob: float) -> Sequence[np.ndarray]:
+    """Of draws [chains, draws, ...], each [...], in the order of the table."""
+    flat = values.reshape(-1, *values.shape[2:])
+    # All of the draws, at most.
+    lower, upper = hpdi(flat, min(prob, 1 - 0.5 / len(flat)))
+    spread = flat.std(axis=0, ddof=1) if len(flat) > 1 else np.full(flat.shape[1:], np.nan)
+    ess, r_hat = (_by_number(values, name) for name in ("ess", "rhat"))
+    return flat.mean(axis=0), spread, np.median(flat, axis=0), lower, upper, ess, r_hat
+
+
+def _by_number(values, statistic: str) -> np.ndarray:
+    chains, draws, *rest = values.shape
+    # ArviZ logs an error for each number of which it has too few draws.
+    if draws < 4 or (chains < 2 and statistic == "rhat"):
+        return np.full(rest, np.nan)
+    from arviz_stats.base import array_stats  # slow to import
+
+    # Numbers that never change have an R-hat of 0 / 0.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(getattr(array_stats, statistic)(values, chain_axis=0, draw_axis=1))
