@@ -19,9 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..checks.text import shown
 from ..errors import ParameterError, ShapeError
-from .config import check_integers, check_reals, is_integer
+from .config import check_integers, check_reals, make_tuples
 from .embedding import fourier, neighbours, position_map
 from .embedding import linear as scaled
 
@@ -49,14 +48,11 @@ class ClassifierConfig:
     num_groups: int = 0
 
     def __post_init__(self):
-        for field in ("image_shape", "widths"):
-            value = getattr(self, field)
-            if not isinstance(value, list | tuple) or not value or not all(is_integer(n) for n in value):
-                raise ParameterError(f"{field} must be a tuple of integers >= 1; got {shown(value)}.")
-            # JSON has no tuples.
-            object.__setattr__(self, field, tuple(value))
+        make_tuples(self, "image_shape", "widths")
         if len(self.image_shape) != 3:
             raise ParameterError(f"image_shape must be (height, width, channels); got {self.image_shape}.")
+        if not self.widths:
+            raise ParameterError("widths must name a stage at least; got ().")
         check_integers(self, {"num_outputs": 1, "hidden_size": 1, "embedding_size": 0, "num_groups": 0})
         check_reals(self, "position_width", or_zero=True)
         if self.num_groups and any(width % self.num_groups for width in self.widths):
