@@ -19,6 +19,7 @@ import numpy as np
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.energy import data_gaussian
 from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk.contents import named_leaves
 
 KEY = jax.random.key(0)
 
@@ -69,7 +70,7 @@ def fit(folder: str | None = None, num_steps: int = 16_000, file_limit: int = 0)
         checkpoint_path=folder and Path(folder) / "run", checkpoint_every_seconds=0.02, progress_bar=False,
     )  # fmt: skip
     assert np.isfinite(density.log_prob(np.zeros(2)))
-    return {k: np.asarray(v) for k, v in checkpoint.named_leaves(density.state).items()}
+    return {k: np.asarray(v) for k, v in named_leaves(density.state).items()}
 
 
 def gaussians():

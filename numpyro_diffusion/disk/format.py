@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -42,19 +41,11 @@ METADATA_KEYS = {"format", "format_version", "config", "sha256"}
 
 # The names of safetensors. What is missing here (complex, text, objects) no density needs.
 DTYPES = {
-    "BOOL": np.dtype(np.bool_),
-    "I8": np.dtype(np.int8),
-    "I16": np.dtype(np.int16),
-    "I32": np.dtype(np.int32),
-    "I64": np.dtype(np.int64),
-    "U8": np.dtype(np.uint8),
-    "U16": np.dtype(np.uint16),
-    "U32": np.dtype(np.uint32),
-    "U64": np.dtype(np.uint64),
-    "F16": np.dtype(np.float16),
+    "BOOL": np.dtype(bool),
+    **{f"I{n}": np.dtype(f"int{n}") for n in (8, 16, 32, 64)},
+    **{f"U{n}": np.dtype(f"uint{n}") for n in (8, 16, 32, 64)},
+    **{f"F{n}": np.dtype(f"float{n}") for n in (16, 32, 64)},
     "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
 }
 
 
@@ -132,6 +123,21 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
     return arrays, config
 
 
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it comes back from a file: tuples are lists.
+
+    Raises:
+        ParameterError: if JSON cannot hold it.
+    """
+    return json.loads(_to_json(config))
+
+
+def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mapping[str, Any], make: Callable) -> None:
+    """Write what `load` with the same `make` reads back: what `make` refuses is not written."""
+    make(arrays, plain(config))
+    write(path, arrays, config)
+
+
 def load[T](
     path: str | os.PathLike[str], kind: str, make: Callable[[dict, dict], T], what: str, remedy: str = "Save it again."
 ) -> T:
@@ -149,29 +155,6 @@ def load[T](
         raise CheckpointError(
             f"{path} is intact but does not describe {what} of this version: {printable(str(error))[:300]}. {remedy}"
         ) from error
-
-
-def named_leaves(state) -> dict[str, Any]:
-    """The leaves of a network's state by their path, as they are written."""
-    return {f"state{jax.tree_util.keystr(where)}": leaf for where, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def restored(abstract, arrays: Mapping[str, np.ndarray]):
-    """The state with the structure and types of `abstract`, from arrays written under the names of `named_leaves`.
-
-    Raises:
-        KeyError, ParameterError: if an array is missing or has another shape.
-    """
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-    state = []
-    for where, leaf in leaves:
-        array = arrays[f"state{jax.tree_util.keystr(where)}"]
-        if array.shape != leaf.shape:
-            raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
-        if _is_float(array) != jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ParameterError(f"weight {where} has dtype {array.dtype}, the architecture {leaf.dtype}")
-        state.append(jnp.asarray(array, dtype=leaf.dtype))
-    return jax.tree_util.tree_unflatten(treedef, state)
 
 
 def _is_float(array) -> bool:

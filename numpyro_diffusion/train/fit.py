@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,7 +149,7 @@ def fit(
         "parameterisation": form,
         "calibrated": calibrated,
         "schedule": repr(density.schedule),
-        "network": json.loads(json.dumps(dataclasses.asdict(network))),  # tuples as they come back
+        "network": dataclasses.asdict(network),
         "training": dataclasses.asdict(training),
         "rng_key": fingerprint(rng_key),
         **of_data,

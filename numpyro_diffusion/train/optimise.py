@@ -16,7 +16,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from ..disk.format import named_leaves, restored
+from ..disk.contents import named_leaves, restored
 from ..disk.runs import Interrupt, Keeper, sole_writer
 from ..errors import ParameterError, warn
 from ..networks.convolution import native_gradients
