@@ -18,7 +18,9 @@ from train_cubes import PRESETS, SIGMA_MAX, SIGMA_MIN
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import population as populations
+from numpyro_diffusion.annealing.levels import PlannedLevel
 from numpyro_diffusion.annealing.memory import bytes_per_chain, chains_that_fit, free_bytes
+from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.datasets import cubes
 from numpyro_diffusion.train.losses import loss
 
@@ -96,11 +98,9 @@ def level(seed: int, dtype: str, size: int, chains: int, matrix: int) -> dict:
     """One level of annealed HMC."""
     density, key = energy(dtype, size), jax.random.key(seed)
     population = populations.start(density, key, num_chains=chains, frame="whitened")
-    advance = functools.partial(
-        populations.advance, num_steps=2, frame="whitened", weighted=False, predictor=False, chain_batch_size=None
-    )
-    step = jax.jit(lambda *args: advance(density, LEAPFROGS.without_step_size(), *args))
-    found = figures(step, (population, key, 0.9, 0.8, 0.1, 0.0), dtype, chains, matrix)
+    kernel, settings = LEAPFROGS.without_step_size(), Settings(num_steps=2, weighted=False)
+    step = jax.jit(lambda *args: populations.advance(density, kernel, *args, settings))
+    found = figures(step, (population, key, PlannedLevel(0.8, 0.1), 0.0), dtype, chains, matrix)
     # XLA counts the body of a loop once: what the level takes is seven evaluations.
     count = 7 * evaluation(seed, dtype, size, chains, matrix)["teraflop"]
     rate = count / (found["ms"] / 1e3)

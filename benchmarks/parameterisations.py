@@ -17,9 +17,11 @@ from table2_cubes import judge
 from train_cubes import PRESETS, SIGMA_MAX, SIGMA_MIN, denoising_error
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.annealing.extend import extend
-from numpyro_diffusion.classifier.judge import all_present
-from numpyro_diffusion.classifier.train import features as activations
+from numpyro_diffusion.annealing.draws import further_draws
+from numpyro_diffusion.annealing.levels import PlannedLevel
+from numpyro_diffusion.annealing.settings import Settings
+from numpyro_diffusion.classifier import all_present
+from numpyro_diffusion.classifier import features as activations
 from numpyro_diffusion.datasets import cubes
 
 SIZE, STEPS, BATCH, IMAGES = 16, 1_500, 32, 500
@@ -63,8 +65,10 @@ def acceptance(density) -> float:
     alpha = density.schedule.alpha(t)
     noised = alpha * (x + 0.3 * jax.random.normal(jax.random.key(32), x.shape))
     kernel = nd.HMC(num_integration_steps=3)
-    settings = {"num_samples": 1, "thinning": 2, "frame": "whitened", "chain_batch_size": None}
-    _, rate, _ = extend(density, kernel.without_step_size(), noised, jax.random.key(33), t, 0.15, **settings)
+    here = PlannedLevel(t, 0.15)
+    _, rate, _ = further_draws(
+        density, kernel.without_step_size(), noised, jax.random.key(33), here, Settings(num_steps=2), num_samples=1
+    )
     return float(np.mean(rate))
 
 

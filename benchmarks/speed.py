@@ -32,7 +32,7 @@ from _table import RESULTS, _cell, _plain, _write
 from tqdm.auto import tqdm
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.annealing.level import log_density_in_frame
+from numpyro_diffusion.annealing.level import level_at
 from numpyro_diffusion.annealing.memory import default_batch_size
 from numpyro_diffusion.datasets import cubes, targets
 
@@ -63,7 +63,7 @@ def product() -> nd.Density:
 @functools.partial(jax.jit, static_argnames=("frame", "piece", "value"))
 def gradients(density, x, t, *, frame: str = "identity", piece: int | None, value: bool = True):
     """Value and gradient, or the gradient alone, at every point, in pieces as the population has them."""
-    log_prob = log_density_in_frame(density, t, frame)
+    log_prob = level_at(density, t, frame).log_prob
     one = jax.value_and_grad(log_prob) if value else jax.grad(log_prob)
     return jax.vmap(one)(x) if piece is None else jax.lax.map(one, x, batch_size=piece)
 

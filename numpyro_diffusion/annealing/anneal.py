@@ -1,7 +1,8 @@
-"""`anneal`: a density, composed or not, from noise to data. The loop over its levels is in `descent`."""
+"""`anneal`: a density, composed or not, from noise to data. The loop over its levels is in `loop`."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -11,34 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ..density.density import Density, check_density
+from ..density.abstract import check_density
+from ..density.density import Density
 from ..density.proper import check_proper
 from ..diagnose.result import AnnealedRun
-from ..disk.runs import sole_writer
-from ..errors import (
-    ArgumentTypeError,
-    ParameterError,
-    ScoreOnlyError,
-    check_integer,
-    check_key,
-    check_number,
-    check_untraced,
-)
+from ..disk.runs import Keeper, sole_writer
+from ..errors import ParameterError, ScoreOnlyError, check_key, check_number, check_untraced
 from ..program import fingerprint, versions
 from . import population as populations
-from .ancestral import reverse_run
-from .devices import checked_mesh, everywhere, gathered
-from .frame import FRAMES
+from .devices import everywhere, gathered
 from .history import History, check_place
-from .kernels import HMC, BlackJAX, Kernel
+from .kernels import Kernel, check_kernel
 from .lapack import single_threaded_lapack
+from .levels import Plan
 from .loop import descend
-from .memory import default_batch_size
-from .pilot import WATCHED_SIZE, check_metric, plan
+from .pilot import plan
 from .population import LevelStats
 from .progress import Progress
 from .reverse import Reverse
-from .saved import Descent, Keeper
+from .settings import Settings
+from .state import KIND, RunState, packed, unpacked
 
 
 @single_threaded_lapack
@@ -90,8 +83,8 @@ def anneal(
         mesh: Devices that share the chains, such as `jax.make_mesh((jax.device_count(),), ("chains",))`, also those of
             several processes after `jax.distributed.initialize()`. A chain's keys depend on its number only, so samples
             are those of one device up to rounding.
-        keep_history: Keep acceptance and weight increments of every chain at every level (kernels only): True in
-            memory, a path in a Zarr folder there.
+        keep_history: Keep acceptance and weight increments of every chain at every level: True in memory, a path in a
+            Zarr folder there.
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same arguments, the run goes
             on from there and ends as an uninterrupted one, bit for bit. A finished run is read back.
         checkpoint_every_seconds: The most work a kill can lose, after the pilot.
@@ -119,106 +112,106 @@ def anneal(
     References:
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.
     """
-    check_density("nd.anneal", density)
-    kernel = HMC() if kernel is None else kernel
-    if not isinstance(kernel, Kernel | Reverse):
-        raise ArgumentTypeError(f"nd.anneal takes a kernel such as nd.HMC(); got {kernel!r}.")
-    check_untraced("nd.anneal", rng_key, density, kernel)
-    rng_key = check_key(rng_key)
-    num_chains, num_steps = check_integer("num_chains", num_chains), check_integer("num_steps", num_steps)
-    for name, value in {"chain_batch_size": chain_batch_size, "num_pilot_chains": num_pilot_chains}.items():
-        if value is not None:
-            check_integer(name, value)
+    rng_key, density, kernel, settings = prepared(
+        "nd.anneal", rng_key, density, kernel, Reverse,
+        num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, resample_threshold=resample_threshold,
+        frame=frame, metric=metric, predictor=predictor, num_pilot_chains=num_pilot_chains,
+        chain_batch_size=chain_batch_size, mesh=mesh,
+    )  # fmt: skip
     if not isinstance(keep_history, bool | str | Path):
         raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
     check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
-    check_number("level_ess", level_ess, 0.0, 1.0)
-    if resample_threshold is not None:
-        check_number("resample_threshold", resample_threshold, 0.0, 1.0)
-    watched = resample_threshold is None and math.prod(density.event_shape) >= WATCHED_SIZE
-    resample_threshold = 0.5 if resample_threshold is None else resample_threshold
-    if frame not in FRAMES:
-        raise ParameterError(f"frame must be one of {FRAMES}; got {frame!r}.")
-    check_metric(metric, density)
-    check_proper(density)
-    mesh = checked_mesh(mesh, num_chains)
-    # What functions of the user's compute is read once, here.
-    density, kernel = jax.tree.map(lambda a: a, density), kernel.as_now(math.prod(density.event_shape))
-    if chain_batch_size is None:
-        chain_batch_size = default_batch_size(density, num_chains if mesh is None else num_chains // mesh.size)
-    if isinstance(kernel, Reverse):
-        if keep_history or checkpoint_path is not None:
-            raise ParameterError("keep_history and checkpoint_path are for kernels; reverse diffusion has neither.")
-        run = reverse_run(
-            rng_key, density, kernel, levels,
-            num_chains=num_chains, chain_batch_size=chain_batch_size, mesh=mesh, progress_bar=progress_bar,
-        )  # fmt: skip
-        run.warn()
-        return run
     if kernel.is_adjusted and not density.has_log_density:
         raise ScoreOnlyError(
             f"{type(kernel).__name__} accepts by log densities, but {density!r} has only a score. "
             "Use nd.ULA, nd.UHMC or nd.Reverse, or train an energy density."
         )
-    weighted = density.has_log_density and not predictor and (kernel.is_adjusted or not isinstance(kernel, BlackJAX))
+    settings = settings.in_pieces(density, settings.num_chains)
     identity = {} if checkpoint_path is None else {
-        "rng_key": fingerprint(rng_key), **density.identity(),
-        "kernel": f"{kernel!r} {fingerprint((kernel, kernel.computed))}",
-        "num_chains": num_chains, "num_steps": num_steps,
-        "levels": fingerprint(levels), "level_ess": level_ess, "resample_threshold": resample_threshold,
-        "frame": frame, "metric": metric, "predictor": predictor, "num_pilot_chains": num_pilot_chains,
-        "chain_batch_size": chain_batch_size, "keep_history": bool(keep_history), **versions(),
+        "kind": KIND, "rng_key": fingerprint(rng_key), **density.identity(),
+        "kernel": f"{kernel!r} {fingerprint((kernel, kernel.computed))}", **settings.identity(),
+        "levels": fingerprint(levels), "keep_history": bool(keep_history), **versions(),
     }  # fmt: skip
-    with (
-        sole_writer(checkpoint_path if jax.process_index() == 0 else None),
-        Progress("anneal", progress_bar) as progress,
-    ):
-        keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds, mesh)
+    with sole_writer(checkpoint_path):
+        keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds)
+        run = annealed(rng_key, density, kernel, levels, settings, keeper, keep_history, progress_bar=progress_bar)
+    run.warn()
+    return run
+
+
+def prepared(
+    purpose: str, rng_key, density: Density, kernel: Any, *others: type[Reverse], **settings
+) -> tuple[jax.Array, Density, Kernel | Reverse, Settings]:
+    """The arguments of a run after all that can be refused at once, as its programs take them.
+
+    Args:
+        purpose: Name of the caller, for messages.
+        others: What may stand in a kernel's place.
+        **settings: Of `Settings`.
+
+    Raises:
+        As `anneal`.
+    """
+    check_density(purpose, density)
+    chosen = check_kernel(f"{purpose} takes", kernel, *others)
+    check_untraced(purpose, rng_key, density, chosen)
+    rng_key, checked = check_key(rng_key), Settings.checked(**settings).suited(density, chosen)
+    check_proper(density)
+    # What functions of the user's compute is read once, here.
+    return rng_key, jax.tree.map(lambda a: a, density), chosen.as_now(math.prod(density.event_shape)), checked
+
+
+def annealed(
+    rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, keeper: Keeper | None = None,
+    keep_history: bool | str | Path = False, *, progress_bar: bool,
+) -> AnnealedRun:  # fmt: skip
+    """The run itself, of arguments that have been `prepared`; `levels` may be a plan, which needs no pilot."""
+    keeper, mesh = keeper or Keeper(None, {}, 0.0), settings.mesh
+    with Progress("reverse" if isinstance(kernel, Reverse) else "anneal", progress_bar) as progress:
         pilot_key, start_key, level_key = jax.random.split(rng_key, 3)
-        held, mover, start_key, level_key = everywhere(
-            (density, kernel.without_step_size(), start_key, level_key), mesh
-        )
-        saved = keeper.load()
+        held = everywhere((density, kernel.without_step_size(), start_key, level_key), mesh)
+        held, mover, start_key, level_key = held
+        saved = keeper.load(unpacked)
         check_place(keep_history, saved is None)
         if saved is not None:
-            descent, rows = saved
+            state, rows = saved
         else:
-            levels_and_steps = plan(
-                pilot_key, density, kernel, levels,
-                frame=frame, level_ess=level_ess, metric=metric, predictor=predictor, num_chains=num_pilot_chains,
-                say=progress.say,
-            )  # fmt: skip
-            population = populations.start(held, start_key, num_chains=num_chains, frame=frame, mesh=mesh)
-            descent, rows = Descent(levels_and_steps, population), ()
-            keeper.keep(descent, rows)
-        history = History(keep_history, num_chains, None if saved is None else descent.num_done, rows)
-        descent = descend(
-            descent, held, mover, level_key, keeper, history, progress,
-            threshold=resample_threshold, watched=watched, weighted=weighted, predictor=predictor,
-            num_steps=num_steps, frame=frame, chain_batch_size=chain_batch_size, mesh=mesh,
-        )  # fmt: skip
-    population, times = descent.population, descent.plan.levels[: descent.num_done]
-    weighted, is_complete = weighted and not descent.collapsed, descent.num_done == len(descent.plan.levels)
-    if weighted and is_complete and not kernel.is_adjusted and resample_threshold > 0:
-        population = populations.resample(population, jax.random.fold_in(level_key, len(times)))
-    samples = gathered(populations.points(held, population, float(times[-1]), frame=frame), mesh)
-    run = AnnealedRun(
-        samples=samples,
-        log_weights=population.log_weight if weighted else jnp.zeros(num_chains),
+            known = isinstance(levels, Plan)
+            found = levels if known else plan(pilot_key, density, kernel, levels, settings, progress.say)
+            places = {"num_chains": settings.num_chains, "frame": settings.frame, "mesh": mesh}
+            state, rows = RunState(found, populations.start(held, start_key, **places)), ()
+            keeper.keep(packed, state, rows, mesh, now=True)
+        history = History(keep_history, settings.num_chains, None if saved is None else state.num_done, rows)
+        state = descend(state, held, mover, level_key, settings, keeper, history, progress)
+    settings = dataclasses.replace(settings, weighted=settings.weighted and not state.collapsed)
+    if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:
+        key = jax.random.fold_in(level_key, state.num_done)
+        state = state._replace(population=populations.resample(state.population, key))
+    x = populations.points(held, state.population, float(state.plan.levels[state.num_done - 1]), frame=settings.frame)
+    samples, rows = gathered(x, mesh), history.arrays(state.num_done)
+    return _result(state, density, kernel, settings, samples=samples, history=rows, levels_given=levels is not None)
+
+
+def _result(state: RunState, density: Density, kernel: Kernel | Reverse, settings: Settings, **found) -> AnnealedRun:
+    population, done, weighted = state.population, state.num_done, settings.weighted
+    if isinstance(kernel, Reverse):
+        stats, evaluations = {}, done - 1
+    else:
+        stats = {k: np.stack([np.asarray(getattr(s, k)) for s in state.stats]) for k in LevelStats._fields}
+        evaluations = done * (1 + settings.predictor + settings.num_steps * kernel.evaluations_per_step)
+    return AnnealedRun(
+        log_weights=population.log_weight if weighted else jnp.zeros(settings.num_chains),
         log_evidence=float(population.evidence()) if weighted else float("nan"),
         log_evidence_error=float(population.evidence_error()) if weighted else float("nan"),
-        levels=times,
-        stats={k: np.stack([np.asarray(getattr(s, k)) for s in descent.stats]) for k in LevelStats._fields},
-        history=history.arrays(descent.num_done),
+        levels=state.plan.levels[:done],
+        stats=stats,
         density=density,
         kernel=kernel,
         is_weighted=weighted,
-        num_steps=num_steps,
-        evaluations_per_chain=len(times) * (1 + predictor + num_steps * kernel.evaluations_per_step),
+        num_steps=settings.num_steps,
+        evaluations_per_chain=evaluations,
         ancestors=population.ancestor,
-        scale=descent.plan.scale(len(times) - 1),
-        is_complete=is_complete,
-        levels_given=levels is not None,
+        scale=state.plan.at(done - 1).scale,
+        is_complete=state.is_complete,
+        **found,
     )
-    run.warn()
-    return run

@@ -13,7 +13,8 @@ ratio. Partial refreshment is not reversible and is refused.
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,34 +22,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from ..density.density import Density, as_points, check_density
-from ..density.proper import check_proper
+from ..checks.points import as_points
+from ..density.density import Density
 from ..diagnose.result import Bound
 from ..diagnose.weights import pareto_tail
-from ..errors import ArgumentTypeError, ParameterError, ScoreOnlyError, check_integer, check_key, check_untraced
-from .anneal import anneal
-from .backward import backward
-from .kernels import HMC, BlackJAX, Kernel
+from ..errors import ParameterError, ScoreOnlyError, check_integer, check_untraced
+from . import frame as frames
+from .anneal import annealed, prepared
+from .devices import chain_keys
+from .kernels import Kernel
 from .lapack import single_threaded_lapack
-from .pilot import Plan, plan
+from .level import Level, level_at
+from .levels import Plan, PlannedLevel
+from .pilot import plan
 from .progress import Progress
+from .settings import Settings
 
 
-def _checked(purpose, rng_key, density, kernel, counts: dict) -> tuple[jax.Array, Kernel]:
-    """The key and the kernel, HMC by default, after all that can be refused at once."""
-    kernel = HMC() if kernel is None else kernel
-    check_density(purpose, density)
-    if not isinstance(kernel, Kernel):
-        raise ArgumentTypeError(f"{purpose} takes a kernel such as nd.HMC(); got {kernel!r}.")
-    check_untraced(purpose, rng_key, density, kernel)
-    for name, value in counts.items():
-        check_integer(name, value)
+def _checked(purpose, rng_key, density, kernel, **settings) -> tuple[jax.Array, Density, Kernel, Settings]:
+    """What a bound is of, after all that can be refused at once; see `prepared`."""
+    rng_key, density, kernel, checked = prepared(purpose, rng_key, density, kernel, **settings)
+    assert isinstance(kernel, Kernel)  # nothing stands in its place here
     if not density.has_log_density:
         raise ScoreOnlyError(f"{purpose} needs a log density, but {density!r} has only a score.")
-    if isinstance(kernel, BlackJAX) and not kernel.is_adjusted:
+    if not kernel.has_ratio:
         raise ParameterError(f"{purpose} needs a kernel with a known ratio; {kernel!r} was declared unadjusted.")
-    check_proper(density)
-    return check_key(rng_key), kernel.as_now(math.prod(density.event_shape))
+    return rng_key, density, kernel, checked
 
 
 def _check_reversible(kernel) -> None:
@@ -85,6 +84,7 @@ def _log_mean_exp(log_w) -> tuple[float, float, float]:
     return value, float(np.hypot(scatter, float(tail.nats))), float(tail.pareto_k)
 
 
+@single_threaded_lapack
 def ais_bound(
     rng_key, density: Density, kernel: Kernel | None = None, *, num_chains: int = 1000, num_steps: int = 2,
     levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
@@ -102,12 +102,18 @@ def ais_bound(
     Raises:
         ScoreOnlyError, ParameterError: as `anneal`; also for BlackJAX algorithms declared unadjusted.
     """
-    counts = {"num_chains": num_chains, "num_steps": num_steps}
-    rng_key, kernel = _checked("nd.ais_bound", rng_key, density, kernel, counts)
-    run = anneal(
-        rng_key, density, kernel, num_chains=num_chains, num_steps=num_steps, levels=levels, level_ess=level_ess,
-        resample_threshold=0.0, frame=frame, progress_bar=progress_bar,
+    rng_key, density, kernel, settings = _checked(
+        "nd.ais_bound", rng_key, density, kernel,
+        num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, frame=frame,
     )  # fmt: skip
+    return _forward(rng_key, density, kernel, levels, settings, progress_bar)
+
+
+def _forward(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, progress_bar: bool) -> Bound:
+    """Log-mean-exp of a run's weights; `levels` may be a plan."""
+    settings = dataclasses.replace(settings.in_pieces(density, settings.num_chains), resample_threshold=0.0)
+    run = annealed(rng_key, density, kernel, levels, settings, progress_bar=progress_bar)
+    run.warn()
     log_w = np.asarray(run.log_weights)
     value, _, pareto_k = _log_mean_exp(log_w)
     # The run's own error knows of the corrections of unadjusted kernels, too, and its findings have been told.
@@ -140,20 +146,18 @@ def raise_bound(
         ShapeError: if points do not have the event shape.
         ParameterError: for NaN points, or a kernel that is not reversible.
     """
-    counts = {"num_repeats": num_repeats, "num_steps": num_steps}
-    rng_key, kernel = _checked("nd.raise_bound", rng_key, density, kernel, counts)
-    if chain_batch_size is not None:
-        check_integer("chain_batch_size", chain_batch_size)
+    rng_key, density, kernel, settings = _checked(
+        "nd.raise_bound", rng_key, density, kernel,
+        num_steps=num_steps, level_ess=level_ess, frame=frame, chain_batch_size=chain_batch_size,
+    )  # fmt: skip
+    check_integer("num_repeats", num_repeats)
     _check_reversible(kernel)
     x = _points("x_test", x_test, density)
     pilot_key, path_key = jax.random.split(rng_key)
     start = jnp.repeat(x, num_repeats, axis=0)
     with Progress("raise", progress_bar) as progress:
-        schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess, say=progress.say)
-        log_w = backward(
-            path_key, density, kernel, start, schedule, progress,
-            num_steps=num_steps, frame=frame, chain_batch_size=chain_batch_size,
-        )  # fmt: skip
+        schedule = plan(pilot_key, density, kernel, levels, settings, progress.say)
+        log_w = _backward(path_key, density, kernel, start, schedule, settings, progress)
     log_gamma = density.log_prob(start, float(schedule.levels[-1]))
     estimates = np.asarray(log_gamma - log_w, dtype=np.float64).reshape(len(x), num_repeats)
     per_point = np.asarray(logsumexp(estimates, axis=1)) - np.log(num_repeats)
@@ -161,6 +165,7 @@ def raise_bound(
     return Bound("raise", float(per_point.mean()), error, np.nan, np.nan, {"points": estimates}, schedule.levels)
 
 
+@single_threaded_lapack
 def bdmc(
     rng_key, density: Density, exact_samples, kernel: Kernel | None = None, *, num_chains: int = 1000,
     num_steps: int = 2, levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
@@ -179,19 +184,18 @@ def bdmc(
     Raises:
         ShapeError, ParameterError: as `raise_bound`.
     """
-    counts = {"num_chains": num_chains, "num_steps": num_steps}
-    rng_key, kernel = _checked("nd.bdmc", rng_key, density, kernel, counts)
+    rng_key, density, kernel, settings = _checked(
+        "nd.bdmc", rng_key, density, kernel,
+        num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, frame=frame,
+    )  # fmt: skip
     _check_reversible(kernel)
     x = _points("exact_samples", exact_samples, density)
     pilot_key, ahead_key, back_key = jax.random.split(rng_key, 3)
     with Progress("pilot", progress_bar) as progress:
-        schedule = plan(pilot_key, density, kernel, levels, frame=frame, level_ess=level_ess, say=progress.say)
-    ahead = ais_bound(
-        ahead_key, density, _with_step_sizes(kernel, schedule), num_chains=num_chains, num_steps=num_steps,
-        levels=schedule.levels, frame=frame, progress_bar=progress_bar,
-    )  # fmt: skip
+        schedule = plan(pilot_key, density, kernel, levels, settings, progress.say)
+    ahead = _forward(ahead_key, density, kernel, schedule, settings, progress_bar)
     with Progress("backward", progress_bar) as progress:
-        log_w = backward(back_key, density, kernel, x, schedule, progress, num_steps=num_steps, frame=frame)
+        log_w = _backward(back_key, density, kernel, x, schedule, settings, progress)
     log_w = np.asarray(log_w)
     value, error, pareto_k = _log_mean_exp(-log_w)
     shapes = ahead.pareto_k | {"reverse": pareto_k}
@@ -213,7 +217,46 @@ def _reconciled(gap: float, lower_error: float, upper_error: float, *, heavier_a
     return max(lower_error, abs(gap) / 2), upper_error
 
 
-def _with_step_sizes(kernel: Kernel, schedule: Plan) -> Kernel:
-    new = jax.tree.map(lambda a: a, kernel)
-    new.step_size = schedule.step_sizes
-    return new
+def _backward(
+    rng_key, density: Density, kernel: Kernel, x, schedule: Plan, settings: Settings, progress: Progress
+) -> jax.Array:
+    """Log weights [n] of backward paths from points x [n, *event_shape] at the last level to noise."""
+    kernel, settings = kernel.without_step_size(), settings.in_pieces(density, len(x))
+    position, logdensity = _begin(density, x, float(schedule.levels[-1]), frame=settings.frame)
+    log_w = jnp.zeros(len(x))
+    progress.begin(len(schedule.levels))
+    for i in range(len(schedule.levels)):
+        key, here = jax.random.fold_in(rng_key, i), schedule.at(-1 - i)
+        position, logdensity, log_w = _retreat(density, kernel, position, logdensity, log_w, key, here, settings)
+        progress.step()
+    return log_w + logdensity - _start_log_prob(density, position, frame=settings.frame)
+
+
+@partial(jax.jit, static_argnames=("frame",))
+def _begin(density, x, t, *, frame):
+    position = jax.vmap(frames.frame_at(density, t, frame).coordinates)(x)
+    return position, jax.vmap(level_at(density, t, frame).log_prob)(position)
+
+
+@partial(jax.jit, static_argnames=("frame",))
+def _start_log_prob(density, position, *, frame):
+    return jax.vmap(lambda u: frames.start_log_prob(density, u, frame))(position)
+
+
+@partial(jax.jit, static_argnames="settings")
+def _retreat(density, kernel, position, logdensity, log_w, rng_key, here: PlannedLevel, settings: Settings):
+    """Change to a level, weigh the change, and take the kernel's steps there."""
+
+    def one(shared, key, u):
+        level, kernel = shared
+        state = level.enter(u, jnp.zeros_like(u))
+        # Without a scale there is nothing to jitter.
+        keys = jax.random.split(key, settings.num_steps)
+        end, info = jax.lax.scan(lambda state, key: level.step(kernel, key, None, state), state, keys)
+        return state.logdensity, end.position, end.logdensity, info.log_weight.sum()
+
+    level: Level = level_at(density, here.t, settings.frame, here.step_size)
+    keys = chain_keys(rng_key, len(position))
+    entered, position, left, ratio = settings.map_chains(one, (level, kernel), keys, position)
+    # Forward this change gains log gamma_t(less noise) - log gamma_t(more noise) at the same point.
+    return position, left, log_w + logdensity - entered - ratio

@@ -7,7 +7,7 @@ exchange these numbers and the chains that resampling moves; within a level they
 
 from __future__ import annotations
 
-import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,29 @@ def checked_mesh(mesh, num_chains: int) -> Mesh | None:
             f"Take {below or mesh.size} or {below + mesh.size}."
         )
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def map_chains(fn, shared, *arrays, chain_batch_size: int | None = None, mesh: Mesh | None = None):
+    """fn(shared, *values of one chain) for every chain, in pieces of `chain_batch_size`.
+
+    Each device of a mesh has its share of the chains, and all of the pytree `shared`.
+    """
+
+    def share(shared, *arrays):
+        if chain_batch_size is None or chain_batch_size >= len(jax.tree.leaves(arrays[0])[0]):
+            return jax.vmap(partial(fn, shared))(*arrays)
+        return jax.lax.map(lambda args: fn(shared, *args), arrays, batch_size=chain_batch_size)
+
+    if mesh is None:
+        return share(shared, *arrays)
+    chains = PartitionSpec(mesh.axis_names)
+    specs = (PartitionSpec(), *(chains for _ in arrays))
+    return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=chains, check_vma=False)(shared, *arrays)
+
+
+def chain_keys(rng_key, num_chains: int):
+    """One key per chain, that depends on the chain's number only."""
+    return jax.vmap(partial(jax.random.fold_in, rng_key))(jnp.arange(num_chains))
 
 
 def everywhere(tree, mesh: Mesh | None):
@@ -71,7 +94,7 @@ def _constrained(tree, mesh, spec):
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
 
 
-@functools.partial(jax.jit, static_argnames="mesh")
+@partial(jax.jit, static_argnames="mesh")
 def _gather(tree, *, mesh):
     return replicated(tree, mesh)
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..density.abstract import gaussian_at
 from ..density.axes import DenseAxes
-from ..density.density import Density, gaussian_at
+from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import ParameterError
 
@@ -65,12 +66,9 @@ def frame_at(density: Density, t, kind: str) -> Frame:
     if kind not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {kind!r}.")
     gaussian = gaussian_at(density, t)
-    if kind == "whitened":
-        return Frame.of(gaussian)
-    size = gaussian.mean.size
-    if isinstance(gaussian.axes, DenseAxes):
-        return Frame(Gaussian.isotropic(size), jnp.eye(size), jnp.zeros(()))
-    return Frame(gaussian._replace(mean=jnp.zeros(size), variance=jnp.ones(size)), None, jnp.zeros(()))
+    if kind == "identity":
+        gaussian = gaussian._replace(mean=jnp.zeros_like(gaussian.mean), variance=jnp.ones_like(gaussian.variance))
+    return Frame.of(gaussian)
 
 
 def start(density: Density, rng_key, kind: str) -> tuple[jax.Array, jax.Array]:

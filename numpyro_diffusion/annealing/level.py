@@ -1,4 +1,4 @@
-r"""One noise level as chains see it: the log density they move on, in preconditioned coordinates, and their moves.
+r"""One noise level as chains see it: the log density that they move on, how they enter, move and leave.
 
 With :math:`x = m_t + L_t u` the frame's coordinates and S a lower triangular preconditioner, chains move
 :math:`v = S^{-1} u`; the log densities of u and of v differ by a constant, which is left out.
@@ -6,65 +6,88 @@ With :math:`x = m_t + L_t u` the frame's coordinates and S a lower triangular pr
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from ..density.density import Density
-from . import frame as frames
-from .kernels import Kernel, KernelState
+from .frame import Frame, frame_at
+from .kernels import Kernel, KernelState, StepInfo, init
 
 
-class LogDensity(NamedTuple):
-    """v -> log q(u, t) at one level, u = scale v; see `log_density_in_frame`."""
+class Level(NamedTuple):
+    """A noise level, made by `level_at`; its methods concern one chain.
+
+    Attributes:
+        density, t: What is sampled, at this time.
+        frame: x of the coordinates v of moves, with the log determinant of the frame alone.
+        step_size: Of the moves, in their coordinates.
+        scale: S [d, d], u = S v, or None where v is u.
+    """
 
     density: Density
-    t: jax.Array
-    frame: frames.Frame
+    t: Any
+    frame: Frame
+    step_size: Any = None
+    scale: Any = None
 
-    def __call__(self, v):
-        return _log_prob(self, v)
+    def point(self, v) -> jax.Array:
+        """x [*event_shape] of the coordinates v [d] of moves."""
+        return self.frame.point(v, self.density.event_shape)
+
+    def log_prob(self, v) -> jax.Array:
+        """Log density of u, at v."""
+        return _log_prob(self.density, self.t, self.frame, v)
+
+    def coordinates(self, u) -> jax.Array:
+        """v = S^{-1} u."""
+        return u if self.scale is None else jax.scipy.linalg.solve_triangular(self.scale, u, lower=True)
+
+    def enter(self, u, momentum) -> KernelState:
+        """A chain at u, for the moves of this level: one evaluation of value and gradient.
+
+        THE ONLY PLACE WHERE A CHAIN'S STATE BEGINS. A cached log density and gradient belong to the level they were
+        computed at, so that they are computed anew at each, also where t stays and a Gibbs sibling has changed.
+        Carried across, chains reject and accept against the wrong density, at healthy acceptance rates, and silently
+        sample another law.
+        """
+        return init(self.coordinates(u), momentum, self.log_prob)
+
+    def leave(self, state: KernelState) -> KernelState:
+        """The chain at u again; its gradient stays that in v."""
+        return state if self.scale is None else state._replace(position=self.scale @ state.position)
+
+    def step(self, kernel: Kernel, rng_key, jitter_key, state: KernelState) -> tuple[KernelState, StepInfo]:
+        """One step of a kernel, under a preconditioner with the step size times U(0.5, 1).
+
+        In coordinates of unit covariance a tuned trajectory is close to half a turn (three leapfrogs of size 1): chains
+        would flip between x and -x, and keep their distance from the mean, at a healthy acceptance rate.
+        """
+        step_size = self.step_size
+        if self.scale is not None:
+            step_size = step_size * jax.random.uniform(jitter_key, minval=0.5, maxval=1.0)
+        return kernel.step(rng_key, state, self.log_prob, step_size)
+
+    def move(self, kernel: Kernel, rng_key, state: KernelState, num_steps: int) -> tuple[KernelState, StepInfo]:
+        """A chain after `num_steps` steps, and what they report [num_steps]."""
+
+        def one_step(state, key):
+            move_key, jitter_key = jax.random.split(key)
+            return self.step(kernel, move_key, jitter_key, state)
+
+        return jax.lax.scan(one_step, state, jax.random.split(rng_key, num_steps))
 
 
 # Compiled with its callers, but traced once for all of them.
 @jax.jit
-def _log_prob(at: LogDensity, v):
-    return at.density.log_density(at.frame.point(v, at.density.event_shape), at.t) + at.frame.log_det
+def _log_prob(density: Density, t, frame, v):
+    return density.log_density(frame.point(v, density.event_shape), t) + frame.log_det
 
 
-def log_density_in_frame(density: Density, t, frame_kind: str, scale=None) -> LogDensity:
-    """The log density that chains move on at time t, of v = scale^{-1} u; without a scale [d, d], v is u."""
-    frame = frames.frame_at(density, t, frame_kind)
+def level_at(density: Density, t, frame_kind: str, step_size=None, scale=None) -> Level:
+    """The level of a density at time t in a frame, with what moves there take."""
+    frame = frame_at(density, t, frame_kind)
     if scale is not None:
         assert frame.root is not None  # preconditioners are dense, and so are their frames
         frame = frame._replace(root=frame.root @ scale)
-    return LogDensity(density, t, frame)
-
-
-def to_scale(u, scale):
-    """v = scale^{-1} u of chains [N, d], for a lower triangular scale or None."""
-    return u if scale is None else jax.scipy.linalg.solve_triangular(scale, u.T, lower=True).T
-
-
-def from_scale(v, scale):
-    """u = scale v of chains [N, d]."""
-    return v if scale is None else v @ scale.T
-
-
-def jittered(rng_key, step_size, scale):
-    """Step size of one move: times U(0.5, 1) under a preconditioner.
-
-    In coordinates of unit covariance a tuned trajectory is close to half a turn (three leapfrogs of size 1): chains
-    would flip between x and -x, and keep their distance from the mean, at a healthy acceptance rate.
-    """
-    return step_size if scale is None else step_size * jax.random.uniform(rng_key, minval=0.5, maxval=1.0)
-
-
-def move(kernel: Kernel, state: KernelState, logdensity_fn, rng_key, step_size, scale, *, num_steps: int):
-    """One chain after `num_steps` steps of a kernel: (state, info [num_steps])."""
-
-    def one_step(state, key):
-        move_key, jitter_key = jax.random.split(key)
-        return kernel.step(move_key, state, logdensity_fn, jittered(jitter_key, step_size, scale))
-
-    return jax.lax.scan(one_step, state, jax.random.split(rng_key, num_steps))
+    return Level(density, t, frame, step_size, scale)

@@ -1,13 +1,38 @@
-"""Noise levels as the user gives them: how many, or which."""
+"""Noise levels: as the user gives them, how many or which, and as a plan, with what moves take at each."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..density.density import Density, narrowest
+from ..density.abstract import narrowest
+from ..density.density import Density
 from ..errors import ScheduleError
+
+
+class PlannedLevel(NamedTuple):
+    """What a plan says of one level: its time, step size and scale, and the time from which a predictor steps there."""
+
+    t: Any
+    step_size: Any = None
+    scale: Any = None
+    before: Any = None
+
+
+class Plan(NamedTuple):
+    """Decreasing `levels` [K] from 1 to 0, a `step_sizes` entry for each, and `scales` [K, d, d] of moves or None."""
+
+    levels: np.ndarray
+    step_sizes: np.ndarray
+    scales: np.ndarray | None = None
+
+    def at(self, i: int, predictor: bool = False) -> PlannedLevel:
+        """Level i, with the time before it if a predictor is taken: none steps to the first."""
+        scale = None if self.scales is None else self.scales[i]
+        before = float(self.levels[i - 1]) if predictor and i else None
+        return PlannedLevel(float(self.levels[i]), float(self.step_sizes[i]), scale, before)
 
 
 def smallest_ratio(density: Density) -> float:
@@ -40,15 +65,16 @@ def check_levels(levels: Any) -> np.ndarray:
     return levels
 
 
-def given_levels(levels, density: Density, count: int | None = None) -> np.ndarray | None:
-    """Levels as an array where they are given: times, or a number of geometric levels, for which `count` may stand.
+def geometric_levels(density: Density, count: int) -> np.ndarray:
+    """Levels [count] from 1 to 0, geometric in the noise-to-signal ratio down to the finest worth a level."""
+    return density.schedule.levels(count, smallest=smallest_ratio(density))
+
+
+def given_levels(levels, geometric: Callable[[int], np.ndarray]) -> np.ndarray:
+    """Levels as an array where they are given: times, or a number of `geometric` ones.
 
     Raises:
         ParameterError, ScheduleError: as `NoiseSchedule.levels` and `check_levels`.
     """
-    levels = count if levels is None else levels
-    if levels is None:
-        return None
-    if isinstance(levels, int | np.integer) and not isinstance(levels, bool):
-        return check_levels(density.schedule.levels(int(levels), smallest=smallest_ratio(density)))
-    return check_levels(levels)
+    is_number = isinstance(levels, int | np.integer) and not isinstance(levels, bool)
+    return check_levels(geometric(int(levels)) if is_number else levels)

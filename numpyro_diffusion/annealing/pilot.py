@@ -8,6 +8,7 @@ stays unbiased.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 from typing import NamedTuple
@@ -16,13 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density.axes import CosineAxes
-from ..density.density import Density, gaussian_at
+from ..density.density import Density
+from ..diagnose.weights import conditional_ess
 from ..errors import ParameterError, warn
-from .kernels import Kernel, init
-from .level import from_scale, jittered, log_density_in_frame, to_scale
-from .levels import given_levels, smallest_ratio
-from .population import Population, conditional_ess, predict, reweigh, start
+from .kernels import Kernel
+from .level import level_at
+from .levels import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
+from .population import Population, predict, reweigh, start
+from .reverse import Reverse
+from .settings import WATCHED_SIZE, Settings
 
 PILOT_CHAINS = 256
 #: Pilot steps per level, each of which adapts the step size. Fewer with a preconditioner, which keeps the step size
@@ -33,35 +36,10 @@ PILOT_STEPS, PRECONDITIONED_STEPS = 4, 3
 REACH, HALVINGS = 3.0, 4
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
-METRICS = ("frame", "pilot")
 MAX_LEVELS = 400
-#: Levels of a density with a score only, where none are given: nothing tells how far apart they should be.
-SCORE_LEVELS = 100
-#: Dimension from which on weights are watched.
-WATCHED_SIZE = 256
-
-
-class Plan(NamedTuple):
-    """Decreasing `levels` [K] from 1 to 0, a `step_sizes` entry for each, and `scales` [K, d, d] of moves or None."""
-
-    levels: np.ndarray
-    step_sizes: np.ndarray
-    scales: np.ndarray | None = None
-
-    def scale(self, i: int):
-        """Preconditioner of level i, or None."""
-        return None if self.scales is None else self.scales[i]
-
-
-def check_metric(metric: str, density: Density) -> None:
-    """Raise ParameterError for an unknown metric, and for "pilot" where no [d, d] matrix fits."""
-    if metric not in METRICS:
-        raise ParameterError(f"metric must be one of {METRICS}; got {metric!r}.")
-    if metric == "pilot" and isinstance(jax.eval_shape(lambda: gaussian_at(density, 0.5)).axes, CosineAxes):
-        raise ParameterError(
-            f"metric 'pilot' learns a matrix [d, d], and {density!r} is one of images, d = "
-            f"{math.prod(density.event_shape)}, whose frame keeps variances only. Use metric='frame'."
-        )
+#: Levels where none are given and nothing tells how far apart they should be: of a density with a score only, and of
+#: reverse diffusion.
+SCORE_LEVELS, REVERSE_LEVELS = 100, 250
 
 
 @partial(jax.jit, static_argnames=("frame",))
@@ -75,7 +53,7 @@ def _next_level(density: Density, population: Population, t, target, smallest, g
     schedule, aim = density.schedule, jnp.sqrt(-jnp.log(target))
 
     def loss(s):
-        log_density = jax.vmap(log_density_in_frame(density, s, frame))(population.state.position)
+        log_density = jax.vmap(level_at(density, s, frame).log_prob)(population.state.position)
         increment = log_density - population.state.logdensity
         ess = conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
         return jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
@@ -98,21 +76,19 @@ def _next_level(density: Density, population: Population, t, target, smallest, g
     return jnp.where(loss(jnp.zeros_like(t)) <= aim, 0.0, time), high - found
 
 
-@partial(jax.jit, static_argnames=("frame", "weighted", "predictor"))
+@partial(jax.jit, static_argnames="settings")
 def _pilot_level(
-    density: Density, kernel: Kernel, population: Population, rng_key, t_from, t, log_step, target, gain, scale,
-    *, frame: str, weighted: bool, predictor: bool,
+    density: Density, kernel: Kernel, population: Population, rng_key, here: PlannedLevel, log_step, gain,
+    settings: Settings,
 ):  # fmt: skip
-    """Advance the pilot to t, adapting the log step size; returns (population, mean of its second half)."""
-    logdensity_fn = log_density_in_frame(density, t, frame, scale)
+    """Advance the pilot to a level, adapting the log step size; returns (population, mean of its second half)."""
     resample_key, move_key, predict_key = jax.random.split(rng_key, 3)
-    state = population.state
-    if predictor:
-        state = predict(density, state, predict_key, t_from, t, frame)
-    position = to_scale(state.position, scale)
-    fresh = jax.vmap(lambda p, m: init(p, m, logdensity_fn))(position, state.momentum)
-    if weighted:
-        population, *_ = reweigh(population, fresh, resample_key, 0.5)
+    if here.before is not None:
+        population = predict(density, population, predict_key, here, settings)
+    level = level_at(density, here.t, settings.frame, scale=here.scale)
+    fresh = jax.vmap(level.enter)(population.state.position, population.state.momentum)
+    if settings.weighted:
+        population, _ = reweigh(population, fresh, resample_key, 0.5)
     else:
         population = population._replace(state=fresh)
 
@@ -120,20 +96,19 @@ def _pilot_level(
         state, log_step = carry
         key, number = inputs
         keys, jitter_keys = jax.random.split(key, (2, population.log_weight.size))
-        steps = jax.vmap(lambda k: jittered(k, jnp.exp(log_step), scale))(jitter_keys)
-        state, info = jax.vmap(lambda k, s, step: kernel.step(k, s, logdensity_fn, step))(keys, state, steps)
+        here = level._replace(step_size=jnp.exp(log_step))
+        state, info = jax.vmap(partial(here.step, kernel))(keys, jitter_keys, state)
         rate = jnp.mean(jnp.nan_to_num(info.acceptance_rate))
-        log_step = log_step + gain * (rate - target) / jnp.sqrt(1.0 + number)
+        log_step = log_step + gain * (rate - kernel.target_acceptance) / jnp.sqrt(1.0 + number)
         return (state, log_step), log_step
 
-    many = state.position.shape[1] >= WATCHED_SIZE
-    count = PRECONDITIONED_STEPS if many or scale is not None else PILOT_STEPS
+    count = settings.num_steps
     inputs = (jax.random.split(move_key, count), jnp.arange(count))
     (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
     gradient = state.logdensity_grad
-    if scale is not None:
-        gradient = jax.scipy.linalg.solve_triangular(scale, gradient.T, lower=True, trans=1).T
-    state = state._replace(position=from_scale(state.position, scale), logdensity_grad=gradient)
+    if here.scale is not None:
+        gradient = jax.scipy.linalg.solve_triangular(here.scale, gradient.T, lower=True, trans=1).T
+    state = jax.vmap(level.leave)(state)._replace(logdensity_grad=gradient)
     return population._replace(state=state), path[count // 2 :].mean()
 
 
@@ -180,28 +155,23 @@ def _learn(population: Population, shape: _Shape, scale):
     return jax.tree.map(partial(jnp.where, fine), (new, root), (shape, scale))
 
 
-def plan(
-    rng_key, density: Density, kernel: Kernel, levels,
-    *, frame: str, level_ess: float, metric="frame", predictor=False, num_chains: int | None = None, say=None,
-) -> Plan:  # fmt: skip
+def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, say=None) -> Plan:
     """Levels and step sizes for a run; no pilot where both are given and nothing else is to be learnt.
 
     Args:
         levels: None to place them by conditional ESS, a number of geometric levels, or the levels themselves.
-        level_ess: Target share of the conditional ESS between levels, in (0, 1).
-        predictor: Whether the run takes a reverse step before each level; the pilot does as the run.
-        num_chains: Chains of the pilot; 256 by default, more for metric "pilot".
-        metric: "frame" moves in the frame's coordinates, "pilot" in those in which the pilot, or one of its modes, is
-            about round. A density with a score only has no weights to learn these by, and moves in the frame's.
+        settings: Those of the run. A density with a score only has no weights to learn a metric by, and moves in the
+            frame's.
         say: Function of a text, told what the pilot is at.
 
     Raises:
-        ParameterError: if a setting is out of range, or there are not as many step sizes as levels.
+        ParameterError: if there are not as many step sizes as levels, or none where acceptance cannot be measured.
     """
-    check_metric(metric, density)
-    if not 0 < level_ess < 1:
-        raise ParameterError(f"level_ess must lie in (0, 1); got {level_ess}.")
-    levels, steps, scored = given_levels(levels, density), kernel.step_size, not density.has_log_density
+    if isinstance(kernel, Reverse):
+        levels = given_levels(REVERSE_LEVELS if levels is None else levels, density.schedule.levels)
+        return Plan(levels, np.full(len(levels), np.nan))
+    steps, scored = kernel.step_size, not density.has_log_density
+    levels = None if levels is None else given_levels(levels, partial(geometric_levels, density))
     if steps is not None and np.ndim(steps) == 1 and (levels is None or len(levels) != len(steps)):
         count = "levels placed by conditional ESS" if levels is None else f"{len(levels)} levels"
         raise ParameterError(f"got {len(steps)} step sizes for {count}. Give one step size, or as many as levels.")
@@ -210,67 +180,76 @@ def plan(
             f"{density!r} has only a score, from which acceptance cannot be measured. Give the kernel a step_size."
         )
     if scored:
-        levels = given_levels(levels, density, SCORE_LEVELS)
-    if steps is not None and levels is not None and (scored or metric == "frame"):
+        levels = geometric_levels(density, SCORE_LEVELS) if levels is None else levels
+    if steps is not None and levels is not None and (scored or settings.metric == "frame"):
         return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy())
-    return _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor, num_chains, say)
+    return _pilot(rng_key, density, kernel, levels, settings, say or (lambda text: None))
 
 
-def _pilot(rng_key, density, kernel, levels, frame, level_ess, metric, predictor, num_chains, say) -> Plan:
+def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, say) -> Plan:
     start_key, level_key = jax.random.split(rng_key)
-    size = math.prod(density.event_shape)
-    # A covariance takes some chains per dimension.
-    if num_chains is None:
-        num_chains = PILOT_CHAINS if metric == "frame" else max(PILOT_CHAINS, min(4 * size, 1024))
-    # Given levels need no weights, and in many dimensions these would leave a single chain.
-    weighted = levels is None or not (predictor or size >= WATCHED_SIZE)
-    population = start(density, start_key, num_chains=num_chains, frame=frame)
-    fixed, mover = kernel.step_size, kernel.without_step_size()
+    size, fixed, mover = math.prod(density.event_shape), kernel.step_size, kernel.without_step_size()
+    settings = _of_the_pilot(settings, size, are_placed=levels is None)
+    population = start(density, start_key, num_chains=settings.num_chains, frame=settings.frame)
     first = kernel.first_step_size(size) if fixed is None else np.ravel(fixed)[0]
     log_step = jnp.asarray(np.log(first), dtype=float)
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
     push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
     t, smallest, gap = jnp.ones(()), smallest_ratio(density), jnp.asarray(np.inf, dtype=float)
     scale, shape = None, None
-    if metric == "pilot":
+    if settings.metric == "pilot":
         scale, shape = jnp.eye(size), _Shape(jnp.eye(size), jnp.eye(size))
-    found, steps, scales, i = [], [], [], 0
+    found: list[PlannedLevel] = []
     while True:
+        i = len(found)
         if levels is not None:
             t = jnp.asarray(levels[i], dtype=float)
         elif i:
-            t, gap = _next_level(density, population, t, level_ess, smallest, gap, frame=frame)
+            t, gap = _next_level(density, population, t, settings.level_ess, smallest, gap, frame=settings.frame)
         if fixed is not None and np.ndim(fixed):
             log_step = jnp.asarray(np.log(fixed[i]), dtype=float)
-        if say is not None:
-            say(f"pilot: level {i + 1}, t = {float(t):.3g}")
+        say(f"pilot: level {i + 1}, t = {float(t):.3g}")
+        before = jnp.asarray(found[-1].t) if settings.predictor and i else None
+        here, gain = PlannedLevel(t, scale=scale, before=before), push * (0.8 if i else 1.5)
         # The first level has the start's step size to find; later ones follow their predecessor.
         for sweep in range(3 if i == 0 and fixed is None else 1):
             key = jax.random.fold_in(level_key, 10 * i + sweep)
-            gain = push * (1.5 if i == 0 else 0.8)
-            population, log_step = _pilot_level(
-                density, mover, population, key, jnp.asarray(found[-1] if i else 1.0), t, log_step,
-                kernel.target_acceptance, gain, scale,
-                frame=frame, weighted=weighted, predictor=predictor and i > 0,
-            )  # fmt: skip
-        found.append(float(t))
-        steps.append(float(jnp.exp(log_step)))
+            population, log_step = _pilot_level(density, mover, population, key, here, log_step, gain, settings)
+        found.append(PlannedLevel(float(t), float(jnp.exp(log_step)), scale))
         if shape is not None:
-            scales.append(np.asarray(scale))
             shape, scale = _learn(population, shape, scale)
-        i += 1
-        if found[-1] == 0.0 or (levels is not None and i == len(levels)):
+        if found[-1].t == 0.0 or (levels is not None and len(found) == len(levels)):
             break
-        dead = levels is None and not bool(jnp.any(jnp.isfinite(population.log_weight)))
-        if dead or i == MAX_LEVELS:
-            reason = (
-                f"no pilot chain kept a positive density below t = {found[-1]:.3g}"
-                if dead
-                else f"{MAX_LEVELS} levels did not reach t = 0 at level_ess = {level_ess}"
-            )
-            warn(f"{reason}; the rest is one leap. The factors may not overlap, or level_ess is too close to 1.")
-            found.append(0.0)
-            steps.append(steps[-1])
-            scales += scales[-1:]
+        if levels is None and _gives_up(population, found, settings.level_ess):
+            found.append(found[-1]._replace(t=0.0))
             break
-    return Plan(np.asarray(found), np.asarray(steps), np.asarray(scales) if scales else None)
+    times, steps, scales, _ = zip(*found, strict=True)
+    return Plan(np.asarray(times), np.asarray(steps), None if shape is None else np.stack(scales))
+
+
+def _of_the_pilot(settings: Settings, size: int, *, are_placed: bool) -> Settings:
+    """The settings of a pilot in `size` dimensions, for a run's: its steps, chains and weights are its own."""
+    is_large, learns = size >= WATCHED_SIZE, settings.metric == "pilot"
+    # A covariance takes some chains per dimension.
+    num_chains = max(PILOT_CHAINS, min(4 * size, 1024)) if learns else PILOT_CHAINS
+    return dataclasses.replace(
+        settings,
+        num_steps=PRECONDITIONED_STEPS if is_large or learns else PILOT_STEPS,
+        num_chains=settings.num_pilot_chains or num_chains,
+        # Given levels need no weights, and in many dimensions these would leave a single chain.
+        weighted=are_placed or not (settings.predictor or is_large),
+        chain_batch_size=None,
+        mesh=None,
+    )
+
+
+def _gives_up(population: Population, found: list[PlannedLevel], level_ess: float) -> bool:
+    """Whether to place no further levels, with a warning."""
+    if not bool(jnp.any(jnp.isfinite(population.log_weight))):
+        reason = f"no pilot chain kept a positive density below t = {found[-1].t:.3g}"
+    elif len(found) == MAX_LEVELS:
+        reason = f"{MAX_LEVELS} levels did not reach t = 0 at level_ess = {level_ess}"
+    else:
+        return False
+    warn(f"{reason}; the rest is one leap. The factors may not overlap, or level_ess is too close to 1.")
+    return True

@@ -13,17 +13,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from ..density.density import Density
-from ..diagnose.weights import pareto_tail
+from ..diagnose.weights import Tail, conditional_ess, effective_sample_size, is_kept, pareto_tail
 from . import frame as frames
-from .devices import by_chain, replicated
+from .devices import by_chain, chain_keys, map_chains, replicated
 from .escape import escaped
 from .evidence import Account, evidence_error, folded, new_account
-from .kernels import Kernel, KernelState, effective_sample_size, init, systematic_resampling
-from .level import from_scale, log_density_in_frame, move, to_scale
-from .reverse import reverse_step
+from .kernels import Kernel, KernelState, systematic_resampling
+from .level import Level, level_at
+from .levels import PlannedLevel
+from .reverse import Reverse, reverse_step
+from .settings import Settings
 
 
 class Population(NamedTuple):
@@ -80,27 +82,15 @@ class ChainStats(NamedTuple):
     log_weight_increment: jax.Array
 
 
-def map_chains(fn, shared, *arrays, chain_batch_size=None, mesh=None):
-    """fn(shared, *values of one chain) for every chain, in pieces of `chain_batch_size`.
+class Reweighing(NamedTuple):
+    """What a level's change did to the weights: increments [N], ESS before a resampling and conditional ESS as shares
+    of the population, the tail of the weights then, and whether there was one."""
 
-    Each device of a mesh has its share of the chains, and all of the pytree `shared`.
-    """
-
-    def share(shared, *arrays):
-        if chain_batch_size is None or chain_batch_size >= len(jax.tree.leaves(arrays[0])[0]):
-            return jax.vmap(partial(fn, shared))(*arrays)
-        return jax.lax.map(lambda args: fn(shared, *args), arrays, batch_size=chain_batch_size)
-
-    if mesh is None:
-        return share(shared, *arrays)
-    chains = PartitionSpec(mesh.axis_names)
-    specs = (PartitionSpec(), *(chains for _ in arrays))
-    return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=chains, check_vma=False)(shared, *arrays)
-
-
-def chain_keys(rng_key, num_chains):
-    """One key per chain, that depends on the chain's number only."""
-    return jax.vmap(partial(jax.random.fold_in, rng_key))(jnp.arange(num_chains))
+    increment: jax.Array
+    ess: jax.Array
+    conditional_ess: jax.Array
+    tail: Tail
+    resampled: jax.Array
 
 
 @partial(jax.jit, static_argnames=("num_chains", "frame", "mesh"))
@@ -124,31 +114,8 @@ def placed(population: Population, mesh: Mesh | None) -> Population:
     return Population(state, *replicated(tuple(population[1:]), mesh))
 
 
-#: Share of a fair weight 1 / N below which a chain counts as lost: nothing it does is worth a report.
-LOST = 1e-3
-
-
-def _kept(log_weight):
-    return log_weight - logsumexp(log_weight) > jnp.log(LOST / log_weight.size)
-
-
-def conditional_ess(log_weight, increment):
-    """Share (sum W v)^2 / sum W v^2 of an increment v given normalised weights W; 1 if v is constant.
-
-    Lost chains are left out: coming back by a little, from nowhere near, one of them would rule the sum.
-    """
-    log_w = jnp.where(_kept(log_weight), log_weight, -jnp.inf)
-    log_w = log_w - logsumexp(log_w)
-    return jnp.exp(2 * logsumexp(log_w + increment) - logsumexp(log_w + 2 * increment))
-
-
-def reweigh(population: Population, state: KernelState, rng_key, threshold):
-    """Add the increment, and resample if ESS / N < threshold.
-
-    Returns:
-        Population, increment, ESS and conditional ESS as shares, the tail of the weights before a resampling, and
-        whether there was one.
-    """
+def reweigh(population: Population, state: KernelState, rng_key, threshold) -> tuple[Population, Reweighing]:
+    """Add to the weights what chains gain by being in `state`, and resample if ESS / N < threshold."""
     # A NaN or infinite energy is a dead chain: weight zero. One that was dead before stays dead, wherever it is now.
     known = jnp.isfinite(state.logdensity) & jnp.isfinite(population.state.logdensity)
     increment = jnp.where(known, state.logdensity - population.state.logdensity, -jnp.inf)
@@ -159,7 +126,7 @@ def reweigh(population: Population, state: KernelState, rng_key, threshold):
     due = (ess < threshold) & alive
     tail = pareto_tail(population.log_weight)
     population = jax.tree.map(partial(jnp.where, due), resample(population, rng_key, tail.nats), population)
-    return population, increment, ess, cess, tail, due
+    return population, Reweighing(increment, ess, cess, tail, due)
 
 
 @jax.jit
@@ -178,96 +145,84 @@ def resample(population: Population, rng_key, tail=None) -> Population:
     )
 
 
-def predict(
-    density: Density, state: KernelState, rng_key, t_from, t, frame: str, chain_batch_size=None, mesh=None
-) -> KernelState:
-    """Chains after one reverse diffusion step from time `t_from` to `t`; their cached values are stale."""
-    at_both = (t_from, frames.frame_at(density, t_from, frame)), (t, frames.frame_at(density, t, frame))
+def predict(density: Density, population: Population, rng_key, here: PlannedLevel, settings: Settings) -> Population:
+    """Chains after one reverse diffusion step to a level; their cached values are stale."""
+    both = (here.before, here.t)
+    at_both = tuple(frames.frame_at(density, t, settings.frame) for t in both)
 
     def one(shared, key, u):
-        density, ((t_from, before), (t, after)) = shared
+        density, (t_from, t), (before, after) = shared
         return after.coordinates(reverse_step(density, key, before.point(u, density.event_shape), t_from, t))
 
-    keys = chain_keys(rng_key, len(state.position))
-    return state._replace(
-        position=map_chains(one, (density, at_both), keys, state.position, chain_batch_size=chain_batch_size, mesh=mesh)
-    )
-
-
-@partial(jax.jit, static_argnames=("num_steps", "frame", "weighted", "predictor", "chain_batch_size", "mesh"))
-def advance(
-    density: Density, kernel: Kernel, population: Population, rng_key, t_from, t, step_size, threshold, scale=None,
-    *, num_steps: int, frame: str, weighted: bool, predictor: bool, chain_batch_size: int | None,
-    mesh: Mesh | None = None,
-) -> tuple[Population, LevelStats, ChainStats]:  # fmt: skip
-    """Take the population to time t. The densities and settings are traced: one compiled program serves every level.
-
-    A chain's cached log density and gradient belong to the level they were computed at. They are recomputed here, first
-    of all: carried across, chains reject and accept against the wrong density, at healthy acceptance rates.
-
-    Kernels move v = scale^{-1} u, u the frame's coordinates: a preconditioner of this level's moves alone, which leaves
-    weights as they are.
-    """
-    logdensity_fn = log_density_in_frame(density, t, frame, scale)
-    num_chains = population.log_weight.size
-    predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
     state = population.state
-    if predictor:
-        state = predict(density, state, predict_key, t_from, t, frame, chain_batch_size, mesh)
+    keys = chain_keys(rng_key, len(state.position))
+    moved = settings.map_chains(one, (density, both, at_both), keys, state.position)
+    return population._replace(state=state._replace(position=moved))
 
-    def refresh(logdensity_fn, position, momentum):
-        return init(position, momentum, logdensity_fn)
 
-    position = to_scale(state.position, scale)
-    fresh = map_chains(refresh, logdensity_fn, position, state.momentum, chain_batch_size=chain_batch_size, mesh=mesh)
-    fresh = fresh._replace(logdensity=replicated(fresh.logdensity, mesh))
-    undefined = jnp.full((), jnp.nan)
-    if weighted:
-        population, increment, ess, cess, (pareto_k, tail), resampled = reweigh(
-            population, fresh, resample_key, threshold
-        )
-        tail = jnp.where(resampled, 0.0, tail)
+@partial(jax.jit, static_argnames="settings")
+def advance(
+    density: Density, kernel: Kernel | Reverse, population: Population, rng_key, here: PlannedLevel, threshold,
+    settings: Settings,
+) -> tuple[Population, LevelStats, ChainStats]:  # fmt: skip
+    """Take the population to a level. Densities and plans are traced: one compiled program serves every level."""
+    num_chains, undefined = population.log_weight.size, jnp.full((), jnp.nan)
+    predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
+    if here.before is not None:
+        population = predict(density, population, predict_key, here, settings)
+    unweighted = (undefined, undefined, Tail(undefined, undefined), jnp.zeros((), bool))
+    change = Reweighing(jnp.zeros(num_chains), *unweighted)
+    if isinstance(kernel, Reverse):
+        # Nothing moves on from there, so nothing is evaluated either.
+        nothing = LevelStats(*[undefined] * len(LevelStats._fields))._replace(escaped=jnp.zeros((), int))
+        return placed(population, settings.mesh), nothing, ChainStats(change.increment * jnp.nan, change.increment)
+    level = level_at(density, here.t, settings.frame, here.step_size, here.scale)
+    fresh = settings.map_chains(Level.enter, level, population.state.position, population.state.momentum)
+    fresh = fresh._replace(logdensity=replicated(fresh.logdensity, settings.mesh))
+    if settings.weighted:
+        population, change = reweigh(population, fresh, resample_key, threshold)
     else:
-        population, increment = population._replace(state=fresh), jnp.zeros(num_chains)
-        ess = cess = pareto_k = tail = undefined
-        resampled = jnp.zeros((), bool)
+        population = population._replace(state=fresh)
 
     def moved(shared, key, state):
-        kernel, logdensity_fn, step_size, scale = shared
-        state, info = move(kernel, state, logdensity_fn, key, step_size, scale, num_steps=num_steps)
+        level, kernel = shared
+        state, info = level.move(kernel, key, state, settings.num_steps)
         return state, info.acceptance_rate.mean(), info.is_divergent.sum(), info.log_weight.sum()
 
     keys = chain_keys(move_key, num_chains)
-    shared = kernel, logdensity_fn, step_size, scale
-    state, *reports = map_chains(moved, shared, keys, population.state, chain_batch_size=chain_batch_size, mesh=mesh)
-    acceptance, diverged, correction = replicated(reports, mesh)
-    x = jax.vmap(lambda v: jnp.ravel(logdensity_fn.frame.point(v, density.event_shape)))(state.position)
-    population = population._replace(state=state._replace(position=from_scale(state.position, scale)))
-    if weighted and not kernel.is_adjusted:
+    state, *reports = settings.map_chains(moved, (level, kernel), keys, population.state)
+    acceptance, diverged, correction = replicated(reports, settings.mesh)
+    if not density.has_log_density:
+        acceptance = jnp.full(num_chains, jnp.nan)
+    x = jax.vmap(lambda v: jnp.ravel(level.point(v)))(state.position)
+    population = population._replace(state=jax.vmap(level.leave)(state))
+    pareto_k, tail = change.tail
+    if settings.weighted:
+        tail = jnp.where(change.resampled, 0.0, tail)
+    if settings.weighted and not kernel.is_adjusted:
         population = _corrected(population, correction)
         after, tail = pareto_tail(population.log_weight)
         pareto_k = jnp.fmax(pareto_k, after)
-    population = placed(population, mesh)
-    if not density.has_log_density:
-        acceptance = jnp.full(num_chains, jnp.nan)
-    mean, sd, counted = _counted(population.log_weight, increment)
+    population = placed(population, settings.mesh)
+    mean, sd, counted = _counted(population.log_weight, change.increment)
+    weighted = settings.weighted
     stats = LevelStats(
         acceptance_rate=acceptance.mean(),
-        step_size=step_size,
-        ess=ess,
-        conditional_ess=cess,
+        step_size=here.step_size,
+        ess=change.ess,
+        conditional_ess=change.conditional_ess,
         log_weight_increment=mean if weighted else undefined,
         log_weight_increment_sd=sd if weighted else undefined,
         log_evidence=population.evidence() if weighted else undefined,
         log_evidence_error=population.evidence_error(tail) if weighted else undefined,
-        resampled=resampled,
+        resampled=change.resampled,
         divergences=jnp.sum(diverged, where=counted),
         pareto_k=pareto_k,
         tail=population.account.tail + tail,
         correction=population.account.correction,
-        escaped=jnp.sum(escaped(density, t, x)),
+        escaped=jnp.sum(escaped(density, here.t, x)),
     )
-    return population, stats, ChainStats(acceptance, increment)
+    return population, stats, ChainStats(acceptance, change.increment)
 
 
 def _corrected(population: Population, correction) -> Population:
@@ -283,7 +238,7 @@ def _corrected(population: Population, correction) -> Population:
 
 def _counted(log_weight, increment):
     """Mean and standard deviation of the increments of chains that are not lost, and whose divergences count [N]."""
-    alive = _kept(log_weight)
+    alive = is_kept(log_weight)
     finite = jnp.isfinite(increment) & alive
     count = jnp.maximum(finite.sum(), 1)
     mean = jnp.sum(jnp.where(finite, increment, 0.0)) / count

@@ -17,13 +17,23 @@ import jax
 import jax.numpy as jnp
 
 from ..density.density import Density
+from ..pytree import register
 
 
+@register(data=(), static=())
 @dataclasses.dataclass(frozen=True)
 class Reverse:
-    """Reverse diffusion in place of a kernel: `nd.anneal(rng_key, density, nd.Reverse())`. One evaluation per level."""
+    """Reverse diffusion in place of a kernel: `nd.anneal(rng_key, density, nd.Reverse())`. One evaluation per level.
+
+    A predictor that no steps follow: there is nothing to set, to tune, to accept or to weigh.
+    """
 
     is_adjusted = False
+    computed = None
+
+    def without_step_size(self) -> Reverse:
+        """The kernel itself: it has none."""
+        return self
 
     def as_now(self, size: int) -> Reverse:
         """The kernel itself: it reads nothing of Python."""

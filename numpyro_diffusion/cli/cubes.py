@@ -13,8 +13,7 @@ import numpy as np
 from ..annealing.anneal import anneal
 from ..annealing.kernels import HMC
 from ..annealing.reverse import Reverse
-from ..classifier.judge import all_present
-from ..classifier.train import Classifier, load_classifier
+from ..classifier import Classifier, all_present, load_classifier
 from ..compose.operators import compose_conditions
 from ..datasets import cubes
 from ..density.density import Density

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .record import RunRecord
+from .weights import effective_sample_size
 
 #: Numbers of islands, the first that divides the particles; four is what ArviZ and Stan take.
 NUM_ISLANDS = (4, 5, 6, 7, 3, 2)
@@ -79,7 +80,7 @@ def weigh_alike(run: RunRecord) -> bool:
 def effective_families(ancestors) -> float:
     """1 / sum of squared shares of the families, between 1 and N."""
     _, sizes = np.unique(np.asarray(ancestors), return_counts=True)
-    return float(sizes.sum() ** 2 / np.sum(sizes.astype(float) ** 2))
+    return float(effective_sample_size(np.log(sizes)))
 
 
 def _by_family(ancestors) -> np.ndarray:

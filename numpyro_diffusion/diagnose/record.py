@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ..density.density import Density
-from .weights import normalised
+from .weights import effective_sample_size
 
 
 class Record:
@@ -40,7 +40,7 @@ class RunRecord(Record):
     @property
     def ess(self) -> float:
         """Effective sample size of `log_weights`, in chains; NaN where weights are not defined, or all are zero."""
-        return float(1 / np.sum(normalised(self.log_weights) ** 2)) if self.is_weighted else float("nan")
+        return float(effective_sample_size(self.log_weights)) if self.is_weighted else float("nan")
 
 
 @dataclasses.dataclass(repr=False)

@@ -1,4 +1,4 @@
-r"""The tail of importance weights: how heavy it is, and what lies beyond the largest weight that was seen.
+r"""Importance weights, as logarithms: their effective sample size, and their tail beyond the largest that was seen.
 
 The M = min(N / 5, 3 sqrt(N)) largest of N weights, less the next one u, follow about a generalised Pareto law of shape
 k and scale s, fitted as in PSIS (Vehtari et al. 2024, arXiv:1507.02646; Zhang and Stephens 2009). Above k = 1/2 the
@@ -21,6 +21,29 @@ from jax.scipy.special import logsumexp
 HEAVY = 0.5
 #: Least number of weights in a tail, and least spread of theirs, relative to the largest, that is no rounding.
 LEAST_TAIL, LEAST_SPREAD = 5, 1e-3
+#: Share of a fair weight 1 / N below which a chain counts as lost: nothing it does is worth a report.
+LOST = 1e-3
+
+
+def effective_sample_size(log_weight) -> jax.Array:
+    """(sum w)^2 / sum w^2 of weights [N], between 1 and N; NaN where none is above zero."""
+    log_weight = jnp.asarray(log_weight)
+    return jnp.exp(2 * logsumexp(log_weight) - logsumexp(2 * log_weight))
+
+
+def conditional_ess(log_weight, increment) -> jax.Array:
+    """Share (sum W v)^2 / sum W v^2 of an increment v given normalised weights W; 1 if v is constant.
+
+    Lost chains are left out: coming back by a little, from nowhere near, one of them would rule the sum.
+    """
+    log_w = jnp.where(is_kept(log_weight), log_weight, -jnp.inf)
+    log_w = log_w - logsumexp(log_w)
+    return jnp.exp(2 * logsumexp(log_w + increment) - logsumexp(log_w + 2 * increment))
+
+
+def is_kept(log_weight) -> jax.Array:
+    """Which chains [N] are not lost."""
+    return log_weight - logsumexp(log_weight) > jnp.log(LOST / log_weight.size)
 
 
 def normalised(log_weight) -> np.ndarray:

@@ -14,21 +14,30 @@ import jax
 import jax.numpy as jnp
 
 from ..annealing import frame as frames
-from ..annealing.kernels import Kernel, init
-from ..annealing.level import from_scale, move, to_scale
+from ..annealing.kernels import Kernel
+from ..annealing.level import Level
 from .joint import JointDensity
-from .levels import Levels
 from .views import seen
 
 
 class Frozen(NamedTuple):
-    """What steps share and never change: the joint density, less the model's arguments, and the levels.
+    """What steps share and never change: the joint density, less the model's arguments, and the levels [K].
 
     In the state, so that compiled programs take the densities' weights as arguments.
     """
 
     joint: JointDensity
-    levels: Levels
+    levels: Level
+
+    @property
+    def num_levels(self) -> int:
+        """K."""
+        return self.levels.t.shape[0]
+
+    def level(self, k, joint: JointDensity) -> Level:
+        """Level k of a joint density with the arguments of the moment; k is clipped to those there are."""
+        one = jax.tree.map(lambda a: a[jnp.clip(k, 0, self.num_levels - 1)], self.levels)
+        return one._replace(density=joint)
 
 
 class AnnealedState(NamedTuple):
@@ -62,14 +71,14 @@ class AnnealedState(NamedTuple):
     frozen: Any
 
 
-def start(joint: JointDensity, first: Levels, rng_key, *, weighted: bool) -> AnnealedState:
+def start(first: Level, rng_key, *, weighted: bool) -> AnnealedState:
     """An exact draw at the first level, t = 1."""
     place, push, rng_key = jax.random.split(rng_key, 3)
-    u, log_prob = frames.start(joint, place, "whitened")
+    u, log_prob = frames.start(first.density, place, "whitened")
     return AnnealedState(
         i=jnp.zeros((), int),
-        z=_seen(joint, first.point(u), first.t),
-        potential_energy=first.log_det - log_prob,
+        z=_seen(first, first.coordinates(u)),
+        potential_energy=first.frame.log_det - log_prob,
         noise_level=first.t,
         accept_prob=jnp.zeros(()),
         step_size=first.step_size,
@@ -83,50 +92,43 @@ def start(joint: JointDensity, first: Levels, rng_key, *, weighted: bool) -> Ann
 
 
 def advance(
-    joint: JointDensity, kernel: Kernel, state: AnnealedState, before: Levels, here: Levels, weighs, *, num_steps: int
+    kernel: Kernel, state: AnnealedState, before: Level, here: Level, weighs, *, num_steps: int
 ) -> AnnealedState:
     """Take a chain from one level to the next, or on at the same one.
 
     Args:
-        joint, kernel, state: The chain, its density and what moves it.
+        kernel, state: The chain and what moves it.
         before, here: The level it is at, and that it goes to.
         weighs: Whether the step adds to the log weight.
         num_steps: Moves at the new level.
     """
-    root = here.root if here.scale is None else here.root @ here.scale
-
-    def log_density(v):
-        return joint.log_density(here.mean + root @ v, here.t) + here.log_det
-
-    # Log density and gradient are evaluated anew at every step, also at t = 0: those of another level, or given
-    # other values of a Gibbs sibling, would be accepted against at healthy rates and silently sample another law.
-    fresh = init(to_scale(state.position[None], here.scale)[0], state.momentum, log_density)
+    fresh = here.enter(state.position, state.momentum)
     rng_key, move_key = jax.random.split(state.rng_key)
-    moved, info = move(kernel, fresh, log_density, move_key, here.step_size, here.scale, num_steps=num_steps)
-    u = from_scale(moved.position, here.scale)
-    old = before.log_det - state.potential_energy
+    moved, info = here.move(kernel, move_key, fresh, num_steps)
+    old = before.frame.log_det - state.potential_energy
     known = jnp.isfinite(fresh.logdensity) & jnp.isfinite(old)
     increment = jnp.where(known, fresh.logdensity - old + info.log_weight.sum(), -jnp.inf)
     return AnnealedState(
         i=state.i + 1,
-        z=_seen(joint, here.point(u), here.t),
-        potential_energy=here.log_det - moved.logdensity,
+        z=_seen(here, moved.position),
+        potential_energy=here.frame.log_det - moved.logdensity,
         noise_level=here.t,
         accept_prob=info.acceptance_rate.mean(),
         step_size=here.step_size,
         log_weight=jnp.where(weighs, state.log_weight + increment, state.log_weight),
         diverging=info.is_divergent.any(),
         rng_key=rng_key,
-        position=u,
+        position=here.leave(moved).position,
         momentum=moved.momentum,
         frozen=None,
     )
 
 
-def _seen(joint: JointDensity, x, t):
-    """Unconstrained values by site of a flat point, as the model sees them; x itself at t = 0."""
-    values = joint.unravel(x)
+def _seen(level: Level, v):
+    """Unconstrained values by site at coordinates v, as the model sees them; x itself at t = 0."""
+    joint: Any = level.density
+    values = joint.unravel(level.point(v))
     for name, (density, spectrum) in joint.bound.items():
-        view = seen(joint.view, density, values[name], t, spectrum)
-        values[name] = jnp.where(t > 0, view, values[name])
+        view = seen(joint.view, density, values[name], level.t, spectrum)
+        values[name] = jnp.where(level.t > 0, view, values[name])
     return values

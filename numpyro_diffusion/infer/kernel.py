@@ -13,16 +13,18 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
-from ..annealing.kernels import BlackJAX, Kernel
-from ..annealing.pilot import METRICS, Plan
-from ..errors import NotRunError, ParameterError, check_integer
+from ..annealing.kernels import Kernel, check_kernel
+from ..annealing.level import Level
+from ..annealing.levels import Plan
+from ..annealing.settings import Settings, is_weighted
+from ..errors import NotRunError, ParameterError
 from ..program import fingerprint
 from .chain import AnnealedState, Frozen, advance, start
 from .joint import JointDensity
 from .levels import read_plan, tabulate, warn_if_few
 from .names import name_of
 from .pilot import Pilot, run_pilot
-from .setup import check_model, check_no_start, checked_kernel
+from .setup import check_model, check_no_start
 from .source import Programs, Source
 from .views import check_view
 
@@ -87,18 +89,14 @@ class AnnealedKernel(MCMCKernel):
         likelihood_power=None,
     ):
         check_model(model)
-        kernel = checked_kernel(kernel)
+        kernel = check_kernel("kernel must be", kernel)
         if np.ndim(kernel.step_size):
             raise ParameterError(
                 f"the step size must be one number, or None to have it tuned; got {np.size(kernel.step_size)} of them."
             )
-        if not 0 < level_ess < 1:
-            raise ParameterError(f"level_ess must lie in (0, 1); got {level_ess}.")
-        if metric not in METRICS:
-            raise ParameterError(f"metric must be one of {METRICS}; got {metric!r}.")
+        self._settings = Settings.checked(num_steps=num_steps, level_ess=level_ess, metric=metric)
         check_view(view)
-        self._model, self.kernel, self.level_ess = model, kernel, level_ess
-        self.num_steps = check_integer("num_steps", num_steps)
+        self._model, self.kernel, self.num_steps, self.level_ess = model, kernel, self._settings.num_steps, level_ess
         self.metric, self.view, self.likelihood_power = metric, view, likelihood_power
         self._found: Pilot | None = None
         self._sample_fn = None
@@ -159,7 +157,7 @@ class AnnealedKernel(MCMCKernel):
         frozen = self._prepare(int(num_warmup), model_args, kwargs)
         joint = copy.copy(self._pilot_run.block)
         joint.siblings = kwargs.get(GIBBS_SITES_KWARG)
-        begun = _begin(joint, frozen.levels.at(0), rng_key, weighted=self._is_weighted(joint, kwargs))
+        begun = _begin(frozen.level(0, joint), rng_key, weighted=self._is_weighted(joint, kwargs))
         # NumPyro asks for this attribute to know whether `init` has run.
         self._sample_fn = self.sample
         return begun._replace(frozen=frozen)
@@ -171,10 +169,10 @@ class AnnealedKernel(MCMCKernel):
         joint = self._joint(frozen, model_args, kwargs)
         weighted = self._is_weighted(joint, kwargs)
         i = state.i if single else state.i[0]
-        before, here, annealing = frozen.levels.at(i - 1), frozen.levels.at(i), i < frozen.levels.t.shape[0]
+        before, here, annealing = frozen.level(i - 1, joint), frozen.level(i, joint), i < frozen.num_levels
 
         def step(chain):
-            return advance(joint, self.kernel, chain, before, here, annealing & weighted, num_steps=self.num_steps)
+            return advance(self.kernel, chain, before, here, annealing & weighted, num_steps=self.num_steps)
 
         chains = state._replace(frozen=None)
         return (step(chains) if single else jax.vmap(step)(chains))._replace(frozen=frozen)
@@ -183,10 +181,10 @@ class AnnealedKernel(MCMCKernel):
 
     def refresh(self, state: AnnealedState, model_args, model_kwargs) -> AnnealedState:
         """The state with its potential energy at the present arguments; one chain."""
-        here = state.frozen.levels.at(state.i - 1)
         joint = self._joint(state.frozen, model_args, model_kwargs or {})
-        log_prob = jax.jit(lambda x, t: joint.log_density(x, t))
-        return state._replace(potential_energy=-log_prob(here.point(state.position), here.t))
+        here = state.frozen.level(state.i - 1, joint)
+        log_prob = here.log_prob(here.coordinates(state.position))
+        return state._replace(potential_energy=here.frame.log_det - log_prob)
 
     def wrap_model(self, wrapper) -> AnnealedKernel:
         """A kernel for `wrapper(model)`, with a pilot of its own."""
@@ -226,8 +224,7 @@ class AnnealedKernel(MCMCKernel):
 
     def _is_weighted(self, joint, kwargs) -> bool:
         # Given other values at every sweep, there is no one path of densities to weigh along.
-        exact = self.kernel.is_adjusted or not isinstance(self.kernel, BlackJAX)
-        return joint.has_log_density and exact and not kwargs.get(GIBBS_SITES_KWARG)
+        return is_weighted(joint, self.kernel) and not kwargs.get(GIBBS_SITES_KWARG)
 
     def _prepare(self, num_warmup, args, kwargs) -> Frozen:
         siblings = frozenset(kwargs.get(GIBBS_SITES_KWARG, {}))
@@ -241,7 +238,7 @@ class AnnealedKernel(MCMCKernel):
         with jax.ensure_compile_time_eval():
             self._found = run_pilot(
                 Source.of(self._model, args, plain, self.view), siblings, self.kernel, self._found,
-                likelihood_power=self.likelihood_power, level_ess=self.level_ess, metric=self.metric,
+                self._settings, self.likelihood_power,
             )  # fmt: skip
             found, block = self._found, self._found.block
             warn_if_few(found.plan, num_warmup, self.level_ess)
@@ -256,7 +253,7 @@ class AnnealedKernel(MCMCKernel):
 
 
 @partial(jax.jit, static_argnames="weighted")
-def _begin(joint: JointDensity, first, rng_key, *, weighted: bool) -> AnnealedState:
+def _begin(first: Level, rng_key, *, weighted: bool) -> AnnealedState:
     """One chain, or one for each key [N], at the first level."""
-    one = partial(start, joint, first, weighted=weighted)
+    one = partial(start, first, weighted=weighted)
     return one(rng_key) if is_prng_key(rng_key) else jax.vmap(one)(rng_key)

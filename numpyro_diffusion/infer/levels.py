@@ -8,36 +8,15 @@ that runs at constant conditional ESS; K levels at equal steps of s keep it equa
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..annealing.frame import frame_at
-from ..annealing.pilot import Plan
+from ..annealing.level import Level, level_at
+from ..annealing.levels import Plan
 from ..density.schedule import NoiseSchedule
 from ..errors import warn
 from .joint import JointDensity
-
-
-class Levels(NamedTuple):
-    """Per level [K, ...]: time, step size, frame x = mean + root u with its log determinant, and the moves' scale."""
-
-    t: Any
-    step_size: Any
-    mean: Any
-    root: Any
-    log_det: Any
-    scale: Any = None
-
-    def at(self, k) -> Levels:
-        """One level; k is clipped to those there are."""
-        return jax.tree.map(lambda a: a[jnp.clip(k, 0, self.t.shape[0] - 1)], self)
-
-    def point(self, u):
-        """x [d] of frame coordinates u [d], for one level."""
-        return self.mean + self.root @ u
 
 
 def read_plan(plan: Plan, schedule: NoiseSchedule, count: int) -> Plan:
@@ -71,14 +50,13 @@ def warn_if_few(plan: Plan, count: int, level_ess: float) -> None:
 
 
 @jax.jit
-def _frames(joint, times):
-    return jax.lax.map(lambda t: frame_at(joint, t, "whitened"), times)
+def tabulate(joint: JointDensity, plan: Plan) -> Level:
+    """The levels of a plan, stacked, without the density that they share; memory K d^2, or twice that with scales."""
 
+    def one(row: Plan):
+        level = level_at(joint, row.levels, "whitened", row.step_sizes, row.scales)
+        # Of the frame, moves need the mean and the root.
+        gaussian = level.frame.gaussian._replace(variance=None, axes=None)  # pyright: ignore[reportArgumentType]
+        return level._replace(density=None, frame=level.frame._replace(gaussian=gaussian))  # pyright: ignore[reportArgumentType]
 
-def tabulate(joint: JointDensity, plan: Plan) -> Levels:
-    """A plan with the frames of its levels; memory 2 K d^2."""
-    times = jnp.asarray(plan.levels, dtype=float)
-    scales = None if plan.scales is None else jnp.asarray(plan.scales, dtype=float)
-    frame = _frames(joint, times)
-    steps = jnp.asarray(plan.step_sizes, dtype=float)
-    return Levels(times, steps, frame.mean, frame.root, frame.log_det, scales)
+    return jax.lax.map(one, jax.tree.map(lambda a: jnp.asarray(a, dtype=float), plan))

@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 
 from ..annealing.anneal import anneal
 from ..annealing.devices import checked_mesh, everywhere
-from ..annealing.extend import extend
-from ..annealing.kernels import Kernel
+from ..annealing.draws import further_draws
+from ..annealing.kernels import Kernel, check_kernel
 from ..annealing.lapack import single_threaded_lapack
-from ..annealing.memory import default_batch_size
+from ..annealing.levels import PlannedLevel
+from ..annealing.settings import Settings
 from ..diagnose.findings import findings
 from ..diagnose.islands import in_order, layout
 from ..diagnose.result import AnnealedRun
@@ -25,7 +26,7 @@ from .joint import JointDensity
 from .names import name_of
 from .posterior import Posterior, asked_for, with_aliases
 from .reading import ReadByArviZ, asked_by_arviz
-from .setup import check_model, check_no_start, checked_kernel, prepare
+from .setup import check_model, check_no_start, prepare
 from .source import Source
 from .views import check_view
 
@@ -83,7 +84,7 @@ class AnnealedMCMC(ReadByArviZ):
     ):
         check_model(model)
         check_view(view)
-        self.model, self.kernel, self.num_chains = model, checked_kernel(kernel), num_chains
+        self.model, self.kernel, self.num_chains = model, check_kernel("kernel must be", kernel), num_chains
         self.num_samples, self.thinning = check_integer("num_samples", num_samples), check_integer("thinning", thinning)
         self.view, self.likelihood_power, self.progress_bar = view, likelihood_power, progress_bar
         self._posterior: Posterior | None = None
@@ -135,15 +136,13 @@ class AnnealedMCMC(ReadByArviZ):
             jnp.zeros((self.num_chains, 1), bool),
         )
         if self.num_samples > 1:
-            mesh = self._options["mesh"]
-            share = self.num_chains if mesh is None else self.num_chains // mesh.size
-            piece = self._options["chain_batch_size"] or default_batch_size(joint, share)
-            joint, mover, rng_key = everywhere((joint, run.kernel.without_step_size(), rng_key), mesh)
-            more = extend(
-                joint, mover, run.samples, rng_key, float(run.levels[-1]),
-                float(run.stats["step_size"][-1]), run.scale,
-                num_samples=self.num_samples - 1, thinning=self.thinning, frame="whitened",
-                chain_batch_size=piece, mesh=mesh,
+            kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
+            settings = Settings.checked(num_chains=self.num_chains, num_steps=self.thinning, **kept)
+            joint, mover, rng_key = everywhere((joint, run.kernel.without_step_size(), rng_key), settings.mesh)
+            here = PlannedLevel(float(run.levels[-1]), float(run.stats["step_size"][-1]), run.scale)
+            more = further_draws(
+                joint, mover, run.samples, rng_key, here, settings.in_pieces(joint, self.num_chains),
+                num_samples=self.num_samples - 1,
             )  # fmt: skip
             found = (jnp.concatenate(pair, axis=1) for pair in zip(found, more, strict=True))
         return dict(zip(("positions", "acceptance_rate", "is_divergent"), found, strict=True))

@@ -14,7 +14,10 @@ import numpy as np
 from numpyro.distributions import biject_to
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
 
-from ..annealing.pilot import Plan, plan
+from ..annealing.kernels import Kernel
+from ..annealing.levels import Plan
+from ..annealing.pilot import plan
+from ..annealing.settings import Settings
 from ..density.gaussian import Gaussian
 from ..errors import ScoreOnlyError, UnsupportedModelError
 from ..program import array_digest
@@ -44,7 +47,9 @@ class Pilot(NamedTuple):
     transforms: dict[str, Any]
 
 
-def run_pilot(source: Source, siblings: frozenset[str], kernel, known: Pilot | None, **settings) -> Pilot:
+def run_pilot(
+    source: Source, siblings: frozenset[str], kernel: Kernel, known: Pilot | None, settings: Settings, likelihood_power
+) -> Pilot:
     """Run the pilot of a model, less the sites that other blocks of a Gibbs kernel own.
 
     Args:
@@ -52,7 +57,7 @@ def run_pilot(source: Source, siblings: frozenset[str], kernel, known: Pilot | N
         siblings: The sites of other blocks.
         kernel: What moves the chains.
         known: An earlier pilot, which serves where the model computes the same with the same data.
-        **settings: likelihood_power, level_ess, metric.
+        settings, likelihood_power: Those of the kernel and of `setup.joint_density`.
 
     Raises:
         ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
@@ -81,12 +86,10 @@ def run_pilot(source: Source, siblings: frozenset[str], kernel, known: Pilot | N
     identity = _identity(source, bound)
     if known is not None and known.identity == identity and known.siblings == siblings:
         return known
-    joint = build_joint(joint_keys, source, bound, likelihood_power=settings["likelihood_power"])
+    joint = build_joint(joint_keys, source, bound, likelihood_power=likelihood_power)
     names = tuple(site.name for site in joint.sites if site.name not in siblings)
     block = _block(joint, source, names, values) if siblings else joint
-    found = plan(
-        plan_key, joint, kernel, None, frame="whitened", level_ess=settings["level_ess"], metric=settings["metric"]
-    )
+    found = plan(plan_key, joint, kernel, None, settings)
     scales = _scales(joint, names, found.scales)
     return Pilot(source, identity, siblings, joint, found, block, found._replace(scales=scales), transforms)
 

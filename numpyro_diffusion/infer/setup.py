@@ -13,8 +13,7 @@ from numpyro.distributions import biject_to
 from numpyro.handlers import seed, trace
 from numpyro.primitives import Messenger
 
-from ..annealing.kernels import HMC, Kernel
-from ..density.density import gaussian_at
+from ..density.abstract import gaussian_at
 from ..density.gaussian import Gaussian
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
@@ -36,14 +35,6 @@ def check_model(model) -> None:
     """Raise ArgumentTypeError unless a model is a function."""
     if not callable(model):
         raise ArgumentTypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
-
-
-def checked_kernel(kernel: Kernel | None) -> Kernel:
-    """The kernel, HMC by default; ArgumentTypeError for what is none."""
-    kernel = HMC() if kernel is None else kernel
-    if not isinstance(kernel, Kernel):
-        raise ArgumentTypeError(f"kernel must be a kernel such as nd.HMC(); got {kernel!r}.")
-    return kernel
 
 
 def check_no_start(init_params) -> None:

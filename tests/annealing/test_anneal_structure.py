@@ -8,9 +8,12 @@ from exact_problems import LEVELS, NUM_CHAINS, P2, Q2, SCHEDULE, assert_moments,
 
 from numpyro_diffusion.annealing import pilot as tuning
 from numpyro_diffusion.annealing import population as populations
+from numpyro_diffusion.annealing.devices import chain_keys
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC
-from numpyro_diffusion.annealing.level import log_density_in_frame
+from numpyro_diffusion.annealing.level import level_at
+from numpyro_diffusion.annealing.levels import PlannedLevel
 from numpyro_diffusion.annealing.reverse import Reverse
+from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.density.energy import EnergyDensity, NetworkConfig, ScoreModel
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
@@ -31,7 +34,7 @@ def test_a_state_carried_across_levels_is_silently_wrong_and_advance_is_not():
 
     @jax.jit
     def steps(density, population, key, t, step_size, refresh):
-        log_prob = log_density_in_frame(density, t, "identity")
+        log_prob = level_at(density, t, "identity").log_prob
 
         def move(key, state):
             value, gradient = jax.value_and_grad(log_prob)(state.position)
@@ -43,7 +46,7 @@ def test_a_state_carried_across_levels_is_silently_wrong_and_advance_is_not():
             state, info = jax.lax.scan(step, state, jax.random.split(key, 2))
             return state, info.acceptance_rate.mean()
 
-        state, rate = jax.vmap(move)(populations.chain_keys(key, NUM_CHAINS), population.state)
+        state, rate = jax.vmap(move)(chain_keys(key, NUM_CHAINS), population.state)
         return population._replace(state=state), rate.mean()
 
     def by_hand(refresh):
@@ -64,11 +67,11 @@ def test_a_state_carried_across_levels_is_silently_wrong_and_advance_is_not():
     population = populations.start(density, start_key, num_chains=NUM_CHAINS, frame="identity")
     for i, t in enumerate(levels):
         population, stats, _ = populations.advance(
-            density, kernel.without_step_size(), population, jax.random.fold_in(key, i), float(t), float(t), 0.04, 0.5,
-            num_steps=2, frame="identity", weighted=True, predictor=False, chain_batch_size=None,
+            density, kernel.without_step_size(), population, jax.random.fold_in(key, i), PlannedLevel(float(t), 0.04),
+            0.5, Settings(frame="identity"),
         )  # fmt: skip
         state = population.state
-        log_prob = log_density_in_frame(density, float(t), "identity")
+        log_prob = level_at(density, float(t), "identity").log_prob
         value, gradient = jax.vmap(jax.value_and_grad(log_prob))(state.position[:50])
         np.testing.assert_allclose(state.logdensity[:50], value, rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(state.logdensity_grad[:50], gradient, rtol=1e-3, atol=1e-2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from numpyro_diffusion.classifier.train import Classifier
+from numpyro_diffusion.classifier import Classifier
 from numpyro_diffusion.cli import cubes as demo_cubes
 from numpyro_diffusion.cli import demo
 from numpyro_diffusion.cli import main as cli

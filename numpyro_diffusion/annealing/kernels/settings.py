@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.core import Tracer
 
-from ..errors import ParameterError
+from ...errors import ParameterError
 
 
 def check_step_size(step_size):

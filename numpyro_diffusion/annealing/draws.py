@@ -1,0 +1,43 @@
+"""Further draws at one noise level, from points of a run."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+
+from ..density.density import Density
+from . import frame as frames
+from .devices import chain_keys
+from .kernels import Kernel
+from .level import level_at
+from .levels import PlannedLevel
+from .settings import Settings
+
+
+@partial(jax.jit, static_argnames=("num_samples", "settings"))
+def further_draws(
+    density: Density, kernel: Kernel, x, rng_key, here: PlannedLevel, settings: Settings, *, num_samples: int
+):
+    """Go on from points x [N, *event_shape] at one level, a draw every `settings.num_steps` steps.
+
+    Returns:
+        Draws [N, num_samples, *event_shape], acceptance rates and divergences [N, num_samples].
+    """
+    at = frames.frame_at(density, here.t, settings.frame)
+    level = level_at(density, here.t, settings.frame, here.step_size, here.scale)
+
+    def one(shared, key, x, momentum_key):
+        at, level, kernel = shared
+        u = at.coordinates(x)
+
+        def draw(state, key):
+            state, info = level.move(kernel, key, state, settings.num_steps)
+            return state, (level.point(state.position), info.acceptance_rate.mean(), info.is_divergent.any())
+
+        state = level.enter(u, jax.random.normal(momentum_key, u.shape))
+        return jax.lax.scan(draw, state, jax.random.split(key, num_samples))[1]
+
+    move_key, momentum_key = jax.random.split(rng_key)
+    keys, momentum_keys = chain_keys(move_key, len(x)), chain_keys(momentum_key, len(x))
+    return settings.map_chains(one, (at, level, kernel), keys, x, momentum_keys)

@@ -1,0 +1,28 @@
+"""MCMC kernels, built from BlackJAX parts. The only folder that knows BlackJAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import ArgumentTypeError
+from .base import Kernel, KernelState, StepInfo, init
+from .blackjax import BlackJAX, systematic_resampling
+from .hamiltonian import HMC, UHMC
+from .langevin import MALA, ULA
+
+__all__ = [
+    "HMC", "MALA", "UHMC", "ULA", "BlackJAX", "Kernel", "KernelState", "StepInfo", "check_kernel", "init",
+    "systematic_resampling",
+]  # fmt: skip
+
+
+def check_kernel[K](what: str, kernel: Any, *others: type[K]) -> Kernel | K:
+    """The kernel, HMC() for None; `others` may stand for it.
+
+    Raises:
+        TypeError: for anything else; `what` begins the sentence, "kernel must be" or "nd.anneal takes".
+    """
+    kernel = HMC() if kernel is None else kernel
+    if not isinstance(kernel, (Kernel, *others)):
+        raise ArgumentTypeError(f"{what} a kernel such as nd.HMC(); got {kernel!r}.")
+    return kernel

@@ -1,0 +1,107 @@
+r"""What a kernel is: a small pytree of settings, whose `step` moves one chain.
+
+Step sizes follow BlackJAX's conventions: ULA and MALA step :math:`x + \epsilon g + \sqrt{2\epsilon}\,\xi` (the paper's
+Eq. 4 has :math:`\sigma^2/2 = \epsilon`), the HMC pair uses leapfrog steps of length :math:`\epsilon` and unit mass.
+
+Every step also reports its *log weight*, what it adds to an annealed importance weight,
+
+.. math:: \log \frac{\gamma(x') F(x' \to x)}{\gamma(x) F(x \to x')} ,
+
+zero for kernels that leave :math:`\gamma` invariant, the Metropolis-Hastings log ratio for those that always accept.
+
+A point of infinite or NaN energy is never moved to, not even by the unadjusted kernels. Such a proposal counts as a
+divergence; BlackJAX's MALA does not report energies, so there it is one of acceptance probability zero.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ...pytree import replace
+from .settings import settings_text
+
+
+class KernelState(NamedTuple):
+    """One chain: `position` [d], `momentum` [d], `logdensity` and `logdensity_grad` [d] *at the present level*."""
+
+    position: Any  # arrays; BlackJAX's own states are typed as pytrees
+    momentum: Any
+    logdensity: Any
+    logdensity_grad: Any
+
+
+class StepInfo(NamedTuple):
+    """What one step reports: acceptance probability, whether the proposal diverged, and the log weight."""
+
+    acceptance_rate: jax.Array
+    is_divergent: jax.Array
+    log_weight: jax.Array
+
+
+def init(position, momentum, logdensity_fn) -> KernelState:
+    """Chain state at `position`: one value-and-gradient evaluation."""
+    return KernelState(position, momentum, *jax.value_and_grad(logdensity_fn)(position))
+
+
+class Kernel(abc.ABC):
+    """Settings of an MCMC kernel; `step_size` is a number, an array over the levels, or None to have it tuned."""
+
+    step_size: Any
+    #: Metropolis adjusted: leaves the density invariant.
+    is_adjusted: bool = True
+    #: Whether the Metropolis ratio of a step is known, without which runs have no weights.
+    has_ratio: bool = True
+    target_acceptance: float = 0.6
+    #: Gradient evaluations of one step.
+    evaluations_per_step: int = 1
+    #: What sets apart two kernels of equal settings, see `as_now`.
+    computed: Any = None
+
+    @abc.abstractmethod
+    def step(self, rng_key, state: KernelState, logdensity_fn: Callable, step_size) -> tuple[KernelState, StepInfo]:
+        """One transition of one chain."""
+
+    def without_step_size(self) -> Kernel:
+        """The other settings. Given, tuned or per level: what compiled programs see is one structure."""
+        return replace(self, step_size=None)
+
+    def as_now(self, size: int) -> Kernel:
+        """The kernel with what it reads of Python as that is now, in `size` dimensions."""
+        return self
+
+    def first_step_size(self, size: int) -> float:
+        """Where tuning starts, for a unit-scale target in `size` dimensions."""
+        return 0.3 * size ** (-1 / 3)
+
+    def __repr__(self):
+        names = [name for name in ("step_size", "num_integration_steps", "persistence") if hasattr(self, name)]
+        return settings_text(type(self).__name__, {name: getattr(self, name) for name in names})
+
+
+def refuse_plus_infinity(logdensity_fn):
+    """Infinite density (a vanishing denominator) reads as NaN: a Metropolis ratio would accept it, and never leave."""
+
+    def guarded(position):
+        value = logdensity_fn(position)
+        return jnp.where(jnp.isposinf(value), jnp.nan, value)
+
+    return guarded
+
+
+def finite_or_stay(new: KernelState, old: KernelState, log_ratio):
+    """Accept unless the density vanishes or fails there; staying put carries no weight (F(x -> x) both ways)."""
+    fine = jnp.isfinite(new.logdensity) & jnp.all(jnp.isfinite(new.logdensity_grad)) & jnp.isfinite(log_ratio)
+    kept = jax.tree.map(partial(jnp.where, fine), new, old)
+    rate = jnp.where(fine, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
+    return kept, StepInfo(rate, ~fine, jnp.where(fine, log_ratio, 0.0))
+
+
+def adjusted(acceptance_rate, is_divergent) -> StepInfo:
+    """The report of a step that leaves the density invariant."""
+    return StepInfo(acceptance_rate, is_divergent, jnp.zeros_like(acceptance_rate))

@@ -1,0 +1,85 @@
+"""Hamiltonian kernels: a leapfrog trajectory with partial momentum refreshment, adjusted or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from blackjax.mcmc import hmc, integrators, metrics
+from blackjax.mcmc.proposal import static_binomial_sampling
+
+from ...errors import check_integer
+from ...pytree import register
+from .base import Kernel, KernelState, adjusted, finite_or_stay, refuse_plus_infinity
+from .settings import check_persistence, check_step_size
+
+
+def _always_accept(rng_key, log_ratio, state, new):
+    return new, (jnp.array(True), jnp.exp(jnp.minimum(log_ratio, 0.0)), None)
+
+
+class _Hamiltonian(Kernel):
+    target_acceptance = 0.7
+
+    def __init__(self, step_size=None, num_integration_steps: int = 3, persistence: float = 0.0):
+        self.step_size = check_step_size(step_size)
+        self.num_integration_steps = check_integer("num_integration_steps", num_integration_steps)
+        self.persistence = check_persistence(persistence)
+
+    @property
+    def evaluations_per_step(self):
+        return self.num_integration_steps
+
+    def first_step_size(self, size):
+        return 0.6 * size ** (-1 / 4)
+
+    def _propose(self, rng_key, state, logdensity_fn, step_size, sample_proposal):
+        refresh_key, accept_key = jax.random.split(rng_key)
+        metric = metrics.default_metric(jnp.ones(state.position.shape))
+        noise: Any = metric.sample_momentum(refresh_key, state.position)
+        momentum = self.persistence * state.momentum + jnp.sqrt(1 - self.persistence**2) * noise
+        start = integrators.IntegratorState(state.position, momentum, state.logdensity, state.logdensity_grad)
+        generate = hmc.hmc_proposal(
+            integrators.velocity_verlet(refuse_plus_infinity(logdensity_fn), metric.kinetic_energy),
+            metric.kinetic_energy,
+            step_size,
+            self.num_integration_steps,
+            sample_proposal=sample_proposal,
+        )
+        new, info, _ = generate(accept_key, start)
+        # The proposal ends with its momentum flipped. Flipping once more keeps the direction after an acceptance
+        # and reverses it after a rejection, without which partial refreshment has the wrong stationary law.
+        new = hmc.flip_momentum(new)
+        return KernelState(*start), KernelState(new.position, new.momentum, new.logdensity, new.logdensity_grad), info
+
+
+@register(data=("step_size", "persistence"), static=("num_integration_steps",))
+class HMC(_Hamiltonian):
+    """Hamiltonian Monte Carlo with partial momentum refreshment (Du et al. 2023, Algorithm 3).
+
+    Args:
+        step_size: Leapfrog step; None tunes to 70 % acceptance.
+        num_integration_steps: Leapfrog steps L per transition, each one gradient.
+        persistence: Share gamma in [0, 1) of the momentum that is kept, v <- gamma v + sqrt(1 - gamma^2) xi.
+    """
+
+    def step(self, rng_key, state, logdensity_fn, step_size):
+        _, new, info = self._propose(rng_key, state, logdensity_fn, step_size, static_binomial_sampling)
+        # Walls of a trained energy are steep and finite: a trajectory that hits one is rejected, not diverged.
+        return new, adjusted(info.acceptance_rate, ~jnp.isfinite(info.energy))
+
+
+@register(data=("step_size", "persistence"), static=("num_integration_steps",))
+class UHMC(_Hamiltonian):
+    """Unadjusted HMC: accepts every trajectory (Du et al. 2023, Algorithm 2). Arguments as for `HMC`, tuned to 95 %."""
+
+    is_adjusted = False
+    target_acceptance = 0.95
+
+    def step(self, rng_key, state, logdensity_fn, step_size):
+        start, new, info = self._propose(rng_key, state, logdensity_fn, step_size, _always_accept)
+        log_ratio = new.logdensity - start.logdensity - 0.5 * (jnp.sum(new.momentum**2) - jnp.sum(start.momentum**2))
+        # Staying put reverses the momentum, as a rejection does.
+        stay = KernelState(start.position, -start.momentum, start.logdensity, start.logdensity_grad)
+        return finite_or_stay(new, stay, log_ratio)

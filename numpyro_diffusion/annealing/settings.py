@@ -1,0 +1,125 @@
+"""The settings of an annealed run: checked once, with their defaults, and static where programs are compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ..density.abstract import gaussian_at
+from ..density.axes import CosineAxes
+from ..density.density import Density
+from ..errors import ParameterError, check_integer, check_number
+from .devices import checked_mesh, map_chains
+from .frame import FRAMES
+from .kernels import Kernel
+from .memory import default_batch_size
+from .reverse import Reverse
+
+METRICS = ("frame", "pilot")
+#: Dimension from which on weights are watched.
+WATCHED_SIZE = 256
+
+
+def _of_the_host(default) -> Any:
+    # Two settings that differ in such fields alone are equal: other values compile nothing anew. Compiled programs must
+    # therefore not read them.
+    return dataclasses.field(default=default, compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run does at every level, see `anneal`.
+
+    Attributes:
+        num_steps, frame, chain_batch_size, mesh: Of the compiled programs.
+        weighted: Whether chains carry weights.
+        num_chains, level_ess, resample_threshold, metric, predictor, num_pilot_chains: Read on the host only.
+    """
+
+    num_steps: int = 2
+    frame: str = "whitened"
+    chain_batch_size: int | None = None
+    mesh: Mesh | None = None
+    weighted: bool = True
+    num_chains: int = _of_the_host(1000)
+    level_ess: float = _of_the_host(0.98)
+    resample_threshold: float | None = _of_the_host(None)
+    metric: str = _of_the_host("frame")
+    predictor: bool = _of_the_host(False)
+    num_pilot_chains: int | None = _of_the_host(None)
+
+    @classmethod
+    def checked(cls, **given) -> Settings:
+        """Settings as a user gives them.
+
+        Raises:
+            ParameterError: for values out of range.
+            TypeError: for a mesh that is none.
+        """
+        new = cls(**given)
+        counts = {name: getattr(new, name) for name in ("num_chains", "num_steps")}
+        optional = {name: getattr(new, name) for name in ("chain_batch_size", "num_pilot_chains")}
+        counts |= {name: value for name, value in optional.items() if value is not None}
+        numbers: dict[str, Any] = {name: check_integer(name, value) for name, value in counts.items()}
+        check_number("level_ess", new.level_ess, 0.0, 1.0)
+        if not 0 < new.level_ess < 1:
+            raise ParameterError(f"level_ess must lie in (0, 1); got {new.level_ess}.")
+        if new.resample_threshold is not None:
+            check_number("resample_threshold", new.resample_threshold, 0.0, 1.0)
+            numbers["resample_threshold"] = float(new.resample_threshold)
+        for name, known in {"frame": FRAMES, "metric": METRICS}.items():
+            if getattr(new, name) not in known:
+                raise ParameterError(f"{name} must be one of {known}; got {getattr(new, name)!r}.")
+        numbers |= {"level_ess": float(new.level_ess), "predictor": bool(new.predictor)}
+        numbers["mesh"] = checked_mesh(new.mesh, numbers["num_chains"])
+        return dataclasses.replace(new, **numbers)
+
+    def suited(self, density: Density, kernel: Kernel | Reverse) -> Settings:
+        """The settings for a density and a kernel: whether there are weights, and what reverse diffusion is.
+
+        Raises:
+            ParameterError: for metric "pilot" where no [d, d] matrix fits.
+        """
+        if isinstance(kernel, Reverse):
+            # A predictor before no steps, in x itself.
+            return dataclasses.replace(
+                self, num_steps=0, predictor=True, weighted=False, frame="identity", metric="frame"
+            )
+        if self.metric == "pilot" and isinstance(jax.eval_shape(lambda: gaussian_at(density, 0.5)).axes, CosineAxes):
+            raise ParameterError(
+                f"metric 'pilot' learns a matrix [d, d], and {density!r} is one of images, d = "
+                f"{math.prod(density.event_shape)}, whose frame keeps variances only. Use metric='frame'."
+            )
+        return dataclasses.replace(self, weighted=is_weighted(density, kernel) and not self.predictor)
+
+    def in_pieces(self, density: Density, num_chains: int) -> Settings:
+        """The settings with pieces that fit into memory, where none are asked for."""
+        share = num_chains if self.mesh is None else num_chains // self.mesh.size
+        piece = self.chain_batch_size or default_batch_size(density, share)
+        return dataclasses.replace(self, chain_batch_size=piece)
+
+    @property
+    def threshold(self) -> float:
+        """The share of ESS below which to resample."""
+        return 0.5 if self.resample_threshold is None else self.resample_threshold
+
+    def watches(self, density: Density) -> bool:
+        """Whether weights are given up where they collapse."""
+        return self.resample_threshold is None and math.prod(density.event_shape) >= WATCHED_SIZE
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the results, by name."""
+        return {k: v for k, v in vars(self).items() if k not in ("mesh", "weighted")}
+
+    def map_chains(self, fn, shared, *arrays):
+        """fn(shared, *values of one chain) for every chain, in pieces on the devices of the mesh."""
+        return map_chains(fn, shared, *arrays, chain_batch_size=self.chain_batch_size, mesh=self.mesh)
+
+
+def is_weighted(density: Density, kernel: Kernel) -> bool:
+    """Whether a kernel's chains have weights: not without log densities, nor where no ratio of its steps is known."""
+    return density.has_log_density and kernel.has_ratio
