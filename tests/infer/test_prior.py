@@ -114,7 +114,7 @@ def within_five_errors(draws, mean, covariance):
 def test_closed_forms_are_sampled_at_their_level(t):
     draws = nd.DiffusionPrior(P, t).sample(KEY, (50, 80))
     assert draws.shape == (50, 80, 2)
-    within_five_errors(draws.reshape(-1, 2), *P.gaussian(t))
+    within_five_errors(draws.reshape(-1, 2), P.gaussian(t).mean, P.gaussian(t).covariance)
 
 
 def test_mean_and_variance_of_closed_forms():
@@ -143,7 +143,7 @@ def test_predictive_draws_from_a_bank():
 def test_predictive_of_a_closed_form():
     draws = infer.Predictive(plated, num_samples=4000)(KEY)
     assert draws["x"].shape == (4000, 3, 2) and draws["y"].shape == (4000, 3)
-    within_five_errors(draws["x"][:, 1], *P.gaussian(0.0))
+    within_five_errors(draws["x"][:, 1], P.gaussian(0.0).mean, P.gaussian(0.0).covariance)
 
 
 def test_a_run_is_a_sampler_by_weight():
