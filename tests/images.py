@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.networks.unet import position_map
+from numpyro_diffusion.networks.embedding import position_map
 
 SHAPE = (4, 4, 2)
 SIZE = 32

@@ -181,7 +181,7 @@ def annealed(
             places = {"num_chains": settings.num_chains, "frame": settings.frame, "mesh": mesh}
             state, rows = RunState(found, populations.start(held, start_key, **places)), ()
             keeper.keep(packed, state, rows, mesh, now=True)
-        history = History(keep_history, settings.num_chains, None if saved is None else state.num_done, rows)
+        history = History(keep_history, settings.num_chains, state.num_done, rows)
         state = descend(state, held, mover, level_key, settings, keeper, history, progress)
     settings = dataclasses.replace(settings, weighted=settings.weighted and not state.collapsed)
     if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:
