@@ -44,7 +44,7 @@ class Frame(NamedTuple):
     def scaled(self, scale) -> Frame:
         """x of v with u = S v, for a scale S [d, d]; what there is of `coordinates` and `log_det` stays that of u."""
         if self.gaussian is None:
-            return self._replace(gaussian=Gaussian.isotropic(len(scale)), root=scale)
+            return self._replace(gaussian=Gaussian.standard(len(scale)), root=scale)
         assert self.root is not None  # preconditioners are dense, and so are their frames
         return self._replace(root=self.root @ scale)
 
