@@ -20,8 +20,8 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.draws import further_draws
 from numpyro_diffusion.annealing.levels import PlannedLevel
 from numpyro_diffusion.annealing.settings import Settings
-from numpyro_diffusion.classifier.judge import all_present
-from numpyro_diffusion.classifier.train import features as activations
+from numpyro_diffusion.classifier import all_present
+from numpyro_diffusion.classifier import features as activations
 from numpyro_diffusion.datasets import cubes
 
 SIZE, STEPS, BATCH, IMAGES = 16, 1_500, 32, 500

@@ -21,8 +21,7 @@ from _table import RESULTS, _write
 from tqdm.auto import tqdm
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.classifier.judge import all_present
-from numpyro_diffusion.classifier.train import Classifier, load_classifier
+from numpyro_diffusion.classifier import Classifier, all_present, load_classifier
 from numpyro_diffusion.datasets import cubes
 
 CLASSIFIERS = Path(nd.__file__).parent / "pretrained" / "classifiers"

@@ -16,11 +16,12 @@ from _table import RESULTS, arguments, measure
 from table2_cubes import SAMPLERS
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.classifier.guide import likelihood, noised
-from numpyro_diffusion.classifier.train import (
+from numpyro_diffusion.classifier import (
     Batch,
     features,
+    likelihood,
     load_classifier,
+    noised,
     predict,
     save_classifier,
     train_classifier,

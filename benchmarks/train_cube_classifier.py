@@ -19,8 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion
-from numpyro_diffusion.classifier.judge import all_present, position_queries
-from numpyro_diffusion.classifier.train import load_classifier, predict, save_classifier, train_classifier
+from numpyro_diffusion.classifier import (
+    all_present,
+    load_classifier,
+    position_queries,
+    predict,
+    save_classifier,
+    train_classifier,
+)
 from numpyro_diffusion.datasets import cubes
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 from numpyro_diffusion.train.optimise import TrainingConfig

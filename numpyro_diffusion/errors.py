@@ -90,14 +90,15 @@ def check_number(name: str, value, low: float, high: float = math.inf) -> None:
         raise ParameterError(f"{name} must lie in [{low:g}, {high:g}]; got {value!r}.")
 
 
-def check_integer(name: str, value, low: int = 1) -> int:
+def check_integer(name: str, value, low: int = 1, high: float = math.inf, remedy: str = "") -> int:
     """The value as an int.
 
     Raises:
-        ParameterError: unless it is an integer >= low; booleans and floats are none.
+        ParameterError: unless it is an integer in [low, high]; booleans and floats are none. `remedy` ends the message.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < low:
-        raise ParameterError(f"{name} must be an integer >= {low}; got {value!r}.")
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        span = f">= {low}" if high == math.inf else f"from {low} to {high}"
+        raise ParameterError(f"{name} must be an integer {span}; got {value!r}. {remedy}".rstrip())
     return int(value)
 
 

@@ -119,11 +119,6 @@ def trace(fn: Callable, *args: Any, arrays: dict[int, Any] | None = None, differ
     return Traced(captured, Program(pure, out_tree, digest, text.is_portable))
 
 
-def under_trace() -> bool:
-    """Whether something is being traced: operations are then recorded, not carried out."""
-    return isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
-
-
 def _as_array(value):
     if isinstance(value, jax.Array):
         return value

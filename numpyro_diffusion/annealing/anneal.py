@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ..density.density import Density, check_density
+from ..density.abstract import check_density
+from ..density.density import Density
 from ..density.proper import check_proper
 from ..diagnose.result import AnnealedRun
 from ..disk.runs import Keeper, sole_writer

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from ..density.density import Density, as_points
+from ..checks.points import as_points
+from ..density.density import Density
 from ..diagnose.result import Bound
 from ..diagnose.weights import pareto_tail
 from ..errors import ParameterError, ScoreOnlyError, check_integer, check_untraced

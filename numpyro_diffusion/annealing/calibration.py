@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density.density import Density, check_time
-from ..density.energy import NORMALISER_KNOTS, EnergyDensity
+from ..density.density import Density
+from ..density.energy import NORMALISER_KNOTS, EnergyDensity, is_energy
+from ..density.schedule import check_time
 from ..diagnose.normaliser import levels_of
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, warn
 from .anneal import anneal
@@ -218,7 +219,7 @@ def recalibrate(
         ParameterError: if levels_per_knot < 1, or the run did not measure log Z: interrupted, or with an error that is
             not finite or above a nat.
     """
-    if not isinstance(density, EnergyDensity):
+    if not is_energy(density):
         raise ArgumentTypeError(
             f"nd.recalibrate takes a trained energy density; got {density!r}. Recalibrate its leaves."
         )

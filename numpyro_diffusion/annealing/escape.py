@@ -8,8 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ..density.density import Density
-from ..density.expression import Expression
+from ..density.density import Density, Expression
 
 #: Root mean square distance from the mean, in overall standard deviations, beyond which a chain has left a factor.
 FAR = 30.0

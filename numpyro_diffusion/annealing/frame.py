@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..density.abstract import gaussian_at
 from ..density.axes import DenseAxes
-from ..density.density import Density, gaussian_at
+from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import ParameterError
 

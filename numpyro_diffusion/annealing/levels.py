@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..density.density import Density, narrowest
+from ..density.abstract import narrowest
+from ..density.density import Density
 from ..errors import ScheduleError
 
 

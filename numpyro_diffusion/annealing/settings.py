@@ -9,8 +9,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from ..density.abstract import gaussian_at
 from ..density.axes import CosineAxes
-from ..density.density import Density, gaussian_at
+from ..density.density import Density
 from ..errors import ParameterError, check_integer, check_number
 from .devices import checked_mesh, map_chains
 from .frame import FRAMES

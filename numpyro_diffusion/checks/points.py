@@ -1,7 +1,9 @@
-"""What metrics compare, checked: points, and numbers at points."""
+"""Points and numbers at points, checked: of densities, and of what metrics compare."""
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ParameterError, ShapeError
@@ -46,3 +48,16 @@ def pair(x, y) -> tuple[np.ndarray, np.ndarray]:
     if x.shape != y.shape:
         raise ShapeError(f"x and y must have one shape; got {x.shape} and {y.shape}. Draw as many of each.")
     return x, y
+
+
+def as_points(x, event_shape: tuple[int, ...]) -> jax.Array:
+    """`x` as floating-point array [*batch, *event_shape], or a typed error with expected and got."""
+    try:
+        x = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"points must be a numeric array [*batch, {event_shape}]; got {type(x).__name__}.") from error
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        raise ShapeError(f"points must be real numbers; got dtype {x.dtype}. Convert with .astype(float).")
+    if x.ndim < len(event_shape) or x.shape[x.ndim - len(event_shape) :] != event_shape:
+        raise ShapeError(f"points must have shape [*batch, *{event_shape}]; got {x.shape}.")
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)

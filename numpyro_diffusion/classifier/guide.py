@@ -15,7 +15,8 @@ from ..density.function import as_density
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..errors import ParameterError, ShapeError, check_integer, check_key
 from ..networks.classifier import ClassifierConfig
-from .train import Batch, Classifier, logits_of
+from .batch import Batch
+from .classifier import Classifier, logits_of
 
 #: Noise-to-signal ratios that guides are trained on; beyond them they are told the nearest.
 NOISES = (0.01, 20.0)

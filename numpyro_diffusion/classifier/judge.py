@@ -17,7 +17,8 @@ from jax.core import Tracer
 
 from ..checks.text import shown
 from ..errors import ParameterError, ShapeError, check_integer, check_key, check_number
-from .train import Batch, Classifier, predict
+from .batch import Batch
+from .classifier import Classifier, predict
 
 #: A cube is at y if its centre is nearer than NEAR, and there is none if all are farther than FAR; in image widths.
 NEAR, FAR, HARD = 0.03, 0.1, 0.2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from importlib import resources
 from importlib.util import find_spec
@@ -14,8 +13,7 @@ import numpy as np
 from ..annealing.anneal import anneal
 from ..annealing.kernels import HMC
 from ..annealing.reverse import Reverse
-from ..classifier.judge import all_present
-from ..classifier.train import Classifier, load_classifier
+from ..classifier import Classifier, all_present, load_classifier
 from ..compose.operators import compose_conditions
 from ..datasets import cubes
 from ..density.density import Density
@@ -99,24 +97,3 @@ def require_matplotlib() -> None:
     """Raise ImportError where there is nothing to draw with: before the minutes of sampling."""
     if find_spec("matplotlib") is None:
         raise ImportError("pictures of cubes need matplotlib. pip install 'numpyro-diffusion[plots]'.")
-
-
-def picture(places, runs, shares) -> bytes:
-    """PNG of the images, a row for each sampler, with a ring around every place that was asked for."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    count = len(next(iter(runs.values())).samples)
-    figure = Figure(figsize=(1.5 * count, 1.75 * len(runs)), layout="constrained")
-    FigureCanvasAgg(figure)
-    for row, (name, result) in zip(figure.subplots(len(runs), count, squeeze=False), runs.items(), strict=True):
-        for i, (ax, image) in enumerate(zip(row, np.asarray(result.samples), strict=True)):
-            size = len(image)
-            ax.imshow(np.clip((image + 1) / 2, 0, 1), interpolation="nearest", extent=(0, size, size, 0))
-            ax.scatter(*(size * np.asarray(places)).T, s=180, facecolors="none", edgecolors="white", linewidths=0.8)
-            ax.set(xticks=[], yticks=[])
-            if i == 0:
-                ax.set_title(f"{name}: {shares[name]:.0%} right", loc="left", fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120)
-    return buffer.getvalue()

@@ -5,7 +5,8 @@ Du et al. (2023), Figures 2 and A5-A7, with a table beside the picture; then han
 
 from __future__ import annotations
 
-import io
+import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..annealing.anneal import anneal
@@ -22,12 +22,15 @@ from ..annealing.reverse import Reverse
 from ..checks.text import columns
 from ..datasets import digits
 from ..datasets.targets import NAMES, Target, hole_fraction, target
-from ..density.density import Density
 from ..diagnose import metrics
 from ..diagnose.result import AnnealedRun
+from ..disk import arrays as files
 from ..disk.densities import list_pretrained, load_pretrained
-from .results import PICTURES, RESULTS, Results
+from ..errors import ParameterError
+from . import pictures
 
+#: What is written.
+RESULTS, PICTURES = "results.json", ("compositions.png", "digits.png")
 #: Log likelihoods of the paper's Table 1: energies, reverse diffusion and HMC.
 PAPER = {
     ("product", "reverse"): -6.03,
@@ -54,7 +57,7 @@ COLUMNS = {
 
 
 def compare(
-    name: str, *, num_chains: int, seed: int, progress_bar: bool = False, told: Callable[[dict], Any] = lambda row: None
+    name: str, *, num_chains: int, seed: int, told: Callable[[dict], Any]
 ) -> tuple[list[dict], list[np.ndarray]]:
     """One planar problem: a table row and samples [num_chains, 2] per entry of `SAMPLERS`, after those of the truth.
 
@@ -77,7 +80,7 @@ def compare(
     for label, sampler in SAMPLERS.items():
         start = time.perf_counter()
         key = jax.random.fold_in(jax.random.key(seed), NAMES.index(name))
-        run = anneal(key, density, sampler, num_chains=num_chains, progress_bar=progress_bar)
+        run = anneal(key, density, sampler, num_chains=num_chains, progress_bar=False)
         drawn = np.asarray(run.samples)
         seconds = time.perf_counter() - start
         figures = {"log_evidence": run.log_evidence, "evaluations": run.evaluations_per_chain, "seconds": seconds}
@@ -104,80 +107,7 @@ def _cell(value, key) -> str:
     return f"{value:.{ {'fraction_outside': 3, 'mode_weight_tv': 3, 'seconds': 1}.get(key, 2) }f}"
 
 
-def picture(problems: Sequence[Target], samples: Sequence[Sequence[np.ndarray]]) -> bytes:
-    """PNG with a row per problem: the trained components, draws of the truth, of reverse diffusion, of annealing.
-
-    Raises:
-        ImportError: if matplotlib is missing.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.figure import Figure
-
-    shade = LinearSegmentedColormap.from_list("density", ["white", "#c9d9ec", "#4a7ab5", "#14315c"])
-    edge, size = 1.08, 217
-    axis = np.linspace(-edge, edge, size)
-    grid = jnp.asarray(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2), dtype=float)
-    figure = Figure(figsize=(11, 2.3 * len(problems) + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(problems), 5, squeeze=False)
-    for row, (problem, drawn) in enumerate(zip(problems, samples, strict=True)):
-        for column, factor in enumerate(problem.factors):
-            height = _density_on(load_pretrained(factor), grid).reshape(size, size)
-            axes[row, column].imshow(
-                height, origin="lower", extent=(-edge, edge, -edge, edge), cmap=shade, vmax=np.quantile(height, 0.999)
-            )
-            axes[row, column].set_title(factor.replace("_", " "), fontsize=9, color="#444444")
-        for column, (label, x) in enumerate(zip(("truth", "reverse diffusion", "annealed HMC"), drawn, strict=True), 2):
-            colour = "#777777" if column == 2 else "#c0562f" if column == 3 else "#14315c"
-            axes[row, column].scatter(*x[:2000].T, s=2.5, alpha=0.35, linewidths=0, color=colour)
-            axes[row, column].set_title(label, fontsize=9, color=colour)
-        axes[row, 0].set_ylabel(problem.name, fontsize=11)
-    for ax in axes.flat:
-        ax.set(xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[], aspect="equal")
-        ax.spines[:].set_color("#cccccc")
-    return _png(figure)
-
-
-@jax.jit
-def _density_at(density: Density, x):
-    return jnp.exp(jax.vmap(lambda point: density.log_density(point, jnp.zeros(())))(x))
-
-
-def _density_on(density, x):
-    return np.asarray(_density_at(density, x))
-
-
-def digit_picture(drawn, real, count: int = 10) -> bytes:
-    """PNG of two blocks of 8x8 digits [n, 64], side by side: drawn ones and real ones, evenly picked.
-
-    Resampling puts the copies of a chain next to each other, so the first of many would be a poor selection.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.4, 4.8), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.08)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
-    FigureCanvasAgg(figure)
-    for ax, images, title in zip(figure.subplots(1, 2), (drawn, real), ("drawn", "real"), strict=True):
-        tiles = np.full((count * count, 9, 9), np.nan)
-        picked = np.linspace(0, len(images), min(count**2, len(images)), endpoint=False).astype(int)
-        chosen = np.random.default_rng(0).permutation(np.asarray(images)[picked]).reshape(-1, 8, 8)
-        tiles[: len(chosen), :8, :8] = chosen
-        block = tiles.reshape(count, count, 9, 9).transpose(0, 2, 1, 3).reshape(9 * count, 9 * count)
-        ax.imshow(block[:-1, :-1], cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
-        ax.set_title(title, fontsize=11)
-        ax.set_axis_off()
-    return _png(figure)
-
-
-def _png(figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=130)
-    return buffer.getvalue()
-
-
-def draw_digits(*, num_chains: int, seed: int, progress_bar: bool = False) -> AnnealedRun:
+def draw_digits(*, num_chains: int, seed: int) -> AnnealedRun:
     """Annealed draws of the pretrained digits. Their density is normalised, so its log evidence should be zero.
 
     Levels and step sizes are about those that a pilot finds; finding them would take longer than using them.
@@ -195,8 +125,58 @@ def draw_digits(*, num_chains: int, seed: int, progress_bar: bool = False) -> An
     levels[0] = 1.0
     return anneal(
         jax.random.key(seed), density, HMC(np.append(steps, steps[-1])), levels=levels, num_steps=3,
-        num_chains=num_chains, progress_bar=progress_bar,
+        num_chains=num_chains, progress_bar=False,
     )  # fmt: skip
+
+
+class Results:
+    """What the demonstration has found so far, in a folder that holds it at every moment; threads may add to it."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        self.folder, self.lock, self.written = folder, threading.Lock(), []
+        self.found: dict[str, Any] = {"settings": settings, "is_complete": False, "planar": []}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ParameterError(f"cannot make the folder {folder}: {error.strerror}. Choose another.") from error
+        for name in (RESULTS, *PICTURES):
+            files.check_writable(folder / name, force=True)
+        # What an earlier call has left would stand beside the results of this one.
+        for name in PICTURES:
+            (folder / name).unlink(missing_ok=True)
+        self._write()
+
+    def _write(self):
+        files.write(self.folder / RESULTS, json.dumps(plain(self.found), indent=1).encode())
+
+    def add(self, row: dict) -> None:
+        """A row of the table."""
+        with self.lock:
+            self.found["planar"].append(row)
+            self._write()
+
+    def update(self, **found) -> None:
+        """Anything else."""
+        with self.lock:
+            self.found |= found
+            self._write()
+
+    def draw(self, name: str, picture: Callable[[], bytes]) -> None:
+        """A picture, where there is something to draw with."""
+        try:
+            files.write(self.folder / name, picture())
+            self.written.append(name)
+        except ImportError:
+            self.written.append(f"no {name} without matplotlib: pip install 'numpyro-diffusion[plots]'")
+
+
+def plain(value):
+    """JSON has no NaN: it becomes null."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def run(
@@ -240,15 +220,17 @@ def run(
                 echo(f"{problem.name}: {problem.density(load_pretrained)!r}")
             for problem, job in zip(problems, jobs, strict=True):
                 done.append((problem, job.result()[1]))
-                results.draw(PICTURES[0], lambda: picture(*zip(*done, strict=True)))
+                results.draw(PICTURES[0], lambda: pictures.compositions(*zip(*done, strict=True)))
             rows = [row for job in jobs for row in job.result()[0]]
             results.update(planar=rows)
             echo(f"\n{table(rows)}\n\n{_notes(rows)}")
             if digits_job is not None:
                 drawn = digits_job.result()
-                results.update(digits=_digit_figures(drawn))
+                names = ("log_evidence", "log_evidence_error")
+                figures = {"num_chains": num_digits, "evaluations": drawn.evaluations_per_chain}
+                results.update(digits={name: getattr(drawn, name) for name in names} | figures)
                 echo(f"\n{_evidence_check(drawn)}")
-                results.draw(PICTURES[1], lambda: digit_picture(drawn.samples, digits.images("test")[0]))
+                results.draw(PICTURES[1], lambda: pictures.digits(drawn.samples, digits.images("test")[0]))
         except BaseException:
             # What has not begun need not.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -269,15 +251,6 @@ def _notes(rows):
     return "\n".join(
         [*notes, f"Share of the negation's draws in the small box: {', '.join(holes)}."] if holes else notes
     )
-
-
-def _digit_figures(drawn):
-    return {
-        "log_evidence": drawn.log_evidence,
-        "log_evidence_error": drawn.log_evidence_error,
-        "num_chains": len(drawn.samples),
-        "evaluations": drawn.evaluations_per_chain,
-    }
 
 
 def _evidence_check(drawn):

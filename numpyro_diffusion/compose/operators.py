@@ -18,15 +18,14 @@ anew. They may be tracers themselves; a tracer's value cannot be checked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from ..checks.numbers import exponent, is_traced, log_mass, real, real_array, representable, said
-from ..density.density import Density
-from ..density.expression import combine
+from ..density.abstract import check_densities
+from ..density.density import Density, combine
 from ..errors import ArgumentTypeError, ParameterError, ShapeError
 
 
@@ -190,20 +189,6 @@ def compose_conditions(density: Density, conditions: Any, weights: Any = None) -
     weights = [exponent(w) for w in vector_of("weights", weights, len(conditions))]
     terms = [(given(c), w) for c, w in zip(conditions, weights, strict=True)]
     return combine("product", [(given(None), exponent(1.0 - sum(weights))), *terms])
-
-
-def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:
-    """Raise unless there is at least one, and all are densities."""
-    if not densities:
-        raise ParameterError(f"{what} needs at least one density; got none.")
-    for density in densities:
-        if not isinstance(density, Density):
-            raise ArgumentTypeError(
-                f"{what} takes densities; got {type(density).__name__}. Give numbers by keyword, and wrap functions "
-                "in nd.as_density."
-            )
-        if needs_log_density:
-            density.require_log_density(what)
 
 
 def _given(what: str, density: Any):

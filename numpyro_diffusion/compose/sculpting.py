@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..checks.numbers import is_traced, log_mass, real
-from ..density.density import Density
-from ..density.expression import combine
+from ..density.abstract import check_densities
+from ..density.density import Density, combine
 from ..errors import ParameterError
-from .operators import check_densities, log_rest, log_weights_of
+from .operators import log_rest, log_weights_of
 
 
 def harmonic_mean(p: Density, q: Density, *more: Density, alpha: Any = None, weights: Any = None) -> Density:

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.text import layouts, shown
-from ..errors import ParameterError, check_integer, check_key
+from ..checks.text import layouts
+from ..errors import check_integer, check_key
 from .scenes import COLOURS, MAX_CUBES, Scene, positions, ray, sample_scene
 
 __all__ = ["COLOURS", "MAX_CUBES", "Labels", "Scene", "labelled", "positions", "render", "sample_scene", "sampler"]
@@ -61,7 +61,7 @@ def render(scene: Scene, size: int) -> jax.Array:
     Raises:
         ParameterError: if `size` is not an integer >= 8.
     """
-    _check_size(size)
+    size = _checked_size(size)
     rays = max(2, math.ceil(48 / size))
     grid = (jnp.arange(size * rays) + 0.5) / (size * rays)
     places = jnp.stack(jnp.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
@@ -79,8 +79,7 @@ def labelled(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, Labels]]:
     Raises:
         ParameterError: if `size` is not an integer >= 8.
     """
-    _check_size(size)
-    return _labelled(int(size))
+    return _labelled(_checked_size(size))
 
 
 @lru_cache
@@ -111,8 +110,7 @@ def sampler(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, jax.Array]
     Raises:
         ParameterError: if `size` is not an integer >= 8.
     """
-    _check_size(size)
-    return _sampler(int(size))
+    return _sampler(_checked_size(size))
 
 
 @lru_cache
@@ -174,6 +172,5 @@ def _trace(scene, place):
     return jnp.stack([channel * (AMBIENT + (1 - AMBIENT) * lamp) for channel in albedo])
 
 
-def _check_size(size):
-    if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < MIN_SIZE:
-        raise ParameterError(f"size must be an integer >= {MIN_SIZE}, pixels of a side; got {shown(size)}. Take 16.")
+def _checked_size(size) -> int:
+    return check_integer("size", size, MIN_SIZE, remedy="Take 16 pixels of a side.")

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.text import layouts, shown
-from ..errors import ParameterError, check_key
+from ..checks.text import layouts
+from ..errors import check_integer, check_key
 
 MAX_CUBES = 5
 COLOURS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
@@ -75,11 +75,11 @@ def sample_scene(rng_key: jax.Array, num_cubes: int | None = None) -> Scene:
     Raises:
         ParameterError: for another number of cubes.
     """
-    if num_cubes is not None:
-        _check_count("num_cubes", num_cubes)
     check_key(rng_key)
     count_key, camera_key, light_key, layout_key, half_key, colour_key = jax.random.split(rng_key, 6)
-    count = jax.random.randint(count_key, (), 1, MAX_CUBES + 1) if num_cubes is None else num_cubes
+    count = jax.random.randint(count_key, (), 1, MAX_CUBES + 1)
+    if num_cubes is not None:
+        count = _checked_count("num_cubes", num_cubes)
     mask = jnp.arange(MAX_CUBES) < count
     eye, frame = _camera(camera_key)
     # The lamp stands to the left of the camera, and behind it.
@@ -107,7 +107,7 @@ def positions(rng_key: jax.Array, count: int) -> jax.Array:
     Raises:
         ParameterError: if `count` is not one of 1 to 5.
     """
-    _check_count("count", count)
+    count = _checked_count("count", count)
     return sample_scene(rng_key, count).positions[:count]
 
 
@@ -172,8 +172,5 @@ def _turn(vector, angle):
     return jnp.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
 
-def _check_count(name, count):
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_CUBES:
-        raise ParameterError(
-            f"{name} must be an integer from 1 to {MAX_CUBES}; got {shown(count)}. Compose several scenes for more."
-        )
+def _checked_count(name, count) -> int:
+    return check_integer(name, count, 1, MAX_CUBES, "Compose several scenes for more.")

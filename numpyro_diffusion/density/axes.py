@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 class DenseAxes(NamedTuple):
     """Axes in the columns of `vectors` [d, d]."""
 
-    vectors: jax.Array
+    vectors: Any
 
     def coordinates(self, y):
         """Point [d] to coordinates [d]."""

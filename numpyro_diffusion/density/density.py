@@ -1,187 +1,47 @@
-r"""Densities at every noise level, and their algebra.
-
-A density is written for ONE point: `log_density(x, t)` is a scalar, in nats, and JAX's `vmap` does the rest.
-Densities are pytrees: weights are leaves (traced arguments of whatever is compiled), architecture is
-static and compares by value, so retraining or re-weighting does not compile anything anew.
+r"""Densities and their algebra: formulas over distinct models, each evaluated once.
 
 The algebra is that of (unnormalised) densities,
 
 .. math:: p q,\quad p / q,\quad p^a,\quad a p + b q,
 
-so ``0.5 * p + 0.5 * q`` is a mixture and ``p + q`` has mass 2. `expression` builds the formulas.
+so ``0.5 * p + 0.5 * q`` is a mixture and ``p + q`` has mass 2. Terms of the same kind are flattened, and the
+coefficients of equal leaves add up, so ``p * q / (p + q)`` evaluates p and q once each and the paper's Eq. 13 collects
+the unconditional density's exponent 1 - c. A model under several conditions is evaluated in one batched call.
 """
 
 from __future__ import annotations
 
-import abc
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..checks.numbers import exponent, is_traced, log_mass, real
-from ..errors import ArgumentTypeError, DivisionByZeroError, ParameterError, ScoreOnlyError, ShapeError
-from ..program import fingerprint, trace
-from .gaussian import Gaussian
-from .schedule import NoiseSchedule
+from ..checks.numbers import exponent, is_traced, kept, listed, log_mass, merged, nested, real
+from ..checks.text import uncalibrated_shares
+from ..errors import ArgumentTypeError, DivisionByZeroError, warn
+from ..pytree import Label, register
+from .abstract import AbstractDensity, check_densities
+from .formula import Formula, Leaf, Node, fold, formula_text, leaves_of, like, log_mixture, log_product
+
+#: Most conditions of one model that are evaluated in one call.
+TOGETHER = 64
 
 
-def check_time(t) -> None:
-    """Raise ParameterError unless t lies in [0, 1]; traced values pass."""
-    if not isinstance(t, Tracer):
-        try:
-            value = np.asarray(t, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise ParameterError(f"t must be a number in [0, 1] (0 is data, 1 is noise); got {t!r}.") from error
-        if not np.all((value >= 0) & (value <= 1)):
-            raise ParameterError(f"t must lie in [0, 1] (0 is data, 1 is noise); got {t}.")
+class Density(AbstractDensity):
+    """A density p(x, t) for t in [0, 1] under a noise schedule, with the operators of the algebra.
 
+    Subclasses implement `log_density` for one point, and `with_schedule`.
+    """
 
-def check_density(what: str, value) -> None:
-    """Raise ArgumentTypeError unless the value is a density whose arrays JAX can see."""
-    if not isinstance(value, Density):
-        raise ArgumentTypeError(f"{what} takes a density; got {type(value).__name__}. Wrap functions in nd.as_density.")
-    for density in (value, *getattr(value, "leaves", ())):
-        # Of a class alone: nothing is flattened, for that would trace users' functions.
-        if jax.tree_util.all_leaves([density]):
-            raise ArgumentTypeError(
-                f"{what} takes densities that are pytrees; got {type(density).__name__}, a class that is none. "
-                "Decorate it with numpyro_diffusion.pytree.register(data=..., static=...), or wrap a function in "
-                "nd.as_density."
-            )
-
-
-class Density(abc.ABC):
-    """A density p(x, t) for t in [0, 1] under a noise schedule. Subclasses implement `log_density` for one point."""
-
-    schedule: NoiseSchedule
-    event_shape: tuple[int, ...]
-    #: False for score-only models: no mixtures, Metropolis steps, weights or evidence.
-    has_log_density: bool = True
-    #: True if the density integrates to one at every noise level.
-    is_calibrated: bool = True
-    #: Leaves of one class that hold the same arrays are evaluated in one batched call.
-    shares_network: bool = False
-    name: str | None = None
-
-    @property
-    def resolution(self) -> float:
-        """Noise-to-signal ratio below which the density stays what it is; 0 where there is none."""
-        return 0.0
-
-    @abc.abstractmethod
-    def log_density(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        """Log density (nats) of one point x [*event_shape] at time t."""
-
-    @abc.abstractmethod
-    def with_schedule(self, schedule: NoiseSchedule) -> Density:
-        """The same density under another schedule: p'(x, t') = (alpha/alpha')^d p(x alpha/alpha', t), exact."""
-
-    def _moments(self) -> Gaussian | None:
-        """Mean and covariance of the data distribution (t = 0), or None where unknown."""
-        return None
-
-    def gaussian(self, t) -> Gaussian | None:
-        """Gaussian with the density's first two moments at time t (an approximation for compositions), or None."""
-        moments = self._moments()
-        if moments is None:
-            return None
-        return moments.noised(self.schedule.alpha(t), self.schedule.sigma(t))
-
-    def start(self, rng_key) -> tuple[jax.Array, jax.Array]:
-        """What annealing starts from at t = 1: a draw [d], flattened, of a known density, and its log density there.
-
-        The Gaussian approximation at t = 1, unless a subclass knows better.
-        """
-        gaussian = gaussian_at(self, 1.0)
-        x = gaussian.sample(rng_key)
-        return x, gaussian.log_prob(x)
-
-    def start_log_prob(self, x) -> jax.Array:
-        """Log density of a flattened point x [d] under what annealing starts from."""
-        return gaussian_at(self, 1.0).log_prob(x)
-
-    def log_prob(self, x, t=0.0) -> jax.Array:
-        """Log density in nats.
-
-        Args:
-            x: Points [*batch, *event_shape].
-            t: Noise level in [0, 1], a scalar or [*batch].
-
-        Returns:
-            Log densities [*batch].
-
-        Raises:
-            ShapeError: if the trailing axes of x are not `event_shape`.
-            ParameterError: if t is outside [0, 1].
-            ScoreOnlyError: if there is only a score.
-        """
-        self.require_log_density("log_prob")
-        return self._batched(self.log_density, x, t, ())
-
-    def score(self, x, t=0.0) -> jax.Array:
-        """Score grad_x log p(x, t) [*batch, *event_shape]; arguments and errors as in `log_prob`."""
-        return self._batched(jax.grad(self.log_density), x, t, self.event_shape)
-
-    def potential_fn(self, t=0.0) -> Callable[[jax.Array], jax.Array]:
-        """The NumPyro potential function z -> U(z) = -log p(z, t) of one point."""
-        self.require_log_density("potential_fn")
-        check_time(t)
-        t = jnp.asarray(t, dtype=float)
-        return lambda z: -self.log_density(z, t)
-
-    def identity(self) -> dict[str, str]:
-        """What a run of this density depends on, as digests by name.
-
-        Raises:
-            CheckpointError: if it calls back into Python.
-        """
-        x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
-        computed = trace(lambda p, x, t: p.log_density(x, t), self, x, jax.ShapeDtypeStruct((), x.dtype))
-        return {
-            "density": repr(self),
-            "schedule": repr(self.schedule),
-            "computation": fingerprint((computed.program, computed.captured)),
-            "weights": fingerprint(self),
-        }
-
-    def require_log_density(self, purpose: str) -> None:
-        """Raise ScoreOnlyError unless a log density is there."""
-        if not self.has_log_density:
-            raise ScoreOnlyError(
-                f"{purpose} needs a log density, but {self!r} has only a score. Use an energy density "
-                "(nd.fit(..., model='energy')), or an unadjusted sampler (nd.ULA, nd.UHMC, nd.Reverse)."
-            )
-
-    def _batched(self, fn, x, t, out_shape):
-        x = as_points(x, self.event_shape)
-        check_time(t)
-        t = jnp.asarray(t, dtype=x.dtype)
-        outer = x.shape[: x.ndim - len(self.event_shape)]
-        try:
-            batch = jnp.broadcast_shapes(outer, t.shape)
-        except ValueError as error:
-            raise ShapeError(
-                f"t must be a scalar or match the batch of x, {outer}; got shape {t.shape}. For every point at every "
-                "level, add an axis: log_prob(x, t[:, None])."
-            ) from error
-        if not batch:
-            return fn(x, t)
-        x = jnp.broadcast_to(x, batch + self.event_shape).reshape((-1, *self.event_shape))
-        t = jnp.broadcast_to(t, batch).reshape(-1)
-        return jax.vmap(fn)(x, t).reshape(batch + out_shape)
-
-    # The algebra. Scalars are masses: 0.5 * p has half the mass of p. `expression` stands on this file, hence the
-    # late imports. NumPy and pandas would otherwise apply an operator to each of their elements.
+    # Scalars are masses: 0.5 * p has half the mass of p. NumPy and pandas would otherwise apply an operator to each of
+    # their elements.
     __array_ufunc__ = None
     __pandas_priority__ = 5000
 
     def __mul__(self, other):
-        from .expression import combine
-
         if isinstance(other, Density):
             return combine("product", [(self, 1.0), (other, 1.0)])
         return combine("mixture", [(self, log_mass(other))])
@@ -189,8 +49,6 @@ class Density(abc.ABC):
     __rmul__ = __mul__
 
     def __truediv__(self, other):
-        from .expression import combine
-
         if isinstance(other, Density):
             return combine("product", [(self, 1.0), (other, -1.0)])
         number = real("weight", other)
@@ -203,19 +61,13 @@ class Density(abc.ABC):
 
     def __rtruediv__(self, other):
         log_weight, inverse = log_mass(other), self**-1.0
-        from .expression import combine
-
         is_one = not is_traced(log_weight) and log_weight == 0
         return inverse if is_one else combine("mixture", [(inverse, log_weight)])
 
     def __pow__(self, power):
-        from .expression import combine
-
         return combine("product", [(self, exponent(power))])
 
     def __add__(self, other):
-        from .expression import combine
-
         if not isinstance(other, Density):
             raise ArgumentTypeError(
                 f"a density adds to a density, as in 0.5 * p + 0.5 * q; got {type(other).__name__}. For many, write "
@@ -248,38 +100,197 @@ class Density(abc.ABC):
             "Raise a density to a number, p ** 0.5."
         )
 
+
+@register(("model", "condition"), ("name",))
+class Conditional(Density):
+    """p(x | condition) of a trained density. Made by its method `given`; what the model has is read through."""
+
+    def __init__(self, model: Any, condition: jax.Array, name: str | None):
+        self.model, self.condition, self.name = model, condition, name
+
+    def __getattr__(self, name):
+        if name.startswith("__") or name == "model":  # asked for by copy and pickle before there is a model
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    @property
+    def has_log_density(self):
+        return self.model.has_log_density
+
+    @property
+    def is_calibrated(self):
+        return self.model.is_calibrated
+
+    @property
+    def resolution(self):
+        return self.model.resolution
+
+    def log_density(self, x, t):
+        return self.model.log_density(x, t, self.condition)
+
+    def with_schedule(self, schedule):
+        return self._replace(schedule=schedule)
+
+    def _moments(self):
+        return self.model._moments(self.condition)
+
+    def gaussian(self, t):
+        return self.model.gaussian(t, self.condition)
+
+    def _replace(self, **changes):
+        return Conditional(self.model._replace(**changes), self.condition, self.name)
+
+
+@register(("models", "conditions", "coefficients"), ("formula", "schedule", "event_shape"))
+class Expression(Density):
+    """A formula over distinct models. Made by the algebra or by `numpyro_diffusion.compose`, never by hand.
+
+    Attributes:
+        models: Densities.
+        conditions: For each model the conditions that it is evaluated under; None for no condition.
+        coefficients: Of all nodes of the formula: exponents of products, logarithms of masses of mixtures.
+        formula: See `formula`; static.
+    """
+
+    def __init__(self, models: tuple, conditions: tuple[tuple, ...], coefficients: jax.Array, formula: Node):
+        self.models, self.conditions, self.coefficients, self.formula = models, conditions, coefficients, formula
+        self.schedule, self.event_shape = models[0].schedule, models[0].event_shape
+
+    @property
+    def has_log_density(self):
+        return all(model.has_log_density for model in self.models)
+
+    @property
+    def resolution(self):
+        return min(model.resolution for model in self.models)
+
+    @property
+    def leaves(self) -> tuple[Density, ...]:
+        """The distinct densities of the formula."""
+        return tuple(map(self._leaf, leaves_of(self.formula)))
+
+    def _leaf(self, leaf: Leaf) -> Density:
+        model, condition = self.models[leaf.model], self.conditions[leaf.model][leaf.condition]
+        return model if condition is None else Conditional(model, condition, leaf.name.text)
+
+    @property
+    def terms(self) -> list[tuple[Density, Any]]:
+        """Densities and their coefficients: exponents, or logarithms of masses."""
+        return [(_closed(part), coefficient) for part, coefficient in _opened(self).terms]
+
+    @property
+    def is_calibrated(self):
+        """A mixture of calibrated densities with total mass one; products are never normalised."""
+        if self.formula.kind != "mixture" or any(isinstance(child, Node) for child in self.formula.children):
+            return False
+        if not all(model.is_calibrated for model in self.models):
+            return False
+        if isinstance(self.coefficients, Tracer):
+            return True
+        return bool(abs(np.logaddexp.reduce(np.asarray(self.coefficients, dtype=np.float64))) < 1e-4)
+
+    def log_density(self, x, t):
+        values = [_log_densities(*pair, x, t) for pair in zip(self.models, self.conditions, strict=True)]
+
+        def evaluate(node: Node, terms):
+            terms = jnp.stack(terms)
+            coefficients = node.own(self.coefficients).astype(terms.dtype)
+            return (log_product if node.kind == "product" else log_mixture)(coefficients, terms)
+
+        return fold(self.formula, lambda leaf: values[leaf.model][leaf.condition], evaluate)
+
+    def with_schedule(self, schedule):
+        models = tuple(model.with_schedule(schedule) for model in self.models)
+        return Expression(models, self.conditions, self.coefficients, self.formula)
+
+    def gaussian(self, t):
+        leaves = {leaf: (self._leaf(leaf).gaussian(t), 1.0) for leaf in leaves_of(self.formula)}
+        return fold(self.formula, leaves.__getitem__, lambda node, parts: like(node, self.coefficients, parts))[0]
+
     def __repr__(self):
-        return self.name or type(self).__name__
+        return formula_text(self.formula, lambda leaf: repr(self._leaf(leaf)), self.coefficients)
 
 
-def gaussian_at(density: Density, t) -> Gaussian:
-    """The density's Gaussian approximation at time t; of unit-variance data where nothing is known."""
-    known = density.gaussian(t)
-    if known is not None:
-        return known
-    unit = Gaussian.isotropic(math.prod(density.event_shape))
-    return unit.noised(density.schedule.alpha(t), density.schedule.sigma(t))
+def _log_densities(model, conditions, x, t):
+    """Log densities of one point under all conditions of a model."""
+    if len(conditions) == 1:
+        return [model.log_density(x, t) if conditions[0] is None else model.log_density(x, t, conditions[0])]
+    call = lambda condition: model.log_density(x, t, condition)  # noqa: E731
+    stacked = jnp.stack([model.condition if c is None else c for c in conditions])
+    if len(conditions) <= TOGETHER:
+        return jax.vmap(call)(stacked)
+    # One piece is in memory at once, also where gradients would otherwise keep what every piece computes on its way.
+    return jax.lax.map(jax.checkpoint(call), stacked, batch_size=TOGETHER)
 
 
-def narrowest(density: Density) -> float:
-    """The least standard deviation in any direction at t = 0, of the Gaussian approximation."""
-    with jax.ensure_compile_time_eval():
-        return float(_narrowest(density))
+class _Open(NamedTuple):
+    """A formula while it is built: its terms are pairs (`_Open` or a leaf's density, coefficient)."""
+
+    kind: str
+    terms: list[tuple[Any, Any]]
 
 
-@jax.jit
-def _narrowest(density):
-    return jnp.sqrt(jnp.min(gaussian_at(density, 0.0).variance))
+def _opened(density: Density) -> Any:
+    if not isinstance(density, Expression):
+        return density
+    coefficients = listed(density.coefficients)
+    node = lambda node, parts: _Open(node.kind, list(zip(parts, node.own(coefficients), strict=True)))  # noqa: E731
+    return fold(density.formula, density._leaf, node)
 
 
-def as_points(x, event_shape: tuple[int, ...]) -> jax.Array:
-    """`x` as floating-point array [*batch, *event_shape], or a typed error with expected and got."""
-    try:
-        x = jnp.asarray(x)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"points must be a numeric array [*batch, {event_shape}]; got {type(x).__name__}.") from error
-    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
-        raise ShapeError(f"points must be real numbers; got dtype {x.dtype}. Convert with .astype(float).")
-    if x.ndim < len(event_shape) or x.shape[x.ndim - len(event_shape) :] != event_shape:
-        raise ShapeError(f"points must have shape [*batch, *{event_shape}]; got {x.shape}.")
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+def _closed(part: Any) -> Density:
+    if not isinstance(part, _Open):
+        return part
+    models, conditions, coefficients = [], [], []
+
+    def close(part) -> Formula:
+        if not isinstance(part, _Open):
+            model, condition = (part.model, part.condition) if isinstance(part, Conditional) else (part, None)
+            i = _place(models, model)
+            conditions.extend([] for _ in range(len(models) - len(conditions)))
+            return Leaf(i, _place(conditions[i], condition), Label(part.name))
+        found: dict[Formula, Any] = {}
+        for inner, value in part.terms:
+            child = close(inner)
+            found[child] = merged(part.kind, found[child], value) if child in found else value
+        coefficients.extend(found.values())
+        return Node(part.kind, tuple(found), len(coefficients) - len(found))
+
+    formula = close(part)
+    assert isinstance(formula, Node)
+    return Expression(tuple(models), tuple(map(tuple, conditions)), kept(coefficients), formula)
+
+
+def _place(known: list, value) -> int:
+    """Where this very object stands in a list; it is added where it does not."""
+    where = next((i for i, one in enumerate(known) if one is value), len(known))
+    if where == len(known):
+        known.append(value)
+    return where
+
+
+def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
+    """Expression of one `kind`, flattened into its terms where they are of the same kind.
+
+    Args:
+        kind: "product" with exponents, or "mixture" with logarithms of masses.
+        terms: Pairs (density, `numbers.exponent` or `numbers.log_mass`).
+
+    Raises:
+        ParameterError: if there are no terms, or exponents together leave what floats hold.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+        ScoreOnlyError: if a mixture has a score-only term.
+    """
+    is_sum = kind == "mixture" and len(terms) > 1
+    check_densities(f"a {kind}", [density for density, _ in terms], needs_log_density=is_sum)
+    flat: list[tuple[Any, Any]] = []
+    for density, coefficient in terms:
+        leaves = density.leaves if isinstance(density, Expression) else (density,)
+        if is_sum and (unknown := [repr(leaf) for leaf in leaves if not leaf.is_calibrated]):
+            warn(uncalibrated_shares(unknown))
+        part = _opened(density)
+        if isinstance(part, _Open) and part.kind == kind:
+            flat += [(inner, nested(kind, coefficient, c)) for inner, c in part.terms]
+        else:
+            flat.append((part, coefficient))
+    return _closed(_Open(kind, flat))

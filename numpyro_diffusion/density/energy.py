@@ -43,7 +43,7 @@ from ..errors import ParameterError, ShapeError
 from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
 from ..pytree import register
 from .axes import CosineAxes, DenseAxes
-from .density import Density
+from .density import Conditional, Density
 from .gaussian import Gaussian, log_normal
 from .mixture import MixtureBase
 from .schedule import NoiseSchedule
@@ -56,10 +56,12 @@ NORMALISER_KNOTS = 64
 
 @dataclasses.dataclass(eq=False, repr=False)
 class _NetworkDensity(Density):
-    """What energy densities and score models share: network, units, base Gaussian, condition."""
+    """What energy densities and score models share: network, units, base Gaussian, and conditions.
 
-    shares_network = True
-    _data = ("state", "moments", "sigmas", "condition", "log_z", "base", "class_log_z", "typical")
+    Methods that take a condition [c + 1], whose last entry says whether there is one, take None for no condition.
+    """
+
+    _data = ("state", "moments", "sigmas", "log_z", "base", "class_log_z", "typical")
     _static = ("graphdef", "config", "parameterisation", "is_calibrated", "schedule", "event_shape", "name")
 
     graphdef: Any
@@ -79,7 +81,6 @@ class _NetworkDensity(Density):
     class_log_z: jax.Array | None = None
     #: Quantiles of log densities of noised data by noise level, or None where unknown; see `typical`.
     typical: jax.Array | None = None
-    condition: Any = None
     name: str | None = None
 
     def __post_init__(self):
@@ -87,14 +88,17 @@ class _NetworkDensity(Density):
         if self.log_z is None:
             knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
             self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
-        if self.condition is None and self.config.condition_size:
-            self.condition = jnp.zeros(self.config.condition_size + 1)
 
     @classmethod
     def fresh(cls, rng_key, config, event_shape, **fields):
         """With weights drawn by a key; `fields` are the other ones of the class."""
         graphdef, state = config.build(math.prod(event_shape), rng_key)
         return cls(graphdef, state, config, tuple(event_shape), **fields)
+
+    @property
+    def condition(self) -> jax.Array | None:
+        """No condition: zeros [c + 1], or None where the network takes none."""
+        return constant(np.zeros(self.config.condition_size + 1)) if self.config.condition_size else None
 
     def given(self, condition) -> Density:
         """The conditional density p(x | condition), on the same weights; None for the unconditional one.
@@ -107,19 +111,19 @@ class _NetworkDensity(Density):
         if size == 0:
             raise ShapeError(f"{self!r} was trained without conditions. Train with nd.fit(..., conditions=...).")
         if condition is None:
-            return self._replace(condition=constant(np.zeros(size + 1)))
+            return self
         condition = jnp.asarray(condition, dtype=float) if is_traced(condition) else real_array(condition)
         if condition.shape != (size,):
             raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
         if is_traced(condition):
-            return self._replace(condition=jnp.append(condition, 1.0), name=None)
+            return Conditional(self, jnp.append(condition, 1.0), f"{self!r}|?")
         if self.base is not None and not (min(condition) >= 0 and sum(condition) > 0):
             raise ParameterError(
                 f"a condition must weigh the classes of the mixture base, with weights >= 0; got {condition}. "
                 "Give a one-hot vector, or None for no condition."
             )
         label = np.array2string(np.asarray(condition), precision=2, threshold=16, max_line_width=200)
-        return self._replace(condition=constant(np.append(condition, 1.0)), name=f"{self!r}|{label}")
+        return Conditional(self, constant(np.append(condition, 1.0)), f"{self!r}|{label}")
 
     def with_schedule(self, schedule):
         return self._replace(schedule=schedule)
@@ -140,14 +144,14 @@ class _NetworkDensity(Density):
     def resolution(self):
         return float(np.asarray(self.sigmas)[0])  # in NumPy: the caller may be traced
 
-    def _moments(self):
+    def _moments(self, condition=None):
         # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
-        return self.moments if self.base is None else self.base.moments(self.condition)
+        return self.moments if self.base is None else self.base.moments(condition)
 
-    def gaussian(self, t):
+    def gaussian(self, t, condition=None):
         # Below the trained range the density stays what it is, and so does its frame: levels there would be wasted.
         alpha = self.schedule.alpha(t)
-        return self._moments().noised(alpha, jnp.maximum(self.schedule.sigma(t), alpha * self.sigmas[0]))
+        return self._moments(condition).noised(alpha, jnp.maximum(self.schedule.sigma(t), alpha * self.sigmas[0]))
 
     def _units(self, x, t):
         """(y - mu, r clipped to the trained range below, log alpha)."""
@@ -158,14 +162,14 @@ class _NetworkDensity(Density):
     def _log_r(self, r):
         return jnp.clip(jnp.log(r), jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]))
 
-    def _network(self, y, r):
+    def _network(self, y, r, condition=None):
         """(What the network sees of centred y, and what it makes of it), both [d]."""
         if self.config.takes_images:
             seen = y / jnp.sqrt(r**2 + self._scale() ** 2)
         else:
             seen = self.moments.axes.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
         modules = nnx.merge(self.graphdef, self.state)
-        return seen, modules["network"](seen, self._log_r(r) / 4, self.condition)
+        return seen, modules["network"](seen, self._log_r(r) / 4, self.condition if condition is None else condition)
 
     def _scale(self):
         return jnp.sqrt(jnp.mean(self.eigenvalues))
@@ -179,24 +183,24 @@ class EnergyDensity(_NetworkDensity):
     with the calibrated losses the result is normalised at every noise level.
     """
 
-    def log_density(self, x, t):
+    def log_density(self, x, t, condition=None):
         y, r, log_alpha = self._units(x, t)
-        return self.log_prob_at(y, r) - y.size * log_alpha
+        return self.log_prob_at(y, r, condition) - y.size * log_alpha
 
-    def log_prob_at(self, y, r):
+    def log_prob_at(self, y, r, condition=None):
         """log p(y, r) of centred y = x / alpha - mu [d] at noise-to-signal ratio r."""
         s, modules = self._scale(), nnx.merge(self.graphdef, self.state)
         if self.parameterisation == "potential":
             energy = -r / s * modules["network"](y + self.mean, r, self._log_r(r) / 4)
         else:
-            energy = self._energy(*self._network(y, r))
+            energy = self._energy(*self._network(y, r, condition))
         log_z = jnp.interp(jnp.log(r), self.log_z[0], self.log_z[1])
         if not self.is_calibrated:
             return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
         if self.base is None:
             base = log_normal(self.moments.axes.coordinates(y), self.eigenvalues + r**2)
         else:
-            base = self.base.log_prob(y + self.mean, r, self.condition, self._class_log_z(r))
+            base = self.base.log_prob(y + self.mean, r, condition, self._class_log_z(r))
         offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
         # Where a condition moves the mean, a base that does not know it is never exact, however large the noise.
         share = 1.0 if self.config.takes_images else s**2 / (r**2 + s**2)
@@ -222,21 +226,26 @@ class ScoreModel(_NetworkDensity):
 
     has_log_density = False
 
-    def log_density(self, x, t):
+    def log_density(self, x, t, condition=None):
         # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
         # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
-        return _zero_with_gradient(x, jax.lax.stop_gradient(self._score(x, t)))
+        return _zero_with_gradient(x, jax.lax.stop_gradient(self._score(x, t, condition)))
 
-    def _score(self, x, t):
+    def _score(self, x, t, condition):
         y, r, log_alpha = self._units(x, t)
-        return (self.score_at(y, r) / jnp.exp(log_alpha)).reshape(self.event_shape)
+        return (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
 
-    def score_at(self, y, r):
+    def score_at(self, y, r, condition=None):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""
         s, axes = self._scale(), self.moments.axes
         prior = -axes.point(axes.coordinates(y) / (self.eigenvalues + r**2))
-        _, f = self._network(y, r)
+        _, f = self._network(y, r, condition)
         return prior + s / (r * jnp.sqrt(r**2 + s**2)) * (f if self.config.takes_images else axes.point(f))
+
+
+def is_energy(density: Density) -> bool:
+    """Whether a density is a trained energy, under a condition or not."""
+    return isinstance(density.model if isinstance(density, Conditional) else density, EnergyDensity)
 
 
 @jax.custom_vjp

@@ -19,9 +19,9 @@ from ..checks.numbers import check_held, check_squares_held, constant, finite_ar
 from ..errors import ParameterError, ShapeError, check_key
 from ..pytree import register, replace
 from .axes import DenseAxes
-from .density import Density, check_time
+from .density import Density
 from .gaussian import Gaussian, log_normal, mixture_log_prob, mixture_moments, stacked
-from .schedule import NoiseSchedule, VariancePreserving
+from .schedule import NoiseSchedule, VariancePreserving, check_time
 from .walls import log_uniform
 
 
@@ -49,7 +49,7 @@ class _Exact(Density):
         return self.schedule.alpha(t), self.schedule.sigma(t)
 
 
-@register(("components", "traced", "log_weights"), ("schedule", "event_shape", "name"))
+@register(("components", "covariances", "log_weights"), ("schedule", "event_shape", "name"))
 class GaussianMixture(_Exact):
     r"""Mixture :math:`\sum_k w_k N(m_k, C_k)` in d dimensions, at every noise level.
 
@@ -72,24 +72,20 @@ class GaussianMixture(_Exact):
             raise ShapeError(f"covariances must have shape {(count, d, d)} to match means; got {covariances.shape}.")
         self.log_weights = _log_weights(weights, count)
         # Derivatives of eigenvectors are infinite where eigenvalues are equal: covariances that may be differentiated
-        # stay as they are, beside the means, and cost a Cholesky factor at every evaluation.
-        self.traced: Any = (means, covariances) if is_traced(covariances) else None
-        self.components: Any = None if is_traced(covariances) else stacked(means, covariances)
+        # stay as they are, and cost a Cholesky factor at every evaluation.
+        traced = is_traced(covariances)
+        self.covariances: Any = covariances if traced else None
+        self.components = Gaussian(means, None, DenseAxes(None)) if traced else stacked(means, covariances)
         self.schedule, self.event_shape, self.name = schedule or VariancePreserving.cosine(), (d,), name
 
-    means = property(lambda self: self.traced[0] if self.traced else self.components.mean, doc="[K, d].")
-    eigenvalues = property(
-        lambda self: None if self.traced else self.components.variance,
-        doc="[K, d] of the covariances, ascending; None where these are traced.",
-    )
-    eigenvectors = property(
-        lambda self: None if self.traced else self.components.axes.vectors,
-        doc="[K, d, d] of the covariances, in columns; None where these are traced.",
-    )
+    means = property(lambda self: self.components.mean, doc="[K, d].")
+    # None where covariances are traced.
+    eigenvalues = property(lambda self: self.components.variance, doc="[K, d] of the covariances, ascending.")
+    eigenvectors = property(lambda self: self.components.axes.vectors, doc="[K, d, d] of the covariances, in columns.")
 
     def log_density(self, x, t):
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        if not self.traced:
+        if self.covariances is None:
             return mixture_log_prob(self.components.noised(alpha, sigma), self.log_weights, x)
         root = self._root(alpha, sigma)
         z = jax.vmap(lambda a, b: jax.scipy.linalg.solve_triangular(a, b, lower=True))(root, x - alpha * self.means)
@@ -98,10 +94,10 @@ class GaussianMixture(_Exact):
 
     def _root(self, alpha, sigma) -> jax.Array:
         """A root [K, d, d] of every component's covariance at one noise level."""
-        if not self.traced:
+        if self.covariances is None:
             _, variance, axes = self.components.noised(alpha, sigma)
             return axes.vectors * jnp.sqrt(variance)[:, None, :]
-        return jnp.linalg.cholesky(alpha**2 * self.traced[1] + sigma**2 * jnp.eye(self.means.shape[1]))
+        return jnp.linalg.cholesky(alpha**2 * self.covariances + sigma**2 * jnp.eye(self.means.shape[1]))
 
     def sample(self, rng_key, num_samples: int, t=0.0) -> jax.Array:
         """Exact draws [num_samples, d] at time t."""
@@ -112,7 +108,7 @@ class GaussianMixture(_Exact):
         return alpha * self.means[k] + jnp.einsum("nij,nj->ni", self._root(alpha, sigma)[k], z)
 
     def _moments(self):
-        covariances = self.components.covariance if not self.traced else self.traced[1]
+        covariances = self.components.covariance if self.covariances is None else self.covariances
         return mixture_moments(self.means, covariances, jnp.exp(self.log_weights))
 
 
@@ -141,8 +137,7 @@ class UniformBox(_Exact):
         if not is_traced((low, high)):
             if not np.all(low < high):
                 raise ParameterError(f"low must be below high on every axis; got {low} and {high}. Exchange them.")
-            for name, value in (("low", low), ("high", high)):
-                check_held(name, value)
+            check_held("low and high", np.stack([low, high]))
             for width in 2 * self.half_width:
                 check_squares_held("widths of a box", width, 4, "Choose other units.")
             self.centre, self.half_width = constant(self.centre), constant(self.half_width)

@@ -1,34 +1,104 @@
-r"""Formulas as static trees, and how they print.
+r"""Formulas as static trees: what stands where, how they are walked, and how they print.
 
-A formula is ("leaf", i) or (kind, ((node, k), ...)) with k an index into the coefficients: "product" means
-sum_k c_k log f_k with exponents c, "mixture" means log sum_k exp(c_k) f_k with logarithms of masses c.
+A product means :math:`\sum_k c_k \log f_k` with exponents c, a mixture :math:`\log \sum_k e^{c_k} f_k` with logarithms
+of masses c. The coefficients of a formula are one traced array beside it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.scipy.special import logsumexp
+
+from ..pytree import Label
+from .gaussian import Gaussian, gaussian_mixture, gaussian_product
 
 
-def shifted(node, position, shift):
-    """`node` with leaf i at position[i], and its coefficients moved by `shift`."""
-    if node[0] == "leaf":
-        return ("leaf", position[node[1]])
-    return (node[0], tuple((shifted(child, position, shift), k + shift) for child, k in node[1]))
+class Leaf(NamedTuple):
+    """A density: the number of its model, that of the model's condition, and its name if it is conditional."""
+
+    model: int
+    condition: int
+    name: Label
 
 
-def indices(node) -> set[int]:
-    """The coefficients that a formula uses."""
-    return set() if node[0] == "leaf" else {k for c, k in node[1]} | {i for c, _ in node[1] for i in indices(c)}
+class Node(NamedTuple):
+    """A "product" or "mixture" of `children`, whose coefficients begin at `start`."""
+
+    kind: str
+    children: tuple[Formula, ...]
+    start: int
+
+    def own(self, coefficients):
+        """Its own coefficients among those of the formula."""
+        return coefficients[self.start : self.start + len(self.children)]
 
 
-def renumbered(node, renumber):
-    """`node` with coefficient k at renumber[k]."""
-    if node[0] == "leaf":
-        return node
-    return (node[0], tuple((renumbered(c, renumber), renumber[k]) for c, k in node[1]))
+Formula = Leaf | Node
+
+
+def fold(formula: Formula, leaf: Callable[[Leaf], Any], node: Callable[[Node, list], Any]) -> Any:
+    """The value of a formula: `leaf(leaf)`, and `node(node, values of its children)`."""
+    if isinstance(formula, Leaf):
+        return leaf(formula)
+    return node(formula, [fold(child, leaf, node) for child in formula.children])
+
+
+def leaves_of(formula: Formula) -> list[Leaf]:
+    """The distinct leaves, as they come."""
+    return list(dict.fromkeys(fold(formula, lambda leaf: [leaf], lambda _, parts: sum(parts, []))))
+
+
+def log_product(exponents, terms) -> jax.Array:
+    """log prod_k f_k^c_k of log densities [k].
+
+    A zero density stays zero (and not NaN) under any denominator: -inf wins over +inf. What has cancelled (exponent 0)
+    counts as 1 even where it is zero.
+    """
+    # Infinities are kept apart and without gradient, because 0 * inf is NaN, in the gradient too.
+    finite = jnp.isfinite(terms)
+    infinite = jax.lax.stop_gradient(jnp.sign(exponents) * terms)
+    infinite = jnp.where(finite | (exponents == 0), 0.0, infinite)
+    total = jnp.sum(exponents * jnp.where(finite, terms, 0.0)) + jnp.sum(infinite)
+    return jnp.where(jnp.any(jnp.isneginf(infinite)), -jnp.inf, total)
+
+
+def log_mixture(log_masses, terms) -> jax.Array:
+    """log sum_k m_k f_k of log densities [k]; its gradient is 0, not NaN, where all are zero or one is infinite."""
+    terms = log_masses + terms
+    zero, infinite = jnp.all(jnp.isneginf(terms)), jnp.any(jnp.isposinf(terms))
+    fixed = jnp.where(infinite, jnp.inf, -jnp.inf)
+    return jnp.where(zero | infinite, fixed, logsumexp(jnp.where(zero | infinite, 0.0, terms)))
+
+
+def like(node: Node, coefficients, parts) -> tuple[Gaussian | None, Any]:
+    """The Gaussian that a node is like, and the sign of its power, of those of its children; None where unknown.
+
+    The sign is -1 where the node is like an inverse: in 1 / (1 / p + 1 / q) neither p nor q is lost.
+    """
+    known = [(g, sign, c) for (g, sign), c in zip(parts, node.own(coefficients), strict=True) if g is not None]
+    if not known:
+        return None, 1.0
+    signs, coefficients = (jnp.stack([jnp.asarray(part[i]) for part in known]) for i in (1, 2))
+    gaussians = [g for g, _, _ in known]
+    if node.kind == "product":
+        powers = signs * coefficients
+        sign = jnp.where(jnp.all(powers <= 0), -1.0, 1.0)
+        return gaussian_product(list(zip(gaussians, sign * powers, strict=True))), sign
+    # A sum is ruled by its largest term: by the densities if there are any, else by the smallest of what it holds the
+    # inverses of, for which the geometric mean stands.
+    sign = jnp.where(jnp.all(signs < 0), -1.0, 1.0)
+    weights = jax.nn.softmax(jnp.where(signs == sign, coefficients, -jnp.inf))
+    pairs = list(zip(gaussians, weights, strict=True))
+    both = gaussian_mixture(pairs), gaussian_product(pairs)
+    return jax.tree.map(partial(jnp.where, sign > 0), *both), sign
 
 
 def _mass(log_mass: float) -> str:
@@ -39,28 +109,24 @@ def _mass(log_mass: float) -> str:
     return f"{10**digits:.4g}e{int(power):+d}"
 
 
-def formula_text(node, leaves, coefficients) -> str:
-    """The formula `node` over `leaves` in the notation of the algebra; "?" stands for what is being traced."""
+def formula_text(formula: Formula, name: Callable[[Leaf], str], coefficients) -> str:
+    """The formula in the notation of the algebra; "?" stands for what is being traced."""
     known = None if isinstance(coefficients, Tracer) else np.asarray(coefficients, dtype=np.float64)
-    return _text(node, leaves, known)
 
+    def text(node: Node, texts) -> str:
+        written = _mass if node.kind == "mixture" else "{:.4g}".format
+        numbers = ["?"] * len(texts) if known is None else [written(c) for c in node.own(known)]
+        if node.kind == "mixture":
+            parts = [text if n == "1" else f"{n} * {text}" for n, text in zip(numbers, texts, strict=True)]
+            return parts[0] if len(parts) == 1 else "(" + " + ".join(parts) + ")"
+        above, below = [], []
+        for child, power, part in zip(node.children, numbers, texts, strict=True):
+            if isinstance(child, Node) and child.kind == "mixture" and len(child.children) == 1 and power != "1":
+                part = f"({part})"
+            side = below if power.startswith("-") else above
+            power = power.removeprefix("-")
+            side.append(part if power == "1" else f"{part} ** {power}")
+        top = " * ".join(above) if above else "1"
+        return top if not below else f"{top} / {below[0] if len(below) == 1 else '(' + ' * '.join(below) + ')'}"
 
-def _text(node, leaves, known) -> str:
-    if node[0] == "leaf":
-        return repr(leaves[node[1]])
-    if node[0] == "mixture":
-        texts = []
-        for child, k in node[1]:
-            weight, text = "?" if known is None else _mass(known[k]), _text(child, leaves, known)
-            texts.append(text if weight == "1" else f"{weight} * {text}")
-        return texts[0] if len(texts) == 1 else "(" + " + ".join(texts) + ")"
-    above, below = [], []
-    for child, k in node[1]:
-        text, power = _text(child, leaves, known), "?" if known is None else f"{known[k]:.4g}"
-        if child[0] == "mixture" and len(child[1]) == 1 and power != "1":
-            text = f"({text})"
-        side = below if power.startswith("-") else above
-        power = power.removeprefix("-")
-        side.append(text if power == "1" else f"{text} ** {power}")
-    text = " * ".join(above) if above else "1"
-    return text if not below else f"{text} / {below[0] if len(below) == 1 else '(' + ' * '.join(below) + ')'}"
+    return fold(formula, name, text)

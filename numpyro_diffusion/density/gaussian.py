@@ -10,7 +10,7 @@ so a covariance is decomposed once, whatever the noise level. In a product preci
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,8 @@ class Gaussian(NamedTuple):
     Or K of them, stacked: [K, d], [K, d] and [K, d, d].
     """
 
-    mean: jax.Array
-    variance: jax.Array
+    mean: Any
+    variance: Any
     axes: Axes
 
     @classmethod
@@ -132,30 +132,33 @@ def _soft_limit(value):
     return jnp.where(value < 0.5, value, 0.5 + 0.25 * jnp.tanh((value - 0.5) / 0.25))
 
 
+def _sum(coefficients, values):
+    """Of values [k, ...] with coefficients [k]."""
+    return jnp.einsum("k,k...->...", coefficients, values, precision="highest")
+
+
 def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
     """Precisions add; those of denominators are subtracted up to 3/4 of what there is in any direction."""
     gaussians, means, exponents = _stacked(parts)
     above = jnp.maximum(exponents, 0.0)
     if (axes := common_axes(gaussians)) is not None:
         means, precisions = jax.vmap(axes.coordinates)(means), 1 / jnp.stack([g.variance for g in gaussians])
-        plus = jnp.sum(above[:, None] * precisions, 0)
-        value = jnp.sum((above - exponents)[:, None] * precisions, 0) / plus
+        plus = _sum(above, precisions)
+        value = _sum(above - exponents, precisions) / plus
         precision = plus * (1 - _soft_limit(value))
-        exact = jnp.sum(exponents[:, None] * means * precisions, 0) / precision
-        mean = jnp.where(value < 0.5, exact, jnp.sum(above[:, None] * means * precisions, 0) / plus)
+        pulls = means * precisions
+        mean = jnp.where(value < 0.5, _sum(exponents, pulls) / precision, _sum(above, pulls) / plus)
         return Gaussian(axes.point(mean), 1 / precision, axes)
     precisions = jnp.stack([g.function(jnp.reciprocal) for g in gaussians])
-    plus = Gaussian.of(means[0], jnp.einsum("k,kij->ij", above, precisions))
-    minus = jnp.einsum("k,kij->ij", above - exponents, precisions)
-    root = plus.function(jax.lax.rsqrt)
-    value, vector = jnp.linalg.eigh(root @ minus @ root)
+    pulls = jnp.einsum("kij,kj->ki", precisions, means)
+    root = Gaussian.of(means[0], _sum(above, precisions)).function(jax.lax.rsqrt)
+    value, vector = jnp.linalg.eigh(root @ _sum(above - exponents, precisions) @ root)
     scaled = root @ vector
     covariance = (scaled / (1 - _soft_limit(value))) @ scaled.T
     # Where a denominator was cut, its pull on the mean is cut as well: only numerators place the mean.
-    exact = covariance @ jnp.einsum("k,kij,kj->i", exponents, precisions, means)
-    above_only = root @ root @ jnp.einsum("k,kij,kj->i", above, precisions, means)
-    mean = jnp.where(jnp.max(value) < 0.5, exact, above_only)
-    return Gaussian.of(mean, (covariance + covariance.T) / 2)
+    is_cut = jnp.max(value) >= 0.5
+    mean = jnp.where(is_cut, root @ root @ _sum(above, pulls), covariance @ _sum(exponents, pulls))
+    return Gaussian.of(mean, covariance)
 
 
 def gaussian_mixture(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
@@ -167,5 +170,5 @@ def gaussian_mixture(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
     if not isinstance(axes := common_axes(gaussians), CosineAxes):
         return mixture_moments(means, jnp.stack([g.covariance for g in gaussians]), weights)
     means, variances = jax.vmap(axes.coordinates)(means), jnp.stack([g.variance for g in gaussians])
-    mean = jnp.sum(weights[:, None] * means, 0)
-    return Gaussian(axes.point(mean), jnp.sum(weights[:, None] * (variances + (means - mean) ** 2), 0), axes)
+    mean = _sum(weights, means)
+    return Gaussian(axes.point(mean), _sum(weights, variances + (means - mean) ** 2), axes)

@@ -7,8 +7,8 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import ParameterError
-from .density import Density
-from .expression import Expression
+from .density import Density, Expression
+from .formula import Node, fold
 
 
 def check_proper(density: Density) -> None:
@@ -22,15 +22,12 @@ def check_proper(density: Density) -> None:
         return
     # In NumPy: where the caller is traced, JAX would trace these operations on known numbers as well.
     coefficients = np.asarray(density.coefficients)
-    known = [_has_gaussian(leaf) for leaf in density.leaves]
+    known = [float(_has_gaussian(model)) for model in density.models]
 
-    def degree(node) -> float:
-        if node[0] == "leaf":
-            return float(known[node[1]])
-        terms = [(degree(child), float(coefficients[k])) for child, k in node[1]]
-        return sum(n * c for n, c in terms) if node[0] == "product" else min(n for n, _ in terms)
+    def degree(node: Node, degrees) -> float:
+        return float(node.own(coefficients) @ degrees) if node.kind == "product" else min(degrees)
 
-    total = degree(density.formula)
+    total = fold(density.formula, lambda leaf: known[leaf.model], degree)
     if any(known) and total <= 1e-6:
         raise ParameterError(
             f"{density!r} is improper: the exponents of its factors sum to {total:.3g}, and at large noise, where all "

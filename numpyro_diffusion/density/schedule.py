@@ -22,6 +22,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..checks.numbers import check_squares_held, floats, is_traced, positive
 from ..errors import ParameterError
@@ -272,3 +273,14 @@ class VarianceExploding(NoiseSchedule):
         if q < 0.5:
             return jnp.clip((share ** (1 / self.rho) - q) / step, 0.0, 1.0)
         return jnp.clip(1 + jnp.expm1(jnp.log(share) / self.rho) / step, 0.0, 1.0)
+
+
+def check_time(t) -> None:
+    """Raise ParameterError unless t lies in [0, 1]; traced values pass."""
+    if not isinstance(t, Tracer):
+        try:
+            value = np.asarray(t, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"t must be a number in [0, 1] (0 is data, 1 is noise); got {t!r}.") from error
+        if not np.all((value >= 0) & (value <= 1)):
+            raise ParameterError(f"t must lie in [0, 1] (0 is data, 1 is noise); got {t}.")

@@ -74,4 +74,4 @@ def _log_probs(density, y, r, condition):
     # Not in a loop: convolutions are slow there on CPUs.
     if condition is None:
         return jax.vmap(lambda point: density.log_prob_at(point, r))(y)
-    return jax.vmap(lambda point, c: density._replace(condition=c).log_prob_at(point, r))(y, condition)
+    return jax.vmap(lambda point, c: density.log_prob_at(point, r, c))(y, condition)

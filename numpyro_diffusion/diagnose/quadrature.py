@@ -13,10 +13,10 @@ seen; what no cell has seen at all must come in as a seed, a place with a size t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy import special
 
 from ..errors import ParameterError
 
@@ -122,6 +122,11 @@ def integrate(
     raise ParameterError(
         "its mass keeps growing with the box: the integral is infinite, or too heavy-tailed to measure"
     )
+
+
+def logsumexp(values, axis=None) -> Any:
+    """log sum exp; typed as what it is without `return_sign`."""
+    return special.logsumexp(values, axis=axis)
 
 
 def _outside(cells: Cells, centre, half) -> float:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..checks.text import columns
-from ..density.density import Density
-from ..density.expression import Expression
 from ..errors import ArgumentTypeError
-from .findings import findings
+from .findings import findings, uncalibrated
 from .findings.statistics import least
 from .record import BoundRecord, Record, RunRecord
 
@@ -72,11 +70,6 @@ def _acceptance(run) -> str:
     return f"{rate.min():.2f} to {rate.max():.2f}, mean {rate.mean():.2f}" if len(rate) else ""
 
 
-def _uncalibrated(density: Density) -> list[str]:
-    leaves = density.leaves if isinstance(density, Expression) else (density,)
-    return [repr(leaf) for leaf in leaves if not leaf.is_calibrated]
-
-
 def _run_rows(run):
     schedule, count = run.density.schedule, len(run.samples)
     first, last = (f"{float(schedule.noise_to_signal(t)):.3g}" for t in (run.levels[0], run.levels[-1]))
@@ -85,7 +78,7 @@ def _run_rows(run):
     yield "chains", f"{count}"
     yield "levels", f"{len(run.levels)}, noise-to-signal ratio {first} to {last}"
     yield "evaluations", f"{run.evaluations_per_chain} per chain, pilot excluded"
-    unknown = _uncalibrated(run.density) if run.is_weighted else []
+    unknown = uncalibrated(run.density) if run.is_weighted else []
     note = f", up to the unknown constant of {', '.join(unknown)} (not calibrated)" if unknown else ""
     yield "log evidence", evidence(run) + note
     if run.is_weighted:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..checks.text import shown
 from ..density.axes import CosineAxes, DenseAxes
-from ..density.density import Density
+from ..density.density import Conditional, Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
 from ..density.gaussian import Gaussian
 from ..density.mixture import MixtureBase
@@ -48,16 +48,16 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         ParameterError: for what `load` would refuse: a name that does not print, a condition, weights out of range.
         CheckpointError: if the file cannot be written.
     """
+    if isinstance(density, Conditional):
+        raise ParameterError(
+            f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
+            "give the condition after loading."
+        )
     if type(density).__name__ not in _CLASSES:
         raise ArgumentTypeError(
             f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {shown(density)}. Save its leaves."
         )
     assert isinstance(density, EnergyDensity | ScoreModel)
-    if density.condition is not None and np.any(np.asarray(density.condition)):
-        raise ParameterError(
-            f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
-            "give the condition after loading."
-        )
     arrays = contents.stored_weights(density.state, dtype)
     # What is None is not kept: axes where they are cosines, and what was not measured.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}

@@ -17,8 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..density.abstract import gaussian_at
 from ..density.axes import DenseAxes
-from ..density.density import Density, gaussian_at
+from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import UnsupportedModelError
 from ..program import fingerprint

@@ -24,7 +24,7 @@ from .joint import JointDensity
 from .levels import read_plan, tabulate, warn_if_few
 from .names import name_of
 from .pilot import Pilot, run_pilot
-from .setup import check_model
+from .setup import check_model, check_no_start
 from .source import Programs, Source
 from .views import check_view
 
@@ -153,11 +153,7 @@ class AnnealedKernel(MCMCKernel):
                 f"num_warmup must be at least 2, one step per noise level from t = 1 to t = 0; got {num_warmup}. "
                 "Try 60: the kernel's `pilot` tells how many levels keep the conditional ESS at level_ess."
             )
-        if init_params is not None and GIBBS_SITES_KWARG not in kwargs:
-            raise ParameterError(
-                "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
-                "wrong from anywhere else. Leave it out."
-            )
+        check_no_start(None if GIBBS_SITES_KWARG in kwargs else init_params)
         frozen = self._prepare(int(num_warmup), model_args, kwargs)
         joint = copy.copy(self._pilot_run.block)
         joint.siblings = kwargs.get(GIBBS_SITES_KWARG)

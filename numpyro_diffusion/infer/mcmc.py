@@ -21,12 +21,12 @@ from ..diagnose.findings import findings
 from ..diagnose.islands import in_order, layout
 from ..diagnose.result import AnnealedRun
 from ..diagnose.summary import evidence, listed
-from ..errors import NotRunError, ParameterError, check_integer, check_key, check_untraced
+from ..errors import NotRunError, check_integer, check_key, check_untraced
 from .joint import JointDensity
 from .names import name_of
 from .posterior import Posterior, asked_for, with_aliases
 from .reading import ReadByArviZ, asked_by_arviz
-from .setup import check_model, prepare
+from .setup import check_model, check_no_start, prepare
 from .source import Source
 from .views import check_view
 
@@ -49,7 +49,7 @@ class AnnealedMCMC(ReadByArviZ):
             `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.views`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
-            the noise, see `infer.power`.
+            the noise, see `infer.likelihood`.
         progress_bar: Show levels, acceptance and ESS.
 
     Raises:
@@ -113,11 +113,7 @@ class AnnealedMCMC(ReadByArviZ):
             ShapeError: if an observed value does not fit its distribution.
             ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
         """
-        if init_params is not None:
-            raise ParameterError(
-                "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
-                "wrong from anywhere else. Leave it out."
-            )
+        check_no_start(init_params)
         check_untraced("nd.AnnealedMCMC.run", rng_key, args, kwargs)
         rng_key = check_key(rng_key)
         aliases = asked_for(extra_fields)

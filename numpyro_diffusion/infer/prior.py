@@ -12,9 +12,10 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-from ..density.density import Density, check_density, check_time
-from ..density.expression import Expression
+from ..density.abstract import check_density
+from ..density.density import Density, Expression
 from ..density.proper import check_proper
+from ..density.schedule import check_time
 from ..diagnose.result import AnnealedRun
 from ..errors import ArgumentTypeError, NotKnownError, ShapeError
 from ..pytree import register

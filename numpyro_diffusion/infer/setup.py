@@ -13,7 +13,7 @@ from numpyro.distributions import biject_to
 from numpyro.handlers import seed, trace
 from numpyro.primitives import Messenger
 
-from ..density.density import gaussian_at
+from ..density.abstract import gaussian_at
 from ..density.gaussian import Gaussian
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
@@ -35,6 +35,15 @@ def check_model(model) -> None:
     """Raise ArgumentTypeError unless a model is a function."""
     if not callable(model):
         raise ArgumentTypeError(f"model must be a NumPyro model, a function; got {type(model).__name__}.")
+
+
+def check_no_start(init_params) -> None:
+    """Raise ParameterError for what NumPyro's kernels would start from."""
+    if init_params is not None:
+        raise ParameterError(
+            "init_params is not taken: annealed chains start from exact draws at t = 1, whose weights would be "
+            "wrong from anywhere else. Leave it out."
+        )
 
 
 def joint_density(

@@ -4,8 +4,8 @@ A model may read anything: globals, attributes, a closure, a frame among its arg
 at the start of a run. Its programs then hold every array they met, of whatever type, as data (see `program`), and what
 Python holds later changes nothing.
 
-The functions of `Source` take (bound, siblings, ...): the densities of the diffusion priors, and in a Gibbs block the
-values of the sites that other blocks own, else None.
+Programs take (bound, siblings, ...): the densities of the diffusion priors, and in a Gibbs block the values of the
+sites that other blocks own, else None.
 """
 
 from __future__ import annotations
@@ -119,63 +119,51 @@ class Source(NamedTuple):
         model = self._replace(model=widened(self.model, widths)) if widths else self
         return noise_level(model.seeded(rng_key), t=t, likelihood_power=power, view=self.view, bound=bound)
 
-    def arguments(self, siblings) -> tuple[tuple, dict[str, Any]]:
-        """(args, kwargs) as the model takes them."""
-        return self.args, self.kwargs if siblings is None else {**self.kwargs, GIBBS_SITES_KWARG: siblings}
-
     # What is traced.
 
-    def log_prob(self, bound, siblings, x, t, power, widths):
-        args, kwargs = self.arguments(siblings)
-        return -potential_energy(self.at(t, power, bound, widths), args, kwargs, unravel(self.sites, x))
+    def log_prob(self, bound, x, t, power, widths):
+        return -potential_energy(self.at(t, power, bound, widths), self.args, self.kwargs, unravel(self.sites, x))
 
     def _at_start(self, bound, rng_key=None):
         starts = {name: Bound(StartDensity(b.density), b.spectrum) for name, b in bound.items()}
         return self.at(1.0, 0.0, starts, rng_key=rng_key)
 
-    def start(self, bound, siblings, rng_key):
-        args, kwargs = self.arguments(siblings)
-        sites = record(self._at_start(bound, rng_key)).get_trace(*args, **kwargs)
+    def start(self, bound, rng_key):
+        sites = record(self._at_start(bound, rng_key)).get_trace(*self.args, **self.kwargs)
         values = {site.name: sites[site.name]["value"] for site in self.sites}
-        return ravel(self.sites, unconstrain_fn(self._at_start(bound), args, kwargs, values))
+        return ravel(self.sites, unconstrain_fn(self._at_start(bound), self.args, self.kwargs, values))
 
-    def start_log_prob(self, bound, siblings, x):
-        args, kwargs = self.arguments(siblings)
-        return -potential_energy(self._at_start(bound), args, kwargs, unravel(self.sites, x))
+    def start_log_prob(self, bound, x):
+        return -potential_energy(self._at_start(bound), self.args, self.kwargs, unravel(self.sites, x))
 
-    def constrain(self, bound, siblings, x):
-        args, kwargs = self.arguments(siblings)
+    def constrain(self, bound, x):
         model = self.at(0.0, 1.0, bound)
-        return constrain_fn(model, args, kwargs, unravel(self.sites, x), return_deterministic=True)
+        return constrain_fn(model, self.args, self.kwargs, unravel(self.sites, x), return_deterministic=True)
 
-    def log_likelihood(self, bound, siblings, x):
-        args, kwargs = self.arguments(siblings)
-        return log_likelihood(self.seeded(), self.constrain(bound, siblings, x), *args, batch_ndims=0, **kwargs)
+    def log_likelihood(self, bound, x):
+        return log_likelihood(self.seeded(), self.constrain(bound, x), *self.args, batch_ndims=0, **self.kwargs)
 
-    def counted(self, bound, siblings, x):
-        args, kwargs = self.arguments(siblings)
-        model = substitute(self.seeded(), data=self.constrain(bound, siblings, x))
-        return {k: mask_of(site) for k, site in record(model).get_trace(*args, **kwargs).items() if is_data(site)}
+    def counted(self, bound, x):
+        model = substitute(self.seeded(), data=self.constrain(bound, x))
+        sites = record(model).get_trace(*self.args, **self.kwargs)
+        return {name: mask_of(site) for name, site in sites.items() if is_data(site)}
 
-    def site_log_probs(self, bound, siblings, x):
-        args, kwargs = self.arguments(siblings)
+    def site_log_probs(self, bound, x):
         model = self.at(1.0, 1.0, bound)
-        values = constrain_fn(model, args, kwargs, unravel(self.sites, x))
-        return compute_log_probs(model, args, kwargs, values)[0]
+        values = constrain_fn(model, self.args, self.kwargs, unravel(self.sites, x))
+        return compute_log_probs(model, self.args, self.kwargs, values)[0]
 
-    def generated(self, bound, siblings, rng_key, x):
-        args, kwargs = self.arguments(siblings)
+    def generated(self, bound, rng_key, x):
         model = generated(self.at(0.0, 1.0, bound), rng_key=rng_key)
-        values = constrain_fn(model, args, kwargs, unravel(self.sites, x))
-        log_probs, sites = compute_log_probs(generated(model, rng_key=rng_key), args, kwargs, values)
+        values = constrain_fn(model, self.args, self.kwargs, unravel(self.sites, x))
+        log_probs, sites = compute_log_probs(generated(model, rng_key=rng_key), self.args, self.kwargs, values)
         observed = (log_probs[k] for k, s in sites.items() if s["type"] == "sample" and s["is_observed"])
         return sum(observed, start=jnp.zeros(()))
 
-    def predicted(self, bound, siblings, x):
-        args, kwargs = self.arguments(siblings)
+    def predicted(self, bound, x):
         model = self.at(0.0, 1.0, bound)
-        values = constrain_fn(model, args, kwargs, unravel(self.sites, x))
-        sites = record(substitute(model, data=values)).get_trace(*args, **kwargs)
+        values = constrain_fn(model, self.args, self.kwargs, unravel(self.sites, x))
+        sites = record(substitute(model, data=values)).get_trace(*self.args, **self.kwargs)
         return {name: normal_parameters(sites[name]) for name in self.normal}
 
     def traced(self, names: tuple[str, ...], bound, siblings=None, widths=None) -> dict[str, Traced]:
@@ -191,13 +179,16 @@ class Source(NamedTuple):
         key, arrays = jax.random.key(0), {}
         more = {"log_prob": (x, number, number, widths or {}), "start": (key,), "generated": (key, x)}
         differentiated = {"log_prob", "generated", "predicted"}
-        return {
-            name: trace(
-                getattr(self, name), bound, siblings, *more.get(name, (x,)),
-                arrays=arrays, differentiated=name in differentiated,
-            )
-            for name in names
-        }  # fmt: skip
+
+        def made(name):
+            def program(bound, siblings, *args):
+                given = {} if siblings is None else {GIBBS_SITES_KWARG: siblings}
+                return getattr(self._replace(kwargs=self.kwargs | given), name)(bound, *args)
+
+            args = more.get(name, (x,))
+            return trace(program, bound, siblings, *args, arrays=arrays, differentiated=name in differentiated)
+
+        return {name: made(name) for name in names}
 
 
 def typed_key(rng_key) -> jax.Array:

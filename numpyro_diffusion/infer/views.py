@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import jax
 
-from ..density.density import Density, gaussian_at
+from ..density.abstract import gaussian_at
+from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import ParameterError
 

@@ -24,7 +24,7 @@ from ..density.energy import (
 from ..density.mixture import MixtureBase
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
-from ..disk.runs import Keeper, sole_writer
+from ..disk.runs import Keeper
 from ..errors import ParameterError, check_key, check_number, check_untraced
 from ..program import fingerprint, versions
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
@@ -158,11 +158,9 @@ def fit(
         "base": fingerprint(base),
         **versions(),
     }
-    with sole_writer(checkpoint_path):
-        keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds)
-        density.state = optimise(
-            step_key, _Denoising(density, batches), density.state, training, keeper,
-            name=name or "fit", progress_bar=progress_bar,
-        )  # fmt: skip
+    density.state = optimise(
+        step_key, _Denoising(density, batches), density.state, training,
+        Keeper(checkpoint_path, identity, checkpoint_every_seconds), name=name or "fit", progress_bar=progress_bar,
+    )  # fmt: skip
     density.typical = typical_log_probs(density, x, condition, jax.random.fold_in(rng_key, 0x7E57))
     return density

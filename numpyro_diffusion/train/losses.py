@@ -31,11 +31,11 @@ def loss(density, rng_key, y, condition, time_score_weight, weighting="score"):
     noisy = y + r[:, None] * eps
     weight = 1.0 if weighting == "score" else 1 + r**2 / density._scale() ** 2
     if isinstance(density, ScoreModel):
-        score = jax.vmap(lambda z, q, c: density._replace(condition=c).score_at(z, q))(noisy, r, condition)
+        score = jax.vmap(lambda z, q, c: density.score_at(z, q, c))(noisy, r, condition)
         return jnp.mean(weight * jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
 
     def log_prob(z, log_q, c):
-        return density._replace(condition=c).log_prob_at(z, jnp.exp(log_q))
+        return density.log_prob_at(z, jnp.exp(log_q), c)
 
     if not density.is_calibrated:
         score = jax.vmap(jax.grad(log_prob))(noisy, log_r, condition)

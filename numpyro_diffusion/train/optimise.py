@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from ..disk.format import named_leaves, restored
-from ..disk.runs import Interrupt, Keeper
+from ..disk.runs import Interrupt, Keeper, sole_writer
 from ..errors import ParameterError, warn
 from ..networks.convolution import native_gradients
 
@@ -122,6 +122,11 @@ def optimise(rng_key, task: Task, state, config: TrainingConfig, keeper: Keeper,
         ParameterError: if a loss is not finite.
         CheckpointError: if the keeper's file is damaged or belongs to another run.
     """
+    with sole_writer(keeper.path):
+        return _optimised(rng_key, task, state, config, keeper, name, progress_bar)
+
+
+def _optimised(rng_key, task, state, config, keeper, name, progress_bar):
     carry = (state, config.optimiser().init(state), state, jnp.zeros((), jnp.int32))
     carry = jax.tree.map(jnp.array, carry)  # distinct buffers: the carry is donated
     carry = keeper.load(lambda arrays, _: restored(carry, arrays)) or carry

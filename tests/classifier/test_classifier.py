@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from small import in_float64
 
-from numpyro_diffusion.classifier import guide, judge
-from numpyro_diffusion.classifier import train as classifier
-from numpyro_diffusion.classifier.train import Batch
+from numpyro_diffusion import classifier
+from numpyro_diffusion.classifier import Batch, guide, judge
 from numpyro_diffusion.datasets import cubes
+from numpyro_diffusion.disk import format as checkpoint
 from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 from numpyro_diffusion.networks.unet import position_map
@@ -144,11 +144,11 @@ def test_what_is_stored_comes_back(striped, tmp_path):
     assert again.config == striped.config and np.array_equal(classifier.predict(again, x), expected)
     classifier.save_classifier(striped, path)
     assert np.allclose(classifier.predict(classifier.load_classifier(path), x), expected, atol=0.02)
-    arrays, config = classifier.checkpoint.read(path, kind="classifier")
-    classifier.checkpoint.write(path, arrays, config | {"network": config["network"] | {"hidden_size": 13}})
+    arrays, config = checkpoint.read(path, kind="classifier")
+    checkpoint.write(path, arrays, config | {"network": config["network"] | {"hidden_size": 13}})
     with pytest.raises(CheckpointError, match="intact but does not describe a classifier"):
         classifier.load_classifier(path)
-    classifier.checkpoint.write(path, arrays, config | {"kind": "density"})
+    checkpoint.write(path, arrays, config | {"kind": "density"})
     with pytest.raises(CheckpointError, match="must hold kind 'classifier'"):
         classifier.load_classifier(path)
     assert json.dumps(config)
@@ -200,7 +200,7 @@ def test_inputs_that_do_not_fit(striped):
 
 
 def test_a_guide_is_the_network_at_every_noise_level(striped):
-    config = classifier.ClassifierConfig(image_shape=(8, 8, 1), num_outputs=2, widths=(8,), embedding_size=8)
+    config = ClassifierConfig(image_shape=(8, 8, 1), num_outputs=2, widths=(8,), embedding_size=8)
     network = classifier.Classifier(config.build(jax.random.key(2))[1], config)
     factor = guide.likelihood(network, 1, event_shape=(64,))
     x, schedule = jax.random.normal(jax.random.key(3), (4, 64)), factor.schedule

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.cli import cubes as demo_cubes
-from numpyro_diffusion.cli import demo
+from numpyro_diffusion.cli import demo, models
 from numpyro_diffusion.cli import main as cli
 from numpyro_diffusion.datasets import planar, targets
 from numpyro_diffusion.disk import arrays as files
@@ -147,7 +147,7 @@ def box(scale):
 )
 def test_operators_are_the_algebras(operator, settings, expected):
     p, q, x = box(1), box(2), np.random.default_rng(0).uniform(-1, 1, (5, 2))
-    found = cli.compose([p, q], operator, *settings).log_prob(x, 0.3)
+    found = models.compose([p, q], operator, *settings).log_prob(x, 0.3)
     assert np.asarray(found) == pytest.approx(np.asarray(expected(p, q).log_prob(x, 0.3)), abs=1e-4)
 
 
@@ -169,7 +169,7 @@ def test_operators_are_the_algebras(operator, settings, expected):
 )
 def test_operators_refuse_what_does_not_fit(count, operator, settings, message):
     with pytest.raises(ParameterError, match=message):
-        cli.compose([box(1), box(2), box(3)][:count], operator, *settings)
+        models.compose([box(1), box(2), box(3)][:count], operator, *settings)
 
 
 def save_bytes(path, content):

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from numpyro_diffusion.classifier.train import Classifier
+from numpyro_diffusion.classifier import Classifier
 from numpyro_diffusion.cli import cubes as demo_cubes
 from numpyro_diffusion.cli import demo
 from numpyro_diffusion.cli import main as cli
-from numpyro_diffusion.cli import results as demo_results
 from numpyro_diffusion.datasets import planar, targets
 from numpyro_diffusion.errors import ParameterError
 
@@ -59,7 +58,7 @@ def test_a_killed_demo_leaves_the_rows_so_far_and_the_next_replaces_them(tmp_pat
     assert os.listdir(tmp_path) == ["results.json"]
     closed_forms.clear()
     results = demo.run(tmp_path, num_chains=60, echo=lambda line: None)
-    assert found(tmp_path) == json.loads(json.dumps(demo_results.plain(results)))
+    assert found(tmp_path) == json.loads(json.dumps(demo.plain(results)))
     assert results["is_complete"] and results["settings"]["num_chains"] == 60
     assert [row["sampler"] for row in results["planar"]] == ["truth", "reverse", "annealed"]
     assert sorted(os.listdir(tmp_path)) == ["compositions.png", "results.json"]
@@ -70,7 +69,7 @@ def test_without_matplotlib_there_are_tables(tmp_path, closed_forms, monkeypatch
         raise ImportError
 
     lines = []
-    monkeypatch.setattr(demo, "picture", picture)
+    monkeypatch.setattr(demo.pictures, "compositions", picture)
     demo.run(tmp_path, num_chains=50, echo=lines.append)
     assert found(tmp_path)["is_complete"] and "without matplotlib" in lines[-1]
 

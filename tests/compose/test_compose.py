@@ -9,7 +9,7 @@ import pytest
 from small import box, bump, gaussian, log_prob_of, mixture, network, score_of
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density import expression
+from numpyro_diffusion.density import density as algebra
 from numpyro_diffusion.networks.mlp import ResidualMLP
 
 X = jax.random.normal(jax.random.key(0), (5, 2))
@@ -262,7 +262,7 @@ def test_compose_conditions_is_equation_13_in_one_call(kind, network_calls):
 def test_many_conditions_are_evaluated_in_pieces(kind, monkeypatch):
     composed = nd.compose_conditions(network(kind, condition_size=3), jnp.eye(3), jnp.array([1.0, 0.5, 2.0]))
     together = jax.jit(lambda d: d.score(X, T))(composed)
-    monkeypatch.setattr(expression, "TOGETHER", 3)  # one piece of three, and one of one
+    monkeypatch.setattr(algebra, "TOGETHER", 3)  # one piece of three, and one of one
     np.testing.assert_allclose(jax.jit(lambda d: d.score(X, T))(composed), together, rtol=1e-5, atol=1e-5)
     if kind == "l2":
         np.testing.assert_allclose(composed.log_prob(X, T), log_prob_of(composed, X, T), rtol=1e-5)

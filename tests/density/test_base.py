@@ -132,7 +132,7 @@ def test_conditions_of_one_density_are_evaluated_together():
     density = energy()
     one, two = density.given([1.0, 0.0]), density.given([0.0, 1.0])
     guided = one**2 * two / density
-    assert [len(group) for group in guided._groups()] == [3]
+    assert [len(conditions) for conditions in guided.conditions] == [3]
     expected = 2 * log_prob_of(one, X, 0.3) + log_prob_of(two, X, 0.3) - log_prob_of(density, X, 0.3)
     np.testing.assert_allclose(log_prob_of(guided, X, 0.3), expected, rtol=1e-4, atol=1e-4)
 

@@ -1,5 +1,7 @@
 """Masses are kept as logarithms, exponents as floats: any mass is right, an exponent that no float holds is refused."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,7 +130,7 @@ def test_weights_of_exact_mixtures_are_logarithms():
     np.testing.assert_allclose(value, [normal, np.logaddexp(-300 * TEN - 450, -1800.0) + normal], rtol=1e-5)
 
 
-# Which leaves share arrays.
+# Which leaves are one.
 
 
 def replaced(density, **changes):
@@ -138,18 +140,41 @@ def replaced(density, **changes):
     return new
 
 
-def test_leaves_share_what_they_hold_at_the_time():
+def test_leaves_hold_what_they_hold_at_the_time():
     count = len(jax.tree.leaves(F))
     one, other = replaced(F, name="one"), replaced(F, name="other")
+    assert len(jax.tree.leaves(one * one)) == count + 1
     expression = one * other
-    assert len(jax.tree.leaves(expression)) == count + 1
     again = jax.tree.unflatten(*reversed(jax.tree.flatten(expression)))
-    assert len(jax.tree.leaves(again)) == count + 1
+    assert len(jax.tree.leaves(again)) == len(jax.tree.leaves(expression)) == 2 * count + 1
     # A leaf comes to hold other arrays: each is evaluated with its own.
     again.leaves[1].parameters = jax.tree.map(lambda a: a + 1.0, again.leaves[1].parameters)
-    assert len(jax.tree.leaves(again)) == 2 * count + 1
     expected = log_prob_of(again.leaves[0], X, 0.2) + log_prob_of(again.leaves[1], X, 0.2)
     np.testing.assert_allclose(log_prob_of(again, X, 0.2), expected, rtol=1e-5)
+
+
+def test_one_condition_twice_is_one_leaf():
+    density = network(condition_size=2)
+    one, other = density.given([1.0, 0.0]), density.given([0.0, 1.0])
+    expression = one * other * one / density.given(None) * density
+    assert repr(expression) == "l2|[1. 0.] ** 2 * l2|[0. 1.] * l2 ** 0"
+    assert len(expression.leaves) == 3 and len(expression.models) == 1
+    again = jax.tree.unflatten(*reversed(jax.tree.flatten(expression)))
+    assert repr(again) == repr(expression) and repr(again.leaves[1]) == repr(other)
+    expected = 2 * log_prob_of(one, X, 0.2) + log_prob_of(other, X, 0.2)
+    np.testing.assert_allclose(log_prob_of(again, X, 0.2), expected, rtol=1e-5)
+
+
+def test_conditional_densities_are_read_through_to_their_model():
+    density = network(condition_size=2)
+    one = density.given([1.0, 0.0])
+    assert (one.config, one.schedule, one.event_shape) == (density.config, density.schedule, density.event_shape)
+    assert one.log_z is density.log_z and one.given(None) is density and not hasattr(one, "leaves")
+    assert repr(one.given([0.0, 1.0])) == "l2|[0. 1.]"
+    np.testing.assert_array_equal(one.condition, [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(density.condition, [0.0, 0.0, 0.0])
+    again = copy.deepcopy(one)
+    assert repr(again) == repr(one) and not hasattr(again, "sample")
 
 
 def test_sharing_survives_maps_over_the_tree():

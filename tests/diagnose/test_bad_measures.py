@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from exact_problems import P2
 
-from numpyro_diffusion.classifier import guide, judge
-from numpyro_diffusion.classifier import train as classifier
-from numpyro_diffusion.classifier.train import Batch
+from numpyro_diffusion import classifier
+from numpyro_diffusion.classifier import Batch, guide, judge
 from numpyro_diffusion.datasets import cubes, digits, planar, targets
 from numpyro_diffusion.diagnose import metrics, plots
 from numpyro_diffusion.errors import DiffusionError, ParameterError, ShapeError, UnknownNameError

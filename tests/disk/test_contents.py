@@ -11,7 +11,7 @@ from disk.test_checkpoint import raw
 from small import network
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.classifier import train as classifier
+from numpyro_diffusion import classifier
 from numpyro_diffusion.density.axes import DenseAxes
 from numpyro_diffusion.density.gaussian import Gaussian
 from numpyro_diffusion.density.mixture import MixtureBase

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from small import mixture, network
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.classifier import train as classifier
+from numpyro_diffusion import classifier
 from numpyro_diffusion.cli import main as cli
 from numpyro_diffusion.disk import arrays as files
 from numpyro_diffusion.disk import format as checkpoint

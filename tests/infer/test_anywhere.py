@@ -18,7 +18,7 @@ from numpyro.infer.util import initialize_model
 from small import gaussian, network
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density.density import narrowest
+from numpyro_diffusion.density.abstract import narrowest
 from numpyro_diffusion.diagnose.findings.overlap import numerator
 
 pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.filterwarnings("ignore")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...checks.text import uncalibrated_shares
-from ...density.expression import Expression
+from ...density.density import Density, Expression
 from ...errors import warn
 from ..record import BoundRecord, Record, RunRecord
 from . import statistics
@@ -19,7 +19,7 @@ from .overlap import disjoint_factors
 from .statistics import LEAST_ESS
 from .untypical import off_evidence, untypical
 
-__all__ = ["findings", "warn_of"]
+__all__ = ["findings", "uncalibrated", "warn_of"]
 
 
 def findings(run: Record) -> list[str]:
@@ -88,19 +88,20 @@ def _outweighed(run):
         )
 
 
-def _mixture_findings(density):
+def _uncalibrated_in_mixtures(density) -> list[str]:
     if not isinstance(density, Expression):
         return []
-    names: list[str] = []
+    if density.formula.kind == "mixture" and len(density.terms) > 1:
+        return uncalibrated(density)
+    return [name for term, _ in density.terms for name in _uncalibrated_in_mixtures(term)]
 
-    def walk(node, inside):
-        if node[0] == "leaf":
-            leaf = density.leaves[node[1]]
-            if inside and not leaf.is_calibrated and repr(leaf) not in names:
-                names.append(repr(leaf))
-            return
-        for child, _ in node[1]:
-            walk(child, inside or (node[0] == "mixture" and len(node[1]) > 1))
 
-    walk(density.formula, False)
+def _mixture_findings(density) -> list[str]:
+    names = list(dict.fromkeys(_uncalibrated_in_mixtures(density)))
     return [uncalibrated_shares(names)] if names else []
+
+
+def uncalibrated(density: Density) -> list[str]:
+    """Names of the leaves of a density that are not calibrated."""
+    leaves = density.leaves if isinstance(density, Expression) else (density,)
+    return [repr(leaf) for leaf in leaves if not leaf.is_calibrated]

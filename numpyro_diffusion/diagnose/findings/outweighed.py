@@ -7,12 +7,12 @@ so the density itself is asked as well: whether its score, far out in that direc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from ...density.density import Density
-from ...density.expression import Expression
+from ...density.density import Density, Expression
 from ...density.gaussian import common_axes
-from .overlap import sub_density
 
 #: Distances, in standard deviations of the numerator, at which the score is looked at.
 DISTANCES = (4.0, 8.0)
@@ -27,25 +27,21 @@ def outweighed(density: Density, t: float) -> list[tuple[str, float]]:
         density: A density; without quotients there are none.
         t: Noise level in [0, 1].
     """
-    if not isinstance(density, Expression):
-        return []
     found = []
-    for node in _products(density.formula):
-        parts = [(sub_density(density, child), float(density.coefficients[k])) for child, k in node[1]]
-        judged = _excess([(part.gaussian(t), exponent) for part, exponent in parts])
+    for product in _products(density):
+        judged = _excess([(factor.gaussian(t), float(exponent)) for factor, exponent in product.terms])
         if judged is not None and judged[0] >= 1 and _points_outward(density, t, *judged[1:]):
-            found.append((repr(sub_density(density, node)), judged[0]))
+            found.append((repr(product), judged[0]))
     return found
 
 
-def _products(node):
-    """Product nodes with a negative exponent, outermost first."""
-    if node[0] == "leaf":
-        return
-    if node[0] == "product":
-        yield node
-    for child, _ in node[1]:
-        yield from _products(child)
+def _products(density: Density) -> Iterator[Expression]:
+    """The products in a formula, outermost first."""
+    if isinstance(density, Expression):
+        if density.formula.kind == "product":
+            yield density
+        for term, _ in density.terms:
+            yield from _products(term)
 
 
 def _excess(parts):

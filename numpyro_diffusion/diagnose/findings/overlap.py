@@ -7,16 +7,11 @@ side.) Where half of the samples of a product lie many nats below that, they are
 
 from __future__ import annotations
 
-import warnings
-
 import jax
 import numpy as np
 
-from ...checks.numbers import listed
-from ...density.density import Density
+from ...density.density import Density, Expression
 from ...density.evaluate import batch_log_prob
-from ...density.expression import Expression, combine
-from ...errors import DiagnosticWarning
 
 #: Nats below its typical log density at which a point is improbable under a factor.
 MOST_DEFICIT = 10.0
@@ -55,35 +50,19 @@ def disjoint_factors(density: Density, samples: np.ndarray, t: float) -> list[st
 
 def numerator(density) -> list[tuple[Density, float]]:
     """Factors of a product with a positive exponent, as (density, exponent); empty if the density is no product."""
-    if not isinstance(density, Expression):
+    while isinstance(density, Expression) and density.formula.kind == "mixture" and len(density.terms) == 1:
+        density = density.terms[0][0]  # A mass in front: c * (p * q).
+    if not isinstance(density, Expression) or density.formula.kind != "product":
         return []
-    node = density.formula
-    while node[0] == "mixture" and len(node[1]) == 1:  # A mass in front: c * (p * q).
-        node = node[1][0][0]
-    if node[0] != "product":
-        return []
-
-    coefficients = listed(density.coefficients)
-    factors = [(child, float(coefficients[k])) for child, k in node[1]]
-    return [(sub_density(density, child), exponent) for child, exponent in factors if exponent > 0]
-
-
-def sub_density(density: Expression, node) -> Density:
-    """The density of a node of an expression's formula, whose warnings have been given before."""
-    if node[0] == "leaf":
-        return density.leaves[node[1]]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DiagnosticWarning)
-        coefficients = listed(density.coefficients)
-        return combine(node[0], [(sub_density(density, child), coefficients[k]) for child, k in node[1]])
+    return [(factor, float(exponent)) for factor, exponent in density.terms if exponent > 0]
 
 
 def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
     """Nats [n] by which log p(x) lies below a like Gaussian's mean log density; None if unknown."""
-    gaussian = _gaussian(factor, t)
-    if gaussian is None or not factor.has_log_density:
+    along = _along_axes(factor, x, t)
+    if along is None or not factor.has_log_density:
         return None
-    variance = np.asarray(gaussian.variance, dtype=float)
+    variance, coordinates = (np.asarray(a, dtype=float) for a in along)
     if not np.all((variance > 0) & np.isfinite(variance)):
         return None
     if factor.is_calibrated:
@@ -91,15 +70,13 @@ def _deficit(factor: Density, x: np.ndarray, t: float) -> np.ndarray | None:
         log_prob = np.asarray(batch_log_prob(factor, x, t), dtype=float)
         return typical - np.where(np.isnan(log_prob), -np.inf, log_prob)
     # Without a normaliser log p has no origin; the Gaussian's own log density sees at least what is far away.
-    coordinates = np.asarray(_coordinates(gaussian, x.reshape(len(x), -1)), dtype=float)
     return 0.5 * np.sum(coordinates**2 / variance - 1, axis=1)
 
 
 @jax.jit
-def _gaussian(density: Density, t):
-    return density.gaussian(t)
-
-
-@jax.jit
-def _coordinates(gaussian, x):
-    return jax.vmap(lambda point: gaussian.axes.coordinates(point - gaussian.mean))(x)
+def _along_axes(density: Density, x, t):
+    """Variances [d] and centred points [n, d] along the axes of the Gaussian approximation, or None."""
+    if (gaussian := density.gaussian(t)) is None:
+        return None
+    mean, variance, axes = gaussian
+    return variance, jax.vmap(lambda point: axes.coordinates(point - mean))(x.reshape(len(x), -1))

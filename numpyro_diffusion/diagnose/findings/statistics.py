@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...density.density import narrowest
+from ...density.abstract import narrowest
 from ..record import BoundRecord, RunRecord
 from ..weights import HEAVY
 

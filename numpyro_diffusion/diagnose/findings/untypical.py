@@ -6,15 +6,15 @@ See `typical` for what is recorded of the data. Samples are compared at the nois
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...density.density import Density
-from ...density.energy import EnergyDensity
+from ...density.density import Density, Expression
+from ...density.energy import is_energy
 from ...density.evaluate import batch_log_prob
-from ...density.expression import Expression
 
 __all__ = ["off_evidence", "untypical"]
 
@@ -92,9 +92,9 @@ def _table_at(leaf, t: float):
     return np.array([np.interp(log_r, rows[0], row) for row in rows[1:]]) - shift
 
 
-def _judged(density, samples) -> Iterator[tuple[EnergyDensity, np.ndarray, float, float]]:
+def _judged(density, samples) -> Iterator[tuple[Any, np.ndarray, float, float]]:
     """(energy, its samples, nats that they may lie above and below what is typical, beside the margin)."""
-    if isinstance(density, EnergyDensity):
+    if is_energy(density):
         yield density, samples, 0.0, 0.0
     elif isinstance(density, Expression):
         size = float(np.prod(density.event_shape))
@@ -114,23 +114,19 @@ def _judged(density, samples) -> Iterator[tuple[EnergyDensity, np.ndarray, float
             yield from ((leaf, at, above + size, np.inf) for leaf, at, above, _ in _judged(inner, points))
 
 
-def _numerators(density: Expression) -> list[tuple[EnergyDensity, float, bool]]:
+def _numerators(density: Expression) -> list[tuple[Density, float, bool]]:
     """Energies with a positive exponent in a formula: (energy, exponent, whether it is all there is)."""
-    found = []
 
-    def walk(node, exponent, is_alone):
-        kind, rest = node
-        if kind == "leaf":
-            leaf = density.leaves[rest]
-            if isinstance(leaf, EnergyDensity) and exponent > 0:
-                found.append((leaf, exponent, is_alone))
-            return
-        for child, k in rest:
-            inner = exponent * float(density.coefficients[k]) if kind == "product" else exponent
-            walk(child, inner, is_alone and len(rest) == 1)
+    def of_node(density) -> list[tuple[Density, float, bool]]:
+        if not isinstance(density, Expression):
+            return [(density, 1.0, True)] if is_energy(density) else []
+        terms, is_product = density.terms, density.formula.kind == "product"
+        return [
+            (leaf, exponent * (float(c) if is_product else 1.0), is_alone and len(terms) == 1)
+            for term, c in terms for leaf, exponent, is_alone in of_node(term)
+        ]  # fmt: skip
 
-    walk(density.formula, 1.0, True)
-    return found
+    return [found for found in of_node(density) if found[1] > 0]
 
 
 def off_evidence(run) -> list[str]:
@@ -142,12 +138,12 @@ def off_evidence(run) -> list[str]:
     if abs(run.log_evidence) <= max(MOST_ERRORS * error, LEAST_OFF):
         return []
     given = getattr(density, "condition", None)
-    if isinstance(density, EnergyDensity) and given is not None and float(given[-1]) > 0.5:
+    if is_energy(density) and given is not None and float(given[-1]) > 0.5:
         cause = (
             "The normaliser was measured without a condition, or not at all: given this one it is another. Measure it "
             "with nd.recalibrate(rng_key, density.given(condition)), or compare conditions by nd.calibration_report"
         )
-    elif isinstance(density, EnergyDensity):
+    elif is_energy(density):
         cause = "Its normaliser is off (see nd.calibration_report; nd.recalibrate takes it out)"
     else:
         cause = "It is not normalised at every noise level (see nd.calibration_report)"

@@ -1,0 +1,117 @@
+r"""Classifiers of images: trained by cross entropy, used to judge samples, for their features, and for guidance.
+
+classes      num_outputs = k              p(class | x), softmax; labels are integers
+yes or no    num_outputs = 1              p(yes | x), sigmoid; labels are 0 and 1
+at a place   with a `position_width`      p(a cube at y | x), and the place y is part of the question
+with noise   with an `embedding_size`     p(class | x_t, log noise level), whose gradient guides a sampler
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ..checks.text import shown
+from ..errors import ParameterError, ShapeError
+from ..networks.classifier import ClassifierConfig
+
+#: Images classified at a time.
+CHUNK = 256
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["config", "name"])
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A trained network: its weights and its architecture. A pytree; the functions of this module take it first."""
+
+    state: Any
+    config: ClassifierConfig
+    name: str = ""
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.name!r}, {self.config})"
+
+
+def log_prob(classifier: Classifier, images, positions=None, log_noise=None) -> jax.Array:
+    """Log probabilities of the classes [n, k], or of yes [n] for a single output; differentiable in the images.
+
+    Args:
+        classifier: A trained classifier.
+        images: [n, height, width, channels].
+        positions: Places [n, 2], or one [2] for all; for a classifier with a place.
+        log_noise: Log noise levels [n], or one for all; for a classifier with noise level.
+
+    Raises:
+        ShapeError: if the inputs do not fit the classifier.
+    """
+    logits = _apply(classifier, "__call__", images, positions, log_noise)
+    return jax.nn.log_softmax(logits) if classifier.config.num_outputs > 1 else jax.nn.log_sigmoid(logits[:, 0])
+
+
+def predict(classifier: Classifier, images, positions=None, log_noise=None) -> jax.Array:
+    """Probabilities of the classes [n, k], or of yes [n] for a single output; arguments as in `log_prob`."""
+    return jnp.exp(log_prob(classifier, images, positions, log_noise))
+
+
+def features(classifier: Classifier, images, positions=None, log_noise=None) -> jax.Array:
+    """Activations [n, hidden_size] before the logits, as for Frechet distances; arguments as in `log_prob`."""
+    return _apply(classifier, "features", images, positions, log_noise)
+
+
+@lru_cache
+def _graph(config: ClassifierConfig):
+    return jax.eval_shape(config.build, jax.random.key(0))[0]
+
+
+def logits_of(state, config, method, images, positions, log_noise):
+    """`method` of the network for images [n, ...]."""
+    network = nnx.merge(_graph(config), state)
+    return jax.vmap(getattr(network, method), (0, *(None if v is None else 0 for v in (positions, log_noise))))(
+        images, positions, log_noise
+    )
+
+
+@partial(jax.jit, static_argnames="method")
+def _run(classifier, method, images, positions, log_noise):
+    def one(row):
+        expanded = jax.tree.map(lambda v: v[None], row)
+        return logits_of(classifier.state, classifier.config, method, *expanded)[0]
+
+    return jax.lax.map(one, (images, positions, log_noise), batch_size=CHUNK)
+
+
+def checked(classifier) -> Classifier:
+    if not isinstance(classifier, Classifier):
+        raise ParameterError(f"a trained Classifier comes first, see train_classifier; got {shown(classifier)}.")
+    return classifier
+
+
+def _apply(classifier, method, images, positions, log_noise):
+    shape = checked(classifier).config.image_shape
+    try:
+        images = jnp.asarray(images)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"images must be an array; got {shown(images)}.") from error
+    if images.ndim != 4 or images.shape[1:] != shape:
+        raise ShapeError(f"images must have shape [n, *{shape}]; got {images.shape}.")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ShapeError(
+            f"images must be floating point, in the scale of the training; got {images.dtype}. Scale them: "
+            "x / 127.5 - 1 takes 0..255 to [-1, 1]."
+        )
+    n, rows = len(images), []
+    inputs: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("positions", positions, (n, 2)),
+        ("log_noise", log_noise, (n,)),
+    ]
+    for name, value, shape in inputs:
+        try:
+            rows.append(None if value is None else jnp.broadcast_to(jnp.asarray(value, dtype=float), shape))
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"{name} must have shape {shape} or {shape[1:]}; got {shown(value)}.") from error
+    return _run(classifier, method, images, *rows)

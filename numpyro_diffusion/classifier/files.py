@@ -1,0 +1,58 @@
+"""Trained classifiers on disk: weights (safetensors) and architecture (JSON) in one file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import jax
+
+from ..checks.text import shown
+from ..disk import contents
+from ..disk import format as checkpoint
+from ..errors import ParameterError
+from ..networks.classifier import ClassifierConfig
+from .classifier import Classifier, checked
+
+
+def save_classifier(
+    classifier: Classifier, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str = "float16"
+) -> None:
+    """Write weights (safetensors, in `dtype`) and architecture (JSON) as one file, entirely or not at all.
+
+    Raises:
+        ParameterError: for what `load_classifier` would refuse: a name that does not print, weights out of range.
+        CheckpointError: if the file cannot be written.
+    """
+    arrays, card = contents.stored_weights(checked(classifier).state, dtype), {} if card is None else card
+    contents.check_texts(classifier.name, card)
+    network = dataclasses.asdict(classifier.config)
+    config = {"kind": "classifier", "network": network, "name": classifier.name, "card": card}
+    _described(arrays, json.loads(json.dumps(config)))
+    checkpoint.write(path, arrays, config)
+
+
+def load_classifier(path: str | os.PathLike[str]) -> Classifier:
+    """The classifier that `save_classifier` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
+            numbers or texts that no classifier has.
+    """
+    return checkpoint.load(path, "classifier", _described, "a classifier")
+
+
+def _described(arrays, config) -> Classifier:
+    """The classifier of arrays and a config, which hold what they may hold."""
+    contents.check_texts(config["name"] or "", config.get("card", {}))
+    network = contents.network_of(
+        config["network"], {"ClassifierConfig": ClassifierConfig}, len(arrays), "ClassifierConfig"
+    )
+    # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
+    abstract = jax.eval_shape(lambda key: network.build(key)[1], jax.random.key(0))
+    state = checkpoint.restored(abstract, arrays)
+    if unknown := set(arrays) - set(checkpoint.named_leaves(abstract)):
+        raise ParameterError(f"there is no place for {shown(sorted(unknown))}")
+    contents.check_weights(arrays)
+    return Classifier(state, network, config["name"] or "")

@@ -1,0 +1,211 @@
+"""A density at every noise level: all that one density can be asked for. Its algebra is in `density`.
+
+A density is written for ONE point: `log_density(x, t)` is a scalar, in nats, and JAX's `vmap` does the rest.
+Densities are pytrees: weights are leaves (traced arguments of whatever is compiled), architecture is
+static and compares by value, so retraining or re-weighting does not compile anything anew.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+
+from ..checks.points import as_points
+from ..errors import ArgumentTypeError, ParameterError, ScheduleError, ScoreOnlyError, ShapeError
+from ..program import fingerprint, trace
+from .gaussian import Gaussian
+from .schedule import NoiseSchedule, check_time
+
+
+class AbstractDensity(abc.ABC):
+    """A density p(x, t) for t in [0, 1] under a noise schedule. Subclasses implement `log_density` for one point."""
+
+    schedule: NoiseSchedule
+    event_shape: tuple[int, ...]
+    #: False for score-only models: no mixtures, Metropolis steps, weights or evidence.
+    has_log_density: bool = True
+    #: True if the density integrates to one at every noise level.
+    is_calibrated: bool = True
+    name: str | None = None
+
+    @property
+    def resolution(self) -> float:
+        """Noise-to-signal ratio below which the density stays what it is; 0 where there is none."""
+        return 0.0
+
+    @abc.abstractmethod
+    def log_density(self, x: jax.Array, t: jax.Array) -> jax.Array:
+        """Log density (nats) of one point x [*event_shape] at time t."""
+
+    @abc.abstractmethod
+    def with_schedule(self, schedule: NoiseSchedule) -> Self:
+        """The same density under another schedule: p'(x, t') = (alpha/alpha')^d p(x alpha/alpha', t), exact."""
+
+    def _moments(self) -> Gaussian | None:
+        """Mean and covariance of the data distribution (t = 0), or None where unknown."""
+        return None
+
+    def gaussian(self, t) -> Gaussian | None:
+        """Gaussian with the density's first two moments at time t (an approximation for compositions), or None."""
+        moments = self._moments()
+        if moments is None:
+            return None
+        return moments.noised(self.schedule.alpha(t), self.schedule.sigma(t))
+
+    def start(self, rng_key) -> tuple[jax.Array, jax.Array]:
+        """What annealing starts from at t = 1: a draw [d], flattened, of a known density, and its log density there.
+
+        The Gaussian approximation at t = 1, unless a subclass knows better.
+        """
+        gaussian = gaussian_at(self, 1.0)
+        x = gaussian.sample(rng_key)
+        return x, gaussian.log_prob(x)
+
+    def start_log_prob(self, x) -> jax.Array:
+        """Log density of a flattened point x [d] under what annealing starts from."""
+        return gaussian_at(self, 1.0).log_prob(x)
+
+    def log_prob(self, x, t=0.0) -> jax.Array:
+        """Log density in nats.
+
+        Args:
+            x: Points [*batch, *event_shape].
+            t: Noise level in [0, 1], a scalar or [*batch].
+
+        Returns:
+            Log densities [*batch].
+
+        Raises:
+            ShapeError: if the trailing axes of x are not `event_shape`.
+            ParameterError: if t is outside [0, 1].
+            ScoreOnlyError: if there is only a score.
+        """
+        self.require_log_density("log_prob")
+        return self._batched(self.log_density, x, t, ())
+
+    def score(self, x, t=0.0) -> jax.Array:
+        """Score grad_x log p(x, t) [*batch, *event_shape]; arguments and errors as in `log_prob`."""
+        return self._batched(jax.grad(self.log_density), x, t, self.event_shape)
+
+    def potential_fn(self, t=0.0) -> Callable[[jax.Array], jax.Array]:
+        """The NumPyro potential function z -> U(z) = -log p(z, t) of one point."""
+        self.require_log_density("potential_fn")
+        check_time(t)
+        t = jnp.asarray(t, dtype=float)
+        return lambda z: -self.log_density(z, t)
+
+    def identity(self) -> dict[str, str]:
+        """What a run of this density depends on, as digests by name.
+
+        Raises:
+            CheckpointError: if it calls back into Python.
+        """
+        x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
+        computed = trace(lambda p, x, t: p.log_density(x, t), self, x, jax.ShapeDtypeStruct((), x.dtype))
+        return {
+            "density": repr(self),
+            "schedule": repr(self.schedule),
+            "computation": fingerprint((computed.program, computed.captured)),
+            "weights": fingerprint(self),
+        }
+
+    def require_log_density(self, purpose: str) -> None:
+        """Raise ScoreOnlyError unless a log density is there."""
+        if not self.has_log_density:
+            raise ScoreOnlyError(
+                f"{purpose} needs a log density, but {self!r} has only a score. Use an energy density "
+                "(nd.fit(..., model='energy')), or an unadjusted sampler (nd.ULA, nd.UHMC, nd.Reverse)."
+            )
+
+    def _batched(self, fn, x, t, out_shape):
+        x = as_points(x, self.event_shape)
+        check_time(t)
+        t = jnp.asarray(t, dtype=x.dtype)
+        outer = x.shape[: x.ndim - len(self.event_shape)]
+        try:
+            batch = jnp.broadcast_shapes(outer, t.shape)
+        except ValueError as error:
+            raise ShapeError(
+                f"t must be a scalar or match the batch of x, {outer}; got shape {t.shape}. For every point at every "
+                "level, add an axis: log_prob(x, t[:, None])."
+            ) from error
+        if not batch:
+            return fn(x, t)
+        x = jnp.broadcast_to(x, batch + self.event_shape).reshape((-1, *self.event_shape))
+        t = jnp.broadcast_to(t, batch).reshape(-1)
+        return jax.vmap(fn)(x, t).reshape(batch + out_shape)
+
+    def __repr__(self):
+        return self.name or type(self).__name__
+
+
+def gaussian_at(density: AbstractDensity, t) -> Gaussian:
+    """The density's Gaussian approximation at time t; of unit-variance data where nothing is known."""
+    known = density.gaussian(t)
+    if known is not None:
+        return known
+    unit = Gaussian.isotropic(math.prod(density.event_shape))
+    return unit.noised(density.schedule.alpha(t), density.schedule.sigma(t))
+
+
+def narrowest(density: AbstractDensity) -> float:
+    """The least standard deviation in any direction at t = 0, of the Gaussian approximation."""
+    with jax.ensure_compile_time_eval():
+        return float(_narrowest(density))
+
+
+@jax.jit
+def _narrowest(density):
+    return jnp.sqrt(jnp.min(gaussian_at(density, 0.0).variance))
+
+
+def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:
+    """Raise unless these can be terms of one formula: at least one density, on one event shape, under one schedule.
+
+    Raises:
+        ParameterError: if there are none.
+        ArgumentTypeError: if one is no density.
+        ScoreOnlyError: if one has no log density but needs it.
+        ShapeError, ScheduleError: if event shapes or schedules differ.
+    """
+    if not densities:
+        raise ParameterError(f"{what} needs at least one density; got none.")
+    for density in densities:
+        if not isinstance(density, AbstractDensity):
+            raise ArgumentTypeError(
+                f"{what} takes densities; got {type(density).__name__}. Give numbers by keyword, and wrap functions "
+                "in nd.as_density."
+            )
+        if needs_log_density:
+            density.require_log_density(what)
+    first = densities[0]
+    for density in densities[1:]:
+        if density.event_shape != first.event_shape:
+            raise ShapeError(
+                f"{what} needs one event shape; got {first.event_shape} and {density.event_shape}. "
+                "Compose densities of the same kind of points."
+            )
+        if density.schedule != first.schedule:
+            raise ScheduleError(
+                f"{what} needs one schedule; got {first.schedule} and {density.schedule}. "
+                "Convert one with density.with_schedule(...), which is exact."
+            )
+
+
+def check_density(what: str, value) -> None:
+    """Raise ArgumentTypeError unless the value is a density whose arrays JAX can see."""
+    if not isinstance(value, AbstractDensity):
+        raise ArgumentTypeError(f"{what} takes a density; got {type(value).__name__}. Wrap functions in nd.as_density.")
+    for density in (value, *getattr(value, "leaves", ())):
+        # Of a class alone: nothing is flattened, for that would trace users' functions.
+        if jax.tree_util.all_leaves([density]):
+            raise ArgumentTypeError(
+                f"{what} takes densities that are pytrees; got {type(density).__name__}, a class that is none. "
+                "Decorate it with numpyro_diffusion.pytree.register(data=..., static=...), or wrap a function in "
+                "nd.as_density."
+            )
