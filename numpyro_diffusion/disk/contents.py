@@ -55,15 +55,10 @@ def schedule_of(fields: Any) -> NoiseSchedule:
     if not isinstance(kind, str) or kind not in SCHEDULES:
         raise ParameterError(f"the schedule must be one of {', '.join(SCHEDULES)}; got {shown(kind)}")
     for name, (low, high) in SCHEDULE_RANGES.items():
-        if name in fields:
-            check_real(name, fields[name], low, high)
+        # A number, neither boolean nor text.
+        if name in fields and not (type(fields[name]) in (int, float) and low <= fields[name] <= high):
+            raise ParameterError(f"{name} must be a number in [{low:g}, {high:g}]; got {shown(fields[name])}")
     return SCHEDULES[kind](**fields)
-
-
-def check_real(name: str, value: Any, low: float, high: float) -> None:
-    """A number, neither boolean nor text, in [low, high]."""
-    if type(value) not in (int, float) or not low <= value <= high:
-        raise ParameterError(f"{name} must be a number in [{low:g}, {high:g}]; got {shown(value)}")
 
 
 def event_shape_of(value: Any) -> tuple[int, ...]:

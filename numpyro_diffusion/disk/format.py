@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import safetensors
@@ -105,7 +104,7 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
     try:
         # safetensors itself checks names, dtypes, shapes and that the arrays fill the file without gap or overlap.
         stored = safetensors.deserialize(content)
-        arrays = {name: _to_array(view) for name, view in stored}
+        arrays = {k: np.frombuffer(v["data"], dtype=DTYPES[v["dtype"]]).reshape(v["shape"]) for k, v in stored}
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(_damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})")) from error
     if metadata["sha256"] != _digest(metadata["config"], arrays):
@@ -113,7 +112,7 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
     for name, array in arrays.items():
         if not _is_fit(name):
             raise CheckpointError(_damaged(path, f"{shown(name)} is no name of an array"))
-        if _is_float(array) and not np.all(np.isfinite(array)):
+        if array.dtype.kind not in "biu" and not np.all(np.isfinite(array)):
             raise CheckpointError(_damaged(path, f"{shown(name)} holds NaN or infinity, which is never written"))
     found = config.get("kind")
     if kind is not None and found != kind:
@@ -155,10 +154,6 @@ def load[T](
         raise CheckpointError(
             f"{path} is intact but does not describe {what} of this version: {printable(str(error))[:300]}. {remedy}"
         ) from error
-
-
-def _is_float(array) -> bool:
-    return bool(jnp.issubdtype(array.dtype, jnp.floating))
 
 
 def _to_json(config: Mapping[str, Any]) -> str:
@@ -235,20 +230,14 @@ def _read_file(path: Path) -> tuple[dict[str, Any], bytes]:
             )
         header_bytes = file.read(length)
         header = _parse_json(path, header_bytes, "header")
-        expected = 8 + length + _end_of_arrays(path, header)
+        try:
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            expected = 8 + length + max(ends, default=0)
+        except (TypeError, KeyError, IndexError) as error:
+            raise CheckpointError(_damaged(path, "its header does not say where its arrays lie")) from error
         if size != expected:
             raise CheckpointError(_damaged(path, f"it has {size} bytes where its header promises {expected}"))
-        return header, prefix + header_bytes + file.read(expected - 8 - length)
-
-
-def _end_of_arrays(path: Path, header: dict[str, Any]) -> int:
-    try:
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (TypeError, KeyError, IndexError) as error:
-        raise CheckpointError(_damaged(path, "its header does not say where its arrays lie")) from error
-    if not all(type(end) is int and end >= 0 for end in ends):
-        raise CheckpointError(_damaged(path, "its header gives array ends that are no lengths"))
-    return max(ends, default=0)
+        return header, prefix + header_bytes + file.read(size - 8 - length)
 
 
 def _checked_metadata(path: str | os.PathLike[str], header: dict[str, Any]) -> dict[str, str]:
@@ -282,10 +271,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text} is no finite number")
     return value
-
-
-def _to_array(view: Mapping[str, Any]) -> np.ndarray:
-    return np.frombuffer(view["data"], dtype=DTYPES[view["dtype"]]).reshape(view["shape"])
 
 
 def _damaged(path: str | os.PathLike[str], why: str) -> str:
