@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import jax
 
-T = TypeVar("T")
-
 
 class Label:
     """A name that rides along as static data without making two pytrees differ: a new name compiles nothing anew."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..annealing.levels import Plan
 from ..annealing.settings import Settings, is_weighted
 from ..errors import NotRunError, ParameterError
 from ..program import fingerprint
+from ..pytree import replace
 from .chain import AnnealedState, Frozen, advance, start
 from .joint import JointDensity
 from .levels import read_plan, tabulate, warn_if_few
@@ -155,8 +155,7 @@ class AnnealedKernel(MCMCKernel):
             )
         check_no_start(None if GIBBS_SITES_KWARG in kwargs else init_params)
         frozen = self._prepare(int(num_warmup), model_args, kwargs)
-        joint = copy.copy(self._pilot_run.block)
-        joint.siblings = kwargs.get(GIBBS_SITES_KWARG)
+        joint = replace(self._pilot_run.block, siblings=kwargs.get(GIBBS_SITES_KWARG))
         begun = _begin(frozen.level(0, joint), rng_key, weighted=self._is_weighted(joint, kwargs))
         # NumPyro asks for this attribute to know whether `init` has run.
         self._sample_fn = self.sample
@@ -188,9 +187,7 @@ class AnnealedKernel(MCMCKernel):
 
     def wrap_model(self, wrapper) -> AnnealedKernel:
         """A kernel for `wrapper(model)`, with a pilot of its own."""
-        new = copy.copy(self)
-        new._model, new._found, new._sample_fn = wrapper(self._model), None, None
-        return new
+        return replace(self, _model=wrapper(self._model), _found=None, _sample_fn=None)
 
     def get_constrain_fn(self, model_args, model_kwargs):
         """Function from unconstrained to constrained values of the block's sites."""
@@ -211,15 +208,14 @@ class AnnealedKernel(MCMCKernel):
         therefore travels in the state; arguments that are traced (jit_model_args), or not those of the pilot (an MCMC
         that goes on with other data), are read from the model anew.
         """
-        joint, source = copy.copy(frozen.joint), self._pilot_run.source
-        joint.siblings = kwargs.get(GIBBS_SITES_KWARG)
+        joint, source = replace(frozen.joint, siblings=kwargs.get(GIBBS_SITES_KWARG)), self._pilot_run.source
         new = Source.of(self._model, args, {k: v for k, v in kwargs.items() if k != GIBBS_SITES_KWARG})
         if not source.has(new.args, new.kwargs):
             source = source._replace(args=new.args, kwargs=new.kwargs, sites=joint.sites)
             made = source.traced(("log_prob",), joint.bound, joint.siblings, joint.widths(1.0))["log_prob"]
             if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, new.kwargs))):
                 made = made.captured_from(joint.programs.log_prob)
-            joint.programs = joint.programs._replace(log_prob=made)
+            return replace(joint, programs=joint.programs._replace(log_prob=made))
         return joint
 
     def _is_weighted(self, joint, kwargs) -> bool:
@@ -243,13 +239,12 @@ class AnnealedKernel(MCMCKernel):
             found, block = self._found, self._found.block
             warn_if_few(found.plan, num_warmup, self.level_ess)
             levels = tabulate(block, read_plan(found.block_plan, block.schedule, num_warmup))
-        joint = copy.copy(block)
         # What the steps need, and no more: NumPyro holds it per chain unless these are vectorised.
-        joint.programs = Programs(log_prob=block.programs.log_prob)
+        kept = Programs(log_prob=block.programs.log_prob)
         # NumPyro compiles what comes after a step, deterministic sites among it, with the arrays these read.
         computed = self.kernel.as_now(block.event_shape[0]).computed
-        joint.version = fingerprint((block.programs.constrain.captured, computed))
-        return Frozen(joint, levels)
+        version = fingerprint((block.programs.constrain.captured, computed))
+        return Frozen(replace(block, programs=kept, version=version), levels)
 
 
 @partial(jax.jit, static_argnames="weighted")

@@ -6,7 +6,6 @@ are those of the covariance that is left given the others.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +20,7 @@ from ..annealing.settings import Settings
 from ..density.gaussian import Gaussian
 from ..errors import ScoreOnlyError, UnsupportedModelError
 from ..program import array_digest
+from ..pytree import replace
 from .joint import JointDensity
 from .setup import build_joint, read_model
 from .source import Programs, Source
@@ -129,17 +129,15 @@ def _block(joint: JointDensity, source: Source, names: tuple[str, ...], siblings
             f"none of the block's sites {list(names)} has a diffusion prior, so there is nothing to anneal. "
             "Give them to NUTS, and this kernel the sites with a nd.DiffusionPrior."
         )
-    block = copy.copy(joint)
-    block.bound, block.sites = bound, tuple(site for site in joint.sites if site.name in names)
-    block.event_shape = (len(kept),)
     mean, variance, _ = joint.moments
-    block.moments = Gaussian.standard(len(kept))._replace(mean=mean[kept], variance=variance[kept])
-    block.has_log_density = all(b.density.has_log_density for b in bound.values())
+    block = replace(
+        joint, bound=bound, sites=tuple(site for site in joint.sites if site.name in names), event_shape=(len(kept),),
+        moments=Gaussian.standard(len(kept))._replace(mean=mean[kept], variance=variance[kept]),
+        has_log_density=all(b.density.has_log_density for b in bound.values()),
+    )  # fmt: skip
     of_block = ("log_prob", "start", "start_log_prob", "constrain")
-    block.programs = Programs(
-        **source._replace(sites=block.sites).traced(of_block, bound, siblings, widths=block.widths(1.0))
-    )
-    return block
+    made = source._replace(sites=block.sites).traced(of_block, bound, siblings, widths=block.widths(1.0))
+    return replace(block, programs=Programs(**made))
 
 
 def _scales(joint: JointDensity, names: tuple[str, ...], scales):
