@@ -9,7 +9,8 @@ from .annealing.bounds import Bound, ais_bound, bdmc, raise_bound
 from .annealing.calibration import calibration_report, recalibrate
 from .annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX
 from .annealing.reverse import Reverse
-from .compose.operators import classifier_free_guided, compose_conditions, guided, mixture, negation, product, temper
+from .compose.conditions import classifier_free_guided, compose_conditions, guided
+from .compose.operators import mixture, negation, product, temper
 from .compose.sculpting import contrast, harmonic_mean
 from .density import exact
 from .density.density import Density

@@ -100,12 +100,7 @@ def finite_array(what: str, value: Any, ndim: int) -> Any:
         ShapeError: for anything but an array of real numbers with so many axes.
         ParameterError: for NaN and infinity.
     """
-    try:
-        array = jnp.asarray(value, dtype=float) if is_traced(value) else real_array(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ShapeError(
-            f"{what} must be a numeric array with {ndim} axes; got {type(value).__name__}. Give real numbers."
-        ) from error
+    array = array_of(what, value, f"a numeric array with {ndim} axes")
     if array.ndim != ndim:
         raise ShapeError(f"{what} must have {ndim} axes; got shape {array.shape}.")
     if not is_traced(array) and not np.all(np.isfinite(array)):
@@ -128,13 +123,34 @@ def _is_real_type(dtype) -> bool:
         return False
 
 
-def real_array(value: Any) -> np.ndarray:
+def real_array(value: Any, are_booleans_fine: bool = False) -> np.ndarray:
     """`value` in double precision. Raises TypeError or ValueError for what is no array of real numbers."""
     array = np.asarray(value)
     fine = all(_is_real(v) for v in array.flat) if array.dtype == object else _is_real_type(array.dtype)
-    if array.size and not fine:
+    if array.size and not (fine or (are_booleans_fine and array.dtype == bool)):
         raise TypeError(f"numbers must be real; got dtype {array.dtype}.")
     return array.astype(np.float64)
+
+
+def array_of(name: str, value: Any, what: str, error: type[Exception] = ShapeError) -> Any:
+    """`value` as an array in double precision, or where it is traced, as it is; `error` for no array of real numbers.
+
+    `what` says what it must be, and the remedy may follow after a full stop.
+    """
+    try:
+        return jnp.asarray(value, dtype=float) if is_traced(value) else real_array(value)
+    except (TypeError, ValueError, OverflowError) as cause:
+        must, _, remedy = what.partition(". ")
+        raise error(f"{name} must be {must}; got {said(value)}. {remedy or 'Give real numbers.'}") from cause
+
+
+def log_shares(weights: Any) -> Any:
+    """Logarithms of weights over their sum, of an array as `array_of` gives it."""
+    if is_traced(weights):
+        return jnp.log(weights) - jnp.log(jnp.sum(weights))
+    if not np.all(weights > 0):
+        raise ParameterError(f"weights must be positive; got {weights}. Leave out what has no weight.")
+    return np.log(weights) - np.logaddexp.reduce(np.log(weights))
 
 
 def check_held(what: str, array: np.ndarray, are_scales: bool = False) -> None:
@@ -164,16 +180,14 @@ def representable(what: str, number: Any, given: str = "") -> Any:
 
     `given` is what the user gave, if that is another number.
     """
-    if isinstance(number, Tracer) or number == 0:
-        return number
     low, high = float_range()
-    if not low <= abs(number) <= high:
-        double = ", or enable double precision" if floats() == np.float32 else ""
-        raise ParameterError(
-            f"{what} must be 0 or from {low:.2g} to {high:.2g} in size, which is what {floats()} holds; got "
-            f"{given or f'{number:.6g}'}. Choose another{double}."
-        )
-    return number
+    if isinstance(number, Tracer) or number == 0 or low <= abs(number) <= high:
+        return number
+    double = ", or enable double precision" if floats() == np.float32 else ""
+    raise ParameterError(
+        f"{what} must be 0 or from {low:.2g} to {high:.2g} in size, which is what {floats()} holds; got "
+        f"{given or f'{number:.6g}'}. Choose another{double}."
+    )
 
 
 def exponent(value: Any, what: str = "exponent") -> Any:

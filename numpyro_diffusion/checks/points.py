@@ -7,19 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ParameterError, ShapeError
+from .numbers import real_array
 from .text import shown
 
 
 def real(name, value) -> np.ndarray:
-    """The argument `name` as an array of floats, or a ShapeError."""
+    """The argument `name` as an array of floats, or a ShapeError; booleans are 0 and 1."""
     try:
-        if np.iscomplexobj(value):
-            raise ShapeError(f"{name} must be real numbers; got complex ones. Take their parts or their size.")
-        return np.asarray(value, dtype=np.float64)
+        return real_array(value, are_booleans_fine=True)
     except (TypeError, ValueError) as error:
-        if isinstance(error, ShapeError):
-            raise
-        raise ShapeError(f"{name} must be an array of numbers; got {shown(value)}.") from error
+        raise ShapeError(f"{name} must be an array of real numbers; got {shown(value)}.") from error
 
 
 def points(name, value) -> np.ndarray:

@@ -1,6 +1,20 @@
-"""The named compositions of the literature, on top of the algebra of `density`."""
+r"""The named compositions of the literature: each the formula that the operators of `nd.Density` would build.
 
-from .operators import classifier_free_guided, compose_conditions, guided, mixture, negation, product, temper
+======================== ====================================================================
+product                  :math:`\prod_i p_i^{a_i}`
+mixture                  :math:`\sum_i w_i p_i`
+negation                 :math:`p / q^\alpha`
+temper                   :math:`p^{1/T}`
+guided                   :math:`p(x) \, p(y | x)^s`
+classifier_free_guided   :math:`p(x)^{1-s} \, p(x | c)^s`
+compose_conditions       :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}`
+harmonic_mean            :math:`p q / (\alpha p + (1 - \alpha) q)`
+contrast                 :math:`p^2 / (\alpha p + (1 - \alpha) q)`
+======================== ====================================================================
+"""
+
+from .conditions import classifier_free_guided, compose_conditions, guided
+from .operators import mixture, negation, product, temper
 from .sculpting import contrast, harmonic_mean
 
 __all__ = [

@@ -1,19 +1,7 @@
-r"""The named compositions of the literature, on top of the algebra of `density`.
+r"""Products, mixtures, negations and powers, with their arguments checked.
 
-Each returns the formula that the operators would build, with its arguments checked:
-
-======================== ====================================================================
-product                  :math:`\prod_i p_i^{a_i}`
-mixture                  :math:`\sum_i w_i p_i`
-negation                 :math:`p / q^\alpha`
-temper                   :math:`p^{1/T}`
-guided                   :math:`p(x) \, p(y | x)^s`
-classifier_free_guided   :math:`p(x)^{1-s} \, p(x | c)^s`
-compose_conditions       :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}`
-======================== ====================================================================
-
-Harmonic means and contrasts are in `sculpting`. Exponents and weights are traced, so changing them compiles nothing
-anew. They may be tracers themselves; a tracer's value cannot be checked.
+Exponents and weights are traced, so changing them compiles nothing anew. They may be tracers themselves; a tracer's
+value cannot be checked.
 """
 
 from __future__ import annotations
@@ -23,10 +11,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.numbers import exponent, is_traced, log_mass, real, real_array, representable, said
+from ..checks.numbers import array_of, exponent, is_traced, log_mass, log_shares, real, representable
 from ..density.abstract import check_densities
 from ..density.density import Density, combine
-from ..errors import ArgumentTypeError, ParameterError, ShapeError
+from ..errors import ArgumentTypeError, ParameterError
 
 
 def product(*densities: Density, exponents: Any = None) -> Density:
@@ -117,90 +105,6 @@ def temper(density: Density, temperature: Any) -> Density:
     return combine("product", [(density, exponent(power))])
 
 
-def guided(density: Density, classifier: Density, scale: Any = 1.0) -> Density:
-    r"""Classifier guidance, :math:`p(x, t) \, p(y | x, t)^s`; s = 1 is Bayes' rule.
-
-    Args:
-        density: The density p.
-        classifier: The likelihood log p(y | x, t) of one y as a factor, from `nd.as_density`. To be right at every
-            noise level, it must have been trained on noised points.
-        scale: Guidance scale s.
-
-    Raises:
-        ParameterError: if the scale is not finite.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
-
-    References:
-        Dhariwal and Nichol (2021), arXiv:2105.05233, Section 4; Du et al. (2023), arXiv:2302.11552, Section 3.3.
-    """
-    check_densities("guidance", (density, classifier))
-    return combine("product", [(density, 1.0), (classifier, exponent(scale, "scale"))])
-
-
-def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Density:
-    r"""Classifier-free guidance, :math:`p(x)^{1-s} \, p(x | c)^s`, in one batched network call.
-
-    Args:
-        density: A density trained with conditions, `nd.fit(..., conditions=...)`.
-        condition: Condition vector [k].
-        scale: Guidance scale s; 0 is unconditional, 1 conditional, more exaggerates the condition.
-
-    Raises:
-        TypeError: if the density cannot be conditioned.
-        ShapeError: if the condition has the wrong length.
-        ParameterError: if the scale is not finite.
-
-    References:
-        Ho and Salimans (2022), arXiv:2207.12598.
-    """
-    given = _given("classifier-free guidance", density)
-    scale = exponent(scale, "scale")
-    return combine("product", [(given(None), exponent(1.0 - scale)), (given(condition), scale)])
-
-
-def compose_conditions(density: Density, conditions: Any, weights: Any = None) -> Density:
-    r"""All conditions at once, :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}`.
-
-    The exponent of the unconditional density is collected to :math:`1 - \sum_i w_i`, and everything costs one
-    batched network call.
-
-    Args:
-        density: A density trained with conditions, `nd.fit(..., conditions=...)`.
-        conditions: Condition vectors [c, k].
-        weights: Guidance scales w_i [c]; 1 by default.
-
-    Raises:
-        TypeError: if the density cannot be conditioned.
-        ShapeError: if `conditions` is not [c, k] with the k of the network.
-        ParameterError: if there are no conditions, or weights are not finite or not one per condition.
-
-    References:
-        Du et al. (2023), arXiv:2302.11552, Eq. 13.
-    """
-    given = _given("compose_conditions", density)
-    try:
-        conditions = jnp.asarray(conditions, dtype=float) if is_traced(conditions) else real_array(conditions)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"conditions must be an array [c, k]; got {said(conditions)}. One condition a row.") from error
-    if conditions.ndim != 2:
-        raise ShapeError(f"conditions must have shape [c, k]; got {conditions.shape}. One condition is [1, k].")
-    if len(conditions) == 0:
-        raise ParameterError("compose_conditions needs at least one condition; got none.")
-    weights = [exponent(w) for w in vector_of("weights", weights, len(conditions))]
-    terms = [(given(c), w) for c, w in zip(conditions, weights, strict=True)]
-    return combine("product", [(given(None), exponent(1.0 - sum(weights))), *terms])
-
-
-def _given(what: str, density: Any):
-    given = getattr(density, "given", None)
-    if given is None:
-        raise ArgumentTypeError(
-            f"{what} needs a density trained with conditions, nd.fit(..., conditions=...); got {density!r}. "
-            "For densities of their own, use product, guided or p / q ** alpha."
-        )
-    return given
-
-
 def log_rest(share: Any) -> Any:
     """log(1 - share), traced or not."""
     return jnp.log1p(-share) if is_traced(share) else float(np.log1p(-share))
@@ -210,12 +114,7 @@ def vector_of(name: str, values: Any, count: int) -> Any:
     """`values` as [count] finite numbers, ones by default; in NumPy unless traced."""
     if values is None:
         return np.ones(count)
-    try:
-        vector = jnp.asarray(values, dtype=float) if is_traced(values) else real_array(values)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ArgumentTypeError(
-            f"{name} must be {count} real numbers; got {said(values)}. Give one for each."
-        ) from error
+    vector = array_of(name, values, f"{count} real numbers. Give one for each.", ArgumentTypeError)
     if vector.shape != (count,):
         raise ParameterError(f"{name} must be {count} numbers, one for each; got shape {vector.shape}.")
     if not is_traced(vector) and not np.all(np.isfinite(vector)):
@@ -226,8 +125,4 @@ def vector_of(name: str, values: Any, count: int) -> Any:
 def log_weights_of(values: Any, count: int) -> list[Any]:
     """Logarithms [count] of positive weights normalised to sum one; of equal ones if None."""
     weights = vector_of("weights", values, count)
-    if is_traced(weights):
-        return list(jnp.log(weights) - jnp.log(jnp.sum(weights)))
-    if not np.all(weights > 0):
-        raise ParameterError(f"weights must be positive; got {weights}. Leave out what has no weight.")
-    return [float(w) for w in np.log(weights) - np.logaddexp.reduce(np.log(weights))]
+    return list(log_shares(weights))

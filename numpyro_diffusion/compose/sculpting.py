@@ -1,10 +1,5 @@
 r"""Compositional sculpting: harmonic means and contrasts of densities (Garipov et al. 2023).
 
-======================== ====================================================================
-harmonic_mean            :math:`p q / (\alpha p + (1 - \alpha) q)`
-contrast                 :math:`p^2 / (\alpha p + (1 - \alpha) q)`
-======================== ====================================================================
-
 With calibrated densities both are exact as they stand; no classifier has to learn the ratios.
 """
 

@@ -12,7 +12,8 @@ the unconditional density's exponent 1 - c. A model under several conditions is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,9 @@ from jax.core import Tracer
 from ..checks.numbers import exponent, is_traced, kept, listed, log_mass, merged, nested, real
 from ..checks.text import uncalibrated_shares
 from ..errors import ArgumentTypeError, DivisionByZeroError, warn
-from ..pytree import Label, register
+from ..pytree import Label, register, replace
 from .abstract import AbstractDensity, check_densities
-from .formula import Formula, Leaf, Node, fold, formula_text, leaves_of, like, log_mixture, log_product
+from .formula import Formula, Leaf, Node, fold, formula_text, gaussian_of, leaves_of, log_mixture, log_product
 
 #: Most conditions of one model that are evaluated in one call.
 TOGETHER = 64
@@ -78,16 +79,10 @@ class Density(AbstractDensity):
     __radd__ = __add__
 
     def __sub__(self, other):
-        raise ArgumentTypeError(
-            f"a difference of densities may be negative; got a density minus {type(other).__name__}. For 'p and not q' "
-            "write p / q ** alpha."
-        )
+        raise _negative(f"a density minus {type(other).__name__}")
 
     def __rsub__(self, other):
-        raise ArgumentTypeError(
-            f"a difference of densities may be negative; got {type(other).__name__} minus a density. For 'p and not q' "
-            "write p / q ** alpha."
-        )
+        raise _negative(f"{type(other).__name__} minus a density")
 
     def __neg__(self):
         raise ArgumentTypeError(
@@ -99,6 +94,12 @@ class Density(AbstractDensity):
             f"an exponent must be one real number; got {type(other).__name__} to the power of the density {self!r}. "
             "Raise a density to a number, p ** 0.5."
         )
+
+
+def _negative(what: str) -> ArgumentTypeError:
+    return ArgumentTypeError(
+        f"a difference of densities may be negative; got {what}. For 'p and not q' write p / q ** alpha."
+    )
 
 
 @register(("model", "condition"), ("name",))
@@ -129,7 +130,7 @@ class Conditional(Density):
         return self.model.log_density(x, t, self.condition)
 
     def with_schedule(self, schedule):
-        return self._replace(schedule=schedule)
+        return replace(self, model=self.model.with_schedule(schedule))
 
     def _moments(self):
         return self.model._moments(self.condition)
@@ -138,7 +139,7 @@ class Conditional(Density):
         return self.model.gaussian(t, self.condition)
 
     def _replace(self, **changes):
-        return Conditional(self.model._replace(**changes), self.condition, self.name)
+        return replace(self, model=self.model._replace(**changes))
 
 
 @register(("models", "conditions", "coefficients"), ("formula", "schedule", "event_shape"))
@@ -176,7 +177,17 @@ class Expression(Density):
     @property
     def terms(self) -> list[tuple[Density, Any]]:
         """Densities and their coefficients: exponents, or logarithms of masses."""
-        return [(_closed(part), coefficient) for part, coefficient in _opened(self).terms]
+        parts = self._parts()
+        return [(_closed(p.formula.kind, p._parts()) if isinstance(p, Expression) else p, c) for p, c in parts]
+
+    def _parts(self) -> list[tuple[Density, Any]]:
+        # As `terms`, but expressions still know all models.
+        def part(formula):
+            if isinstance(formula, Leaf):
+                return self._leaf(formula)
+            return Expression(self.models, self.conditions, self.coefficients, formula)
+
+        return list(zip(map(part, self.formula.children), self.formula.own(listed(self.coefficients)), strict=True))
 
     @property
     def is_calibrated(self):
@@ -205,7 +216,7 @@ class Expression(Density):
 
     def gaussian(self, t):
         leaves = {leaf: (self._leaf(leaf).gaussian(t), 1.0) for leaf in leaves_of(self.formula)}
-        return fold(self.formula, leaves.__getitem__, lambda node, parts: like(node, self.coefficients, parts))[0]
+        return fold(self.formula, leaves.__getitem__, partial(gaussian_of, self.coefficients))[0]
 
     def __repr__(self):
         return formula_text(self.formula, lambda leaf: repr(self._leaf(leaf)), self.coefficients)
@@ -223,41 +234,26 @@ def _log_densities(model, conditions, x, t):
     return jax.lax.map(jax.checkpoint(call), stacked, batch_size=TOGETHER)
 
 
-class _Open(NamedTuple):
-    """A formula while it is built: its terms are pairs (`_Open` or a leaf's density, coefficient)."""
-
-    kind: str
-    terms: list[tuple[Any, Any]]
-
-
-def _opened(density: Density) -> Any:
-    if not isinstance(density, Expression):
-        return density
-    coefficients = listed(density.coefficients)
-    node = lambda node, parts: _Open(node.kind, list(zip(parts, node.own(coefficients), strict=True)))  # noqa: E731
-    return fold(density.formula, density._leaf, node)
-
-
-def _closed(part: Any) -> Density:
-    if not isinstance(part, _Open):
-        return part
+def _closed(kind: str, terms: Sequence[tuple[Density, Any]]) -> Expression:
+    """Expression of terms, each distinct model, condition of it, and coefficient of it put in its place."""
     models, conditions, coefficients = [], [], []
 
-    def close(part) -> Formula:
-        if not isinstance(part, _Open):
-            model, condition = (part.model, part.condition) if isinstance(part, Conditional) else (part, None)
-            i = _place(models, model)
-            conditions.extend([] for _ in range(len(models) - len(conditions)))
-            return Leaf(i, _place(conditions[i], condition), Label(part.name))
-        found: dict[Formula, Any] = {}
-        for inner, value in part.terms:
-            child = close(inner)
-            found[child] = merged(part.kind, found[child], value) if child in found else value
-        coefficients.extend(found.values())
-        return Node(part.kind, tuple(found), len(coefficients) - len(found))
+    def leaf(density) -> Leaf:
+        is_given = isinstance(density, Conditional)
+        i = _place(models, density.model if is_given else density)
+        conditions.extend([] for _ in range(len(models) - len(conditions)))
+        return Leaf(i, _place(conditions[i], density.condition if is_given else None), Label(density.name))
 
-    formula = close(part)
-    assert isinstance(formula, Node)
+    def node(kind, terms) -> Node:
+        found: dict[Formula, Any] = {}
+        for density, value in terms:
+            is_node = isinstance(density, Expression)
+            child = node(density.formula.kind, density._parts()) if is_node else leaf(density)
+            found[child] = merged(kind, found[child], value) if child in found else value
+        coefficients.extend(found.values())
+        return Node(kind, tuple(found), len(coefficients) - len(found))
+
+    formula = node(kind, terms)
     return Expression(tuple(models), tuple(map(tuple, conditions)), kept(coefficients), formula)
 
 
@@ -288,9 +284,8 @@ def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
         leaves = density.leaves if isinstance(density, Expression) else (density,)
         if is_sum and (unknown := [repr(leaf) for leaf in leaves if not leaf.is_calibrated]):
             warn(uncalibrated_shares(unknown))
-        part = _opened(density)
-        if isinstance(part, _Open) and part.kind == kind:
-            flat += [(inner, nested(kind, coefficient, c)) for inner, c in part.terms]
+        if isinstance(density, Expression) and density.formula.kind == kind:
+            flat += [(part, nested(kind, coefficient, c)) for part, c in density._parts()]
         else:
-            flat.append((part, coefficient))
-    return _closed(_Open(kind, flat))
+            flat.append((density, coefficient))
+    return _closed(kind, flat)

@@ -38,10 +38,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ..checks.numbers import constant, is_traced, real_array
+from ..checks.numbers import array_of, constant, is_traced
 from ..errors import ParameterError, ShapeError
 from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
-from ..pytree import register
+from ..pytree import register, replace
 from .axes import CosineAxes, DenseAxes
 from .density import Conditional, Density
 from .gaussian import Gaussian, log_normal
@@ -112,7 +112,7 @@ class _NetworkDensity(Density):
             raise ShapeError(f"{self!r} was trained without conditions. Train with nd.fit(..., conditions=...).")
         if condition is None:
             return self
-        condition = jnp.asarray(condition, dtype=float) if is_traced(condition) else real_array(condition)
+        condition = array_of("a condition", condition, f"an array [{size}]")
         if condition.shape != (size,):
             raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
         if is_traced(condition):
@@ -129,10 +129,7 @@ class _NetworkDensity(Density):
         return self._replace(schedule=schedule)
 
     def _replace(self, **changes):
-        new = jax.tree.map(lambda a: a, self)
-        for field, value in changes.items():
-            setattr(new, field, value)
-        return new
+        return replace(self, **changes)
 
     mean = property(lambda self: self.moments.mean, doc="mu [d].")
     eigenvalues = property(lambda self: self.moments.variance, doc="Lambda [d].")

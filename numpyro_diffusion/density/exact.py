@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from ..checks.numbers import check_held, check_squares_held, constant, finite_array, is_traced
+from ..checks.numbers import check_held, check_squares_held, constant, finite_array, is_traced, log_shares
 from ..errors import ParameterError, ShapeError, check_key
 from ..pytree import register, replace
 from .axes import DenseAxes
@@ -30,11 +30,7 @@ def _log_weights(weights: Any, count: int) -> Any:
     weights = np.ones(count) if weights is None else finite_array("weights", weights, 1)
     if weights.shape != (count,):
         raise ShapeError(f"weights must have shape ({count},) to match means; got {weights.shape}.")
-    if is_traced(weights):
-        return jnp.log(weights) - jnp.log(jnp.sum(weights))
-    if not np.all(weights > 0):
-        raise ParameterError(f"weights must be positive; got {weights}. Drop components of weight zero.")
-    return constant(np.log(weights) - np.logaddexp.reduce(np.log(weights)))
+    return log_shares(weights) if is_traced(weights) else constant(log_shares(weights))
 
 
 class _Exact(Density):

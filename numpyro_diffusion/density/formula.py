@@ -78,7 +78,7 @@ def log_mixture(log_masses, terms) -> jax.Array:
     return jnp.where(zero | infinite, fixed, logsumexp(jnp.where(zero | infinite, 0.0, terms)))
 
 
-def like(node: Node, coefficients, parts) -> tuple[Gaussian | None, Any]:
+def gaussian_of(coefficients, node: Node, parts) -> tuple[Gaussian | None, Any]:
     """The Gaussian that a node is like, and the sign of its power, of those of its children; None where unknown.
 
     The sign is -1 where the node is like an inverse: in 1 / (1 / p + 1 / q) neither p nor q is lost.

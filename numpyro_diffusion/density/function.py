@@ -6,7 +6,6 @@ wherever the density is flattened, as at the door of every compiled function, it
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from ..errors import ArgumentTypeError, ScheduleError, ShapeError
 from ..program import Traced, trace
-from ..pytree import register
+from ..pytree import register, replace
 from .density import Density
 from .gaussian import Gaussian
 from .schedule import NoiseSchedule, VariancePreserving
@@ -53,10 +52,9 @@ class FunctionDensity(Density):
         """The density with its function as it computes now; itself where that has been done."""
         if isinstance(self.fn, Traced):
             return self
-        new, x = copy.copy(self), jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
+        x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
         t, given = jax.ShapeDtypeStruct((), x.dtype), () if self.parameters is None else (self.parameters,)
-        new.fn = trace(lambda *args: self._checked(self.fn(*args)), *given, x, t)
-        return new
+        return replace(self, fn=trace(lambda *args: self._checked(self.fn(*args)), *given, x, t))
 
     def _moments(self):
         return self.moments
@@ -69,9 +67,7 @@ class FunctionDensity(Density):
                 f"{self!r} is known for noise-to-signal ratios in [{low:.4g}, {high:.4g}], but {schedule} "
                 f"asks for [{new_low:.4g}, {new_high:.4g}]. Choose a schedule within that range."
             )
-        new = copy.copy(self)
-        new.schedule, new.origin = schedule, None if schedule == origin else origin
-        return new
+        return replace(self, schedule=schedule, origin=None if schedule == origin else origin)
 
 
 register(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..density.evaluate import batch_log_prob
+from ..density.abstract import batch_log_prob
 from ..errors import ArgumentTypeError
 from .islands import Layout, layout, weigh_alike
 from .record import BoundRecord, Record, RunRecord

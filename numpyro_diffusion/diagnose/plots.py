@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import shown
+from ..density.abstract import batch_log_prob
 from ..density.density import Density
-from ..density.evaluate import batch_log_prob
 from ..errors import ParameterError, ShapeError, check_integer, check_number
 from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, style
 from .result import AnnealedRun, Bound

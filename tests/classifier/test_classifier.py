@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import in_float64
+from densities import in_float64
 
 from numpyro_diffusion import classifier
 from numpyro_diffusion.classifier import Batch, guide, judge
@@ -162,22 +162,6 @@ def test_a_classifier_is_a_pytree(striped):
     x = stripes(jax.random.key(5), 5).images
     assert np.allclose(jax.jit(classifier.predict)(again, x), classifier.predict(striped, x), atol=1e-6)
     assert repr(striped).startswith("Classifier('', ClassifierConfig(")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image_shape": (8, 8)}, "image_shape"),
-        ({"widths": ()}, "widths"),
-        ({"num_outputs": 0}, "num_outputs must be an integer >= 1"),
-        ({"position_width": -0.1}, "position_width must be >= 0"),
-        ({"embedding_size": 3}, "embedding_size must be even"),
-        ({"num_groups": 5}, "num_groups must divide"),
-    ],
-)
-def test_architectures_that_cannot_be(change, message):
-    with pytest.raises(ParameterError, match=message):
-        dataclasses.replace(SMALL, **change)
 
 
 def test_inputs_that_do_not_fit(striped):

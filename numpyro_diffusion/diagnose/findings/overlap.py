@@ -10,8 +10,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from ...density.abstract import batch_log_prob
 from ...density.density import Density, Expression
-from ...density.evaluate import batch_log_prob
 
 #: Nats below its typical log density at which a point is improbable under a factor.
 MOST_DEFICIT = 10.0

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...density.abstract import batch_log_prob
 from ...density.density import Density, Expression
 from ...density.energy import is_energy
-from ...density.evaluate import batch_log_prob
 
 __all__ = ["off_evidence", "untypical"]
 
