@@ -3,7 +3,7 @@
 # on each Python. One combination at a time, and in each one file of tests after the other.
 #
 #   .ci/processors.sh                                every combination, every file
-#   .ci/processors.sh tests/test_images.py -k exact  some of the tests; the arguments go to pytest
+#   .ci/processors.sh tests/train -k exact           some of the tests; the arguments go to pytest
 #
 #   SETS="SSE4_2 AVX2 native"   instruction sets (--xla_cpu_max_isa); native is whatever the processor has
 #   THREADS="1 2"               processors the tests may use

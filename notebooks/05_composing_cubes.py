@@ -134,7 +134,7 @@ right.set(xlabel="noise-to-signal ratio", ylabel="tuned leapfrog step")
 # %% [markdown]
 # ## 5. How many cubes, and how many steps?
 #
-# That takes more images than a notebook draws. `benchmarks/table2_cubes.py` keeps the counts of 100 images a point on the
+# That takes more images than a notebook draws. `benchmarks/paper/table2_cubes.py` keeps the counts of 100 images a point on the
 # left, of 20 a point on the right; bars are binomial standard errors.
 #
 # *Left*: the more cubes are asked for, the more often reverse diffusion leaves one out, and HMC does so less. *Right*: from

@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 import jax
 import numpy as np
+from densities import COVARIANCES, MEANS, WEIGHTS
 from hypothesis import settings
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
@@ -11,10 +12,6 @@ import numpyro_diffusion as nd
 
 KEY = jax.random.key(0)
 TYPED = (nd.errors.DiffusionError, TypeError, ValueError)
-
-MEANS = np.array([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]])
-COVARIANCES = np.array([[[0.2, 0.05], [0.05, 0.1]], [[0.3, 0.0], [0.0, 0.3]], [[0.1, 0.0], [0.0, 0.4]]])
-WEIGHTS = np.array([0.2, 0.5, 0.3])
 
 
 def few(count):

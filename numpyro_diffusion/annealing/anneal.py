@@ -40,14 +40,14 @@ def anneal(
     density: Density,
     kernel: Kernel | Reverse | None = None,
     *,
-    num_chains: int = 1000,
-    num_steps: int = 2,
+    num_chains: int = Settings.num_chains,
+    num_steps: int = Settings.num_steps,
     levels: Any = None,
-    level_ess: float = 0.98,
-    resample_threshold: float | None = None,
-    frame: str = "whitened",
-    metric: str = "frame",
-    predictor: bool = False,
+    level_ess: float = Settings.level_ess,
+    resample_threshold: float | None = Settings.resample_threshold,
+    frame: str = Settings.frame,
+    metric: str = Settings.metric,
+    predictor: bool = Settings.predictor,
     num_pilot_chains: int | None = None,
     chain_batch_size: int | None = None,
     mesh: Mesh | None = None,
@@ -181,7 +181,7 @@ def annealed(
             places = {"num_chains": settings.num_chains, "frame": settings.frame, "mesh": mesh}
             state, rows = RunState(found, populations.start(held, start_key, **places)), ()
             keeper.keep(packed, state, rows, mesh, now=True)
-        history = History(keep_history, settings.num_chains, None if saved is None else state.num_done, rows)
+        history = History(keep_history, settings.num_chains, state.num_done, rows)
         state = descend(state, held, mover, level_key, settings, keeper, history, progress)
     settings = dataclasses.replace(settings, weighted=settings.weighted and not state.collapsed)
     if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:

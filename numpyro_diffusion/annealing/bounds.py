@@ -86,8 +86,9 @@ def _log_mean_exp(log_w) -> tuple[float, float, float]:
 
 @single_threaded_lapack
 def ais_bound(
-    rng_key, density: Density, kernel: Kernel | None = None, *, num_chains: int = 1000, num_steps: int = 2,
-    levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
+    rng_key, density: Density, kernel: Kernel | None = None, *, num_chains: int = Settings.num_chains,
+    num_steps: int = Settings.num_steps, levels: Any = None, level_ess: float = Settings.level_ess,
+    frame: str = Settings.frame, progress_bar: bool = True,
 ) -> Bound:  # fmt: skip
     """Lower bound on the log evidence, log of the density's integral at t = 0, by annealed importance sampling.
 
@@ -123,9 +124,9 @@ def _forward(rng_key, density: Density, kernel: Kernel, levels, settings: Settin
 
 @single_threaded_lapack
 def raise_bound(
-    rng_key, density: Density, x_test, kernel: Kernel | None = None, *, num_repeats: int = 8, num_steps: int = 2,
-    levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", chain_batch_size: int | None = None,
-    progress_bar: bool = True,
+    rng_key, density: Density, x_test, kernel: Kernel | None = None, *, num_repeats: int = 8,
+    num_steps: int = Settings.num_steps, levels: Any = None, level_ess: float = Settings.level_ess,
+    frame: str = Settings.frame, chain_batch_size: int | None = None, progress_bar: bool = True,
 ) -> Bound:  # fmt: skip
     """Lower bound on the mean log likelihood of test points under the annealed sampler's own distribution (RAISE).
 
@@ -167,8 +168,9 @@ def raise_bound(
 
 @single_threaded_lapack
 def bdmc(
-    rng_key, density: Density, exact_samples, kernel: Kernel | None = None, *, num_chains: int = 1000,
-    num_steps: int = 2, levels: Any = None, level_ess: float = 0.98, frame: str = "whitened", progress_bar: bool = True,
+    rng_key, density: Density, exact_samples, kernel: Kernel | None = None, *, num_chains: int = Settings.num_chains,
+    num_steps: int = Settings.num_steps, levels: Any = None, level_ess: float = Settings.level_ess,
+    frame: str = Settings.frame, progress_bar: bool = True,
 ) -> Bound:  # fmt: skip
     """Bidirectional Monte Carlo: the log evidence from below (forward AIS) and above (backward AIS).
 

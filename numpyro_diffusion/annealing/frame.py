@@ -26,10 +26,11 @@ FRAMES = ("whitened", "identity")
 class Frame(NamedTuple):
     """x = m + L u, with m the mean of a Gaussian and L the symmetric root of its covariance; `log_det` = log det L.
 
-    `root` is L [d, d], one product a point; None along cosines, for images, where no such matrix fits.
+    `root` is L [d, d], one product a point; None along cosines, for images, where no such matrix fits. Without a
+    Gaussian u is x itself, which no product rounds.
     """
 
-    gaussian: Gaussian
+    gaussian: Gaussian | None
     root: jax.Array | None
     log_det: jax.Array
 
@@ -40,19 +41,25 @@ class Frame(NamedTuple):
         is_dense = isinstance(gaussian.axes, DenseAxes)
         return cls(gaussian, gaussian.function(jnp.sqrt) if is_dense else None, jnp.sum(jnp.log(std)))
 
-    @property
-    def mean(self) -> jax.Array:
-        """m [d]."""
-        return self.gaussian.mean
+    def scaled(self, scale) -> Frame:
+        """x of v with u = S v, for a scale S [d, d]; what there is of `coordinates` and `log_det` stays that of u."""
+        if self.gaussian is None:
+            return self._replace(gaussian=Gaussian.standard(len(scale)), root=scale)
+        assert self.root is not None  # preconditioners are dense, and so are their frames
+        return self._replace(root=self.root @ scale)
 
     def point(self, u, event_shape):
         """u [d] to x [*event_shape]."""
+        if self.gaussian is None:
+            return u.reshape(event_shape)
         mean, variance, axes = self.gaussian
         moved = axes.point(jnp.sqrt(variance) * axes.coordinates(u)) if self.root is None else self.root @ u
         return (mean + moved).reshape(event_shape)
 
     def coordinates(self, x):
         """x [*event_shape] to u [d]."""
+        if self.gaussian is None:
+            return jnp.ravel(x)
         mean, variance, axes = self.gaussian
         return axes.point(axes.coordinates(jnp.ravel(x) - mean) / jnp.sqrt(variance))
 
@@ -65,10 +72,7 @@ def frame_at(density: Density, t, kind: str) -> Frame:
     """
     if kind not in FRAMES:
         raise ParameterError(f"frame must be one of {FRAMES}; got {kind!r}.")
-    gaussian = gaussian_at(density, t)
-    if kind == "identity":
-        gaussian = gaussian._replace(mean=jnp.zeros_like(gaussian.mean), variance=jnp.ones_like(gaussian.variance))
-    return Frame.of(gaussian)
+    return Frame.of(gaussian_at(density, t)) if kind == "whitened" else Frame(None, None, jnp.zeros(()))
 
 
 def start(density: Density, rng_key, kind: str) -> tuple[jax.Array, jax.Array]:

@@ -20,13 +20,12 @@ from .population import ChainStats
 
 
 class History:
-    """Rows of `ChainStats`, one per level.
+    """Rows of `ChainStats`, one per level. Its place must have been checked.
 
     Args:
         where: False keeps nothing, True keeps them in memory, a path streams them to a Zarr group there.
         num_chains: Length of a row.
-        num_done: Levels of an interrupted run that goes on, None for a new one; what a Zarr group has beyond them is
-            dropped.
+        num_done: Levels of an interrupted run that goes on; what a Zarr group has beyond them is dropped.
         rows: Rows of these levels, where they were kept in memory.
 
     Raises:
@@ -34,13 +33,10 @@ class History:
         CheckpointError: if the folder cannot be written.
     """
 
-    def __init__(
-        self, where: bool | str | Path, num_chains: int, num_done: int | None = None, rows: Iterable[ChainStats] = ()
-    ):
+    def __init__(self, where: bool | str | Path, num_chains: int, num_done: int = 0, rows: Iterable[ChainStats] = ()):
         self.rows = list(rows)
         self.keeps_rows, self.path, self.group = where is True, None, None
         if not isinstance(where, bool):
-            check_place(where, num_done is None)
             self.path = Path(where)
             self.group = _open(self.path, num_chains, num_done)
 
@@ -104,12 +100,11 @@ def check_place(where: bool | str | Path, is_new: bool) -> None:
                     raise OSError(errno.EINVAL, f"{name} in it is {kind}")
 
 
-def _open(path: Path, num_chains: int, num_done: int | None):
+def _open(path: Path, num_chains: int, num_done: int):
     import zarr  # optional, and slow to import
 
     if jax.process_index() > 0:
         return None
-    num_done = num_done or 0
     with _told(path):
         if num_done == 0 and not path.exists():
             # Made elsewhere and moved there whole, so that a folder of that name is never half made.

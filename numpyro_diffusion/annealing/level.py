@@ -87,7 +87,4 @@ def _log_prob(density: Density, t, frame, v):
 def level_at(density: Density, t, frame_kind: str, step_size=None, scale=None) -> Level:
     """The level of a density at time t in a frame, with what moves there take."""
     frame = frame_at(density, t, frame_kind)
-    if scale is not None:
-        assert frame.root is not None  # preconditioners are dense, and so are their frames
-        frame = frame._replace(root=frame.root @ scale)
-    return Level(density, t, frame, step_size, scale)
+    return Level(density, t, frame if scale is None else frame.scaled(scale), step_size, scale)

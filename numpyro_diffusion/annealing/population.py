@@ -83,14 +83,20 @@ class ChainStats(NamedTuple):
 
 
 class Reweighing(NamedTuple):
-    """What a level's change did to the weights: increments [N], ESS before a resampling and conditional ESS as shares
-    of the population, the tail of the weights then, and whether there was one."""
+    """What a change of level did to the weights: `increment` [N], ESS before a resampling and conditional ESS as shares
+    of the population, the weights' `tail` then, and whether there was one."""
 
     increment: jax.Array
     ess: jax.Array
     conditional_ess: jax.Array
     tail: Tail
     resampled: jax.Array
+
+    @classmethod
+    def none(cls, num_chains: int) -> Reweighing:
+        """Of chains without weights."""
+        undefined = jnp.full((), jnp.nan)
+        return cls(jnp.zeros(num_chains), undefined, undefined, Tail(undefined, undefined), jnp.zeros((), bool))
 
 
 @partial(jax.jit, static_argnames=("num_chains", "frame", "mesh"))
@@ -166,20 +172,19 @@ def advance(
     settings: Settings,
 ) -> tuple[Population, LevelStats, ChainStats]:  # fmt: skip
     """Take the population to a level. Densities and plans are traced: one compiled program serves every level."""
-    num_chains, undefined = population.log_weight.size, jnp.full((), jnp.nan)
+    num_chains, undefined, weighted = population.log_weight.size, jnp.full((), jnp.nan), settings.weighted
     predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
     if here.before is not None:
         population = predict(density, population, predict_key, here, settings)
-    unweighted = (undefined, undefined, Tail(undefined, undefined), jnp.zeros((), bool))
-    change = Reweighing(jnp.zeros(num_chains), *unweighted)
+    change = Reweighing.none(num_chains)
     if isinstance(kernel, Reverse):
         # Nothing moves on from there, so nothing is evaluated either.
         nothing = LevelStats(*[undefined] * len(LevelStats._fields))._replace(escaped=jnp.zeros((), int))
-        return placed(population, settings.mesh), nothing, ChainStats(change.increment * jnp.nan, change.increment)
+        return placed(population, settings.mesh), nothing, ChainStats(jnp.full(num_chains, jnp.nan), change.increment)
     level = level_at(density, here.t, settings.frame, here.step_size, here.scale)
     fresh = settings.map_chains(Level.enter, level, population.state.position, population.state.momentum)
     fresh = fresh._replace(logdensity=replicated(fresh.logdensity, settings.mesh))
-    if settings.weighted:
+    if weighted:
         population, change = reweigh(population, fresh, resample_key, threshold)
     else:
         population = population._replace(state=fresh)
@@ -196,16 +201,14 @@ def advance(
         acceptance = jnp.full(num_chains, jnp.nan)
     x = jax.vmap(lambda v: jnp.ravel(level.point(v)))(state.position)
     population = population._replace(state=jax.vmap(level.leave)(state))
-    pareto_k, tail = change.tail
-    if settings.weighted:
-        tail = jnp.where(change.resampled, 0.0, tail)
-    if settings.weighted and not kernel.is_adjusted:
+    # What a resampling has folded into the evidence is in its account.
+    pareto_k, tail = change.tail._replace(nats=jnp.where(change.resampled, 0.0, change.tail.nats))
+    if weighted and not kernel.is_adjusted:
         population = _corrected(population, correction)
         after, tail = pareto_tail(population.log_weight)
         pareto_k = jnp.fmax(pareto_k, after)
     population = placed(population, settings.mesh)
     mean, sd, counted = _counted(population.log_weight, change.increment)
-    weighted = settings.weighted
     stats = LevelStats(
         acceptance_rate=acceptance.mean(),
         step_size=here.step_size,

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 
-import jax
-
-from ..checks.text import shown
 from ..disk import contents
 from ..disk import format as checkpoint
-from ..errors import ParameterError
 from ..networks.classifier import ClassifierConfig
 from .classifier import Classifier, checked
 
@@ -29,8 +24,7 @@ def save_classifier(
     contents.check_texts(classifier.name, card)
     network = dataclasses.asdict(classifier.config)
     config = {"kind": "classifier", "network": network, "name": classifier.name, "card": card}
-    _described(arrays, json.loads(json.dumps(config)))
-    checkpoint.write(path, arrays, config)
+    checkpoint.save(path, arrays, config, _described)
 
 
 def load_classifier(path: str | os.PathLike[str]) -> Classifier:
@@ -49,10 +43,5 @@ def _described(arrays, config) -> Classifier:
     network = contents.network_of(
         config["network"], {"ClassifierConfig": ClassifierConfig}, len(arrays), "ClassifierConfig"
     )
-    # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
-    abstract = jax.eval_shape(lambda key: network.build(key)[1], jax.random.key(0))
-    state = checkpoint.restored(abstract, arrays)
-    if unknown := set(arrays) - set(checkpoint.named_leaves(abstract)):
-        raise ParameterError(f"there is no place for {shown(sorted(unknown))}")
-    contents.check_weights(arrays)
+    _, state = contents.network_in(arrays, network.build)
     return Classifier(state, network, config["name"] or "")

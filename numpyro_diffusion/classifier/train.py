@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -71,8 +70,8 @@ def train_classifier(
         batches, of_data = Rows(batch), digests(batch)
     check_batch(jax.eval_shape(lambda: batches.draw(rng_key, size)), config, size)
     identity = {
-        "kind": "classifier training", "network": json.loads(json.dumps(dataclasses.asdict(config))),
-        "training": dataclasses.asdict(training), "rng_key": fingerprint(rng_key), **of_data, **versions(),
+        "kind": "classifier training", "network": dataclasses.asdict(config), "training": dataclasses.asdict(training),
+        "rng_key": fingerprint(rng_key), **of_data, **versions(),
     }  # fmt: skip
     init_key, step_key = jax.random.split(rng_key)
     _, state = config.build(init_key)

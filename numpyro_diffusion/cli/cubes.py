@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from importlib import resources
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +17,7 @@ from ..classifier import Classifier, all_present, load_classifier
 from ..compose.conditions import compose_conditions
 from ..datasets import cubes
 from ..density.density import Density
+from ..diagnose.result import AnnealedRun
 from ..disk.densities import load_pretrained
 
 LEVELS = 40
@@ -29,17 +30,15 @@ def pretrained_judge(size: int = 16) -> Classifier:
         return load_classifier(path)
 
 
-def draw(
-    density: Density,
-    places,
-    rng_key: jax.Array,
-    *,
-    num_images: int,
-    num_steps: int = 2,
-    progress_bar: bool = False,
-    told: Callable[[str, Any], Any] = lambda name, run: None,
-) -> dict[str, Any]:
-    """Runs of reverse diffusion and of annealed HMC for the product of conditions (Du et al. 2023, Eq. 13).
+def draw(density: Density, places, rng_key: jax.Array, **options) -> dict[str, AnnealedRun]:
+    """What `each_drawn` yields, all at once."""
+    return dict(each_drawn(density, places, rng_key, **options))
+
+
+def each_drawn(
+    density: Density, places, rng_key: jax.Array, *, num_images: int, num_steps: int = 2, progress_bar: bool = False
+) -> Iterator[tuple[str, AnnealedRun]]:
+    """Reverse diffusion and annealed HMC for the product of conditions (Du et al. 2023, Eq. 13), each when it is done.
 
     Args:
         density: Conditioned on one place, such as `nd.load_pretrained("cubes_16")`.
@@ -48,49 +47,27 @@ def draw(
         num_images: Images of each.
         num_steps: HMC steps of three leapfrogs per level.
         progress_bar: Show levels.
-        told: Takes the name and the run of each sampler as soon as it is done.
 
-    Returns:
-        "reverse" and "HMC": an `AnnealedRun` each.
+    Yields:
+        "reverse" and "HMC" with their runs.
     """
     target = compose_conditions(density, places)
     levels = target.schedule.levels(LEVELS, smallest=target.resolution)
     reverse_key, hmc_key = jax.random.split(rng_key)
-    shared = {"num_chains": num_images, "levels": levels, "progress_bar": progress_bar}
-    runs: dict[str, Any] = {"reverse": anneal(reverse_key, target, Reverse(), **shared)}
-    told("reverse", runs["reverse"])
-    runs["HMC"] = anneal(
-        hmc_key, target, HMC(num_integration_steps=3, persistence=0.9), num_steps=num_steps, predictor=True,
-        num_pilot_chains=8, **shared,
-    )  # fmt: skip
-    told("HMC", runs["HMC"])
-    return runs
+    shared: dict[str, Any] = {"num_chains": num_images, "levels": levels, "progress_bar": progress_bar}
+    yield "reverse", anneal(reverse_key, target, Reverse(), **shared)
+    hmc = HMC(num_integration_steps=3, persistence=0.9)
+    yield "HMC", anneal(hmc_key, target, hmc, num_steps=num_steps, predictor=True, num_pilot_chains=8, **shared)
 
 
-def run(
-    *,
-    num_cubes: int = 5,
-    num_images: int = 8,
-    seed: int = 0,
-    size: int = 16,
-    progress_bar: bool = False,
-    told: Callable[[Any, dict, dict], Any] = lambda places, runs, shares: None,
-):
-    """(places [c, 2], runs, share of images judged right by sampler) for the places of a rendered scene.
-
-    The same, with the samplers that are done, is passed to `told` after each of them.
-    """
+def run(*, num_cubes: int, num_images: int, seed: int, size: int) -> Iterator[tuple[Any, dict, dict]]:
+    """(places [c, 2], runs, share of images judged right) of a rendered scene, by sampler and after each of them."""
     place_key, run_key = jax.random.split(jax.random.key(seed))
     places, runs, shares = cubes.positions(place_key, num_cubes), {}, {}
-    judge = pretrained_judge(size)
-
-    def judged(name, result):
+    judge, density = pretrained_judge(size), load_pretrained(f"cubes_{size}")
+    for name, result in each_drawn(density, places, run_key, num_images=num_images, progress_bar=True):
         runs[name], shares[name] = result, float(np.mean(all_present(judge, result.samples, places)))
-        told(places, runs, shares)
-
-    density = load_pretrained(f"cubes_{size}")
-    draw(density, places, run_key, num_images=num_images, progress_bar=progress_bar, told=judged)
-    return places, runs, shares
+        yield places, runs, shares
 
 
 def require_matplotlib() -> None:

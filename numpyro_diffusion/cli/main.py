@@ -67,16 +67,13 @@ def cubes(output, num_cubes, size, images, seed, force) -> None:
     # A kill leaves the rows so far, under a name of their own: the same command then runs as it did.
     partial = files.check_writable(output.with_name(f"{output.stem}.partial{output.suffix}"), force=True)
     demo_cubes.require_matplotlib()
-    drawn: list[bytes] = []
-
-    def told(places, runs, shares):
+    picture = b""
+    for places, runs, shares in demo_cubes.run(num_cubes=num_cubes, num_images=images, seed=seed, size=int(size)):
         name, run = list(runs.items())[-1]
         echo(f"{name}: {shares[name]:.0%} of {images} images right, {run.evaluations_per_chain} evaluations each")
-        drawn.append(pictures.cubes(places, runs, shares))
-        files.write(partial, drawn[-1])
-
-    demo_cubes.run(num_cubes=num_cubes, num_images=images, seed=seed, size=int(size), progress_bar=True, told=told)
-    files.write(output, drawn[-1])
+        picture = pictures.cubes(places, runs, shares)
+        files.write(partial, picture)
+    files.write(output, picture)
     partial.unlink()
     echo(f"{output}: written")
 

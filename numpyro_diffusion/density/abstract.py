@@ -149,7 +149,7 @@ def gaussian_at(density: AbstractDensity, t) -> Gaussian:
     known = density.gaussian(t)
     if known is not None:
         return known
-    unit = Gaussian.isotropic(math.prod(density.event_shape))
+    unit = Gaussian.standard(math.prod(density.event_shape))
     return unit.noised(density.schedule.alpha(t), density.schedule.sigma(t))
 
 

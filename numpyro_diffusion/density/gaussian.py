@@ -39,9 +39,9 @@ class Gaussian(NamedTuple):
         return cls(mean, jnp.maximum(variance, 1e-12 * jnp.max(variance)), DenseAxes(vectors))
 
     @classmethod
-    def isotropic(cls, size: int, variance=1.0) -> Gaussian:
-        """One variance in all `size` directions, about zero."""
-        return cls(jnp.zeros(size), jnp.full(size, variance), DenseAxes(jnp.eye(size)))
+    def standard(cls, size: int) -> Gaussian:
+        """N(0, I) in `size` dimensions."""
+        return cls(jnp.zeros(size), jnp.ones(size), DenseAxes(jnp.eye(size)))
 
     @property
     def covariance(self) -> jax.Array:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import check_name, shown
 from ..density.schedule import NoiseSchedule, VarianceExploding, VariancePreserving
 from ..errors import ParameterError
-from . import format as checkpoint
 
 SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding)}
 #: Ranges of a schedule's numbers; what they may be together the schedule itself checks.
@@ -55,15 +55,10 @@ def schedule_of(fields: Any) -> NoiseSchedule:
     if not isinstance(kind, str) or kind not in SCHEDULES:
         raise ParameterError(f"the schedule must be one of {', '.join(SCHEDULES)}; got {shown(kind)}")
     for name, (low, high) in SCHEDULE_RANGES.items():
-        if name in fields:
-            check_real(name, fields[name], low, high)
+        # A number, neither boolean nor text.
+        if name in fields and not (type(fields[name]) in (int, float) and low <= fields[name] <= high):
+            raise ParameterError(f"{name} must be a number in [{low:g}, {high:g}]; got {shown(fields[name])}")
     return SCHEDULES[kind](**fields)
-
-
-def check_real(name: str, value: Any, low: float, high: float) -> None:
-    """A number, neither boolean nor text, in [low, high]."""
-    if type(value) not in (int, float) or not low <= value <= high:
-        raise ParameterError(f"{name} must be a number in [{low:g}, {high:g}]; got {shown(value)}")
 
 
 def event_shape_of(value: Any) -> tuple[int, ...]:
@@ -91,13 +86,36 @@ def network_of(fields: Any, configs: Mapping[str, type], num_arrays: int, defaul
     return configs[kind](**fields)
 
 
+def named_leaves(state) -> dict[str, Any]:
+    """The leaves of a network's or a training's state by their path, as they are written."""
+    return {f"state{jax.tree_util.keystr(where)}": leaf for where, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def restored(abstract, arrays: Mapping[str, np.ndarray]):
+    """The state with the structure and types of `abstract`, from arrays written under the names of `named_leaves`.
+
+    Raises:
+        KeyError, ParameterError: if an array is missing or has another shape.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+    state = []
+    for where, leaf in leaves:
+        array = arrays[f"state{jax.tree_util.keystr(where)}"]
+        if array.shape != leaf.shape:
+            raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
+        if jnp.issubdtype(array.dtype, jnp.floating) != jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ParameterError(f"weight {where} has dtype {array.dtype}, the architecture {leaf.dtype}")
+        state.append(jnp.asarray(array, dtype=leaf.dtype))
+    return jax.tree_util.tree_unflatten(treedef, state)
+
+
 def stored_weights(state, dtype: str | None) -> dict[str, np.ndarray]:
     """The weights of a network by name, in the type they are stored in.
 
     Raises:
         ParameterError: if there is no such type, or it does not hold them.
     """
-    arrays = {k: np.asarray(v) for k, v in checkpoint.named_leaves(state).items()}
+    arrays = {k: np.asarray(v) for k, v in named_leaves(state).items()}
     if dtype is None:
         return arrays
     if not isinstance(dtype, str) or dtype not in WEIGHT_DTYPES:
@@ -111,22 +129,30 @@ def stored_weights(state, dtype: str | None) -> dict[str, np.ndarray]:
     return stored
 
 
-def check_weights(named: Mapping[str, np.ndarray]) -> None:
-    """Weights of a network, of order one as all that training ends with."""
-    for name, array in named.items():
-        largest = float(np.max(np.abs(array.astype(np.float64)), initial=0.0)) if array.dtype.kind != "b" else 0.0
+def network_in(arrays: Mapping[str, np.ndarray], build: Callable, others: Collection[str] = ()) -> tuple[Any, Any]:
+    """(graph definition, state) of a network that `build(rng_key)` makes, from arrays among which are `others`."""
+    # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
+    graphdef, abstract = jax.eval_shape(build, jax.random.key(0))
+    state, names = restored(abstract, arrays), set(named_leaves(abstract))
+    if unknown := set(arrays) - names - set(others):
+        raise ParameterError(f"there is no place for {shown(sorted(unknown))}")
+    for name in names:
+        # Of order one, as all that training ends with.
+        largest = float(np.max(np.abs(arrays[name].astype(np.float64)), initial=0.0))
         if not largest <= LARGEST_WEIGHT:
             raise ParameterError(f"weights must lie within {LARGEST_WEIGHT:g}; {shown(name)} reaches {largest:g}")
+    return graphdef, state
 
 
-def check_fields(arrays: Mapping[str, np.ndarray], size: int, *, has_axes: bool, has_base: bool) -> None:
+def check_fields(arrays: Mapping[str, np.ndarray], size: int, network, *, has_base: bool) -> None:
     """The arrays beside the network: shapes, and what each may hold."""
-    shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "eigenvalues": (size,), "sigmas": (2,)}
-    if has_axes:
-        shapes["eigenvectors"] = (size, size)
-    for field, shape in shapes.items():
-        if arrays[field].shape != shape:
-            raise ParameterError(f"{field} has shape {arrays[field].shape}, expected {shape}")
+    log_z, has_axes = arrays["log_z"], not network.takes_images
+    if log_z.ndim != 2 or log_z.shape[0] != 2 or log_z.shape[1] < 2:
+        raise ParameterError(f"log_z has shape {log_z.shape}, expected [2, knots]")
+    shapes = {"mean": (size,), "eigenvalues": (size,), "sigmas": (2,)}
+    shapes |= {"eigenvectors": (size, size)} if has_axes else {}
+    shapes |= {"class_log_z": (network.condition_size, log_z.shape[1])} if "class_log_z" in arrays else {}
+    _check_shapes(arrays, shapes)
     _check_within("mean", arrays["mean"], -LENGTHS[1], LENGTHS[1])
     _check_within("eigenvalues", arrays["eigenvalues"], *VARIANCES)
     low, high = map(float, arrays["sigmas"])
@@ -137,23 +163,18 @@ def check_fields(arrays: Mapping[str, np.ndarray], size: int, *, has_axes: bool,
         if not has_base and np.any(np.diff(arrays["eigenvalues"]) < 0):
             raise ParameterError("eigenvalues must not decrease, as their axes are in that order")
         _check_orthonormal("eigenvectors", arrays["eigenvectors"])
-    log_z, by_class = arrays["log_z"], arrays.get("class_log_z")
-    if log_z.ndim != 2 or log_z.shape[0] != 2 or log_z.shape[1] < 2:
-        raise ParameterError(f"log_z has shape {log_z.shape}, expected [2, knots]")
     if not np.all(np.diff(log_z[0]) > 0):
         raise ParameterError("the knots of log_z must increase")
-    _check_within("log_z", log_z, -LARGEST_LOG_Z, LARGEST_LOG_Z)
-    if by_class is not None:
-        _check_within("class_log_z", by_class, -LARGEST_LOG_Z, LARGEST_LOG_Z)
+    for name in ("log_z", "class_log_z"):
+        if name in arrays:
+            _check_within(name, arrays[name], -LARGEST_LOG_Z, LARGEST_LOG_Z)
 
 
 def check_base(found: Mapping[str, np.ndarray], size: int, condition_size: int) -> None:
     """The arrays of a mixture base, by field."""
     count, rows = found["means"].shape[0], found["weights"].shape[0]
-    shapes = ((count, size), (count, size), (count, size, size), (rows, count))
-    for (field, array), shape in zip(found.items(), shapes, strict=True):
-        if array.shape != shape:
-            raise ParameterError(f"base.{field} has shape {array.shape}, expected {shape}")
+    shapes = {"means": (count, size), "eigenvalues": (count, size), "eigenvectors": (count, size, size)}
+    _check_shapes(found, shapes | {"weights": (rows, count)}, "base.")
     if rows not in (1, condition_size + 1):
         raise ParameterError(f"the base has {rows - 1} classes, the network {condition_size}")
     _check_within("base.means", found["means"], -LENGTHS[1], LENGTHS[1])
@@ -166,6 +187,12 @@ def check_base(found: Mapping[str, np.ndarray], size: int, condition_size: int) 
         raise ParameterError(
             f"each row of base.weights must sum to one; got sums from {sums.min():g} to {sums.max():g}"
         )
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], prefix: str = "") -> None:
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ParameterError(f"{prefix}{name} has shape {arrays[name].shape}, expected {shape}")
 
 
 def _check_within(name: str, array: np.ndarray, low: float, high: float) -> None:

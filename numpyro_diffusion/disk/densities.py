@@ -12,7 +12,6 @@ import os
 from importlib import resources
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -72,7 +71,7 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
     config = {
         "kind": "density",
         "class": type(density).__name__,
-        "event_shape": list(density.event_shape),
+        "event_shape": density.event_shape,
         "schedule": {"type": type(density.schedule).__name__} | dataclasses.asdict(density.schedule),  # pyright: ignore
         "network": {"type": type(density.config).__name__} | dataclasses.asdict(density.config),
         "parameterisation": density.parameterisation,
@@ -80,8 +79,7 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         "name": density.name,
         "card": card,
     }
-    _described(arrays, json.loads(json.dumps(config)))
-    checkpoint.write(path, arrays, config)
+    checkpoint.save(path, arrays, config, _described)
 
 
 def load(path: str | os.PathLike[str]) -> Density:
@@ -114,17 +112,9 @@ def _described(arrays, config) -> Density:
         raise ParameterError(f"the parameterisation must be one of {', '.join(forms)}; got {shown(form)}")
     if kinds := {k for k, a in arrays.items() if not jnp.issubdtype(a.dtype, jnp.floating)}:
         raise ParameterError(f"{', '.join(sorted(kinds))} must be floating-point numbers")
-    # Built abstractly: no weights are drawn, and no memory is taken that the file does not fill.
-    graphdef, abstract = jax.eval_shape(lambda key: network.build(size, key), jax.random.key(0))
-    state = checkpoint.restored(abstract, arrays)
-    if unknown := set(arrays) - set(checkpoint.named_leaves(abstract)) - _KNOWN:
-        raise ParameterError(f"there is no place for {shown(sorted(unknown))}")
-    contents.check_weights({k: a for k, a in arrays.items() if k.startswith("state")})
+    graphdef, state = contents.network_in(arrays, lambda key: network.build(size, key), _KNOWN)
     base = _load_base(arrays, size, network.condition_size)
-    contents.check_fields(arrays, size, has_axes=not network.takes_images, has_base=base is not None)
-    by_class = arrays.get("class_log_z")
-    if by_class is not None and by_class.shape != (network.condition_size, arrays["log_z"].shape[1]):
-        raise ParameterError(f"class_log_z has shape {by_class.shape}, not one row a class")
+    contents.check_fields(arrays, size, network, has_base=base is not None)
     if "typical" in arrays:
         _check_typical(arrays["typical"], kind, network.condition_size)
     fields: dict[str, Any] = {k: jnp.asarray(arrays[k], dtype=float) if k in arrays else None for k in _FIELDS}

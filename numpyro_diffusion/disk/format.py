@@ -20,8 +20,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import safetensors
@@ -42,19 +40,11 @@ METADATA_KEYS = {"format", "format_version", "config", "sha256"}
 
 # The names of safetensors. What is missing here (complex, text, objects) no density needs.
 DTYPES = {
-    "BOOL": np.dtype(np.bool_),
-    "I8": np.dtype(np.int8),
-    "I16": np.dtype(np.int16),
-    "I32": np.dtype(np.int32),
-    "I64": np.dtype(np.int64),
-    "U8": np.dtype(np.uint8),
-    "U16": np.dtype(np.uint16),
-    "U32": np.dtype(np.uint32),
-    "U64": np.dtype(np.uint64),
-    "F16": np.dtype(np.float16),
+    "BOOL": np.dtype(bool),
+    **{f"I{n}": np.dtype(f"int{n}") for n in (8, 16, 32, 64)},
+    **{f"U{n}": np.dtype(f"uint{n}") for n in (8, 16, 32, 64)},
+    **{f"F{n}": np.dtype(f"float{n}") for n in (16, 32, 64)},
     "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
 }
 
 
@@ -114,7 +104,7 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
     try:
         # safetensors itself checks names, dtypes, shapes and that the arrays fill the file without gap or overlap.
         stored = safetensors.deserialize(content)
-        arrays = {name: _to_array(view) for name, view in stored}
+        arrays = {k: np.frombuffer(v["data"], dtype=DTYPES[v["dtype"]]).reshape(v["shape"]) for k, v in stored}
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(_damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})")) from error
     if metadata["sha256"] != _digest(metadata["config"], arrays):
@@ -122,7 +112,7 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
     for name, array in arrays.items():
         if not _is_fit(name):
             raise CheckpointError(_damaged(path, f"{shown(name)} is no name of an array"))
-        if _is_float(array) and not np.all(np.isfinite(array)):
+        if array.dtype.kind not in "biu" and not np.all(np.isfinite(array)):
             raise CheckpointError(_damaged(path, f"{shown(name)} holds NaN or infinity, which is never written"))
     found = config.get("kind")
     if kind is not None and found != kind:
@@ -130,6 +120,21 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
             f"{os.fspath(path)} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}."
         )
     return arrays, config
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it comes back from a file: tuples are lists.
+
+    Raises:
+        ParameterError: if JSON cannot hold it.
+    """
+    return json.loads(_to_json(config))
+
+
+def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mapping[str, Any], make: Callable) -> None:
+    """Write what `load` with the same `make` reads back: what `make` refuses is not written."""
+    make(arrays, plain(config))
+    write(path, arrays, config)
 
 
 def load[T](
@@ -149,33 +154,6 @@ def load[T](
         raise CheckpointError(
             f"{path} is intact but does not describe {what} of this version: {printable(str(error))[:300]}. {remedy}"
         ) from error
-
-
-def named_leaves(state) -> dict[str, Any]:
-    """The leaves of a network's state by their path, as they are written."""
-    return {f"state{jax.tree_util.keystr(where)}": leaf for where, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def restored(abstract, arrays: Mapping[str, np.ndarray]):
-    """The state with the structure and types of `abstract`, from arrays written under the names of `named_leaves`.
-
-    Raises:
-        KeyError, ParameterError: if an array is missing or has another shape.
-    """
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-    state = []
-    for where, leaf in leaves:
-        array = arrays[f"state{jax.tree_util.keystr(where)}"]
-        if array.shape != leaf.shape:
-            raise ParameterError(f"weight {where} has shape {array.shape}, the architecture {leaf.shape}")
-        if _is_float(array) != jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ParameterError(f"weight {where} has dtype {array.dtype}, the architecture {leaf.dtype}")
-        state.append(jnp.asarray(array, dtype=leaf.dtype))
-    return jax.tree_util.tree_unflatten(treedef, state)
-
-
-def _is_float(array) -> bool:
-    return bool(jnp.issubdtype(array.dtype, jnp.floating))
 
 
 def _to_json(config: Mapping[str, Any]) -> str:
@@ -252,20 +230,14 @@ def _read_file(path: Path) -> tuple[dict[str, Any], bytes]:
             )
         header_bytes = file.read(length)
         header = _parse_json(path, header_bytes, "header")
-        expected = 8 + length + _end_of_arrays(path, header)
+        try:
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            expected = 8 + length + max(ends, default=0)
+        except (TypeError, KeyError, IndexError) as error:
+            raise CheckpointError(_damaged(path, "its header does not say where its arrays lie")) from error
         if size != expected:
             raise CheckpointError(_damaged(path, f"it has {size} bytes where its header promises {expected}"))
-        return header, prefix + header_bytes + file.read(expected - 8 - length)
-
-
-def _end_of_arrays(path: Path, header: dict[str, Any]) -> int:
-    try:
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (TypeError, KeyError, IndexError) as error:
-        raise CheckpointError(_damaged(path, "its header does not say where its arrays lie")) from error
-    if not all(type(end) is int and end >= 0 for end in ends):
-        raise CheckpointError(_damaged(path, "its header gives array ends that are no lengths"))
-    return max(ends, default=0)
+        return header, prefix + header_bytes + file.read(size - 8 - length)
 
 
 def _checked_metadata(path: str | os.PathLike[str], header: dict[str, Any]) -> dict[str, str]:
@@ -299,10 +271,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text} is no finite number")
     return value
-
-
-def _to_array(view: Mapping[str, Any]) -> np.ndarray:
-    return np.frombuffer(view["data"], dtype=DTYPES[view["dtype"]]).reshape(view["shape"])
 
 
 def _damaged(path: str | os.PathLike[str], why: str) -> str:

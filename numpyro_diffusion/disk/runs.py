@@ -40,7 +40,7 @@ class Keeper:
 
     def __init__(self, path: str | os.PathLike[str] | None, identity: Mapping[str, Any], every_seconds: float):
         self.path = None if path is None else checked_path("checkpoint_path", path)
-        self.identity, self.every, self.saved = dict(identity), every_seconds, time.monotonic()
+        self.identity, self.every, self.saved = checkpoint.plain(identity), every_seconds, time.monotonic()
 
     def load[T](self, make: Callable[[dict[str, np.ndarray], dict[str, Any]], T]) -> T | None:
         """What `make(arrays, facts)` makes of the file's state, or None where there is no file.

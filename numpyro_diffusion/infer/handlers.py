@@ -13,7 +13,7 @@ from numpyro.primitives import Messenger
 from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import UnsupportedModelError
-from .sites import find_prior, is_jacobian, is_latent_prior, wrap
+from .sites import is_jacobian, prior_of, unwrapped, wrap
 from .views import check_view, seen
 
 __all__ = ["noise_level"]
@@ -28,7 +28,7 @@ class Bound(NamedTuple):
 
 def _refuse(msg):
     # What happens inside of scan and cond is hidden from handlers, except for substitution.
-    if is_latent_prior(msg):
+    if prior_of(msg) is not None:
         raise UnsupportedModelError(
             f"site {msg['name']!r} has a diffusion prior inside numpyro's scan or cond, where its noise level and its "
             "view cannot reach it. Sample it before, in a plate for a scan, and pass its values in."
@@ -100,19 +100,16 @@ class noise_level(Messenger):
                 msg["fn"] = msg["fn"].mask(power > 0)
                 msg["scale"] = power if msg["scale"] is None else msg["scale"] * power
             return
-        prior, wrappers = find_prior(msg["fn"])
-        if prior is None:
-            return
-        if msg["name"] in self.bound:
-            prior = prior.bind(self.bound[msg["name"]].density)
-        msg["fn"] = wrap(msg["name"], prior.at(self.t), wrappers)
+        if (prior := prior_of(msg)) is not None:
+            if msg["name"] in self.bound:
+                prior = prior.bind(self.bound[msg["name"]].density)
+            msg["fn"] = wrap(msg["name"], prior.at(self.t), unwrapped(msg["fn"])[1])
 
     def postprocess_message(self, msg):
         # Traces further out have recorded the value by now; from here on the model sees the view.
         if msg["type"] != "sample" or msg["is_observed"]:
             return
-        prior, _ = find_prior(msg["fn"])
-        if prior is not None:
+        if (prior := prior_of(msg)) is not None:
             known = self.bound[msg["name"]].spectrum if msg["name"] in self.bound else None
             msg["value"] = seen(self.view, prior.density, msg["value"], self.t, known)
         if isinstance(self.likelihood_power, Tracer) and jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating):
@@ -130,17 +127,12 @@ class widened(Messenger):
         if msg["type"] != "sample" or msg["name"] not in self.by:
             return
         variance, power = self.by[msg["name"]]
-        msg["fn"] = _wider(msg["fn"], variance.reshape(jnp.shape(msg["value"])))
+        normal, wrappers = unwrapped(msg["fn"])
+        scale = jnp.sqrt(jnp.asarray(normal.scale) ** 2 + variance.reshape(jnp.shape(msg["value"])))
+        # The variance has the shape of all plates already.
+        wrappers = [wrapper for wrapper in wrappers if not isinstance(wrapper, dist.ExpandedDistribution)]
+        msg["fn"] = wrap(msg["name"], dist.Normal(normal.loc, scale), wrappers)
         msg["infer"] = {**msg["infer"], "likelihood_power": power}
-
-
-def _wider(fn: Any, variance):
-    if isinstance(fn, dist.Normal):
-        return dist.Normal(fn.loc, jnp.sqrt(jnp.asarray(fn.scale) ** 2 + variance))
-    inner = _wider(fn.base_dist, variance)
-    if isinstance(fn, dist.Independent):
-        return inner.to_event(fn.reinterpreted_batch_ndims)
-    return inner.mask(fn._mask) if isinstance(fn, dist.MaskedDistribution) else inner
 
 
 class generated(Messenger):

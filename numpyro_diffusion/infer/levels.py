@@ -8,6 +8,8 @@ that runs at constant conditional ESS; K levels at equal steps of s keep it equa
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,9 +56,9 @@ def tabulate(joint: JointDensity, plan: Plan) -> Level:
     """The levels of a plan, stacked, without the density that they share; memory K d^2, or twice that with scales."""
 
     def one(row: Plan):
-        level = level_at(joint, row.levels, "whitened", row.step_sizes, row.scales)
+        level: Any = level_at(joint, row.levels, "whitened", row.step_sizes, row.scales)
         # Of the frame, moves need the mean and the root.
-        gaussian = level.frame.gaussian._replace(variance=None, axes=None)  # pyright: ignore[reportArgumentType]
-        return level._replace(density=None, frame=level.frame._replace(gaussian=gaussian))  # pyright: ignore[reportArgumentType]
+        gaussian = level.frame.gaussian._replace(variance=None, axes=None)
+        return level._replace(density=None, frame=level.frame._replace(gaussian=gaussian))
 
     return jax.lax.map(one, jax.tree.map(lambda a: jnp.asarray(a, dtype=float), plan))

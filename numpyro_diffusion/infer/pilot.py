@@ -133,7 +133,7 @@ def _block(joint: JointDensity, source: Source, names: tuple[str, ...], siblings
     block.bound, block.sites = bound, tuple(site for site in joint.sites if site.name in names)
     block.event_shape = (len(kept),)
     mean, variance, _ = joint.moments
-    block.moments = Gaussian.isotropic(len(kept))._replace(mean=mean[kept], variance=variance[kept])
+    block.moments = Gaussian.standard(len(kept))._replace(mean=mean[kept], variance=variance[kept])
     block.has_log_density = all(b.density.has_log_density for b in bound.values())
     of_block = ("log_prob", "start", "start_log_prob", "constrain")
     block.programs = Programs(

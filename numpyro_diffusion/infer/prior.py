@@ -18,7 +18,7 @@ from ..density.proper import check_proper
 from ..density.schedule import check_time
 from ..diagnose.result import AnnealedRun
 from ..errors import ArgumentTypeError, NotKnownError, ShapeError
-from ..pytree import register
+from ..pytree import register, replace
 
 
 class DiffusionPrior(dist.Distribution):
@@ -98,15 +98,11 @@ class DiffusionPrior(dist.Distribution):
 
     def at(self, t) -> DiffusionPrior:
         """The same prior at noise level t, traced or not."""
-        new = DiffusionPrior.tree_unflatten(*reversed(self.tree_flatten()))
-        new.t = t
-        return new
+        return replace(self, t=t, _validate_args=False)
 
     def bind(self, density: Density) -> DiffusionPrior:
         """The same prior with other weights of the same formula; a score-only density may be used, by its score."""
-        new = self.at(self.t)
-        new.density, new.by_score = density, True
-        return new
+        return replace(self, density=density, by_score=True, _validate_args=False)
 
     @validate_sample
     def log_prob(self, value, intermediates=None):

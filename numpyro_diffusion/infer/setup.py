@@ -21,7 +21,7 @@ from .handlers import Bound, noise_level
 from .joint import JointDensity
 from .likelihood import data_draws, knots, likelihood_powers, widenings
 from .prior import StartDensity
-from .sites import counted, find_prior, is_data, is_jacobian, is_latent, normal_sites
+from .sites import counted, is_data, is_jacobian, is_latent, normal_sites, prior_of
 from .source import Programs, Site, Source, typed_key
 from .views import check_view
 
@@ -113,7 +113,7 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood
     gaussian_key, power_key = jax.random.split(power_key)
     size = sum(site.size for site in source.sites)
     name = getattr(source.model, "__name__", type(source.model).__name__)
-    joint = JointDensity(name, bound, source.sites, source.view, Gaussian.isotropic(size))
+    joint = JointDensity(name, bound, source.sites, source.view, Gaussian.standard(size))
     kept = source.traced(("start", "start_log_prob", "constrain", "log_likelihood", "counted"), bound)
     joint.programs = Programs(**kept, **source.traced(("site_log_probs", "generated", "predicted"), bound))
     draws = _starts(joint, draw_key, count=FORWARD_DRAWS)
@@ -136,8 +136,7 @@ class _record_starts(Messenger):
         self.name = msg.get("name", self.name)
         if msg["type"] == "control_flow":
             noise_level().process_message(msg)
-        prior, _ = find_prior(msg["fn"]) if msg["type"] == "sample" else (None, [])
-        if prior is not None and not msg["is_observed"]:
+        if (prior := prior_of(msg)) is not None:
             bound = {msg["name"]: Bound(StartDensity(prior.density))}
             noise_level(t=1.0, likelihood_power=0.0, bound=bound).process_message(msg)
 
@@ -163,8 +162,7 @@ def _first_trace(source: Source, rng_key):
 def _bind(sites) -> dict[str, Bound]:
     bound, schedule = {}, None
     for name, site in sites.items():
-        prior = find_prior(site["fn"])[0] if is_latent(site) else None
-        if prior is None:
+        if (prior := prior_of(site)) is None:
             continue
         start: Any = prior.density
         density = start.density
@@ -183,7 +181,7 @@ def _bind(sites) -> dict[str, Bound]:
 def _check_fixed(sites, others, bound):
     """Refuse priors whose density changes from one draw of the model to the next."""
     for name in bound:
-        first, second = (jax.tree.leaves(find_prior(t[name]["fn"])[0]) for t in (sites, others))
+        first, second = (jax.tree.leaves(prior_of(t[name])) for t in (sites, others))
         if [array_digest(a) for a in first] != [array_digest(a) for a in second]:
             raise UnsupportedModelError(
                 f"the diffusion prior of site {name!r} depends on another latent. Its normaliser would change with "
@@ -268,5 +266,5 @@ def _moments(joint, draws) -> Gaussian:
     Diagonal, for a few hundred draws say little of the covariances of many latents.
     """
     is_prior = joint.is_prior()
-    found, unit = (draws.mean(0), jnp.maximum(draws.var(0), 1e-8)), Gaussian.isotropic(draws.shape[1])
+    found, unit = (draws.mean(0), jnp.maximum(draws.var(0), 1e-8)), Gaussian.standard(draws.shape[1])
     return unit._replace(mean=jnp.where(is_prior, 0.0, found[0]), variance=jnp.where(is_prior, 1.0, found[1]))

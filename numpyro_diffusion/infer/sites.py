@@ -24,19 +24,17 @@ def is_latent(site) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
 
 
-def find_prior(fn) -> tuple[DiffusionPrior | None, list]:
-    """The diffusion prior inside the wrappers that plates, `to_event` and masks put around it, outermost first."""
+def unwrapped(fn: Any) -> tuple[Any, list]:
+    """The distribution inside all that has been put around it, and what that is, outermost first."""
     wrappers = []
-    while not isinstance(fn, DiffusionPrior):
-        if not hasattr(fn, "base_dist"):
-            return None, []
+    while hasattr(fn, "base_dist"):
         wrappers.append(fn)
         fn = fn.base_dist
     return fn, wrappers
 
 
 def wrap(name: str, fn, wrappers):
-    """The opposite of `find_prior`, for the site of that name."""
+    """The opposite of `unwrapped`, at the site of that name."""
     for wrapper in reversed(wrappers):
         if isinstance(wrapper, dist.ExpandedDistribution):
             fn = fn.expand(wrapper.batch_shape)
@@ -52,21 +50,16 @@ def wrap(name: str, fn, wrappers):
     return fn
 
 
-def is_latent_prior(msg) -> bool:
-    """Whether a site is a latent site with a diffusion prior."""
-    return is_latent(msg) and find_prior(msg["fn"])[0] is not None
+def prior_of(site) -> DiffusionPrior | None:
+    """The diffusion prior of a latent site, if it has one."""
+    inner = unwrapped(site["fn"])[0] if is_latent(site) else None
+    return inner if isinstance(inner, DiffusionPrior) else None
 
 
-def is_jacobian(msg) -> bool:
+def is_jacobian(site) -> bool:
     """Whether a site is the log determinant that NumPyro adds for a transformed latent."""
-    return isinstance(innermost(msg["fn"]), Unit) and msg["name"].startswith("_") and msg["name"].endswith("_log_det")
-
-
-def innermost(fn):
-    """The distribution inside all wrappers and transforms."""
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return fn
+    is_factor = isinstance(unwrapped(site["fn"])[0], Unit)
+    return is_factor and site["name"].startswith("_") and site["name"].endswith("_log_det")
 
 
 def is_data(site) -> bool:
@@ -77,13 +70,11 @@ def is_data(site) -> bool:
 def counted(fn: Any) -> jax.Array:
     """Which elements of a value count, to be broadcast to it; masks may lie anywhere below plates and `to_event`."""
     found = jnp.ones((), bool)
-    while True:
-        if isinstance(fn, dist.MaskedDistribution):
-            mask = jnp.asarray(fn._mask)
-            found = found & mask.reshape(mask.shape + (1,) * (fn.event_dim if mask.ndim else 0))
-        if not hasattr(fn, "base_dist"):
-            return found
-        fn = fn.base_dist
+    for wrapper in unwrapped(fn)[1]:
+        if isinstance(wrapper, dist.MaskedDistribution):
+            mask = jnp.asarray(wrapper._mask)
+            found = found & mask.reshape(mask.shape + (1,) * (wrapper.event_dim if mask.ndim else 0))
+    return found
 
 
 def mask_of(site) -> jax.Array:
@@ -96,25 +87,19 @@ def mask_of(site) -> jax.Array:
     return jnp.broadcast_to(counted(fn), shape).any(axis=tuple(range(len(shape) - fn.event_dim, len(shape))))
 
 
-def _normal(fn):
-    """The Normal inside plates, `to_event` and masks, or None."""
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return fn if type(fn) is dist.Normal else None
-
-
 def normal_parameters(site) -> tuple[jax.Array, jax.Array]:
     """Location and scale [n] of an observed Normal site."""
-    normal: Any = _normal(site["fn"])
-    loc, scale = (jnp.broadcast_to(v, jnp.shape(site["value"])).ravel() for v in (normal.loc, normal.scale))
+    normal, shape = unwrapped(site["fn"])[0], jnp.shape(site["value"])
+    loc, scale = (jnp.broadcast_to(v, shape).ravel() for v in (normal.loc, normal.scale))
     return loc, scale
 
 
 def normal_sites(sites, size: int) -> tuple[str, ...]:
     """Names of the observed Normal sites of a trace that can be widened, for `size` latent dimensions."""
-    return tuple(
-        name
-        for name, site in sites.items()
-        if site["type"] == "sample" and site["is_observed"] and not is_jacobian(site)
-        and _normal(site["fn"]) is not None and 0 < jnp.size(site["value"]) * size <= MOST_ENTRIES
-    )  # fmt: skip
+    found = []
+    for name, site in sites.items():
+        if site["type"] == "sample" and site["is_observed"] and 0 < jnp.size(site["value"]) * size <= MOST_ENTRIES:
+            inner, wrappers = unwrapped(site["fn"])
+            if type(inner) is dist.Normal and all(isinstance(wrapper, WRAPPERS) for wrapper in wrappers):
+                found.append(name)
+    return tuple(found)

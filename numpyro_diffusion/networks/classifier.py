@@ -12,16 +12,17 @@ Fourier embedding. Everything is smooth, so that log probabilities have gradient
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..checks.text import shown
 from ..errors import ParameterError, ShapeError
-from .config import check_integers, check_reals, is_integer
-from .unet import position_map
+from .config import check_integers, check_reals, make_tuples
+from .embedding import fourier, neighbours, position_map
+from .embedding import linear as scaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +48,11 @@ class ClassifierConfig:
     num_groups: int = 0
 
     def __post_init__(self):
-        for field in ("image_shape", "widths"):
-            value = getattr(self, field)
-            if not isinstance(value, list | tuple) or not value or not all(is_integer(n) for n in value):
-                raise ParameterError(f"{field} must be a tuple of integers >= 1; got {shown(value)}.")
-            # JSON has no tuples.
-            object.__setattr__(self, field, tuple(value))
+        make_tuples(self, "image_shape", "widths")
         if len(self.image_shape) != 3:
             raise ParameterError(f"image_shape must be (height, width, channels); got {self.image_shape}.")
+        if not self.widths:
+            raise ParameterError("widths must name a stage at least; got ().")
         check_integers(self, {"num_outputs": 1, "hidden_size": 1, "embedding_size": 0, "num_groups": 0})
         check_reals(self, "position_width", or_zero=True)
         if self.num_groups and any(width % self.num_groups for width in self.widths):
@@ -78,10 +76,7 @@ class ConvolutionalClassifier(nnx.Module):
     def __init__(self, config: ClassifierConfig, *, rngs):
         self.config = config
 
-        def linear(n_in, n_out, scale=1.0):
-            init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal")
-            return nnx.Linear(n_in, n_out, kernel_init=init, rngs=rngs)
-
+        linear = partial(scaled, rngs=rngs)
         inputs = (config.image_shape[2] + (config.position_width > 0), *config.widths[:-1])
         # Twice the variance, as silu halves it.
         self.first = nnx.List([linear(9 * n, width, 1.4) for n, width in zip(inputs, config.widths, strict=True)])
@@ -111,17 +106,16 @@ class ConvolutionalClassifier(nnx.Module):
             h = jnp.concatenate([h, 2.0 * bump], axis=-1)
         embedding = jnp.zeros(0)
         if self.frequencies is not None and log_noise is not None:
-            phase = self.frequencies[...] * log_noise
-            embedding = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
+            embedding = fourier(self.frequencies, log_noise)
         for i, first in enumerate(self.first):
-            h = first(_patches(h, 1 if i == 0 else 2))
+            h = first(jnp.concatenate(neighbours(h, 3, 1 if i == 0 else 2), -1))
             if self.noise is not None:
                 h = h + self.noise[i](embedding)
             if self.norms is not None:
                 h = self.norms[i](h[None])[0]
             h = nnx.silu(h)
             if i:
-                h = h + nnx.silu(self.second[i - 1](_patches(h, 1)))
+                h = h + nnx.silu(self.second[i - 1](jnp.concatenate(neighbours(h, 3), -1)))
         return nnx.silu(self.hidden(jnp.mean(h, axis=(0, 1))))
 
     def __call__(self, image, position=None, log_noise=None):
@@ -135,18 +129,7 @@ class ConvolutionalClassifier(nnx.Module):
             ("log_noise", log_noise, (), self.config.embedding_size > 0),
         ):
             if (value is not None) != is_wanted:
-                raise ShapeError(f"the network has {'a' if is_wanted else 'no'} {name}. {_remedy(is_wanted)} `{name}`.")
+                has, remedy = ("a", "Give") if is_wanted else ("no", "Leave out")
+                raise ShapeError(f"the network has {has} {name}. {remedy} `{name}`.")
             if is_wanted and jnp.shape(value) != shape:
                 raise ShapeError(f"{name} must have shape {shape} for one image; got {jnp.shape(value)}.")
-
-
-def _remedy(is_wanted):
-    return "Give" if is_wanted else "Leave out"
-
-
-def _patches(h, stride):
-    """3x3 neighbourhoods [rows, columns, 9 channels] of an image, zero beyond its edges, of every stride-th pixel."""
-    rows, columns = h.shape[:2]
-    padded = jnp.pad(h, ((1, 1), (1, 1), (0, 0)))
-    shifts = [(i, j) for i in range(3) for j in range(3)]
-    return jnp.concatenate([padded[i : i + rows : stride, j : j + columns : stride] for i, j in shifts], axis=-1)

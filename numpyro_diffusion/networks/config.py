@@ -35,12 +35,25 @@ def check_integers(config, least: dict[str, int]) -> None:
         raise ParameterError(f"embedding_size must be even; got {config.embedding_size}.")
 
 
+def make_tuples(config, *fields: str) -> None:
+    """Make tuples of these fields of a config, which JSON gives as lists, or raise ParameterError: integers from 1."""
+    for field in fields:
+        value = getattr(config, field)
+        if not isinstance(value, list | tuple) or not all(is_integer(n) for n in value):
+            raise ParameterError(f"{field} must be a tuple of integers >= 1; got {shown(value)}.")
+        object.__setattr__(config, field, tuple(value))
+
+
+def is_real(value) -> bool:
+    """Whether it is a finite number, and no boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def check_reals(config, *fields: str, or_zero: bool = False) -> None:
     """Raise ParameterError unless these fields of a config are positive numbers, or zero where that is allowed."""
     for field in fields:
         value = getattr(config, field)
-        real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not real or value < 0 or (value == 0 and not or_zero):
+        if not is_real(value) or value < 0 or (value == 0 and not or_zero):
             raise ParameterError(f"{field} must be {'>= 0' if or_zero else 'positive'}; got {shown(value)}.")
 
 
@@ -89,23 +102,17 @@ class PatchConfig:
     takes_images: ClassVar[bool] = False
 
     def __post_init__(self):
-        for field in ("grid", "limits"):
-            value = getattr(self, field)
-            if not isinstance(value, list | tuple) or len(value) != 2:
-                raise ParameterError(f"{field} must be two numbers; got {shown(value)}.")
-            # JSON has no tuples.
-            object.__setattr__(self, field, tuple(value))
+        make_tuples(self, "grid")
         check_integers(self, {"width": 1, "patch_size": 1, "embedding_size": 2, "condition_size": 0})
-        if not all(is_integer(n) for n in self.grid):
+        if len(self.grid) != 2:
             raise ParameterError(f"grid must be the image's height and width; got {shown(self.grid)}.")
         if self.patch_size % 2 == 0:
             raise ParameterError(f"patch_size must be odd, so that a patch has a middle; got {self.patch_size}.")
-        real = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in self.limits)
-        if not real or not self.limits[0] < self.limits[1]:
-            raise ParameterError(
-                f"limits must be the grey values of black and white, in order; got {shown(self.limits)}."
-            )
-        object.__setattr__(self, "limits", tuple(float(v) for v in self.limits))
+        limits = self.limits
+        pair = isinstance(limits, list | tuple) and len(limits) == 2 and all(map(is_real, limits))
+        if not pair or not limits[0] < limits[1]:
+            raise ParameterError(f"limits must be the grey values of black and white, in order; got {shown(limits)}.")
+        object.__setattr__(self, "limits", tuple(map(float, limits)))
         check_reals(self, "resolution")
 
     def build(self, size: int, rng_key: jax.Array) -> tuple[Any, Any]:
@@ -154,14 +161,9 @@ class UNetConfig:
     takes_images: ClassVar[bool] = True
 
     def __post_init__(self):
-        for field in ("shape", "multipliers", "attention"):
-            value = getattr(self, field)
-            if not isinstance(value, list | tuple) or not all(is_integer(n) for n in value):
-                raise ParameterError(f"{field} must be a tuple of integers >= 1; got {shown(value)}.")
-            object.__setattr__(self, field, tuple(value))
+        make_tuples(self, "shape", "multipliers", "attention")
         check_integers(
-            self,
-            {"width": 1, "num_blocks": 1, "embedding_size": 2, "condition_size": 0, "num_positions": 0},
+            self, {"width": 1, "num_blocks": 1, "embedding_size": 2, "condition_size": 0, "num_positions": 0}
         )
         if len(self.shape) != 3:
             raise ParameterError(f"shape must be (height, width, channels); got {self.shape}.")

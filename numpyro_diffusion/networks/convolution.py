@@ -8,6 +8,8 @@ import contextvars
 import jax
 import jax.numpy as jnp
 
+from .embedding import neighbours
+
 _native = contextvars.ContextVar("native", default=False)
 
 
@@ -43,12 +45,9 @@ def _with_gradient(kernel, x):
 
 def _backward(saved, cotangent):
     kernel, x = saved
-    (height, width, size), reach = x.shape, kernel.shape[0] // 2
-    padded = jnp.pad(x, ((reach, reach), (reach, reach), (0, 0)))
-    shifts = [(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
-    products = [jnp.einsum("hwi,hwo->io", padded[i : i + height, j : j + width], cotangent) for i, j in shifts]
+    products = [jnp.einsum("hwi,hwo->io", seen, cotangent) for seen in neighbours(x, kernel.shape[0])]
     mirrored = jax.lax.optimization_barrier(jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2)))
-    return jnp.stack(products).reshape(*kernel.shape[:2], size, -1), _with_gradient(mirrored, cotangent)
+    return jnp.stack(products).reshape(kernel.shape), _with_gradient(mirrored, cotangent)
 
 
 _with_gradient.defvjp(lambda kernel, x: (_plain(kernel, x), (kernel, x)), _backward)

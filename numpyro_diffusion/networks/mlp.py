@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from . import embedding
 
 
 class ResidualMLP(nnx.Module):
@@ -23,11 +26,7 @@ class ResidualMLP(nnx.Module):
     """
 
     def __init__(self, size, width=128, num_blocks=4, expansion=2, embedding_size=32, condition_size=0, *, rngs):
-        def linear(n_in, n_out, scale=1.0):
-            init = nnx.initializers.variance_scaling(scale**2, "fan_in", "normal") if scale else nnx.initializers.zeros
-            return nnx.Linear(n_in, n_out, kernel_init=init, rngs=rngs)
-
-        hidden = expansion * width
+        hidden, linear = expansion * width, partial(embedding.linear, rngs=rngs)
         self.frequencies = nnx.Param(jax.random.normal(rngs.params(), (embedding_size // 2,)))
         self.stem = linear(size, width)
         self.hidden = nnx.List([linear(width, hidden) for _ in range(num_blocks)])
@@ -38,13 +37,12 @@ class ResidualMLP(nnx.Module):
         self.head = linear(width, size, 0.1)
 
     def __call__(self, u, c, condition: Any = None):
-        phase = self.frequencies[...] * c
-        embedding = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
+        seen = embedding.fourier(self.frequencies, c)
         if self.condition is not None:
-            embedding = embedding + self.condition(condition)
+            seen = seen + self.condition(condition)
         h = self.stem(u)
         for hidden, noise, back in zip(self.hidden, self.noise, self.back, strict=True):
-            h = h + back(nnx.silu(hidden(nnx.silu(h)) + noise(embedding)))
+            h = h + back(nnx.silu(hidden(nnx.silu(h)) + noise(seen)))
         return self.head(h)
 
 

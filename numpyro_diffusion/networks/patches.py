@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from .embedding import fourier, neighbours
+
 #: Centres c_j of the features in units of tau: fine at the limit, coarse away from it.
 CENTRES = (0.0, 1.5, 3.0, 6.0, 12.0, 24.0)
 
@@ -52,19 +54,13 @@ class PatchPotential(nnx.Module):
         self.head = nnx.Param(jnp.zeros((embedded, width)))
 
     def __call__(self, x, r, c):
-        phase = self.frequencies[...] * c
-        embedding = jnp.concatenate([jnp.sin(phase), jnp.cos(phase), jnp.ones(1)])
+        embedding = jnp.append(fourier(self.frequencies, c), 1.0)
         low, high = self.limits
         centres = np.asarray(CENTRES)
         tau = jnp.sqrt(r**2 + self.resolution**2)
         z = jnp.stack([x - low, high - x], axis=-1)[..., None]
         f = jnp.tanh((z / tau - centres) / np.maximum(1.0, centres / 2)).reshape(x.size, -1)
-        # Slices, not indices: the gradient of indexing is a scatter, which is slow.
-        reach = self.patch_size // 2
-        padded = jnp.pad(f.reshape(*self.grid, -1), ((reach, reach), (reach, reach), (0, 0)))
-        rows, columns = self.grid
-        shifts = [(i, j) for i in range(self.patch_size) for j in range(self.patch_size)]
-        patches = jnp.concatenate([padded[i : i + rows, j : j + columns] for i, j in shifts], -1).reshape(x.size, -1)
+        patches = jnp.concatenate(neighbours(f.reshape(*self.grid, -1), self.patch_size), -1).reshape(x.size, -1)
         h = jnp.tanh(patches @ self.kernel[...] + self.place[...] + embedding @ self.level[...])
         alone = jnp.sum(f.reshape(-1) * (embedding @ self.pixel[...]))
         return alone + jnp.sum(h, axis=0) @ (embedding @ self.head[...])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .convolution import convolve
+from .embedding import fourier, position_map
 
 
 class Convolution(nnx.Module):
@@ -24,26 +25,24 @@ class Convolution(nnx.Module):
         return (x @ kernel[0, 0] if kernel.shape[0] == 1 else convolve(kernel, x)) + bias
 
 
-class GroupNorm(nnx.Module):
+class GroupNorm(nnx.GroupNorm):
     """Group normalisation of one image, in float32; one group per 8 channels."""
 
-    def __init__(self, channels, *, rngs):
-        self.groups = max(1, channels // 8)
-        self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
+    def __init__(self, channels):
+        # Ones and zeros are drawn by no key of the network's.
+        groups = max(1, channels // 8)
+        super().__init__(channels, groups, epsilon=1e-5, use_fast_variance=False, rngs=nnx.Rngs(0))
 
     def __call__(self, x):
-        grouped = x.astype(jnp.float32).reshape(-1, self.groups, x.shape[-1] // self.groups)
-        centred = grouped - grouped.mean((0, 2), keepdims=True)
-        y = centred * jax.lax.rsqrt(jnp.mean(centred**2, (0, 2), keepdims=True) + 1e-5)
-        return (y.reshape(x.shape) * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return super().__call__(x[None].astype(jnp.float32))[0].astype(x.dtype)
 
 
 class ResidualBlock(nnx.Module):
     """x + two convolutions, scaled and shifted by the embedding in the middle; zero at the start."""
 
     def __init__(self, n_in, n_out, embedding_size, normalise, *, rngs):
-        self.before = GroupNorm(n_in, rngs=rngs) if normalise else None
-        self.after = GroupNorm(n_out, rngs=rngs) if normalise else None
+        self.before = GroupNorm(n_in) if normalise else None
+        self.after = GroupNorm(n_out) if normalise else None
         self.first, self.second = Convolution(n_in, n_out, rngs=rngs), Convolution(n_out, n_out, scale=0.0, rngs=rngs)
         self.modulation = nnx.Linear(embedding_size, 2 * n_out, kernel_init=nnx.initializers.zeros, rngs=rngs)
         self.shortcut = None if n_in == n_out else Convolution(n_in, n_out, 1, rngs=rngs)
@@ -61,16 +60,14 @@ class Attention(nnx.Module):
 
     def __init__(self, channels, *, rngs):
         self.heads = max(1, channels // 32)
-        self.norm = GroupNorm(channels, rngs=rngs)
+        self.norm = GroupNorm(channels)
         self.project = Convolution(channels, 3 * channels, 1, rngs=rngs)
         self.back = Convolution(channels, channels, 1, scale=0.0, rngs=rngs)
 
     def __call__(self, x):
         projected = self.project(self.norm(x)).reshape(-1, 3, self.heads, x.shape[-1] // self.heads)
         query, key, value = projected[:, 0], projected[:, 1], projected[:, 2]
-        match = jnp.einsum("ihc,jhc->hij", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
-        mixed = jnp.einsum("hij,jhc->ihc", jax.nn.softmax(match).astype(x.dtype), value)
-        return x + self.back(mixed.reshape(x.shape))
+        return x + self.back(jax.nn.dot_product_attention(query, key, value).reshape(x.shape))
 
 
 class UNet(nnx.Module):
@@ -100,7 +97,7 @@ class UNet(nnx.Module):
             up.append(self._stage(width + n, n, level, rngs))
             width = n
         self.down, self.up = nnx.List(down), nnx.List(up)
-        self.norm = GroupNorm(width, rngs=rngs) if config.normalise else None
+        self.norm = GroupNorm(width) if config.normalise else None
         self.head = Convolution(width, channels, scale=0.1 if config.small_start else 0.0, rngs=rngs)
 
     def _stage(self, n_in, n_out, level, rngs):
@@ -113,8 +110,7 @@ class UNet(nnx.Module):
         return nnx.List(stage)
 
     def __call__(self, z, c, condition: Any = None):
-        config, phase = self.config, self.frequencies[...] * c
-        embedding = self.embed(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)]))
+        config, embedding = self.config, self.embed(fourier(self.frequencies, c))
         x = z.reshape(config.shape)
         if self.condition is not None:
             embedding = embedding + self.condition(condition)
@@ -139,10 +135,3 @@ class UNet(nnx.Module):
             call = block if isinstance(block, Attention) else lambda h, block=block: block(h, embedding)
             h = jax.checkpoint(call)(h) if self.config.rematerialise else call(h)
         return h
-
-
-def position_map(position, shape, width):
-    """exp(-|p - y|^2 / (2 w^2)) [height, width, 1] around a place y = (column, row) in [0, 1], at pixel centres p."""
-    rows, columns = (jnp.arange(n) + 0.5 for n in shape[:2])
-    square = (columns / shape[1] - position[0]) ** 2 + (rows[:, None] / shape[0] - position[1]) ** 2
-    return jnp.exp(-square / (2 * width**2))[..., None]

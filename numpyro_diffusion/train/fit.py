@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,20 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import check_name
-from ..density.energy import (
-    PARAMETERISATIONS,
-    EnergyDensity,
-    NetworkConfig,
-    PatchConfig,
-    ScoreModel,
-    UNetConfig,
-    data_gaussian,
-)
+from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel, data_gaussian
 from ..density.mixture import MixtureBase
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
 from ..disk.runs import Keeper
 from ..errors import ParameterError, check_key, check_number, check_untraced
+from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .losses import loss
@@ -150,7 +142,7 @@ def fit(
         "parameterisation": form,
         "calibrated": calibrated,
         "schedule": repr(density.schedule),
-        "network": json.loads(json.dumps(dataclasses.asdict(network))),  # tuples as they come back
+        "network": dataclasses.asdict(network),
         "training": dataclasses.asdict(training),
         "rng_key": fingerprint(rng_key),
         **of_data,

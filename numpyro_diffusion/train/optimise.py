@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,9 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from ..disk.format import named_leaves, restored
+from ..disk.contents import named_leaves, restored
 from ..disk.runs import Interrupt, Keeper, sole_writer
-from ..errors import ParameterError, warn
+from ..errors import ParameterError, check_integer, warn
 from ..networks.convolution import native_gradients
 
 #: Optimiser steps between two looks at progress, checkpoint and interrupts; fewer where steps take longer.
@@ -48,22 +47,15 @@ class TrainingConfig:
 
     def __post_init__(self):
         for field in ("num_steps", "batch_size"):
+            object.__setattr__(self, field, check_integer(field, getattr(self, field)))
+        for field, must, fine in (
+            ("learning_rate", "be positive", lambda v: v > 0), ("max_gradient_norm", "be positive", lambda v: v > 0),
+            ("ema_decay", "lie in [0, 1)", lambda v: 0 <= v < 1), ("time_score_weight", "be >= 0", lambda v: v >= 0),
+            ("condition_dropout", "lie in [0, 1)", lambda v: 0 <= v < 1), ("weight_decay", "be >= 0", lambda v: v >= 0),
+        ):  # fmt: skip
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ParameterError(f"{field} must be an integer >= 1; got {value!r}.")
-        for field in ("learning_rate", "max_gradient_norm"):
-            value = getattr(self, field)
-            if not (np.isfinite(value) and value > 0):
-                raise ParameterError(f"{field} must be positive; got {value}.")
-        for field in ("ema_decay", "condition_dropout"):
-            value = getattr(self, field)
-            if not 0 <= value < 1:
-                raise ParameterError(f"{field} must lie in [0, 1); got {value}.")
-        for field in ("time_score_weight", "weight_decay"):
-            value = getattr(self, field)
-            if not (np.isfinite(value) and value >= 0):
-                raise ParameterError(f"{field} must be >= 0; got {value}.")
-
+            if not (np.isfinite(value) and fine(value)):
+                raise ParameterError(f"{field} must {must}; got {value}.")
         if self.weighting not in WEIGHTINGS:
             raise ParameterError(f"weighting must be one of {WEIGHTINGS}; got {self.weighting!r}.")
 
@@ -78,32 +70,7 @@ class TrainingConfig:
         return optax.chain(optax.clip_by_global_norm(self.max_gradient_norm), adam)
 
 
-class Task(Protocol):
-    """What is optimised: a pytree, whose arrays are arguments of the compiled steps.
-
-    Attributes:
-        in_loop: Whether steps are fast within a loop of JAX; convolutions are not, on CPUs.
-        young: (a, b), by which the average forgets its start faster while young: in step n its decay is at most
-            (a + n) / (b + n).
-    """
-
-    @property
-    def in_loop(self) -> bool: ...
-    @property
-    def young(self) -> tuple[float, float]: ...
-    def draw(self, rng_key, config: TrainingConfig) -> tuple[Any, Any]:
-        """A batch, whose arrays have `config.batch_size` rows, and a key for its loss."""
-        ...
-
-    def loss(self, state, batch, rng_key, config: TrainingConfig) -> jax.Array:
-        """The mean loss of weights over a batch."""
-        ...
-
-    def check(self, batch) -> None:
-        """Raise ParameterError if it is the batch that makes a loss that is not finite."""
-
-
-def optimise(rng_key, task: Task, state, config: TrainingConfig, keeper: Keeper, *, name: str, progress_bar: bool):
+def optimise(rng_key, task, state, config: TrainingConfig, keeper: Keeper, *, name: str, progress_bar: bool):
     """Weights after the steps of `config`, as their exponential moving average.
 
     An interrupt (Ctrl-C) ends it early, with a warning. Where there are several local devices, as many of them as
@@ -111,7 +78,12 @@ def optimise(rng_key, task: Task, state, config: TrainingConfig, keeper: Keeper,
 
     Args:
         rng_key: Key of all steps.
-        task: What is optimised.
+        task: What is optimised: a pytree, whose arrays are arguments of the compiled steps. It has methods
+            `draw(rng_key, config)`, a batch, whose arrays have `config.batch_size` rows, and a key for its loss;
+            `loss(state, batch, rng_key, config)`, the mean loss of weights over a batch; and `check(batch)`, which
+            raises ParameterError if it is the batch that makes a loss that is not finite. `in_loop` says whether steps
+            are fast within a loop of JAX; convolutions are not, on CPUs. `young` are numbers (a, b): in step n the
+            average's decay is at most (a + n) / (b + n), so that it forgets its start faster while young.
         state: Weights to start from.
         config: Settings.
         keeper: Of the run's state; a run that it knows goes on, and ends with the same weights as an uninterrupted one.
@@ -171,7 +143,7 @@ def _advance(carry, task, rng_key, count, settings):
 
 
 @functools.partial(jax.jit, static_argnames=("config", "count", "num_devices"), donate_argnums=0)
-def _train_chunk(carry, task: Task, rng_key, *, config: TrainingConfig, count: int, num_devices: int = 1):
+def _train_chunk(carry, task, rng_key, *, config: TrainingConfig, count: int, num_devices: int = 1):
     """`count` optimiser steps; the keys depend on the step's number only, so a resumed run repeats exactly."""
     optimiser, (a, b) = config.optimiser(), task.young
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from densities import network
 from scipy.stats import multivariate_normal
-from small import network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import DiagnosticWarning, ParameterError, ScoreOnlyError, ShapeError

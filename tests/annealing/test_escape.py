@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import gaussian, mixture, network
+from densities import gaussian, mixture, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.escape import FAR, escaped

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
+from densities import gaussian
 from exact_problems import NUM_CHAINS, sample
-from small import gaussian
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.evidence import Account, evidence_error, folded, new_account

@@ -11,31 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from annealing.targets import TARGETS, D, features, run_kernel
 from blackjax.mcmc import hmc as blackjax_hmc
 
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX, init
-from numpyro_diffusion.density.exact import GaussianMixture
 
 NUM_CHAINS = 100_000
 NUM_STEPS = 20
-D = 3
 
-
-def _anisotropic():
-    """N(m, diag(1, 4, 9)), as three equal components so that both targets share every compiled program."""
-    covariance = np.diag([1.0, 4.0, 9.0])
-    return GaussianMixture(np.tile([0.5, -1.0, 2.0], (3, 1)), np.tile(covariance, (3, 1, 1)))
-
-
-def _skewed():
-    """Unequal weights, places and shapes: third moments, which no Gaussian has."""
-    means = [[-1.0, 0.0, 0.5], [1.5, 1.0, -0.5], [0.5, 3.0, 1.0]]
-    turned = [[1.0, 0.5, 0.0], [0.5, 0.7, 0.0], [0.0, 0.0, 0.4]]
-    covariances = [np.diag([0.5, 1.0, 1.5]), turned, np.diag([1.2, 0.4, 0.8])]
-    return GaussianMixture(means, covariances, [0.6, 0.3, 0.1])
-
-
-TARGETS = {"anisotropic": _anisotropic(), "skewed": _skewed()}
 
 # Settings that reject a fifth to two fifths of all proposals: a kernel that hardly ever rejects tests nothing.
 ADJUSTED = {
@@ -58,23 +41,9 @@ UNADJUSTED = {
 }
 
 
-def _run(log_prob, kernel, rng_key, x, step_size, num_steps):
-    """Chains from x [N, d]: final states, mean acceptance rate, divergences per chain and log weight per chain."""
-
-    def one(key, x):
-        push_key, move_key = jax.random.split(key)
-        state = init(x, jax.random.normal(push_key, x.shape), log_prob)
-        step = lambda s, k: kernel.step(k, s, log_prob, step_size)
-        state, info = jax.lax.scan(step, state, jax.random.split(move_key, num_steps))
-        return state, info.acceptance_rate.mean(), info.is_divergent.sum(), info.log_weight.sum()
-
-    state, rate, diverged, log_weight = jax.vmap(one)(jax.random.split(rng_key, len(x)), x)
-    return state, rate.mean(), diverged, log_weight
-
-
 @partial(jax.jit, static_argnames="num_steps")
 def run(density, kernel, rng_key, x, step_size, *, num_steps=NUM_STEPS):
-    return _run(lambda u: density.log_density(u, 0.0), kernel, rng_key, x, step_size, num_steps)
+    return run_kernel(lambda u: density.log_density(u, 0.0), kernel, rng_key, x, step_size, num_steps)
 
 
 @pytest.fixture(scope="module", params=sorted(TARGETS))
@@ -83,14 +52,6 @@ def target(request):
     density = TARGETS[request.param]
     x = density.sample(jax.random.key(11), NUM_CHAINS)
     return request.param, density, x, exact_moments(density)
-
-
-def features(x):
-    """First, second and third moments of points [N, d], as columns."""
-    i, j = np.triu_indices(D)
-    a, b, c = np.array([(a, b, c) for a in range(D) for b in range(a, D) for c in range(b, D)]).T
-    x = np.asarray(x, dtype=np.float64)
-    return np.concatenate([x, x[:, i] * x[:, j], x[:, a] * x[:, b] * x[:, c]], axis=1)
 
 
 def exact_moments(density):
@@ -156,7 +117,7 @@ def test_without_the_flip_on_rejection_persistent_hmc_is_wrong(target, monkeypat
     kernel, step_size = ADJUSTED["HMC persistent", which]
     # Both flips off: after an acceptance the momentum is v' as before, after a rejection v instead of -v.
     monkeypatch.setattr(blackjax_hmc, "flip_momentum", lambda state: state)
-    wrong = jax.jit(lambda *args: _run(lambda u: density.log_density(u, 0.0), *args, NUM_STEPS))
+    wrong = jax.jit(lambda *args: run_kernel(lambda u: density.log_density(u, 0.0), *args, NUM_STEPS))
     state, rate, *_ = wrong(kernel, jax.random.key(1), x, step_size)
     assert 0.6 <= rate <= 0.8
     assert worst_deviation(state.position, expected) > 5

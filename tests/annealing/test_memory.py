@@ -4,16 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from train.test_images import SHAPE, SIZE, fitted
+from images import SHAPE, SIZE
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import memory
 from numpyro_diffusion.errors import ParameterError
-
-
-@pytest.fixture(scope="module")
-def density():
-    return fitted()
 
 
 def test_memory_of_a_chain_is_what_the_program_holds_at_once(density):

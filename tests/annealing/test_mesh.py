@@ -11,8 +11,8 @@ from unittest.mock import create_autospec
 import jax
 import numpy as np
 import pytest
+from densities import mixture
 from jax.sharding import Mesh
-from small import mixture
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.devices import checked_mesh

@@ -2,20 +2,22 @@
 
 import dataclasses
 import json
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import in_float64
+from densities import in_float64
 
 from numpyro_diffusion import classifier
 from numpyro_diffusion.classifier import Batch, guide, judge
 from numpyro_diffusion.datasets import cubes
 from numpyro_diffusion.disk import format as checkpoint
-from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
+from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ShapeError
 from numpyro_diffusion.networks.classifier import ClassifierConfig
-from numpyro_diffusion.networks.unet import position_map
+from numpyro_diffusion.networks.embedding import position_map
+from numpyro_diffusion.train import optimise
 from numpyro_diffusion.train.optimise import TrainingConfig
 
 SMALL = ClassifierConfig(image_shape=(8, 8, 1), num_outputs=3, widths=(8, 16), hidden_size=12)
@@ -162,22 +164,6 @@ def test_a_classifier_is_a_pytree(striped):
     assert repr(striped).startswith("Classifier('', ClassifierConfig(")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image_shape": (8, 8)}, "image_shape"),
-        ({"widths": ()}, "widths"),
-        ({"num_outputs": 0}, "num_outputs must be an integer >= 1"),
-        ({"position_width": -0.1}, "position_width must be >= 0"),
-        ({"embedding_size": 3}, "embedding_size must be even"),
-        ({"num_groups": 5}, "num_groups must divide"),
-    ],
-)
-def test_architectures_that_cannot_be(change, message):
-    with pytest.raises(ParameterError, match=message):
-        dataclasses.replace(SMALL, **change)
-
-
 def test_inputs_that_do_not_fit(striped):
     x = jnp.zeros((2, 8, 8, 1))
     with pytest.raises(ShapeError, match=r"images must have shape \[n, \*\(8, 8, 1\)\]; got \(2, 8, 8\)"):
@@ -225,3 +211,28 @@ def test_noised_batches_are_of_order_one():
     assert np.array_equal(batch.labels, np.arange(512) % 3)
     low, high = np.log(guide.NOISES)
     assert low <= batch.log_noise.min() < low + 0.5 and high - 0.5 < batch.log_noise.max() <= high
+
+
+def test_training_that_is_interrupted_goes_on(striped, tmp_path, monkeypatch):
+    path, original, settings = tmp_path / "run", optimise._train_chunk, {"config": SMALL, "progress_bar": False}
+    training = dataclasses.replace(BRIEF, num_steps=30)
+    monkeypatch.setattr(optimise, "CHUNK", 10)
+
+    def train(data=stripes, **changes):
+        return classifier.train_classifier(jax.random.key(0), data, **settings | {"training": training} | changes)
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return original(*args, **kwargs)
+
+    whole, before = train(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as patch, pytest.warns(DiagnosticWarning, match="interrupted after step 10 of 30"):
+        patch.setattr(optimise, "_train_chunk", interrupted)
+        train(checkpoint_path=path)
+    signal.signal(signal.SIGINT, before)
+    resumed = train(checkpoint_path=path)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True))
+    with pytest.raises(CheckpointError, match="other training"):
+        train(checkpoint_path=path, training=BRIEF)
+    with pytest.raises(CheckpointError, match="other images, labels|other sampler"):
+        train(stripes(jax.random.key(0), 64), checkpoint_path=path)

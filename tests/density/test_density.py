@@ -6,13 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import LEAVES, box, bump, function, log_prob_of, mixture, moments_of, network, score_of
+from densities import ANY, T, X, evaluated, evaluated_directly, log_prob_of, mixture, moments_of, network, three
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.networks.mlp import ResidualMLP
-
-X = jax.random.normal(jax.random.key(0), (5, 2))
-T = 0.4
 
 # name: (formula over densities, the same over their values)
 FORMULAS = {
@@ -51,44 +47,24 @@ EQUAL = {
 }  # fmt: skip
 
 
-def three():
-    return bump("p", 0.2, 1.0), bump("q", -0.5, 0.7), bump("r", 0.5, 1.5)
-
-
 @functools.cache
-def evaluated():
-    """Everything the algebra is asked for below, in one compiled program: (log_prob, score) by name."""
+def ours_and_direct():
     formulas = {name: pair[0] for name, pair in FORMULAS.items()}
     formulas |= {f"{name}/{side}": pair[side] for name, pair in EQUAL.items() for side in (0, 1)}
-
-    @jax.jit
-    def both(leaves, x):
-        densities = {name: formula(*leaves) for name, formula in formulas.items()}
-        return {name: (d.log_prob(x, T), d.score(x, T)) for name, d in densities.items()}
-
-    @jax.jit
-    def direct(leaves, x):
-        def log_value(formula, point):
-            return jnp.log(formula(*(jnp.exp(leaf.log_prob(point, T)) for leaf in leaves)))
-
-        return {
-            name: jax.vmap(jax.value_and_grad(functools.partial(log_value, pair[1])))(x)
-            for name, pair in FORMULAS.items()
-        }
-
-    return both(three(), X), direct(three(), X)
+    direct = {name: pair[1] for name, pair in FORMULAS.items()}
+    return evaluated(formulas, three()), evaluated_directly(direct, three())
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_formula_is_what_it_says(name):
-    ours, direct = (results[name] for results in evaluated())
+    ours, direct = (results[name] for results in ours_and_direct())
     np.testing.assert_allclose(ours[0], direct[0], atol=2e-4, rtol=2e-4)
     np.testing.assert_allclose(ours[1], direct[1], atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize("name", EQUAL)
 def test_laws(name):
-    left, right = evaluated()[0][f"{name}/0"], evaluated()[0][f"{name}/1"]
+    left, right = ours_and_direct()[0][f"{name}/0"], ours_and_direct()[0][f"{name}/1"]
     np.testing.assert_allclose(left[0], right[0], atol=2e-4, rtol=2e-4)
     np.testing.assert_allclose(left[1], right[1], atol=2e-3, rtol=2e-3)
 
@@ -147,18 +123,6 @@ def test_distinct_leaves_are_evaluated_once(number, formula):
     assert len(calls) == number
 
 
-@pytest.fixture
-def network_calls(monkeypatch):
-    calls, original = [], ResidualMLP.__call__
-
-    def counted(self, *args):
-        calls.append(type(self))
-        return original(self, *args)
-
-    monkeypatch.setattr(ResidualMLP, "__call__", counted)
-    return calls
-
-
 def test_leaves_on_one_network_are_one_call(network_calls):
     density = network(condition_size=2)
     a, b, free = density.given([1.0, 0.0]), density.given([0.0, 1.0]), density.given(None)
@@ -180,13 +144,6 @@ def test_leaves_on_one_network_are_one_call(network_calls):
 def test_other_networks_are_calls_of_their_own(network_calls):
     jax.make_jaxpr((network(seed=1) * network(seed=2)).log_density)(X[0], T)
     assert len(network_calls) == 2
-
-
-def composed():
-    return mixture("p") * (0.5 * box("q") + 0.5 * network(name="n")) / function("r") ** 0.3
-
-
-ANY = {**LEAVES, "composed": composed}
 
 
 @pytest.mark.parametrize("name", ANY)
@@ -261,47 +218,6 @@ def test_any_scalar(scalar):
     p = mixture("p")
     for density in (scalar * p, p * scalar, p / (1 / scalar)):
         assert repr(density) == "0.5 * p"
-
-
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [(name, nd.VarianceExploding(0.0, 50.0)) for name in ("mixture", "box", "function", "l2", "score", "composed")]
-    + [(name, nd.VariancePreserving.linear(0.2, 15.0)) for name in ("mixture", "function", "l2")],
-)
-def test_conversion_between_schedules_is_exact(name, other):
-    density, d = ANY[name](), 2
-    new = density.with_schedule(other)
-    assert new.schedule == other
-
-    @jax.jit
-    def both_sides(density, new, x, t):
-        there = density.schedule.time(other.noise_to_signal(t))
-        ratio = density.schedule.alpha(there) / other.alpha(t)
-        score = new.score(x, t), ratio * density.score(x * ratio, there)
-        if not density.has_log_density:
-            return score, (0.0, 0.0)
-        return score, (new.log_prob(x, t) - d * jnp.log(ratio), density.log_prob(x * ratio, there))
-
-    for t in (0.4, 0.7):
-        score, value = both_sides(density, new, X, t)
-        np.testing.assert_allclose(*score, rtol=1e-2, atol=1e-3)
-        if name == "composed":
-            # Each factor carries a Jacobian of its own: 1 + 1 - 0.3 of them, where the density of the law has one.
-            ratio = density.schedule.alpha(density.schedule.time(other.noise_to_signal(t))) / other.alpha(t)
-            value = (value[0] - 0.7 * d * jnp.log(ratio), value[1])
-        np.testing.assert_allclose(*value, rtol=2e-3, atol=2e-3)
-
-
-def test_conversion_there_and_back():
-    for name in ("mixture", "function", "l2"):
-        density = ANY[name]()
-        again = density.with_schedule(nd.VarianceExploding(0.0, 50.0)).with_schedule(density.schedule)
-        np.testing.assert_allclose(score_of(again, X[0], T), score_of(density, X[0], T), rtol=1e-4, err_msg=name)
-
-
-def test_function_refuses_levels_it_does_not_know():
-    with pytest.raises(nd.errors.ScheduleError, match=r"known for noise-to-signal ratios.*Choose a schedule"):
-        function().with_schedule(nd.VarianceExploding(0.0, 500.0))
 
 
 def test_gaussian_is_finite_for_every_formula():

@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from densities import COVARIANCE, MEAN, gaussian, in_float64, log_prob_of, mixture, moments_of, network, score_of
 from flax import nnx
-from small import COVARIANCE, MEAN, gaussian, in_float64, log_prob_of, mixture, moments_of, network, score_of
 
-import numpyro_diffusion as nd
 from numpyro_diffusion.density.energy import PARAMETERISATIONS
 
 X = jax.random.normal(jax.random.key(0), (4, 2))
@@ -128,27 +127,6 @@ def test_points_of_any_shape():
     np.testing.assert_allclose(
         score_of(flat, x.reshape(5, 6), 0.3).reshape(x.shape), score_of(density, x, 0.3), rtol=1e-4
     )
-
-
-# Score-only models.
-
-
-def test_score_model_refuses_what_needs_a_log_density():
-    model, other = network("score"), mixture("p")
-    needing = {
-        "log_prob": lambda: model.log_prob(X, 0.5),
-        "potential_fn": lambda: model.potential_fn(0.5),
-        "mixture": lambda: 0.5 * model + 0.5 * other,
-        "named mixture": lambda: nd.mixture(other, model),
-        "harmonic mean": lambda: nd.harmonic_mean(model, other),
-        "contrast": lambda: nd.contrast(other, model),
-        "log_prob of a product": lambda: (model * other).log_prob(X, 0.5),
-        "mixture of a product": lambda: model * other + other,
-    }
-    for name, ask in needing.items():
-        with pytest.raises(nd.errors.ScoreOnlyError, match=r"needs a log density, but .* has only a score\. Use"):
-            ask()
-            pytest.fail(name)
 
 
 def test_score_model_composes_linearly():

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from densities import log_prob_of, moments_of, score_of
 from scipy.special import log_ndtr, logsumexp
-from small import log_prob_of, moments_of, score_of
 
 import numpyro_diffusion as nd
 

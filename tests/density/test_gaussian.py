@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from densities import gaussian
 from scipy.stats import multivariate_normal
-from small import gaussian
 
 from numpyro_diffusion.annealing.frame import frame_at
 from numpyro_diffusion.density.axes import CosineAxes

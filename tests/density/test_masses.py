@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import box, function, gaussian, log_prob_of, moments_of, network, score_of
+from densities import box, function, gaussian, log_prob_of, moments_of, network, score_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.diagnose.findings.overlap import numerator

@@ -5,7 +5,7 @@ import fractions
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import function, gaussian, network
+from densities import function, gaussian, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ArgumentTypeError, DiffusionError, DivisionByZeroError, ParameterError

@@ -4,9 +4,8 @@ import jax
 import numpy as np
 import numpyro.infer
 import pytest
-from density.test_density import ANY, T, X
+from densities import ANY, T, X, box, gaussian, log_prob_of, mixture, moments_of
 from numpyro.diagnostics import effective_sample_size
-from small import box, gaussian, log_prob_of, mixture, moments_of
 
 # NumPyro's samplers on potential functions.
 

@@ -6,10 +6,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from densities import moments_of
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoLaplaceApproximation, AutoNormal
 from scipy.special import logsumexp
-from small import moments_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import DiffusionError, ParameterError, ShapeError

@@ -8,7 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from small import COVARIANCE, MEAN, NETWORK, gaussian, network
+from densities import COVARIANCE, MEAN, NETWORK, gaussian, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density import typical

@@ -277,12 +277,6 @@ def test_netcdf_round_trip(run, which, tmp_path):
         assert back.attrs == tree.attrs
 
 
-@pytest.mark.parametrize("fn", [summary, datatree.to_datatree])
-def test_anything_else_is_refused(fn):
-    with pytest.raises(TypeError, match=r"result of nd\.anneal or of a bound; got dict"):
-        fn({})
-
-
 def test_repr_of_kernels():
     assert repr(MALA(step_size=np.full(4, 0.1))) == "MALA(step_size=array[4])"
     assert repr(HMC()) == "HMC(step_size=tuned, num_integration_steps=3)"

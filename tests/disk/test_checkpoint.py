@@ -1,9 +1,7 @@
 """A checkpoint comes back as it went in, replaces its predecessor entirely or not at all, and is refused if altered."""
 
 import errno
-import json
 import os
-import struct
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +21,6 @@ CONFIG = {
     "levels": [1.0, 0.5],
     "nested": {"a": None},
 }
-
-
-def raw(header, data=b""):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
 
 
 ARRAYS = {

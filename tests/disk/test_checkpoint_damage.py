@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 import safetensors.numpy
-from disk.test_checkpoint import raw
+from disk.raw import raw
 
 from numpyro_diffusion.disk import format as checkpoint
 from numpyro_diffusion.errors import CheckpointError

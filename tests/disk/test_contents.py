@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from disk.test_checkpoint import raw
-from small import network
+from densities import network
+from disk.raw import raw
 
 import numpyro_diffusion as nd
 from numpyro_diffusion import classifier

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from small import mixture, network
+from densities import mixture, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion import classifier

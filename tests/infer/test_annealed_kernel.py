@@ -4,62 +4,20 @@ import copy
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
-import small
 from counting import compilations
-from numpyro.diagnostics import effective_sample_size
+from densities import COVARIANCE, MEAN, gaussian
+from infer.linear_gaussian import LEVELS, PRIOR, SIGMA, A, Y, assert_posterior, exact, model
 from numpyro.infer import MCMC, Predictive
 from scipy.stats import multivariate_normal, norm
-from small import COVARIANCE, MEAN, gaussian
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.pilot import Plan
 from numpyro_diffusion.infer.levels import read_plan, warn_if_few
 from numpyro_diffusion.infer.pilot import _scales
 
-A, SIGMA, Y = np.array([[1.0, 2.0]]), 0.3, np.array([1.7])
-PRIOR = gaussian(MEAN, COVARIANCE)
-LEVELS = 40
 FIELDS = ("log_weight", "accept_prob", "noise_level", "potential_energy")
-
-
-def model(y=None):
-    x = numpyro.sample("x", nd.DiffusionPrior(PRIOR))
-    numpyro.deterministic("total", x.sum())
-    numpyro.sample("y", dist.Normal(jnp.asarray(A) @ x, SIGMA).to_event(1), obs=y)
-
-
-def exact(y):
-    """Mean and covariance of x given y, and log p(y)."""
-    marginal = A @ COVARIANCE @ A.T + SIGMA**2 * np.eye(len(A))
-    gain = COVARIANCE @ A.T @ np.linalg.inv(marginal)
-    residual = y - A @ MEAN
-    log_evidence = -0.5 * (residual @ np.linalg.solve(marginal, residual) + np.linalg.slogdet(2 * np.pi * marginal)[1])
-    return SimpleNamespace(
-        mean=MEAN + gain @ residual, covariance=COVARIANCE - gain @ A @ COVARIANCE, log_evidence=log_evidence
-    )
-
-
-def assert_mean(draws, expected, num_sigma=5):
-    """The mean of draws [chains, draws] is the expected one, to `num_sigma` standard errors by effective size."""
-    draws = np.asarray(draws, dtype=float)
-    size = effective_sample_size(draws)
-    assert size > 30
-    error = draws.std() / np.sqrt(size)
-    assert abs(draws.mean() - expected) < num_sigma * error, (draws.mean(), expected, error)
-
-
-def assert_posterior(x, posterior):
-    """First and second moments of draws [chains, draws, 2]."""
-    centred = np.asarray(x) - posterior.mean
-    for i in range(2):
-        assert_mean(x[..., i], posterior.mean[i])
-        for j in range(i + 1):
-            assert_mean(centred[..., i] * centred[..., j], posterior.covariance[i, j])
 
 
 def run(chain_method, num_chains, num_samples, *, seed=0, **kwargs):
@@ -230,69 +188,3 @@ def test_scales_of_a_block_are_conditional():
     conditional = covariance[1:, 1:] - np.outer(covariance[1:, 0], covariance[0, 1:]) / covariance[0, 0]
     scale = _scales(SimpleNamespace(sites=sites), ("b",), root[None])[0]
     np.testing.assert_allclose(scale @ scale.T, conditional)
-
-
-# What is refused.
-
-
-@pytest.mark.parametrize("num_warmup", [0, 1])
-def test_too_few_levels(num_warmup):
-    mcmc = MCMC(nd.AnnealedKernel(model), num_warmup=num_warmup, num_samples=5, progress_bar=False)
-    with pytest.raises(nd.errors.ParameterError, match=rf"at least 2.*got {num_warmup}"):
-        mcmc.run(jax.random.key(0), Y)
-
-
-def test_initial_values_are_refused():
-    mcmc = MCMC(nd.AnnealedKernel(model), num_warmup=5, num_samples=5, progress_bar=False)
-    with pytest.raises(nd.errors.ParameterError, match="init_params"):
-        mcmc.run(jax.random.key(0), Y, init_params={"x": jnp.zeros(2)})
-
-
-def test_models_without_a_diffusion_prior():
-    def plain(y):
-        numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
-
-    mcmc = MCMC(nd.AnnealedKernel(plain), num_warmup=5, num_samples=5, progress_bar=False)
-    with pytest.raises(nd.errors.UnsupportedModelError, match="no latent site with a diffusion prior"):
-        mcmc.run(jax.random.key(0), 1.0)
-
-
-def test_scores_cannot_be_metropolised():
-    density = small.network("score")
-
-    def scored(y):
-        x = numpyro.sample("x", nd.DiffusionPrior(density))
-        numpyro.sample("y", dist.Normal(x[0], 1.0), obs=y)
-
-    mcmc = MCMC(nd.AnnealedKernel(scored), num_warmup=5, num_samples=5, progress_bar=False)
-    with pytest.raises(nd.errors.ScoreOnlyError, match="HMC accepts by log densities"):
-        mcmc.run(jax.random.key(0), 1.0)
-
-
-def test_data_must_be_known():
-    mcmc = MCMC(nd.AnnealedKernel(model), num_warmup=5, num_samples=5, progress_bar=False)
-    with pytest.raises(nd.errors.ParameterError, match="got traced values"):
-        jax.vmap(lambda y: mcmc.run(jax.random.key(0), y))(jnp.ones((3, 1)))
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "error", "message"),
-    [
-        ({"kernel": "hmc"}, TypeError, "kernel must be a kernel"),
-        ({"kernel": nd.HMC(step_size=[0.1, 0.2])}, nd.errors.ParameterError, "one number"),
-        ({"num_steps": 0}, nd.errors.ParameterError, "num_steps"),
-        ({"level_ess": 1.0}, nd.errors.ParameterError, "level_ess"),
-        ({"metric": "mass"}, nd.errors.ParameterError, "metric"),
-        ({"view": "blurred"}, nd.errors.ParameterError, "view"),
-    ],
-)
-def test_settings_out_of_range(kwargs, error, message):
-    with pytest.raises(error, match=message):
-        nd.AnnealedKernel(model, **kwargs)
-
-
-def test_a_model_is_a_function():
-    with pytest.raises(TypeError, match="model must be"):
-        nd.AnnealedKernel(PRIOR)
-    with pytest.raises(RuntimeError, match="no pilot yet"):
-        _ = nd.AnnealedKernel(model).pilot

@@ -2,13 +2,13 @@
 
 import functools
 
+import densities
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import small
 from counting import compilations
 from numpyro.infer.util import potential_energy
 from scipy.stats import multivariate_normal
@@ -31,7 +31,7 @@ def linear(prior, y):
 
 @functools.cache
 def gaussian_prior():
-    return nd.DiffusionPrior(small.gaussian(MEAN, COVARIANCE))
+    return nd.DiffusionPrior(densities.gaussian(MEAN, COVARIANCE))
 
 
 @functools.cache
@@ -75,7 +75,7 @@ def test_new_data_of_the_same_shape_compile_nothing_anew():
     assert len(other.annealed.levels) != len(mcmc.annealed.levels) or not compiled
     mean = posterior(Y + 0.5)[0]
     assert_mean(np.asarray(other.get_samples()["x"]), mean, np.sqrt(np.diag(posterior()[1])), 512 / 3)
-    changed = nd.DiffusionPrior(small.gaussian(MEAN + 1.0, 2 * COVARIANCE))
+    changed = nd.DiffusionPrior(densities.gaussian(MEAN + 1.0, 2 * COVARIANCE))
     other.run(jax.random.key(2), changed, jnp.asarray(Y))
     assert abs(other.log_evidence - mcmc.log_evidence) > 0.1
 
@@ -180,7 +180,7 @@ def hierarchy(prior, other, y):
 
 def test_plates_several_priors_and_a_latent_that_depends_on_x():
     prior = gaussian_prior()
-    other = nd.DiffusionPrior(small.gaussian(schedule=nd.VarianceExploding(sigma_max=30.0)))
+    other = nd.DiffusionPrior(densities.gaussian(schedule=nd.VarianceExploding(sigma_max=30.0)))
     y = np.array([0.5, -0.3])
     mcmc = run_quietly(hierarchy)
     mcmc.run(jax.random.key(7), prior, other, jnp.asarray(y))
@@ -221,7 +221,7 @@ def score_model(prior, y):
 
 
 def test_score_only_priors_take_unadjusted_kernels():
-    prior = nd.DiffusionPrior(small.network("score"))
+    prior = nd.DiffusionPrior(densities.network("score"))
     with pytest.raises(nd.errors.ScoreOnlyError, match=r"HMC accepts by log densities.*ULA"):
         run_quietly(score_model).run(jax.random.key(0), prior, jnp.zeros(2))
     mcmc = run_quietly(score_model, nd.ULA(0.05), levels=6, num_chains=16, metric="frame")
@@ -260,22 +260,10 @@ def test_chosen_power_is_followed():
     np.testing.assert_allclose(jax.vmap(joint.likelihood_power)(t), (1 - t) ** 2, atol=0.02)
 
 
-def test_a_prior_that_depends_on_a_latent_is_refused():
-    density = small.gaussian()
-
-    def model(y):
-        power = numpyro.sample("power", dist.Uniform(0.5, 2.0))
-        x = numpyro.sample("x", nd.DiffusionPrior(density**power))
-        numpyro.sample("y", dist.Normal(x[0], 1.0), obs=y)
-
-    with pytest.raises(nd.errors.UnsupportedModelError, match="site 'x' depends on another latent"):
-        run_quietly(model).run(jax.random.key(0), jnp.asarray(0.3))
-
-
 def test_chains_do_not_flip_between_mirror_points():
     # Three leapfrogs of the tuned step are half a turn of a round Gaussian: without jitter, x goes to -x and back.
     mcmc = run_quietly(score_model, num_chains=64, num_samples=12, thinning=1)
-    mcmc.run(jax.random.key(8), nd.DiffusionPrior(small.gaussian()), jnp.zeros(2))
+    mcmc.run(jax.random.key(8), nd.DiffusionPrior(densities.gaussian()), jnp.zeros(2))
     x = np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
     # Each chain sees all sizes. One that only flips keeps its own square: the standard deviation would be 0.71.
     within = np.mean(x[:, 1:] ** 2, axis=1)
@@ -290,7 +278,7 @@ def test_without_data_the_prior_is_sampled():
 
 
 def test_nuts_refuses_to_start_where_the_prior_is_zero():
-    prior = nd.DiffusionPrior(small.box())
+    prior = nd.DiffusionPrior(densities.box())
 
     def model():
         numpyro.sample("x", prior)

@@ -4,13 +4,13 @@ import functools
 import warnings
 
 import arviz as az
+import densities
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import small
 import xarray as xr
 from arviz_base.io_numpyro import infer_dims
 from numpyro.contrib.control_flow import scan
@@ -54,7 +54,7 @@ def awkward(prior, y, kept):
 
 @pytest.fixture(scope="module")
 def mcmc():
-    return annealed(awkward, nd.DiffusionPrior(small.gaussian()), jnp.asarray(Y), KEPT)
+    return annealed(awkward, nd.DiffusionPrior(densities.gaussian()), jnp.asarray(Y), KEPT)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_a_mask_of_a_scan():
 
         scan(step, x[0], (y, jnp.asarray(kept)))
 
-    group = annealed(model, nd.DiffusionPrior(small.gaussian()), jnp.asarray(Y[0]), KEPT[0]).to_datatree()
+    group = annealed(model, nd.DiffusionPrior(densities.gaussian()), jnp.asarray(Y[0]), KEPT[0]).to_datatree()
     np.testing.assert_array_equal(group["log_likelihood"]["y"]["y_dim_0"], [0, 2])
 
 

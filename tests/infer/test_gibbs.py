@@ -10,9 +10,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from infer.test_annealed_kernel import LEVELS, PRIOR, Y, assert_mean, assert_posterior, exact, model
+from densities import COVARIANCE, MEAN
+from infer.linear_gaussian import LEVELS, PRIOR, Y, assert_mean, assert_posterior, exact, model
 from numpyro.infer import MCMC, NUTS, Gibbs
-from small import COVARIANCE, MEAN
 
 import numpyro_diffusion as nd
 

@@ -1,16 +1,16 @@
 """From a model with diffusion priors to one joint density, and what is refused."""
 
+import densities
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import small
-from infer.test_noise_level import KEY, OTHER, PRIOR, P, Q, X, Y, noise_level, plain
+from densities import log_prob_of
+from infer.models import KEY, OTHER, PRIOR, P, Q, X, Y, noise_level, plain
 from numpyro.contrib.control_flow import cond, scan
 from numpyro.handlers import mask
-from small import log_prob_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ShapeError, UnsupportedModelError
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 # From the model to the joint density.
-G = small.gaussian((0.2, 0.0), name="g", schedule=nd.VarianceExploding(0.0, 20.0))
+G = densities.gaussian((0.2, 0.0), name="g", schedule=nd.VarianceExploding(0.0, 20.0))
 
 
 def two_schedules(y):
@@ -51,7 +51,7 @@ def test_priors_under_different_schedules_are_annealed_together():
     assert abs(means[1]) < 5 * np.sqrt(1 / independent)
 
 
-NETWORK = nd.DiffusionPrior(small.network("l2"))  # Cannot be sampled.
+NETWORK = nd.DiffusionPrior(densities.network("l2"))  # Cannot be sampled.
 MASK = jnp.array([True, False, True])
 
 

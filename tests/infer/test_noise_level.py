@@ -6,32 +6,18 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import small
+from densities import log_prob_of, moments_of
+from infer.models import KEY, OTHER, PRIOR, P, Q, X, Y, noise_level, plain
 from numpyro.contrib.control_flow import scan
 from numpyro.handlers import mask, seed, substitute, trace
 from numpyro.infer.util import compute_log_probs, log_density, potential_energy
-from small import log_prob_of, moments_of
 
-import numpyro_diffusion as nd
 from numpyro_diffusion.infer.views import VIEWS, seen
-
-KEY = jax.random.key(0)
-P, Q = small.mixture("p"), small.gaussian((0.5, 0.1), ((0.5, 0.1), (0.1, 0.4)), name="q")
-PRIOR, OTHER = nd.DiffusionPrior(P), nd.DiffusionPrior(Q)
-X = jnp.array([0.3, -0.6])
-Y = jnp.array([0.4, -0.1, 1.2])
-noise_level = nd.handlers.noise_level
-
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 # Models, each with unconstrained values of its latents.
-def plain():
-    x = numpyro.sample("x", PRIOR)
-    numpyro.sample("y", dist.Normal(x.sum(), 0.5).expand([3]).to_event(1), obs=Y)
-
-
 def several():
     x, z = numpyro.sample("x", PRIOR), numpyro.sample("z", OTHER)
     numpyro.sample("y", dist.Normal(x[0] * z[1], 0.5), obs=Y[0])

@@ -6,26 +6,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import densities
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import small
+from densities import log_prob_of, moments_of
+from infer.models import P, Q, classifier
 from numpyro import infer
 from numpyro.handlers import condition, seed, substitute, trace
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.util import initialize_model, log_density
-from small import log_prob_of, moments_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ShapeError
 
 KEY = jax.random.key(0)
 X = jnp.array([[0.1, 0.2], [-1.2, 0.9], [0.7, -0.3]])
-P, Q = small.mixture("p"), small.gaussian((0.5, 0.1), ((0.5, 0.1), (0.1, 0.4)), name="q")
-DENSITIES = {name: make for name, make in small.LEAVES.items() if name not in ("score", "dae", "inner_product")} | {
+DENSITIES = {name: make for name, make in densities.LEAVES.items() if name not in ("score", "dae", "inner_product")} | {
     "product": lambda: P * Q,
     "mixture of two": lambda: 0.3 * P + 0.7 * Q,
     "contrast": lambda: P**2 / (P + Q),
@@ -36,11 +36,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
     pytest.mark.usefixtures("quick_compilation"),
 ]
-
-
-def classifier():
-    """A factor log p(label | x, t), which is no density in x."""
-    return nd.as_density(lambda x, t: jax.nn.log_sigmoid((1 - t) * x[0]), (2,), name="c")
 
 
 every_density = pytest.mark.parametrize("make", DENSITIES.values(), ids=DENSITIES.keys())
@@ -119,7 +114,7 @@ def within_five_errors(draws, mean, covariance):
 def test_closed_forms_are_sampled_at_their_level(t):
     draws = nd.DiffusionPrior(P, t).sample(KEY, (50, 80))
     assert draws.shape == (50, 80, 2)
-    within_five_errors(draws.reshape(-1, 2), *P.gaussian(t))
+    within_five_errors(draws.reshape(-1, 2), P.gaussian(t).mean, P.gaussian(t).covariance)
 
 
 def test_mean_and_variance_of_closed_forms():
@@ -148,7 +143,7 @@ def test_predictive_draws_from_a_bank():
 def test_predictive_of_a_closed_form():
     draws = infer.Predictive(plated, num_samples=4000)(KEY)
     assert draws["x"].shape == (4000, 3, 2) and draws["y"].shape == (4000, 3)
-    within_five_errors(draws["x"][:, 1], *P.gaussian(0.0))
+    within_five_errors(draws["x"][:, 1], P.gaussian(0.0).mean, P.gaussian(0.0).covariance)
 
 
 def test_a_run_is_a_sampler_by_weight():
@@ -165,12 +160,6 @@ def test_a_run_is_a_sampler_by_weight():
     np.testing.assert_array_equal(jax.tree.unflatten(treedef, leaves).sample(KEY, (900,)), draws)
     with pytest.raises(ShapeError, match=r"\(2,\).*\(3,\)"):
         nd.DiffusionPrior(nd.as_density(lambda x, t: -jnp.sum(x**2), (3,)), sampler=run)
-
-
-@pytest.mark.parametrize("density", [P * Q, small.network("l2")], ids=["product", "network"])
-def test_without_a_sampler_the_error_says_what_to_do(density):
-    with pytest.raises(NotImplementedError, match=r"nd.anneal.*sampler=run.*nd.AnnealedMCMC"):
-        seed(lambda: numpyro.sample("x", nd.DiffusionPrior(density)), 0)()
 
 
 STRATEGIES = {name: getattr(infer, f"init_to_{name}") for name in ("uniform", "median", "mean", "sample", "feasible")}
@@ -270,7 +259,7 @@ def test_weights_are_traced_not_compiled_in():
 SCRIPT = """
 import json, jax, numpy as np, small
 import numpyro_diffusion as nd
-prior = nd.DiffusionPrior(small.mixture("p") * small.gaussian(name="q"), 0.25)
+prior = nd.DiffusionPrior(densities.mixture("p") * densities.gaussian(name="q"), 0.25)
 print(json.dumps([np.asarray(a).tolist() for a in jax.tree.leaves(prior.expand((3,)).to_event(1))]))
 """
 
@@ -294,7 +283,7 @@ def shifted(mean):
     return nd.as_density(parabola, (2,), parameters=mean)
 
 
-P_, Q_ = small.bump("p", 0.2, 0.7), small.bump("q", -0.3, 1.2)
+P_, Q_ = densities.bump("p", 0.2, 0.7), densities.bump("q", -0.3, 1.2)
 
 
 def test_vmapped_priors():

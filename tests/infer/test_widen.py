@@ -1,12 +1,12 @@
 """Normal likelihoods at noise level t are those of y given x_t, wherever that is known in closed form."""
 
+import densities
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import small
 from numpyro.handlers import seed, trace
 
 import numpyro_diffusion as nd
@@ -25,7 +25,7 @@ def linear(prior, y):
 
 
 def prior():
-    return nd.DiffusionPrior(small.gaussian(MEAN, COVARIANCE))
+    return nd.DiffusionPrior(densities.gaussian(MEAN, COVARIANCE))
 
 
 def left_over(r):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import network
+from densities import network
 
 from numpyro_diffusion.train import losses
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import log_prob_of, mixture, moments_of, score_of
+from densities import log_prob_of, mixture, moments_of, score_of
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.disk import densities as storage

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jax.core import Tracer
 
+from ...checks.numbers import real_array
 from ...errors import ParameterError
 
 
@@ -19,8 +20,7 @@ def check_step_size(step_size):
     if step_size is None or isinstance(step_size, Tracer):
         return step_size
     try:
-        value = np.asarray(step_size)
-        value = np.array(np.nan) if value.dtype.kind not in "iuf" and value.dtype != object else value.astype(float)
+        value = real_array(step_size)
     except (TypeError, ValueError):
         value = np.array(np.nan)
     if value.ndim > 1 or not value.size or not np.all(np.isfinite(value) & (value > 0)):

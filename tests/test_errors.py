@@ -1,0 +1,37 @@
+"""Errors are of this package, and of the built-in kind too."""
+
+import jax
+import numpy as np
+import pytest
+
+import numpyro_diffusion as nd
+from numpyro_diffusion.errors import (
+    ParameterError,
+    ScheduleError,
+    ScoreOnlyError,
+    ShapeError,
+    UnknownNameError,
+    check_integer,
+    check_key,
+)
+
+
+def test_every_error_is_ours_and_the_builtin():
+    assert issubclass(UnknownNameError, (nd.errors.DiffusionError, KeyError))
+    for error in (ShapeError, ScheduleError, ParameterError, nd.errors.CheckpointError):
+        assert issubclass(error, nd.errors.DiffusionError) and issubclass(error, ValueError)
+    assert issubclass(ScoreOnlyError, nd.errors.DiffusionError) and issubclass(ScoreOnlyError, TypeError)
+    assert str(UnknownNameError("no such name")) == "no such name"
+
+
+def test_keys_of_both_kinds():
+    typed = jax.random.key(3)
+    for key in (typed, jax.random.key_data(typed), np.asarray(jax.random.key_data(typed))):
+        assert isinstance(check_key(key), jax.Array)
+    assert jax.jit(check_key)(typed) == typed
+
+
+def test_integers_of_every_kind():
+    assert [check_integer("n", n) for n in (3, np.int32(3), np.uint8(3))] == [3, 3, 3]
+    with pytest.raises(ParameterError, match="n must be an integer >= 0; got -1"):
+        check_integer("n", -1, low=0)
