@@ -168,9 +168,10 @@ class Expression(Density):
     @property
     def leaves(self) -> tuple[Density, ...]:
         """The distinct densities of the formula."""
-        return tuple(map(self._leaf, leaves_of(self.formula)))
+        return tuple(map(self.leaf, leaves_of(self.formula)))
 
-    def _leaf(self, leaf: Leaf) -> Density:
+    def leaf(self, leaf: Leaf) -> Density:
+        """The density of a leaf of the formula."""
         model, condition = self.models[leaf.model], self.conditions[leaf.model][leaf.condition]
         return model if condition is None else Conditional(model, condition, leaf.name.text)
 
@@ -180,11 +181,16 @@ class Expression(Density):
         parts = self._parts()
         return [(_closed(p.formula.kind, p._parts()) if isinstance(p, Expression) else p, c) for p, c in parts]
 
+    @property
+    def nodes(self) -> list[Expression]:
+        """This expression and those in it, outermost first."""
+        return [self, *(node for term, _ in self.terms if isinstance(term, Expression) for node in term.nodes)]
+
     def _parts(self) -> list[tuple[Density, Any]]:
         # As `terms`, but expressions still know all models.
         def part(formula):
             if isinstance(formula, Leaf):
-                return self._leaf(formula)
+                return self.leaf(formula)
             return Expression(self.models, self.conditions, self.coefficients, formula)
 
         return list(zip(map(part, self.formula.children), self.formula.own(listed(self.coefficients)), strict=True))
@@ -215,11 +221,11 @@ class Expression(Density):
         return Expression(models, self.conditions, self.coefficients, self.formula)
 
     def gaussian(self, t):
-        leaves = {leaf: (self._leaf(leaf).gaussian(t), 1.0) for leaf in leaves_of(self.formula)}
+        leaves = {leaf: (self.leaf(leaf).gaussian(t), 1.0) for leaf in leaves_of(self.formula)}
         return fold(self.formula, leaves.__getitem__, partial(gaussian_of, self.coefficients))[0]
 
     def __repr__(self):
-        return formula_text(self.formula, lambda leaf: repr(self._leaf(leaf)), self.coefficients)
+        return formula_text(self.formula, lambda leaf: repr(self.leaf(leaf)), self.coefficients)
 
 
 def _log_densities(model, conditions, x, t):

@@ -88,16 +88,10 @@ def _outweighed(run):
         )
 
 
-def _uncalibrated_in_mixtures(density) -> list[str]:
-    if not isinstance(density, Expression):
-        return []
-    if density.formula.kind == "mixture" and len(density.terms) > 1:
-        return uncalibrated(density)
-    return [name for term, _ in density.terms for name in _uncalibrated_in_mixtures(term)]
-
-
 def _mixture_findings(density) -> list[str]:
-    names = list(dict.fromkeys(_uncalibrated_in_mixtures(density)))
+    nodes = density.nodes if isinstance(density, Expression) else []
+    sums = [node for node in nodes if node.formula.kind == "mixture" and len(node.terms) > 1]
+    names = list(dict.fromkeys(name for node in sums for name in uncalibrated(node)))
     return [uncalibrated_shares(names)] if names else []
 
 

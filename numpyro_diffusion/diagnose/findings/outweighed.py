@@ -7,8 +7,6 @@ so the density itself is asked as well: whether its score, far out in that direc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from ...density.density import Density, Expression
@@ -28,20 +26,12 @@ def outweighed(density: Density, t: float) -> list[tuple[str, float]]:
         t: Noise level in [0, 1].
     """
     found = []
-    for product in _products(density):
+    products = [e for e in density.nodes if e.formula.kind == "product"] if isinstance(density, Expression) else []
+    for product in products:
         judged = _excess([(factor.gaussian(t), float(exponent)) for factor, exponent in product.terms])
         if judged is not None and judged[0] >= 1 and _points_outward(density, t, *judged[1:]):
             found.append((repr(product), judged[0]))
     return found
-
-
-def _products(density: Density) -> Iterator[Expression]:
-    """The products in a formula, outermost first."""
-    if isinstance(density, Expression):
-        if density.formula.kind == "product":
-            yield density
-        for term, _ in density.terms:
-            yield from _products(term)
 
 
 def _excess(parts):

@@ -15,6 +15,7 @@ import numpy as np
 from ...density.abstract import batch_log_prob
 from ...density.density import Density, Expression
 from ...density.energy import is_energy
+from ...density.formula import fold
 
 __all__ = ["off_evidence", "untypical"]
 
@@ -116,17 +117,19 @@ def _judged(density, samples) -> Iterator[tuple[Any, np.ndarray, float, float]]:
 
 def _numerators(density: Expression) -> list[tuple[Density, float, bool]]:
     """Energies with a positive exponent in a formula: (energy, exponent, whether it is all there is)."""
+    coefficients = np.asarray(density.coefficients)
 
-    def of_node(density) -> list[tuple[Density, float, bool]]:
-        if not isinstance(density, Expression):
-            return [(density, 1.0, True)] if is_energy(density) else []
-        terms, is_product = density.terms, density.formula.kind == "product"
+    def leaf(leaf):
+        energy = density.leaf(leaf)
+        return [(energy, 1.0, True)] if is_energy(energy) else []
+
+    def node(node, parts):
+        powers = node.own(coefficients).tolist() if node.kind == "product" else [1.0] * len(parts)
         return [
-            (leaf, exponent * (float(c) if is_product else 1.0), is_alone and len(terms) == 1)
-            for term, c in terms for leaf, exponent, is_alone in of_node(term)
-        ]  # fmt: skip
+            (e, a * c, one and len(parts) == 1) for c, part in zip(powers, parts, strict=True) for e, a, one in part
+        ]
 
-    return [found for found in of_node(density) if found[1] > 0]
+    return [found for found in fold(density.formula, leaf, node) if found[1] > 0]
 
 
 def off_evidence(run) -> list[str]:
