@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from densities import untrained
 from exact_problems import LEVELS, NUM_CHAINS, P2, Q2, SCHEDULE, assert_moments, gaussian, mixture, sample
 
 from numpyro_diffusion.annealing import pilot as tuning
@@ -115,8 +116,8 @@ def test_a_run_with_its_pilot_compiles_each_program_once():
 
 def network_density(kind, seed):
     config = NetworkConfig(width=8, num_blocks=1, embedding_size=4)
-    return kind(
-        jax.random.key(seed), (2,), SCHEDULE, np.zeros(2), np.eye(2), 0.01, 100.0, config, "l2", kind is EnergyDensity
+    return untrained(
+        config, (2,), "l2", kind is EnergyDensity, mean=np.zeros(2), covariance=np.eye(2), seed=seed, cls=kind
     )
 
 
