@@ -42,6 +42,7 @@ from ..checks.numbers import array_of, constant, is_traced
 from ..errors import ParameterError, ShapeError
 from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
 from ..pytree import register, replace
+from .abstract import ConditionalModel
 from .axes import CosineAxes, DenseAxes
 from .density import Conditional, Density
 from .gaussian import Gaussian, log_normal
@@ -55,10 +56,10 @@ NORMALISER_KNOTS = 64
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class _NetworkDensity(Density):
+class _NetworkDensity(ConditionalModel, Density):
     """What energy densities and score models share: network, units, base Gaussian, and conditions.
 
-    Methods that take a condition [c + 1], whose last entry says whether there is one, take None for no condition.
+    A condition [c + 1] ends in whether there is one.
     """
 
     _data = ("state", "moments", "sigmas", "log_z", "base", "class_log_z", "typical")
@@ -96,8 +97,8 @@ class _NetworkDensity(Density):
         return cls(graphdef, state, config, tuple(event_shape), **fields)
 
     @property
-    def condition(self) -> jax.Array | None:
-        """No condition: zeros [c + 1], or None where the network takes none."""
+    def no_condition(self) -> jax.Array | None:
+        """What stands for none: zeros [c + 1], or None where the network takes none."""
         return constant(np.zeros(self.config.condition_size + 1)) if self.config.condition_size else None
 
     def given(self, condition) -> Density:
@@ -166,7 +167,7 @@ class _NetworkDensity(Density):
         else:
             seen = self.moments.axes.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
         modules = nnx.merge(self.graphdef, self.state)
-        return seen, modules["network"](seen, self._log_r(r) / 4, self.condition if condition is None else condition)
+        return seen, modules["network"](seen, self._log_r(r) / 4, self.no_condition if condition is None else condition)
 
     def _scale(self):
         return jnp.sqrt(jnp.mean(self.eigenvalues))
@@ -225,12 +226,10 @@ class ScoreModel(_NetworkDensity):
 
     def log_density(self, x, t, condition=None):
         # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
-        # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
-        return _zero_with_gradient(x, jax.lax.stop_gradient(self._score(x, t, condition)))
-
-    def _score(self, x, t, condition):
         y, r, log_alpha = self._units(x, t)
-        return (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
+        score = (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
+        # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
+        return _zero_with_gradient(x, jax.lax.stop_gradient(score))
 
     def score_at(self, y, r, condition=None):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""

@@ -20,7 +20,7 @@ from ..errors import ParameterError, ShapeError, check_key
 from ..pytree import register, replace
 from .axes import DenseAxes
 from .density import Density
-from .gaussian import Gaussian, log_normal, mixture_log_prob, mixture_moments, stacked
+from .gaussian import Gaussian, known_gaussians, log_normal, mixture_log_prob, mixture_moments
 from .schedule import NoiseSchedule, VariancePreserving, check_time
 from .walls import log_uniform
 
@@ -71,7 +71,7 @@ class GaussianMixture(_Exact):
         # stay as they are, and cost a Cholesky factor at every evaluation.
         traced = is_traced(covariances)
         self.covariances: Any = covariances if traced else None
-        self.components = Gaussian(means, None, DenseAxes(None)) if traced else stacked(means, covariances)
+        self.components = Gaussian(means, None, DenseAxes(None)) if traced else known_gaussians(means, covariances)
         self.schedule, self.event_shape, self.name = schedule or VariancePreserving.cosine(), (d,), name
 
     means = property(lambda self: self.components.mean, doc="[K, d].")
