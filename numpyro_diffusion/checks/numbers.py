@@ -195,11 +195,11 @@ def exponent(value: Any, what: str = "exponent") -> Any:
     return number if isinstance(number, Tracer) else float(floats().type(number))
 
 
-def log_mass(value: Any, what: str = "weight") -> Any:
+def log_mass(value: Any) -> Any:
     """The logarithm of a positive mass, for `density.combine`."""
-    number = real(what, value)
+    number = real("weight", value)
     if isinstance(number, Tracer):
         return jnp.log(number)
     if number <= 0:
-        raise ParameterError(f"{what} must be positive; got {number}. For 'and not q' write p / q ** alpha.")
+        raise ParameterError(f"weight must be positive; got {number}. For 'and not q' write p / q ** alpha.")
     return float(np.log(number))

@@ -40,13 +40,11 @@ class CosineAxes:
 
     def coordinates(self, y):
         """Image [d], flattened, to coordinates [d]."""
-        rows, columns, channels = (cosines(n) for n in self.shape)
-        return jnp.einsum("hwc,ph,qw,rc->pqr", y.reshape(self.shape), rows, columns, channels).reshape(-1)
+        return jnp.einsum("hwc,ph,qw,rc->pqr", y.reshape(self.shape), *map(cosines, self.shape)).reshape(-1)
 
     def point(self, v):
         """Coordinates [d] to image [d], flattened."""
-        rows, columns, channels = (cosines(n) for n in self.shape)
-        return jnp.einsum("pqr,ph,qw,rc->hwc", v.reshape(self.shape), rows, columns, channels).reshape(-1)
+        return jnp.einsum("pqr,ph,qw,rc->hwc", v.reshape(self.shape), *map(cosines, self.shape)).reshape(-1)
 
     @property
     def vectors(self) -> jax.Array:

@@ -30,6 +30,7 @@ from .formula import Kind, Leaf, Node, as_array, as_list, fold, formula_text, ga
 
 #: Most conditions of one model that are evaluated in one call.
 TOGETHER = 64
+NO_DIFFERENCE = "a difference of densities may be negative; got {}. For 'p and not q' write p / q ** alpha."
 
 
 class Density(AbstractDensity):
@@ -93,10 +94,10 @@ class Density(AbstractDensity):
     __radd__ = __add__
 
     def __sub__(self, other):
-        raise _negative(f"a density minus {type(other).__name__}")
+        raise ArgumentTypeError(NO_DIFFERENCE.format(f"a density minus {type(other).__name__}"))
 
     def __rsub__(self, other):
-        raise _negative(f"{type(other).__name__} minus a density")
+        raise ArgumentTypeError(NO_DIFFERENCE.format(f"{type(other).__name__} minus a density"))
 
     def __neg__(self):
         raise ArgumentTypeError(
@@ -108,12 +109,6 @@ class Density(AbstractDensity):
             f"an exponent must be one real number; got {type(other).__name__} to the power of the density {self!r}. "
             "Raise a density to a number, p ** 0.5."
         )
-
-
-def _negative(what: str) -> ArgumentTypeError:
-    return ArgumentTypeError(
-        f"a difference of densities may be negative; got {what}. For 'p and not q' write p / q ** alpha."
-    )
 
 
 @register(("model", "condition"), ("name",))

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -192,13 +193,15 @@ class EnergyDensity(_NetworkDensity):
             energy = -r / s * modules["network"](y + self.mean, r, self._log_r(r) / 4)
         else:
             energy = self._energy(*self._network(y, r, condition))
-        log_z = jnp.interp(jnp.log(r), self.log_z[0], self.log_z[1])
+        at_knots = partial(jnp.interp, jnp.log(r), self.log_z[0])
+        log_z = at_knots(self.log_z[1])
         if not self.is_calibrated:
             return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
         if self.base is None:
             base = log_normal(self.moments.axes.coordinates(y), self.eigenvalues + r**2)
         else:
-            base = self.base.log_prob(y + self.mean, r, condition, self._class_log_z(r))
+            class_log_z = None if self.class_log_z is None else jax.vmap(at_knots)(self.class_log_z)
+            base = self.base.log_prob(y + self.mean, r, condition, class_log_z)
         offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
         # Where a condition moves the mean, a base that does not know it is never exact, however large the noise.
         share = 1.0 if self.config.takes_images else s**2 / (r**2 + s**2)
@@ -210,12 +213,6 @@ class EnergyDensity(_NetworkDensity):
         if self.parameterisation == "dae":
             return 0.5 * jnp.sum((u - f) ** 2)
         return jnp.sum(u * f)
-
-    def _class_log_z(self, r):
-        """What the log normaliser of each class has more than the common one [c], or None where not measured."""
-        if self.class_log_z is None:
-            return None
-        return jax.vmap(lambda row: jnp.interp(jnp.log(r), self.log_z[0], row))(self.class_log_z)
 
 
 @register(_NetworkDensity._data, _NetworkDensity._static)

@@ -150,11 +150,11 @@ class UniformBox(_Exact):
 
     def sample(self, rng_key, num_samples: int, t=0.0) -> jax.Array:
         """Exact draws [num_samples, d] at time t."""
-        check_time(t)
+        alpha, sigma = self._scales(t)
         place, noise = jax.random.split(check_key(rng_key))
         u = jax.random.uniform(place, (num_samples, self.half_width.size), minval=-1.0, maxval=1.0)
         x = self.centre + self.half_width * u
-        return self.schedule.alpha(t) * x + self.schedule.sigma(t) * jax.random.normal(noise, x.shape)
+        return alpha * x + sigma * jax.random.normal(noise, x.shape)
 
     def _moments(self):
         return Gaussian(self.centre, self.half_width**2 / 3, DenseAxes(jnp.eye(self.centre.size)))

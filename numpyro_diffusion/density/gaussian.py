@@ -57,15 +57,12 @@ class Gaussian(NamedTuple):
         """Of alpha x + sigma eps."""
         return self._replace(mean=alpha * self.mean, variance=alpha**2 * self.variance + sigma**2)
 
-    def at(self, noise) -> jax.Array:
-        """The point [d] that standard normal noise [d] along the axes stands for."""
-        return self.mean + self.axes.point(jnp.sqrt(self.variance) * noise)
-
     def sample(self, rng_key) -> jax.Array:
         """A draw [d]."""
         noise = jax.random.normal(rng_key, self.mean.shape)
         # Eigenvectors have no sign of their own, and what a key draws must not depend on it.
-        return self.at(noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise))
+        along = noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise)
+        return self.mean + self.axes.point(jnp.sqrt(self.variance) * along)
 
     def log_prob(self, x) -> jax.Array:
         """Log density at a point x [d]."""
