@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..density.abstract import check_density
 from ..density.density import Density
 from ..density.energy import NORMALISER_KNOTS, EnergyDensity, is_energy
 from ..density.schedule import check_time
@@ -107,6 +108,7 @@ def calibration_report(
     density.require_log_density("nd.calibration_report")
     size = int(np.prod(density.event_shape, initial=1))
     method = method or ("quadrature" if size <= 2 else "anneal")
+    check_density("nd.calibration_report", density)
     if method not in ("quadrature", "anneal"):
         raise ParameterError(f"method must be 'quadrature' or 'anneal'; got {method!r}.")
     if method == "quadrature" and size > 2:

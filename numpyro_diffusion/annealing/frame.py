@@ -39,7 +39,7 @@ class Frame(NamedTuple):
         """The frame in which a Gaussian is the standard one."""
         std = jnp.sqrt(gaussian.variance)
         is_dense = isinstance(gaussian.axes, DenseAxes)
-        return cls(gaussian, gaussian.function(jnp.sqrt) if is_dense else None, jnp.sum(jnp.log(std)))
+        return cls(gaussian, gaussian.matrix_function(jnp.sqrt) if is_dense else None, jnp.sum(jnp.log(std)))
 
     def scaled(self, scale) -> Frame:
         """x of v with u = S v, for a scale S [d, d]; what there is of `coordinates` and `log_det` stays that of u."""

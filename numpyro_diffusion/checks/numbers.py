@@ -8,7 +8,6 @@ known numbers as well, and nothing could be decided any more.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -191,42 +190,16 @@ def representable(what: str, number: Any, given: str = "") -> Any:
 
 
 def exponent(value: Any, what: str = "exponent") -> Any:
-    """An exponent for `expression.combine`: rounded as it will be kept, so that what cancels does."""
+    """An exponent for `density.combine`: rounded as it will be kept, so that what cancels does."""
     number = representable(what, real(what, value))
     return number if isinstance(number, Tracer) else float(floats().type(number))
 
 
-def log_mass(value: Any, what: str = "weight") -> Any:
-    """The logarithm of a positive mass, for `expression.combine`."""
-    number = real(what, value)
+def log_mass(value: Any) -> Any:
+    """The logarithm of a positive mass, for `density.combine`."""
+    number = real("weight", value)
     if isinstance(number, Tracer):
         return jnp.log(number)
     if number <= 0:
-        raise ParameterError(f"{what} must be positive; got {number}. For 'and not q' write p / q ** alpha.")
+        raise ParameterError(f"weight must be positive; got {number}. For 'and not q' write p / q ** alpha.")
     return float(np.log(number))
-
-
-def nested(kind: str, outer: Any, inner: Any) -> Any:
-    """The coefficient of a term of a term of the same kind: powers multiply, and so do masses."""
-    return exponent(outer * inner, "exponent of an exponent") if kind == "product" else outer + inner
-
-
-def merged(kind: str, first: Any, second: Any) -> Any:
-    """The coefficient of two equal terms: exponents add, and so do masses."""
-    if kind == "product":
-        return exponent(first + second)
-    return jnp.logaddexp(first, second) if is_traced((first, second)) else float(np.logaddexp(first, second))
-
-
-def kept(coefficients: Sequence[Any]) -> jax.Array:
-    """Coefficients as one array; known ones stay known, whatever is being traced."""
-    if is_traced(list(coefficients)):
-        return jnp.stack([jnp.asarray(c, dtype=float) for c in coefficients])
-    return constant(np.array(coefficients))
-
-
-def listed(coefficients: jax.Array) -> list[Any]:
-    """The opposite of `kept`."""
-    if isinstance(coefficients, Tracer):
-        return list(coefficients)
-    return [float(c) for c in np.asarray(coefficients, dtype=np.float64)]

@@ -11,6 +11,10 @@ compose_conditions       :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}`
 harmonic_mean            :math:`p q / (\alpha p + (1 - \alpha) q)`
 contrast                 :math:`p^2 / (\alpha p + (1 - \alpha) q)`
 ======================== ====================================================================
+
+All take densities on one event shape under one noise schedule, and raise ShapeError or ScheduleError for others,
+TypeError for what is no density, ParameterError for a number or vector of numbers out of its range, and ScoreOnlyError
+where a sum has a term that has only a score. Numbers may be traced; their values are then not checked.
 """
 
 from .conditions import classifier_free_guided, compose_conditions, guided

@@ -18,11 +18,7 @@ def guided(density: Density, classifier: Density, scale: Any = 1.0) -> Density:
         density: The density p.
         classifier: The likelihood log p(y | x, t) of one y as a factor, from `nd.as_density`. To be right at every
             noise level, it must have been trained on noised points.
-        scale: Guidance scale s.
-
-    Raises:
-        ParameterError: if the scale is not finite.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
+        scale: Guidance scale s, finite.
 
     References:
         Dhariwal and Nichol (2021), arXiv:2105.05233, Section 4; Du et al. (2023), arXiv:2302.11552, Section 3.3.
@@ -36,13 +32,8 @@ def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Dens
 
     Args:
         density: A density trained with conditions, `nd.fit(..., conditions=...)`.
-        condition: Condition vector [k].
-        scale: Guidance scale s; 0 is unconditional, 1 conditional, more exaggerates the condition.
-
-    Raises:
-        TypeError: if the density cannot be conditioned.
-        ShapeError: if the condition has the wrong length.
-        ParameterError: if the scale is not finite.
+        condition: Condition vector [k]; ShapeError for another length.
+        scale: Guidance scale s, finite; 0 is unconditional, 1 conditional, more exaggerates the condition.
 
     References:
         Ho and Salimans (2022), arXiv:2207.12598.
@@ -60,13 +51,8 @@ def compose_conditions(density: Density, conditions: Any, weights: Any = None) -
 
     Args:
         density: A density trained with conditions, `nd.fit(..., conditions=...)`.
-        conditions: Condition vectors [c, k].
-        weights: Guidance scales w_i [c]; 1 by default.
-
-    Raises:
-        TypeError: if the density cannot be conditioned.
-        ShapeError: if `conditions` is not [c, k] with the k of the network.
-        ParameterError: if there are no conditions, or weights are not finite or not one per condition.
+        conditions: Condition vectors [c, k], c >= 1; ShapeError for another shape, or a k that is not the network's.
+        weights: Finite guidance scales w_i [c]; 1 by default.
 
     References:
         Du et al. (2023), arXiv:2302.11552, Eq. 13.

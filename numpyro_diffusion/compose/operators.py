@@ -1,8 +1,4 @@
-r"""Products, mixtures, negations and powers, with their arguments checked.
-
-Exponents and weights are traced, so changing them compiles nothing anew. They may be tracers themselves; a tracer's
-value cannot be checked.
-"""
+"""Products, mixtures, negations and powers. Exponents and weights are traced: others compile nothing anew."""
 
 from __future__ import annotations
 
@@ -21,17 +17,12 @@ def product(*densities: Density, exponents: Any = None) -> Density:
     r"""Density :math:`\prod_i p_i^{a_i}` (unnormalised), high where all are high.
 
     Args:
-        *densities: At least one density, on one event shape under one noise schedule.
-        exponents: Real numbers a_i, one per density; 1 by default.
-
-    Raises:
-        ParameterError: if there are no densities, or exponents are not finite or not one per density.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
+        *densities: At least one density.
+        exponents: Finite numbers a_i, one per density; 1 by default.
 
     References:
         Du et al. (2023), arXiv:2302.11552, Section 4.1.
     """
-    check_densities("a product", densities)
     exponents = vector_of("exponents", exponents, len(densities))
     return combine("product", [(d, exponent(a)) for d, a in zip(densities, exponents, strict=True)])
 
@@ -42,13 +33,8 @@ def mixture(*densities: Density, weights: Any = None) -> Density:
     Exact for calibrated densities; otherwise the shares are arbitrary, and a warning says so.
 
     Args:
-        *densities: At least one density, on one event shape under one noise schedule.
+        *densities: At least one density.
         weights: Positive numbers, one per density, normalised to sum one; equal by default.
-
-    Raises:
-        ParameterError: if there are no densities, or weights are not positive or not one per density.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
-        ScoreOnlyError: if a density has no log density.
 
     References:
         Du et al. (2023), arXiv:2302.11552, Section 4.1.
@@ -71,11 +57,6 @@ def negation(density: Density, negated: Density, alpha: Any = 0.5, *, floor: Any
         alpha: Strength of the negation, in (0, 1].
         floor: Share f of p in the denominator, in [0, 1).
 
-    Raises:
-        ParameterError: if alpha is outside (0, 1], or floor outside [0, 1).
-        ShapeError, ScheduleError: if event shapes or schedules differ.
-        ScoreOnlyError: for a score-only density with floor > 0.
-
     References:
         Du et al. (2023), arXiv:2302.11552, Section 4.1; the floor is ours.
     """
@@ -92,11 +73,7 @@ def negation(density: Density, negated: Density, alpha: Any = 0.5, *, floor: Any
 
 
 def temper(density: Density, temperature: Any) -> Density:
-    r"""Density :math:`p^{1/T}` (unnormalised): flatter for temperature T > 1, sharper for T < 1.
-
-    Raises:
-        ParameterError: if the temperature is not positive.
-    """
+    r"""Density :math:`p^{1/T}` (unnormalised): flatter for a temperature T > 1, sharper for 0 < T < 1."""
     check_densities("tempering", (density,))
     temperature = real("temperature", temperature)
     if not is_traced(temperature) and not temperature > 0:
@@ -124,5 +101,4 @@ def vector_of(name: str, values: Any, count: int) -> Any:
 
 def log_weights_of(values: Any, count: int) -> list[Any]:
     """Logarithms [count] of positive weights normalised to sum one; of equal ones if None."""
-    weights = vector_of("weights", values, count)
-    return list(log_shares(weights))
+    return list(log_shares(vector_of("weights", values, count)))

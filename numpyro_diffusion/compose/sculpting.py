@@ -26,18 +26,9 @@ def harmonic_mean(p: Density, q: Density, *more: Density, alpha: Any = None, wei
     says so.
 
     Args:
-        p, q, *more: Densities on one event shape under one noise schedule.
-        alpha: Weight of `p` in the denominator, in (0, 1), for two densities; 0.5 by default.
+        p, q, *more: Densities; one call evaluates each of them once.
+        alpha: Weight of `p` in the denominator, in (0, 1), for two densities only; 0.5 by default.
         weights: Instead of alpha: positive weights w_i of 1 / p_i, normalised to sum one; equal by default.
-
-    Returns:
-        A density; one call evaluates each of them once.
-
-    Raises:
-        ParameterError: if alpha is outside (0, 1), weights are not positive or not one per density, alpha is given
-            for more than two densities, or both are given.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
-        ScoreOnlyError: if a density has no log density.
 
     References:
         Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes. arXiv:2309.16115.
@@ -64,22 +55,11 @@ def contrast(p: Density, q: Density, *more: Density, alpha: Any = None, weights:
 
     Args:
         p: The density to keep.
-        q, *more: The densities to avoid, on the event shape and under the noise schedule of p.
-        alpha: Weight of `p` in the denominator, in (0, 1), for two densities; 0.5 by default.
-        weights: Instead of alpha: positive weights of the densities in the denominator, p first, normalised to sum
-            one; equal by default.
-
-    Returns:
-        A density; one call evaluates each of them once.
-
-    Raises:
-        ParameterError: if alpha is outside (0, 1), weights are not positive or not one per density, alpha is given
-            for more than two densities, or both are given.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
-        ScoreOnlyError: if a density has no log density.
+        q, *more: The densities to avoid.
+        alpha, weights: As of `harmonic_mean`; weights are those in the denominator, p first.
 
     References:
-        Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes. arXiv:2309.16115.
+        Garipov et al. (2023), arXiv:2309.16115.
     """
     densities = (p, q, *more)
     check_densities("a contrast", densities, needs_log_density=True)
@@ -89,7 +69,7 @@ def contrast(p: Density, q: Density, *more: Density, alpha: Any = None, weights:
 
 
 def _log_shares(alpha: Any, weights: Any, count: int, alpha_first: bool) -> list[Any]:
-    """Logarithms of the weights [count] from either of the two ways to give them."""
+    """Logarithms of the weights [count], which are given in either of two ways."""
     if alpha is None:
         return log_weights_of(weights, count)
     if weights is not None:

@@ -23,7 +23,7 @@ from .schedule import NoiseSchedule, check_time
 
 
 class AbstractDensity(abc.ABC):
-    """A density p(x, t) for t in [0, 1] under a noise schedule. Subclasses implement `log_density` for one point."""
+    """What one density can be asked for; apart from `Density` because its algebra needs all that is below, and more."""
 
     schedule: NoiseSchedule
     event_shape: tuple[int, ...]
@@ -144,6 +144,22 @@ class AbstractDensity(abc.ABC):
         return self.name or type(self).__name__
 
 
+class ConditionalModel(AbstractDensity):
+    """A density that can be conditioned: what depends on x takes a condition [k], and means none by None."""
+
+    #: The condition that stands for none beside others, or None where the model takes none.
+    no_condition: Any
+
+    @abc.abstractmethod
+    def log_density(self, x, t, condition=None) -> jax.Array: ...
+    @abc.abstractmethod
+    def gaussian(self, t, condition=None) -> Gaussian | None: ...
+    @abc.abstractmethod
+    def _moments(self, condition=None) -> Gaussian | None: ...
+    @abc.abstractmethod
+    def _replace(self, **changes) -> Self: ...
+
+
 def gaussian_at(density: AbstractDensity, t) -> Gaussian:
     """The density's Gaussian approximation at time t; of unit-variance data where nothing is known."""
     known = density.gaussian(t)
@@ -155,19 +171,25 @@ def gaussian_at(density: AbstractDensity, t) -> Gaussian:
 
 def narrowest(density: AbstractDensity) -> float:
     """The least standard deviation in any direction at t = 0, of the Gaussian approximation."""
+    check_density("jax.jit", density)
     with jax.ensure_compile_time_eval():
         return float(_narrowest(density))
 
 
 @jax.jit
-def batch_log_prob(density: AbstractDensity, x: jax.Array, t) -> jax.Array:
+def _narrowest(density):
+    return jnp.sqrt(jnp.min(gaussian_at(density, 0.0).variance))
+
+
+def batch_log_prob(density: AbstractDensity, x, t) -> jax.Array:
     """Log densities [N] of x [N, *event_shape] at one t. Weights are traced: retraining compiles nothing anew."""
-    return jax.vmap(lambda point: density.log_density(point, t))(x)
+    check_density("jax.jit", density)
+    return _batch_log_prob(density, x, t)
 
 
 @jax.jit
-def _narrowest(density):
-    return jnp.sqrt(jnp.min(gaussian_at(density, 0.0).variance))
+def _batch_log_prob(density, x, t):
+    return jax.vmap(lambda point: density.log_density(point, t))(x)
 
 
 def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 
 
 class DenseAxes(NamedTuple):
@@ -39,13 +40,11 @@ class CosineAxes:
 
     def coordinates(self, y):
         """Image [d], flattened, to coordinates [d]."""
-        rows, columns, channels = (cosines(n) for n in self.shape)
-        return jnp.einsum("hwc,ph,qw,rc->pqr", y.reshape(self.shape), rows, columns, channels).reshape(-1)
+        return jnp.einsum("hwc,ph,qw,rc->pqr", y.reshape(self.shape), *map(cosines, self.shape)).reshape(-1)
 
     def point(self, v):
         """Coordinates [d] to image [d], flattened."""
-        rows, columns, channels = (cosines(n) for n in self.shape)
-        return jnp.einsum("pqr,ph,qw,rc->hwc", v.reshape(self.shape), rows, columns, channels).reshape(-1)
+        return jnp.einsum("pqr,ph,qw,rc->hwc", v.reshape(self.shape), *map(cosines, self.shape)).reshape(-1)
 
     @property
     def vectors(self) -> jax.Array:
@@ -56,10 +55,7 @@ class CosineAxes:
 @functools.cache
 def cosines(size: int) -> np.ndarray:
     """The orthonormal type-II cosine transform as a matrix [frequency, place]."""
-    place, frequency = np.meshgrid(np.arange(size) + 0.5, np.arange(size))
-    matrix = np.sqrt(2 / size) * np.cos(np.pi * frequency * place / size)
-    matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    return np.asarray(scipy.fft.dct(np.eye(size), axis=0, norm="ortho"), dtype=np.float32)
 
 
 Axes = DenseAxes | CosineAxes

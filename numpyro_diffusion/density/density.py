@@ -11,6 +11,7 @@ the unconditional density's exponent 1 - c. A model under several conditions is 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -20,21 +21,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..checks.numbers import exponent, is_traced, kept, listed, log_mass, merged, nested, real
+from ..checks.numbers import exponent, is_traced, log_mass, real
 from ..checks.text import uncalibrated_shares
 from ..errors import ArgumentTypeError, DivisionByZeroError, warn
-from ..pytree import Label, register, replace
-from .abstract import AbstractDensity, check_densities
-from .formula import Formula, Leaf, Node, fold, formula_text, gaussian_of, leaves_of, log_mixture, log_product
+from ..pytree import register, replace
+from .abstract import AbstractDensity, ConditionalModel, check_densities
+from .formula import Kind, Leaf, Node, as_array, as_list, fold, formula_text, gaussian_of, log_value, merge, nest
 
 #: Most conditions of one model that are evaluated in one call.
 TOGETHER = 64
+NO_DIFFERENCE = "a difference of densities may be negative; got {}. For 'p and not q' write p / q ** alpha."
 
 
 class Density(AbstractDensity):
     """A density p(x, t) for t in [0, 1] under a noise schedule, with the operators of the algebra.
 
-    Subclasses implement `log_density` for one point, and `with_schedule`.
+    Subclasses implement `log_density` for one point, and `with_schedule`, and say which of their fields are `data`,
+    arrays that JAX may trace, and which are `static`:
+
+        @numpyro_diffusion.pytree.register(data=("mean",), static=("schedule", "event_shape", "name"))
+        class Normal(nd.Density):
+            def __init__(self, mean, schedule, name=None):
+                self.mean, self.schedule, self.event_shape, self.name = mean, schedule, mean.shape, name
+
+            def log_density(self, x, t):
+                alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+                return jnp.sum(norm.logpdf(x, alpha * self.mean, jnp.hypot(alpha, sigma)))
+
+            def with_schedule(self, schedule):
+                return Normal(self.mean, schedule, self.name)
     """
 
     # Scalars are masses: 0.5 * p has half the mass of p. NumPy and pandas would otherwise apply an operator to each of
@@ -79,10 +94,10 @@ class Density(AbstractDensity):
     __radd__ = __add__
 
     def __sub__(self, other):
-        raise _negative(f"a density minus {type(other).__name__}")
+        raise ArgumentTypeError(NO_DIFFERENCE.format(f"a density minus {type(other).__name__}"))
 
     def __rsub__(self, other):
-        raise _negative(f"{type(other).__name__} minus a density")
+        raise ArgumentTypeError(NO_DIFFERENCE.format(f"{type(other).__name__} minus a density"))
 
     def __neg__(self):
         raise ArgumentTypeError(
@@ -96,17 +111,11 @@ class Density(AbstractDensity):
         )
 
 
-def _negative(what: str) -> ArgumentTypeError:
-    return ArgumentTypeError(
-        f"a difference of densities may be negative; got {what}. For 'p and not q' write p / q ** alpha."
-    )
-
-
 @register(("model", "condition"), ("name",))
 class Conditional(Density):
-    """p(x | condition) of a trained density. Made by its method `given`; what the model has is read through."""
+    """p(x | condition) of a `ConditionalModel`, made by its method `given`; what the model has is read through."""
 
-    def __init__(self, model: Any, condition: jax.Array, name: str | None):
+    def __init__(self, model: ConditionalModel, condition: jax.Array, name: str | None):
         self.model, self.condition, self.name = model, condition, name
 
     def __getattr__(self, name):
@@ -114,17 +123,10 @@ class Conditional(Density):
             raise AttributeError(name)
         return getattr(self.model, name)
 
-    @property
-    def has_log_density(self):
-        return self.model.has_log_density
-
-    @property
-    def is_calibrated(self):
-        return self.model.is_calibrated
-
-    @property
-    def resolution(self):
-        return self.model.resolution
+    # Every density has these, so that `__getattr__` is not asked for them.
+    has_log_density = property(lambda self: self.model.has_log_density)  # pyright: ignore[reportAssignmentType]
+    is_calibrated = property(lambda self: self.model.is_calibrated)  # pyright: ignore[reportAssignmentType]
+    resolution = property(lambda self: self.model.resolution)
 
     def log_density(self, x, t):
         return self.model.log_density(x, t, self.condition)
@@ -146,8 +148,10 @@ class Conditional(Density):
 class Expression(Density):
     """A formula over distinct models. Made by the algebra or by `numpyro_diffusion.compose`, never by hand.
 
+    What is computed is given by four attributes; `leaves`, `terms` and `nodes` show the same as densities.
+
     Attributes:
-        models: Densities.
+        models: Densities; a model stands here once, whatever its conditions.
         conditions: For each model the conditions that it is evaluated under; None for no condition.
         coefficients: Of all nodes of the formula: exponents of products, logarithms of masses of mixtures.
         formula: See `formula`; static.
@@ -167,19 +171,19 @@ class Expression(Density):
 
     @property
     def leaves(self) -> tuple[Density, ...]:
-        """The distinct densities of the formula."""
-        return tuple(map(self.leaf, leaves_of(self.formula)))
+        """The distinct densities of the formula: models under their conditions."""
+        return tuple(map(self.leaf, self.formula.leaves))
 
     def leaf(self, leaf: Leaf) -> Density:
         """The density of a leaf of the formula."""
         model, condition = self.models[leaf.model], self.conditions[leaf.model][leaf.condition]
-        return model if condition is None else Conditional(model, condition, leaf.name.text)
+        return model if condition is None else Conditional(model, condition, leaf.name)
 
     @property
     def terms(self) -> list[tuple[Density, Any]]:
-        """Densities and their coefficients: exponents, or logarithms of masses."""
+        """The formula's operands, expressions or leaves, and their coefficients: exponents, or logarithms of masses."""
         parts = self._parts()
-        return [(_closed(p.formula.kind, p._parts()) if isinstance(p, Expression) else p, c) for p, c in parts]
+        return [(_collected(p.formula.kind, p._parts()) if isinstance(p, Expression) else p, c) for p, c in parts]
 
     @property
     def nodes(self) -> list[Expression]:
@@ -188,12 +192,8 @@ class Expression(Density):
 
     def _parts(self) -> list[tuple[Density, Any]]:
         # As `terms`, but expressions still know all models.
-        def part(formula):
-            if isinstance(formula, Leaf):
-                return self.leaf(formula)
-            return Expression(self.models, self.conditions, self.coefficients, formula)
-
-        return list(zip(map(part, self.formula.children), self.formula.own(listed(self.coefficients)), strict=True))
+        parts = [self.leaf(f) if isinstance(f, Leaf) else replace(self, formula=f) for f in self.formula.children]
+        return list(zip(parts, self.formula.own(as_list(self.coefficients)), strict=True))
 
     @property
     def is_calibrated(self):
@@ -203,25 +203,19 @@ class Expression(Density):
         if not all(model.is_calibrated for model in self.models):
             return False
         if isinstance(self.coefficients, Tracer):
-            return True
+            return True  # not known, and nearly always so: traced masses are mostly the shares of `nd.mixture`
         return bool(abs(np.logaddexp.reduce(np.asarray(self.coefficients, dtype=np.float64))) < 1e-4)
 
     def log_density(self, x, t):
         values = [_log_densities(*pair, x, t) for pair in zip(self.models, self.conditions, strict=True)]
-
-        def evaluate(node: Node, terms):
-            terms = jnp.stack(terms)
-            coefficients = node.own(self.coefficients).astype(terms.dtype)
-            return (log_product if node.kind == "product" else log_mixture)(coefficients, terms)
-
-        return fold(self.formula, lambda leaf: values[leaf.model][leaf.condition], evaluate)
+        node = partial(log_value, self.coefficients)
+        return fold(self.formula, lambda leaf: values[leaf.model][leaf.condition], node)
 
     def with_schedule(self, schedule):
-        models = tuple(model.with_schedule(schedule) for model in self.models)
-        return Expression(models, self.conditions, self.coefficients, self.formula)
+        return replace(self, models=tuple(model.with_schedule(schedule) for model in self.models), schedule=schedule)
 
     def gaussian(self, t):
-        leaves = {leaf: (self.leaf(leaf).gaussian(t), 1.0) for leaf in leaves_of(self.formula)}
+        leaves = {leaf: (self.leaf(leaf).gaussian(t), 1.0) for leaf in self.formula.leaves}
         return fold(self.formula, leaves.__getitem__, partial(gaussian_of, self.coefficients))[0]
 
     def __repr__(self):
@@ -231,47 +225,57 @@ class Expression(Density):
 def _log_densities(model, conditions, x, t):
     """Log densities of one point under all conditions of a model."""
     if len(conditions) == 1:
-        return [model.log_density(x, t) if conditions[0] is None else model.log_density(x, t, conditions[0])]
+        return [model.log_density(x, t, *(c for c in conditions if c is not None))]
     call = lambda condition: model.log_density(x, t, condition)  # noqa: E731
-    stacked = jnp.stack([model.condition if c is None else c for c in conditions])
+    stacked = jnp.stack([model.no_condition if c is None else c for c in conditions])
     if len(conditions) <= TOGETHER:
         return jax.vmap(call)(stacked)
     # One piece is in memory at once, also where gradients would otherwise keep what every piece computes on its way.
     return jax.lax.map(jax.checkpoint(call), stacked, batch_size=TOGETHER)
 
 
-def _closed(kind: str, terms: Sequence[tuple[Density, Any]]) -> Expression:
-    """Expression of terms, each distinct model, condition of it, and coefficient of it put in its place."""
-    models, conditions, coefficients = [], [], []
+def _collected(kind: Kind, terms: Sequence[tuple[Density, Any]]) -> Expression:
+    """The expression of these terms, in which each model, condition and leaf stands once.
+
+    Of p * p / q the models are (p, q) and the coefficients (2, -1).
+    """
+    models, conditions, coefficients = [], [], []  # filled as the formula is built
 
     def leaf(density) -> Leaf:
         is_given = isinstance(density, Conditional)
-        i = _place(models, density.model if is_given else density)
+        i = _place(models, density.model if is_given else density, _are_one)
         conditions.extend([] for _ in range(len(models) - len(conditions)))
-        return Leaf(i, _place(conditions[i], density.condition if is_given else None), Label(density.name))
+        return Leaf(i, _place(conditions[i], density.condition if is_given else None), density.name)
 
     def node(kind, terms) -> Node:
-        found: dict[Formula, Any] = {}
+        found: dict[Leaf | Node, Any] = {}
         for density, value in terms:
             is_node = isinstance(density, Expression)
             child = node(density.formula.kind, density._parts()) if is_node else leaf(density)
-            found[child] = merged(kind, found[child], value) if child in found else value
+            found[child] = merge(kind, found[child], value) if child in found else value
         coefficients.extend(found.values())
         return Node(kind, tuple(found), len(coefficients) - len(found))
 
     formula = node(kind, terms)
-    return Expression(tuple(models), tuple(map(tuple, conditions)), kept(coefficients), formula)
+    return Expression(tuple(models), tuple(map(tuple, conditions)), as_array(coefficients), formula)
 
 
-def _place(known: list, value) -> int:
-    """Where this very object stands in a list; it is added where it does not."""
-    where = next((i for i, one in enumerate(known) if one is value), len(known))
+def _are_one(a: Density, b: Density) -> bool:
+    """Whether two models are one, or copies whose fields are the very same; in one formula schedules are equal."""
+    if a is b or type(a) is not type(b) or vars(a).keys() != vars(b).keys():
+        return a is b
+    return all(value is vars(b)[field] for field, value in vars(a).items() if field != "schedule")
+
+
+def _place(known: list, value, same=operator.is_) -> int:
+    """Where a value stands in a list; it is added where it does not."""
+    where = next((i for i, one in enumerate(known) if same(one, value)), len(known))
     if where == len(known):
         known.append(value)
     return where
 
 
-def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
+def combine(kind: Kind, terms: Sequence[tuple[Density, Any]]) -> Density:
     """Expression of one `kind`, flattened into its terms where they are of the same kind.
 
     Args:
@@ -291,7 +295,7 @@ def combine(kind: str, terms: Sequence[tuple[Density, Any]]) -> Density:
         if is_sum and (unknown := [repr(leaf) for leaf in leaves if not leaf.is_calibrated]):
             warn(uncalibrated_shares(unknown))
         if isinstance(density, Expression) and density.formula.kind == kind:
-            flat += [(part, nested(kind, coefficient, c)) for part, c in density._parts()]
+            flat += [(part, nest(kind, coefficient, c)) for part, c in density._parts()]
         else:
             flat.append((density, coefficient))
-    return _closed(kind, flat)
+    return _collected(kind, flat)

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,6 +43,7 @@ from ..checks.numbers import array_of, constant, is_traced
 from ..errors import ParameterError, ShapeError
 from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
 from ..pytree import register, replace
+from .abstract import ConditionalModel
 from .axes import CosineAxes, DenseAxes
 from .density import Conditional, Density
 from .gaussian import Gaussian, log_normal
@@ -55,10 +57,10 @@ NORMALISER_KNOTS = 64
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class _NetworkDensity(Density):
+class _NetworkDensity(ConditionalModel, Density):
     """What energy densities and score models share: network, units, base Gaussian, and conditions.
 
-    Methods that take a condition [c + 1], whose last entry says whether there is one, take None for no condition.
+    A condition [c + 1] ends in whether there is one.
     """
 
     _data = ("state", "moments", "sigmas", "log_z", "base", "class_log_z", "typical")
@@ -96,8 +98,8 @@ class _NetworkDensity(Density):
         return cls(graphdef, state, config, tuple(event_shape), **fields)
 
     @property
-    def condition(self) -> jax.Array | None:
-        """No condition: zeros [c + 1], or None where the network takes none."""
+    def no_condition(self) -> jax.Array | None:
+        """What stands for none: zeros [c + 1], or None where the network takes none."""
         return constant(np.zeros(self.config.condition_size + 1)) if self.config.condition_size else None
 
     def given(self, condition) -> Density:
@@ -166,7 +168,7 @@ class _NetworkDensity(Density):
         else:
             seen = self.moments.axes.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
         modules = nnx.merge(self.graphdef, self.state)
-        return seen, modules["network"](seen, self._log_r(r) / 4, self.condition if condition is None else condition)
+        return seen, modules["network"](seen, self._log_r(r) / 4, self.no_condition if condition is None else condition)
 
     def _scale(self):
         return jnp.sqrt(jnp.mean(self.eigenvalues))
@@ -191,13 +193,15 @@ class EnergyDensity(_NetworkDensity):
             energy = -r / s * modules["network"](y + self.mean, r, self._log_r(r) / 4)
         else:
             energy = self._energy(*self._network(y, r, condition))
-        log_z = jnp.interp(jnp.log(r), self.log_z[0], self.log_z[1])
+        at_knots = partial(jnp.interp, jnp.log(r), self.log_z[0])
+        log_z = at_knots(self.log_z[1])
         if not self.is_calibrated:
             return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
         if self.base is None:
             base = log_normal(self.moments.axes.coordinates(y), self.eigenvalues + r**2)
         else:
-            base = self.base.log_prob(y + self.mean, r, condition, self._class_log_z(r))
+            class_log_z = None if self.class_log_z is None else jax.vmap(at_knots)(self.class_log_z)
+            base = self.base.log_prob(y + self.mean, r, condition, class_log_z)
         offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
         # Where a condition moves the mean, a base that does not know it is never exact, however large the noise.
         share = 1.0 if self.config.takes_images else s**2 / (r**2 + s**2)
@@ -210,12 +214,6 @@ class EnergyDensity(_NetworkDensity):
             return 0.5 * jnp.sum((u - f) ** 2)
         return jnp.sum(u * f)
 
-    def _class_log_z(self, r):
-        """What the log normaliser of each class has more than the common one [c], or None where not measured."""
-        if self.class_log_z is None:
-            return None
-        return jax.vmap(lambda row: jnp.interp(jnp.log(r), self.log_z[0], row))(self.class_log_z)
-
 
 @register(_NetworkDensity._data, _NetworkDensity._static)
 class ScoreModel(_NetworkDensity):
@@ -225,12 +223,10 @@ class ScoreModel(_NetworkDensity):
 
     def log_density(self, x, t, condition=None):
         # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
-        # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
-        return _zero_with_gradient(x, jax.lax.stop_gradient(self._score(x, t, condition)))
-
-    def _score(self, x, t, condition):
         y, r, log_alpha = self._units(x, t)
-        return (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
+        score = (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
+        # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
+        return _zero_with_gradient(x, jax.lax.stop_gradient(score))
 
     def score_at(self, y, r, condition=None):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""

@@ -20,7 +20,7 @@ from ..errors import ParameterError, ShapeError, check_key
 from ..pytree import register, replace
 from .axes import DenseAxes
 from .density import Density
-from .gaussian import Gaussian, log_normal, mixture_log_prob, mixture_moments, stacked
+from .gaussian import Gaussian, known_gaussians, log_normal, mixture_log_prob, mixture_moments
 from .schedule import NoiseSchedule, VariancePreserving, check_time
 from .walls import log_uniform
 
@@ -71,7 +71,7 @@ class GaussianMixture(_Exact):
         # stay as they are, and cost a Cholesky factor at every evaluation.
         traced = is_traced(covariances)
         self.covariances: Any = covariances if traced else None
-        self.components = Gaussian(means, None, DenseAxes(None)) if traced else stacked(means, covariances)
+        self.components = Gaussian(means, None, DenseAxes(None)) if traced else known_gaussians(means, covariances)
         self.schedule, self.event_shape, self.name = schedule or VariancePreserving.cosine(), (d,), name
 
     means = property(lambda self: self.components.mean, doc="[K, d].")
@@ -150,11 +150,11 @@ class UniformBox(_Exact):
 
     def sample(self, rng_key, num_samples: int, t=0.0) -> jax.Array:
         """Exact draws [num_samples, d] at time t."""
-        check_time(t)
+        alpha, sigma = self._scales(t)
         place, noise = jax.random.split(check_key(rng_key))
         u = jax.random.uniform(place, (num_samples, self.half_width.size), minval=-1.0, maxval=1.0)
         x = self.centre + self.half_width * u
-        return self.schedule.alpha(t) * x + self.schedule.sigma(t) * jax.random.normal(noise, x.shape)
+        return alpha * x + sigma * jax.random.normal(noise, x.shape)
 
     def _moments(self):
         return Gaussian(self.centre, self.half_width**2 / 3, DenseAxes(jnp.eye(self.centre.size)))

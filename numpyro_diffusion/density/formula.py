@@ -7,9 +7,10 @@ of masses c. The coefficients of a formula are one traced array beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,28 +18,36 @@ import numpy as np
 from jax.core import Tracer
 from jax.scipy.special import logsumexp
 
-from ..pytree import Label
+from ..checks.numbers import constant, exponent, is_traced
 from .gaussian import Gaussian, gaussian_mixture, gaussian_product
 
+Kind = Literal["product", "mixture"]
 
-class Leaf(NamedTuple):
-    """A density: the number of its model, that of the model's condition, and its name if it is conditional."""
+
+@dataclass(frozen=True)
+class Leaf:
+    """A density: the number of its model, that of the model's condition, and its name, in which equals may differ."""
 
     model: int
     condition: int
-    name: Label
+    name: str | None = field(compare=False)
 
 
 class Node(NamedTuple):
-    """A "product" or "mixture" of `children`, whose coefficients begin at `start`."""
+    """A product or mixture of `children`, whose coefficients begin at `start`."""
 
-    kind: str
+    kind: Kind
     children: tuple[Formula, ...]
     start: int
 
     def own(self, coefficients):
         """Its own coefficients among those of the formula."""
         return coefficients[self.start : self.start + len(self.children)]
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        """The distinct leaves, as they come."""
+        return list(dict.fromkeys(fold(self, lambda leaf: [leaf], lambda _, parts: sum(parts, []))))
 
 
 Formula = Leaf | Node
@@ -51,9 +60,35 @@ def fold(formula: Formula, leaf: Callable[[Leaf], Any], node: Callable[[Node, li
     return node(formula, [fold(child, leaf, node) for child in formula.children])
 
 
-def leaves_of(formula: Formula) -> list[Leaf]:
-    """The distinct leaves, as they come."""
-    return list(dict.fromkeys(fold(formula, lambda leaf: [leaf], lambda _, parts: sum(parts, []))))
+def as_array(coefficients: Sequence[Any]) -> jax.Array:
+    """Coefficients as one array; known ones stay known, whatever is being traced."""
+    if is_traced(list(coefficients)):
+        return jnp.stack([jnp.asarray(c, dtype=float) for c in coefficients])
+    return constant(np.array(coefficients))
+
+
+def as_list(coefficients: jax.Array) -> list[Any]:
+    """Coefficients as numbers of Python, or tracers."""
+    return list(coefficients) if isinstance(coefficients, Tracer) else np.asarray(coefficients, np.float64).tolist()
+
+
+def nest(kind: Kind, outer: Any, inner: Any) -> Any:
+    """The coefficient of a term of a term of the same kind: powers multiply, and so do masses."""
+    return exponent(outer * inner, "exponent of an exponent") if kind == "product" else outer + inner
+
+
+def merge(kind: Kind, first: Any, second: Any) -> Any:
+    """The coefficient of two equal terms: exponents add, and so do masses."""
+    if kind == "product":
+        return exponent(first + second)
+    return jnp.logaddexp(first, second) if is_traced((first, second)) else float(np.logaddexp(first, second))
+
+
+def log_value(coefficients, node: Node, parts) -> jax.Array:
+    """The log density of a node, of those of its children."""
+    terms = jnp.stack(parts)
+    own = node.own(coefficients).astype(terms.dtype)
+    return log_product(own, terms) if node.kind == "product" else log_mixture(own, terms)
 
 
 def log_product(exponents, terms) -> jax.Array:
@@ -86,16 +121,16 @@ def gaussian_of(coefficients, node: Node, parts) -> tuple[Gaussian | None, Any]:
     known = [(g, sign, c) for (g, sign), c in zip(parts, node.own(coefficients), strict=True) if g is not None]
     if not known:
         return None, 1.0
-    signs, coefficients = (jnp.stack([jnp.asarray(part[i]) for part in known]) for i in (1, 2))
+    signs, own = (jnp.stack([jnp.asarray(part[i]) for part in known]) for i in (1, 2))
     gaussians = [g for g, _, _ in known]
     if node.kind == "product":
-        powers = signs * coefficients
+        powers = signs * own
         sign = jnp.where(jnp.all(powers <= 0), -1.0, 1.0)
         return gaussian_product(list(zip(gaussians, sign * powers, strict=True))), sign
-    # A sum is ruled by its largest term: by the densities if there are any, else by the smallest of what it holds the
-    # inverses of, for which the geometric mean stands.
+    # A sum is ruled by its largest terms: by densities if there are any. If all are inverses, 1 / sum_k w_k / q_k is
+    # the smallest q_k where they differ, and is taken for prod_k q_k^w_k.
     sign = jnp.where(jnp.all(signs < 0), -1.0, 1.0)
-    weights = jax.nn.softmax(jnp.where(signs == sign, coefficients, -jnp.inf))
+    weights = jax.nn.softmax(jnp.where(signs == sign, own, -jnp.inf))
     pairs = list(zip(gaussians, weights, strict=True))
     both = gaussian_mixture(pairs), gaussian_product(pairs)
     return jax.tree.map(partial(jnp.where, sign > 0), *both), sign
@@ -113,7 +148,7 @@ def formula_text(formula: Formula, name: Callable[[Leaf], str], coefficients) ->
     """The formula in the notation of the algebra; "?" stands for what is being traced."""
     known = None if isinstance(coefficients, Tracer) else np.asarray(coefficients, dtype=np.float64)
 
-    def text(node: Node, texts) -> str:
+    def written_out(node: Node, texts) -> str:
         written = _mass if node.kind == "mixture" else "{:.4g}".format
         numbers = ["?"] * len(texts) if known is None else [written(c) for c in node.own(known)]
         if node.kind == "mixture":
@@ -129,4 +164,4 @@ def formula_text(formula: Formula, name: Callable[[Leaf], str], coefficients) ->
         top = " * ".join(above) if above else "1"
         return top if not below else f"{top} / {below[0] if len(below) == 1 else '(' + ' * '.join(below) + ')'}"
 
-    return fold(formula, name, text)
+    return fold(formula, name, written_out)

@@ -21,6 +21,10 @@ from .gaussian import Gaussian
 from .schedule import NoiseSchedule, VariancePreserving
 
 
+@register(
+    ("fn", "parameters", "moments"), ("event_shape", "schedule", "is_calibrated", "name", "origin"),
+    before=lambda density: density.as_now(),
+)  # fmt: skip
 class FunctionDensity(Density):
     """A user's log density as a leaf; made by `as_density`."""
 
@@ -68,13 +72,6 @@ class FunctionDensity(Density):
                 f"asks for [{new_low:.4g}, {new_high:.4g}]. Choose a schedule within that range."
             )
         return replace(self, schedule=schedule, origin=None if schedule == origin else origin)
-
-
-register(
-    ("fn", "parameters", "moments"),
-    ("event_shape", "schedule", "is_calibrated", "name", "origin"),
-    before=FunctionDensity.as_now,
-)(FunctionDensity)
 
 
 def as_density(

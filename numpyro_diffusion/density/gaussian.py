@@ -46,26 +46,23 @@ class Gaussian(NamedTuple):
     @property
     def covariance(self) -> jax.Array:
         """[d, d]; along cosines for small d only."""
-        return self.function(lambda variance: variance)
+        return self.matrix_function(lambda variance: variance)
 
-    def function(self, of) -> jax.Array:
-        """A function of the covariance, B diag(of(v)) B' [d, d]: its square root for jnp.sqrt."""
+    def matrix_function(self, fn) -> jax.Array:
+        """A function of the covariance, B diag(fn(v)) B' [d, d]: its square root for jnp.sqrt."""
         vectors = self.axes.vectors
-        return (vectors * of(self.variance)[..., None, :]) @ jnp.swapaxes(vectors, -1, -2)
+        return (vectors * fn(self.variance)[..., None, :]) @ jnp.swapaxes(vectors, -1, -2)
 
     def noised(self, alpha, sigma) -> Gaussian:
         """Of alpha x + sigma eps."""
         return self._replace(mean=alpha * self.mean, variance=alpha**2 * self.variance + sigma**2)
 
-    def at(self, noise) -> jax.Array:
-        """The point [d] that standard normal noise [d] along the axes stands for."""
-        return self.mean + self.axes.point(jnp.sqrt(self.variance) * noise)
-
     def sample(self, rng_key) -> jax.Array:
         """A draw [d]."""
         noise = jax.random.normal(rng_key, self.mean.shape)
         # Eigenvectors have no sign of their own, and what a key draws must not depend on it.
-        return self.at(noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise))
+        along = noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise)
+        return self.mean + self.axes.point(jnp.sqrt(self.variance) * along)
 
     def log_prob(self, x) -> jax.Array:
         """Log density at a point x [d]."""
@@ -77,14 +74,15 @@ def log_normal(z, variance) -> jax.Array:
     return -0.5 * jnp.sum(z**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
 
 
-def stacked(means, covariances: np.ndarray) -> Gaussian:
+def known_gaussians(means, covariances: np.ndarray) -> Gaussian:
     """K Gaussians of means [K, d], which may be traced, and known covariances [K, d, d].
 
     Raises:
         ParameterError: unless the covariances are symmetric positive definite, and all numbers floats of the moment.
     """
     if not np.allclose(covariances, covariances.transpose(0, 2, 1), rtol=1e-5, atol=1e-8):
-        raise ParameterError("covariances must be symmetric.")
+        skew = np.max(np.abs(covariances - covariances.transpose(0, 2, 1)))
+        raise ParameterError(f"covariances must be symmetric; got {skew:.3g} between C and C'. Give (C + C') / 2.")
     values, vectors = np.linalg.eigh(covariances)
     if values.size and not values.min() > 0:
         raise ParameterError(
@@ -121,14 +119,18 @@ def common_axes(gaussians: Sequence[Gaussian]) -> Axes | None:
     return gaussians[0].axes if same else None
 
 
-def _stacked(parts):
+def _unzipped(parts):
     """The Gaussians, their means [k, d] and their coefficients [k]."""
     gaussians, coefficients = zip(*parts, strict=True)
     return gaussians, jnp.stack([g.mean for g in gaussians]), jnp.stack([jnp.asarray(c) for c in coefficients])
 
 
 def _soft_limit(value):
-    """What denominators remove, as a share: softly below 3/4, because the frame must move continuously with t."""
+    """What denominators remove, as a share: itself up to 1/2, then softly up to 3/4.
+
+    Softly, because the frame must move continuously with t. At 1 there would be no precision left; 3/4 leaves a
+    quarter, and so a standard deviation that is at most twice that of the numerator alone.
+    """
     return jnp.where(value < 0.5, value, 0.5 + 0.25 * jnp.tanh((value - 0.5) / 0.25))
 
 
@@ -139,7 +141,7 @@ def _sum(coefficients, values):
 
 def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
     """Precisions add; those of denominators are subtracted up to 3/4 of what there is in any direction."""
-    gaussians, means, exponents = _stacked(parts)
+    gaussians, means, exponents = _unzipped(parts)
     above = jnp.maximum(exponents, 0.0)
     if (axes := common_axes(gaussians)) is not None:
         means, precisions = jax.vmap(axes.coordinates)(means), 1 / jnp.stack([g.variance for g in gaussians])
@@ -149,9 +151,9 @@ def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
         pulls = means * precisions
         mean = jnp.where(value < 0.5, _sum(exponents, pulls) / precision, _sum(above, pulls) / plus)
         return Gaussian(axes.point(mean), 1 / precision, axes)
-    precisions = jnp.stack([g.function(jnp.reciprocal) for g in gaussians])
+    precisions = jnp.stack([g.matrix_function(jnp.reciprocal) for g in gaussians])
     pulls = jnp.einsum("kij,kj->ki", precisions, means)
-    root = Gaussian.of(means[0], _sum(above, precisions)).function(jax.lax.rsqrt)
+    root = Gaussian.of(means[0], _sum(above, precisions)).matrix_function(jax.lax.rsqrt)
     value, vector = jnp.linalg.eigh(root @ _sum(above - exponents, precisions) @ root)
     scaled = root @ vector
     covariance = (scaled / (1 - _soft_limit(value))) @ scaled.T
@@ -163,7 +165,7 @@ def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
 
 def gaussian_mixture(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
     """The mixture's own mean and covariance; along common axes its variances only."""
-    gaussians, means, weights = _stacked(parts)
+    gaussians, means, weights = _unzipped(parts)
     if len(gaussians) == 1:
         return gaussians[0]
     weights = weights / jnp.sum(weights)

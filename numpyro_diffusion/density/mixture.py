@@ -20,7 +20,7 @@ import numpy as np
 from ..checks.numbers import check_held, constant, finite_array, float_range, floats, is_traced, positive, real_array
 from ..errors import ParameterError, ShapeError, check_integer
 from .axes import DenseAxes
-from .gaussian import Gaussian, mixture_log_prob, mixture_moments, stacked
+from .gaussian import Gaussian, known_gaussians, mixture_log_prob, mixture_moments
 
 
 class MixtureBase(NamedTuple):
@@ -69,7 +69,7 @@ class MixtureBase(NamedTuple):
         if np.any(weights < 0) or not np.all(weights.sum(1) > 0):
             raise ParameterError(f"weights must be >= 0 with a positive sum in every row; got {weights}.")
         symmetric = (covariances + covariances.transpose(0, 2, 1)) / 2
-        return cls(stacked(means, symmetric), constant(_shares(weights)))
+        return cls(known_gaussians(means, symmetric), constant(_shares(weights)))
 
     @classmethod
     def fit(

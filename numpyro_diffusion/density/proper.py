@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import numpy as np
 from jax.core import Tracer
@@ -22,7 +24,8 @@ def check_proper(density: Density) -> None:
         return
     # In NumPy: where the caller is traced, JAX would trace these operations on known numbers as well.
     coefficients = np.asarray(density.coefficients)
-    known = [float(_has_gaussian(model)) for model in density.models]
+    # By shapes, so that nothing is computed.
+    known = [float(jax.eval_shape(partial(model.gaussian, 0.0)) is not None) for model in density.models]
 
     def degree(node: Node, degrees) -> float:
         return float(node.own(coefficients) @ degrees) if node.kind == "product" else min(degrees)
@@ -34,8 +37,3 @@ def check_proper(density: Density) -> None:
             "factors look alike, a density needs a positive sum. Lower the denominator's exponent, or give the "
             "denominator a floor with nd.negation(..., floor=0.01)."
         )
-
-
-def _has_gaussian(leaf: Density) -> bool:
-    """Whether a Gaussian approximation is known; by shapes, so that nothing is computed."""
-    return jax.eval_shape(lambda: leaf.gaussian(0.0)) is not None

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..checks.numbers import check_squares_held, floats, is_traced, positive
+from ..checks.numbers import array_of, check_squares_held, floats, is_traced, positive
 from ..errors import ParameterError
 
 #: Numbers of times that share a compiled program are rounded up to multiples of this.
@@ -277,10 +277,8 @@ class VarianceExploding(NoiseSchedule):
 
 def check_time(t) -> None:
     """Raise ParameterError unless t lies in [0, 1]; traced values pass."""
-    if not isinstance(t, Tracer):
-        try:
-            value = np.asarray(t, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise ParameterError(f"t must be a number in [0, 1] (0 is data, 1 is noise); got {t!r}.") from error
-        if not np.all((value >= 0) & (value <= 1)):
-            raise ParameterError(f"t must lie in [0, 1] (0 is data, 1 is noise); got {t}.")
+    if isinstance(t, Tracer):
+        return
+    value = array_of("t", t, "a number in [0, 1] (0 is data, 1 is noise)", ParameterError)
+    if not np.all((value >= 0) & (value <= 1)):
+        raise ParameterError(f"t must lie in [0, 1] (0 is data, 1 is noise); got {t}.")

@@ -18,8 +18,6 @@ import numpy as np
 
 from .energy import EnergyDensity
 
-__all__ = ["QUANTILES", "typical_log_probs"]
-
 #: Of log densities of noised data, at so many noise levels, from so many points: of images fewer, as they cost more.
 QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
 NUM_LEVELS, NUM_POINTS, NUM_IMAGES, IMAGE_BATCH = 16, 4096, 512, 128
@@ -46,14 +44,13 @@ def typical_log_probs(density, x, conditions, rng_key) -> jax.Array | None:
     draw_key, noise_key = jax.random.split(rng_key)
     index = np.asarray(jax.random.randint(draw_key, (count,), 0, len(x)))
     y = np.asarray(x)[index].reshape(count, -1) - np.asarray(density.mean)
-    given = [None if density.condition is None else np.zeros((count, density.condition.size), np.float32)]
+    nothing = density.no_condition
+    given = [None if nothing is None else np.zeros((count, nothing.size), np.float32)]
     if conditions is not None:
         given.append(np.append(np.asarray(conditions, np.float32)[index], np.ones((count, 1), np.float32), axis=1))
     plain = density._replace(log_z=density.log_z.at[1].set(0.0), typical=None)
-    low, high = np.log(np.asarray(density.sigmas, dtype=np.float64))
-    log_ratios = np.linspace(low, high, NUM_LEVELS)
-    tables = [np.vstack([log_ratios, _quantiles(plain, y, log_ratios, noise_key, condition)]) for condition in given]
-    table = np.array(tables)
+    log_ratios = np.linspace(*np.log(np.asarray(density.sigmas, dtype=np.float64)), NUM_LEVELS)
+    table = np.array([np.vstack([log_ratios, _quantiles(plain, y, log_ratios, noise_key, c)]) for c in given])
     return jnp.asarray(table, dtype=float) if np.all(np.isfinite(table)) else None
 
 
@@ -71,7 +68,5 @@ def _quantiles(density, y, log_ratios, rng_key, condition) -> np.ndarray:
 
 @jax.jit
 def _log_probs(density, y, r, condition):
-    # Not in a loop: convolutions are slow there on CPUs.
-    if condition is None:
-        return jax.vmap(lambda point: density.log_prob_at(point, r))(y)
+    # Not in a loop: convolutions are slow there on CPUs. A condition of None is mapped over as it is.
     return jax.vmap(lambda point, c: density.log_prob_at(point, r, c))(y, condition)

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .record import RunRecord
-from .weights import effective_sample_size
 
 #: Numbers of islands, the first that divides the particles; four is what ArviZ and Stan take.
 NUM_ISLANDS = (4, 5, 6, 7, 3, 2)
@@ -80,7 +79,9 @@ def weigh_alike(run: RunRecord) -> bool:
 def effective_families(ancestors) -> float:
     """1 / sum of squared shares of the families, between 1 and N."""
     _, sizes = np.unique(np.asarray(ancestors), return_counts=True)
-    return float(effective_sample_size(np.log(sizes)))
+    # In NumPy: how many families there are is a matter of chance, and JAX would compile for every number of them.
+    shares = sizes / sizes.sum()
+    return float(1 / np.sum(shares**2))
 
 
 def _by_family(ancestors) -> np.ndarray:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+from ..density.abstract import batch_log_prob
 from ..density.density import Density
 from ..errors import ParameterError
 from .quadrature import Integral, Seeds, integrate
@@ -76,7 +76,8 @@ class _LogDensity:
     def __call__(self, y):
         x = (self.alpha * y).astype(jnp.result_type(float))
         padded = np.concatenate([x, np.zeros((-len(x) % BATCH, x.shape[1]), x.dtype)])
-        parts = [_batch(self.density, padded[i : i + BATCH], self.t) for i in range(0, len(padded), BATCH)]
+        padded = padded.reshape(-1, *self.density.event_shape)
+        parts = [batch_log_prob(self.density, padded[i : i + BATCH], self.t) for i in range(0, len(padded), BATCH)]
         values = np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])[: len(x)]
         strange = np.isnan(values) | np.isposinf(values)
         self.strange += list(y[strange])
@@ -85,11 +86,6 @@ class _LogDensity:
     def spacing(self, y):
         """Half-size [n] of a cell that holds but a few of the numbers that stand for y."""
         return 2 * np.max(np.spacing(np.abs(self.alpha * y).astype(jnp.result_type(float))), axis=1) / self.alpha
-
-
-@jax.jit
-def _batch(density, x, t):
-    return jax.vmap(lambda point: density.log_density(point.reshape(density.event_shape), t))(x)
 
 
 def levels_of(density: Density, times: np.ndarray) -> list[Level]:

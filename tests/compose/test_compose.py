@@ -155,7 +155,7 @@ def test_many_conditions_are_evaluated_in_pieces(kind, monkeypatch):
 def test_compose_conditions_collects_the_unconditional_exponent():
     composed = nd.compose_conditions(network(condition_size=2), [[1.0, 0.0], [0.0, 1.0]])
     np.testing.assert_allclose(composed.coefficients, [-1.0, 1.0, 1.0])
-    assert composed.leaves[0].condition.tolist() == [0.0, 0.0, 0.0]
+    assert composed.leaves[0].no_condition.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_other_conditions_and_weights_do_not_retrace():

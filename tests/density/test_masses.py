@@ -172,7 +172,7 @@ def test_conditional_densities_are_read_through_to_their_model():
     assert one.log_z is density.log_z and one.given(None) is density and not hasattr(one, "leaves")
     assert repr(one.given([0.0, 1.0])) == "l2|[0. 1.]"
     np.testing.assert_array_equal(one.condition, [1.0, 0.0, 1.0])
-    np.testing.assert_array_equal(density.condition, [0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(density.no_condition, [0.0, 0.0, 0.0])
     again = copy.deepcopy(one)
     assert repr(again) == repr(one) and not hasattr(again, "sample")
 

@@ -53,7 +53,7 @@ REFUSED = {
     "weights that do not match": (
         lambda: nd.exact.GaussianMixture([POINT], [EYE], [0.5, 0.5]), ShapeError, r"\(1,\).*got \(2,\)"),
     "mixture weight zero": (
-        lambda: nd.exact.GaussianMixture([POINT] * 2, [EYE] * 2, [1.0, 0.0]), ParameterError, r"positive.*Drop"),
+        lambda: nd.exact.GaussianMixture([POINT] * 2, [EYE] * 2, [1.0, 0.0]), ParameterError, r"positive.*Leave out"),
     "covariance not symmetric": (
         lambda: nd.exact.GaussianMixture([POINT], [[[1.0, 0.5], [0.0, 1.0]]]), ParameterError, r"symmetric"),
     "covariance not positive": (

@@ -26,7 +26,7 @@ TRAINING = nd.TrainingConfig(num_steps=20, batch_size=64)
 def energy(form="inner_product", calibrated=False, **settings):
     """An untrained energy of random weights that knows what the data look like to it."""
     density = network(form, calibrated, **settings)
-    condition = np.eye(2)[np.arange(len(DATA)) % 2] if density.condition is not None else None
+    condition = np.eye(2)[np.arange(len(DATA)) % 2] if density.no_condition is not None else None
     return density._replace(typical=typical_log_probs(density, DATA, condition, jax.random.key(1)))
 
 

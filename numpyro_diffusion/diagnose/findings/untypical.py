@@ -84,13 +84,18 @@ def _table_at(leaf, t: float):
     ratio = float(leaf.schedule.noise_to_signal(t))
     if table is None or ratio > 1.01 * float(leaf.sigmas[1]):
         return None
-    is_given = leaf.condition is not None and float(leaf.condition[-1]) > 0.5
-    rows = np.asarray(table, dtype=np.float64)[-1 if is_given else 0]
+    rows = np.asarray(table, dtype=np.float64)[-1 if _is_given(leaf) else 0]
     # Below the trained range the density stays what it is at its end, as does interpolation.
     log_r = np.log(max(ratio, float(leaf.sigmas[0])))
     normaliser = np.interp(log_r, *np.asarray(leaf.log_z, dtype=np.float64))
     shift = normaliser + leaf.mean.size * np.log(float(leaf.schedule.alpha(t)))
     return np.array([np.interp(log_r, rows[0], row) for row in rows[1:]]) - shift
+
+
+def _is_given(leaf) -> bool:
+    """Whether a trained density is taken under a condition."""
+    condition = getattr(leaf, "condition", None)
+    return condition is not None and float(condition[-1]) > 0.5
 
 
 def _judged(density, samples) -> Iterator[tuple[Any, np.ndarray, float, float]]:
@@ -140,8 +145,7 @@ def off_evidence(run) -> list[str]:
         return []
     if abs(run.log_evidence) <= max(MOST_ERRORS * error, LEAST_OFF):
         return []
-    given = getattr(density, "condition", None)
-    if is_energy(density) and given is not None and float(given[-1]) > 0.5:
+    if is_energy(density) and _is_given(density):
         cause = (
             "The normaliser was measured without a condition, or not at all: given this one it is another. Measure it "
             "with nd.recalibrate(rng_key, density.given(condition)), or compare conditions by nd.calibration_report"
