@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from ..disk import contents
-from ..disk import format as checkpoint
+from ..disk import checkpoint, contents
 from ..networks.classifier import ClassifierConfig
 from .classifier import Classifier, checked
 

@@ -24,8 +24,7 @@ from ..density.mixture import MixtureBase
 from ..density.typical import QUANTILES
 from ..errors import ArgumentTypeError, ParameterError, UnknownNameError
 from ..networks.config import CONFIGS
-from . import contents
-from . import format as checkpoint
+from . import checkpoint, contents
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
 _FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z", "class_log_z", "typical")

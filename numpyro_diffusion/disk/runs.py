@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..program import check_same
-from . import format as checkpoint
+from . import checkpoint
 from .paths import check_replaceable, checked_path, open_lock
 
 try:

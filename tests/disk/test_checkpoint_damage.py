@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 from disk.raw import raw
 
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.errors import CheckpointError
 
 # What read refuses

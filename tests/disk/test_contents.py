@@ -15,8 +15,7 @@ from numpyro_diffusion import classifier
 from numpyro_diffusion.density.axes import DenseAxes
 from numpyro_diffusion.density.gaussian import Gaussian
 from numpyro_diffusion.density.mixture import MixtureBase
-from numpyro_diffusion.disk import contents
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint, contents
 from numpyro_diffusion.errors import CheckpointError, ParameterError
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 

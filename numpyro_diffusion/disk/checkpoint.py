@@ -29,7 +29,7 @@ from ..checks.text import printable, shown
 from ..errors import CheckpointError, ParameterError
 from .paths import checked_path, open_regular, replace_file
 
-__all__ = ["load", "read", "write"]
+__all__ = ["load", "plain", "read", "save", "write"]
 
 FORMAT = "numpyro_diffusion"
 FORMAT_VERSION = "1"
