@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, check_number
 from ..program import check_same
 from . import checkpoint
 from .paths import check_replaceable, checked_path, open_lock
@@ -40,7 +40,8 @@ class Keeper:
 
     def __init__(self, path: str | os.PathLike[str] | None, identity: Mapping[str, Any], every_seconds: float):
         self.path = None if path is None else checked_path("checkpoint_path", path)
-        self.identity, self.every, self.saved = checkpoint.plain(identity), every_seconds, time.monotonic()
+        self.identity, self.saved = checkpoint.plain(identity), time.monotonic()
+        self.every = check_number("checkpoint_every_seconds", every_seconds, 0.0, remedy="A minute is usual: 60.")
 
     def load[T](self, make: Callable[[dict[str, np.ndarray], dict[str, Any]], T]) -> T | None:
         """What `make(arrays, facts)` makes of the file's state, or None where there is no file.

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..checks.fields import at_least_zero, check_fields
 from ..errors import ParameterError, ShapeError
-from .config import check_integers, check_reals, make_tuples
+from .config import count, count_or_zero, even, sizes
 from .embedding import fourier, neighbours, position_map
 from .embedding import linear as scaled
 
@@ -48,13 +49,13 @@ class ClassifierConfig:
     num_groups: int = 0
 
     def __post_init__(self):
-        make_tuples(self, "image_shape", "widths")
-        if len(self.image_shape) != 3:
-            raise ParameterError(f"image_shape must be (height, width, channels); got {self.image_shape}.")
+        check_fields(
+            self, image_shape=partial(sizes, axes="height, width, channels"), num_outputs=count, widths=sizes,
+            hidden_size=count, position_width=at_least_zero, embedding_size=partial(even, low=0),
+            num_groups=count_or_zero,
+        )  # fmt: skip
         if not self.widths:
-            raise ParameterError("widths must name a stage at least; got ().")
-        check_integers(self, {"num_outputs": 1, "hidden_size": 1, "embedding_size": 0, "num_groups": 0})
-        check_reals(self, "position_width", or_zero=True)
+            raise ParameterError("widths must name a stage at least; got (). The default is (24, 48, 96).")
         if self.num_groups and any(width % self.num_groups for width in self.widths):
             raise ParameterError(
                 f"num_groups must divide every width of {self.widths}, or be 0; got {self.num_groups}."

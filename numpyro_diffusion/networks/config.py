@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..checks.fields import check_choice, check_fields, check_flag, check_integers, positive
 from ..checks.text import shown
-from ..errors import ParameterError, ShapeError
+from ..errors import ParameterError, ShapeError, check_integer, check_number
 from .mlp import Offset, ResidualMLP
 from .patches import PatchPotential
 from .unet import UNet
@@ -19,42 +21,23 @@ from .unet import UNet
 #: Most units, pixels or blocks: far beyond what is trained, and short of what an allocation of nonsense would take.
 LARGEST = 2**20
 
-
-def is_integer(value, lowest: int = 1) -> bool:
-    """Whether it is an integer, and no boolean, from the lowest to `LARGEST`."""
-    return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= LARGEST
-
-
-def check_integers(config, least: dict[str, int]) -> None:
-    """Raise ParameterError unless these fields of a config are integers from their least to `LARGEST`."""
-    for field, lowest in least.items():
-        value = getattr(config, field)
-        if not is_integer(value, lowest):
-            raise ParameterError(f"{field} must be an integer >= {lowest}, of at most {LARGEST}; got {shown(value)}.")
-    if config.embedding_size % 2:
-        raise ParameterError(f"embedding_size must be even; got {config.embedding_size}.")
+count = partial(check_integer, high=LARGEST)
+count_or_zero = partial(count, low=0)
+sizes = partial(check_integers, high=LARGEST)
 
 
-def make_tuples(config, *fields: str) -> None:
-    """Make tuples of these fields of a config, which JSON gives as lists, or raise ParameterError: integers from 1."""
-    for field in fields:
-        value = getattr(config, field)
-        if not isinstance(value, list | tuple) or not all(is_integer(n) for n in value):
-            raise ParameterError(f"{field} must be a tuple of integers >= 1; got {shown(value)}.")
-        object.__setattr__(config, field, tuple(value))
+def even(name: str, value, low: int = 1, remedy: str = "") -> int:
+    """The value, an even integer >= low, or a ParameterError."""
+    if count(name, value, low, remedy=remedy) % 2:
+        raise ParameterError(f"{name} must be even; got {value}. {remedy}".rstrip())
+    return int(value)
 
 
-def is_real(value) -> bool:
-    """Whether it is a finite number, and no boolean."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_reals(config, *fields: str, or_zero: bool = False) -> None:
-    """Raise ParameterError unless these fields of a config are positive numbers, or zero where that is allowed."""
-    for field in fields:
-        value = getattr(config, field)
-        if not is_real(value) or value < 0 or (value == 0 and not or_zero):
-            raise ParameterError(f"{field} must be {'>= 0' if or_zero else 'positive'}; got {shown(value)}.")
+def _grey_values(name: str, value, remedy: str) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ParameterError(f"{name} must be the grey values of black and white; got {shown(value)}. {remedy}")
+    black = check_number(f"the first of {name}", value[0], -LARGEST, LARGEST, remedy)
+    return black, check_number(f"the second of {name}", value[1], black, LARGEST, remedy, ends="(]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +56,9 @@ class NetworkConfig:
     takes_images: ClassVar[bool] = False
 
     def __post_init__(self):
-        least = {field.name: 0 if field.name == "condition_size" else 1 for field in dataclasses.fields(self)}
-        check_integers(self, least)
+        check_fields(
+            self, width=count, num_blocks=count, expansion=count, embedding_size=even, condition_size=count_or_zero
+        )
 
     def build(self, size: int, rng_key: jax.Array) -> tuple[Any, Any]:
         """A fresh network and offset as nnx (graph definition, state)."""
@@ -102,18 +86,12 @@ class PatchConfig:
     takes_images: ClassVar[bool] = False
 
     def __post_init__(self):
-        make_tuples(self, "grid")
-        check_integers(self, {"width": 1, "patch_size": 1, "embedding_size": 2, "condition_size": 0})
-        if len(self.grid) != 2:
-            raise ParameterError(f"grid must be the image's height and width; got {shown(self.grid)}.")
+        check_fields(
+            self, grid=partial(sizes, axes="height, width"), width=count, patch_size=count, limits=_grey_values,
+            resolution=positive, embedding_size=even, condition_size=count_or_zero,
+        )  # fmt: skip
         if self.patch_size % 2 == 0:
-            raise ParameterError(f"patch_size must be odd, so that a patch has a middle; got {self.patch_size}.")
-        limits = self.limits
-        pair = isinstance(limits, list | tuple) and len(limits) == 2 and all(map(is_real, limits))
-        if not pair or not limits[0] < limits[1]:
-            raise ParameterError(f"limits must be the grey values of black and white, in order; got {shown(limits)}.")
-        object.__setattr__(self, "limits", tuple(map(float, limits)))
-        check_reals(self, "resolution")
+            raise ParameterError(f"patch_size must be odd, so that a patch has a middle; got {self.patch_size}. Add 1.")
 
     def build(self, size: int, rng_key: jax.Array) -> tuple[Any, Any]:
         """A fresh potential and offset as nnx (graph definition, state)."""
@@ -161,14 +139,14 @@ class UNetConfig:
     takes_images: ClassVar[bool] = True
 
     def __post_init__(self):
-        make_tuples(self, "shape", "multipliers", "attention")
-        check_integers(
-            self, {"width": 1, "num_blocks": 1, "embedding_size": 2, "condition_size": 0, "num_positions": 0}
-        )
-        if len(self.shape) != 3:
-            raise ParameterError(f"shape must be (height, width, channels); got {self.shape}.")
+        check_fields(
+            self, shape=partial(sizes, axes="height, width, channels"), width=count, multipliers=sizes,
+            num_blocks=count, attention=sizes, embedding_size=even, condition_size=count_or_zero,
+            num_positions=count_or_zero, position_width=positive, rematerialise=check_flag, normalise=check_flag,
+            small_start=check_flag, compute_dtype=partial(check_choice, known=("float32", "bfloat16")),
+        )  # fmt: skip
         if len(self.multipliers) > 20:
-            raise ParameterError(f"multipliers may halve images 20 times; got {len(self.multipliers)}.")
+            raise ParameterError(f"multipliers may halve images 20 times; got {len(self.multipliers)}. Drop some.")
         factor = 2 ** (len(self.multipliers) - 1)
         if not self.multipliers or self.shape[0] % factor or self.shape[1] % factor:
             raise ParameterError(
@@ -177,13 +155,7 @@ class UNetConfig:
             )
         heights = [self.shape[0] >> level for level in range(len(self.multipliers))]
         if not set(self.attention) <= set(heights):
-            raise ParameterError(f"attention must name heights among {heights}; got {self.attention}.")
-        if self.compute_dtype not in ("float32", "bfloat16"):
-            raise ParameterError(f"compute_dtype must be 'float32' or 'bfloat16'; got {shown(self.compute_dtype)}.")
-        check_reals(self, "position_width")
-        for field in ("rematerialise", "normalise", "small_start"):
-            if not isinstance(getattr(self, field), bool):
-                raise ParameterError(f"{field} must be True or False; got {shown(getattr(self, field))}.")
+            raise ParameterError(f"attention must name heights among {heights}; got {self.attention}. Drop others.")
 
     @property
     def dtype(self):
