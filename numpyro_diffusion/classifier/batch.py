@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from ..checks.text import layouts, shown
@@ -32,14 +33,20 @@ class Batch(NamedTuple):
         return layouts(self)
 
 
+def as_array(name: str, value, dtype=None) -> jax.Array:
+    """The argument `name` as an array, or a ShapeError."""
+    try:
+        return jnp.asarray(value, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"{name} must be given as arrays of numbers; got {shown(value)}. Convert them.") from error
+
+
 def fixed_batch(data, config) -> Batch:
     """A fixed batch as arrays, checked."""
     if not isinstance(data, tuple) or not 2 <= len(data) <= 4:
         raise ParameterError(f"data must be a sampler (rng_key, num_samples) -> Batch, or a Batch; got {shown(data)}.")
-    try:
-        batch = Batch(*(None if values is None else jnp.asarray(values) for values in data))
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"a Batch holds arrays of numbers; got {shown(tuple(data))}. Convert them.") from error
+    given = Batch(*data)._asdict().items()
+    batch = Batch(**{field: None if values is None else as_array(field, values) for field, values in given})
     check_batch(batch, config, len(batch.labels) if jnp.ndim(batch.labels) else 0)
     check_values(batch, config)
     return batch

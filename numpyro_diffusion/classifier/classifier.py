@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..checks.fields import check_instance
 from ..checks.text import shown
-from ..errors import ParameterError, ShapeError
+from ..errors import ShapeError
 from ..networks.classifier import ClassifierConfig
+from .batch import as_array
 
 #: Images classified at a time.
 CHUNK = 256
@@ -86,32 +88,25 @@ def _run(classifier, method, images, positions, log_noise):
 
 
 def checked(classifier) -> Classifier:
-    if not isinstance(classifier, Classifier):
-        raise ParameterError(f"a trained Classifier comes first, see train_classifier; got {shown(classifier)}.")
+    check_instance("the first argument", classifier, Classifier, remedy="Train one with train_classifier.")
     return classifier
 
 
 def _apply(classifier, method, images, positions, log_noise):
-    shape = checked(classifier).config.image_shape
-    try:
-        images = jnp.asarray(images)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"images must be an array; got {shown(images)}.") from error
+    shape, images = checked(classifier).config.image_shape, as_array("images", images)
     if images.ndim != 4 or images.shape[1:] != shape:
-        raise ShapeError(f"images must have shape [n, *{shape}]; got {images.shape}.")
+        raise ShapeError(f"images must have shape [n, *{shape}]; got {images.shape}. Resize them.")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ShapeError(
             f"images must be floating point, in the scale of the training; got {images.dtype}. Scale them: "
             "x / 127.5 - 1 takes 0..255 to [-1, 1]."
         )
-    n, rows = len(images), []
-    inputs: list[tuple[str, Any, tuple[int, ...]]] = [
-        ("positions", positions, (n, 2)),
-        ("log_noise", log_noise, (n,)),
-    ]
-    for name, value, shape in inputs:
+
+    def rows(name, value, *shape):
         try:
-            rows.append(None if value is None else jnp.broadcast_to(jnp.asarray(value, dtype=float), shape))
+            return None if value is None else jnp.broadcast_to(jnp.asarray(value, dtype=float), shape)
         except (TypeError, ValueError) as error:
             raise ShapeError(f"{name} must have shape {shape} or {shape[1:]}; got {shown(value)}.") from error
-    return _run(classifier, method, images, *rows)
+
+    n = len(images)
+    return _run(classifier, method, images, rows("positions", positions, n, 2), rows("log_noise", log_noise, n))

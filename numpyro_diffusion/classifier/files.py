@@ -39,8 +39,6 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
 def _described(arrays, config) -> Classifier:
     """The classifier of arrays and a config, which hold what they may hold."""
     contents.check_texts(config["name"] or "", config.get("card", {}))
-    network = contents.network_of(
-        config["network"], {"ClassifierConfig": ClassifierConfig}, len(arrays), "ClassifierConfig"
-    )
+    network = contents.network_of(config["network"], {"ClassifierConfig": ClassifierConfig}, len(arrays))
     _, state = contents.network_in(arrays, network.build)
     return Classifier(state, network, config["name"] or "")

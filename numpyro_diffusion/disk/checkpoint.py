@@ -27,7 +27,7 @@ import safetensors.numpy
 
 from ..checks.text import printable, shown
 from ..errors import CheckpointError, ParameterError
-from .paths import checked_path, open_regular, replace_file
+from .paths import checked_path, open_regular, replace_file, told
 
 __all__ = ["load", "plain", "read", "save", "write"]
 
@@ -64,19 +64,25 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mappi
         CheckpointError: if the file cannot be written; the previous file is then intact.
     """
     config_json = _to_json(config)
-    checked = {_checked_name(name): _checked_array(name, value) for name, value in arrays.items()}
+    for name in arrays:
+        if not _is_name(name):
+            raise ParameterError(
+                f'array names must be text that prints, neither empty nor "__metadata__", of at most {LONGEST_NAME} '
+                f"characters; got {shown(name)}. Rename it."
+            )
+    checked = {name: _checked_array(name, value) for name, value in arrays.items()}
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": config_json}
     metadata["sha256"] = _digest(config_json, checked)
     content = safetensors.numpy.save(checked, metadata=metadata)
     if (length := int.from_bytes(content[:8], "little")) > MAX_HEADER_BYTES:
         raise ParameterError(f"names and config may take {MAX_HEADER_BYTES} bytes; they take {length}. Shorten them.")
-    try:
-        replace_file(checked_path("path", path), content)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {os.fspath(path)}: {error.strerror or error}. What stood there before is intact; "
-            "check that the folder exists, is writable and has space, or choose another path."
-        ) from error
+    remedy = (
+        "What stood there before is intact; check that the folder exists, is writable and has space, or choose "
+        "another path."
+    )
+    path = checked_path("path", path)
+    with told("cannot write", path, remedy):
+        replace_file(path, content)
 
 
 def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -94,11 +100,8 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
             another kind.
     """
     path = checked_path("path", path)
-    try:
+    with told("cannot read", path, "Check the path and its permissions."):
         header, content = _read_file(path)
-    except (OSError, MemoryError) as error:
-        why = getattr(error, "strerror", None) or error or "it is larger than the memory that is free"
-        raise CheckpointError(f"cannot read {path}: {why}. Check the path and its permissions.") from error
     metadata = _checked_metadata(path, header)
     config = _parse_json(path, metadata["config"], "config")
     try:
@@ -110,15 +113,12 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
     if metadata["sha256"] != _digest(metadata["config"], arrays):
         raise CheckpointError(_damaged(path, "its content does not match its sha256"))
     for name, array in arrays.items():
-        if not _is_fit(name):
+        if not _is_name(name):
             raise CheckpointError(_damaged(path, f"{shown(name)} is no name of an array"))
         if array.dtype.kind not in "biu" and not np.all(np.isfinite(array)):
             raise CheckpointError(_damaged(path, f"{shown(name)} holds NaN or infinity, which is never written"))
-    found = config.get("kind")
-    if kind is not None and found != kind:
-        raise CheckpointError(
-            f"{os.fspath(path)} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}."
-        )
+    if kind is not None and (found := config.get("kind")) != kind:
+        raise CheckpointError(f"{path} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}.")
     return arrays, config
 
 
@@ -166,17 +166,8 @@ def _to_json(config: Mapping[str, Any]) -> str:
         ) from error
 
 
-def _is_fit(name: Any) -> bool:
+def _is_name(name: Any) -> bool:
     return isinstance(name, str) and name.isprintable() and name != "__metadata__" and 0 < len(name) <= LONGEST_NAME
-
-
-def _checked_name(name: Any) -> str:
-    if not _is_fit(name):
-        raise ParameterError(
-            f'array names must be text that prints, neither empty nor "__metadata__", of at most {LONGEST_NAME} '
-            f"characters; got {shown(name)}. Rename it."
-        )
-    return name
 
 
 def _checked_array(name: str, value: Any) -> np.ndarray:
@@ -240,15 +231,15 @@ def _read_file(path: Path) -> tuple[dict[str, Any], bytes]:
         return header, prefix + header_bytes + file.read(size - 8 - length)
 
 
-def _checked_metadata(path: str | os.PathLike[str], header: dict[str, Any]) -> dict[str, str]:
+def _checked_metadata(path: Path, header: dict[str, Any]) -> dict[str, str]:
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{os.fspath(path)} is safetensors, but not a checkpoint of {FORMAT}. Give a file this package wrote."
+            f"{path} is safetensors, but not a checkpoint of {FORMAT}. Give a file this package wrote."
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{os.fspath(path)} has format version {shown(metadata.get('format_version'))}; this release reads "
+            f"{path} has format version {shown(metadata.get('format_version'))}; this release reads "
             f"{FORMAT_VERSION!r}. Update the package or write the file anew."
         )
     if set(metadata) != METADATA_KEYS or not all(isinstance(value, str) for value in metadata.values()):
@@ -256,7 +247,7 @@ def _checked_metadata(path: str | os.PathLike[str], header: dict[str, Any]) -> d
     return metadata
 
 
-def _parse_json(path: str | os.PathLike[str], text: str | bytes, what: str) -> dict[str, Any]:
+def _parse_json(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -273,5 +264,5 @@ def _finite(text: str) -> float:
     return value
 
 
-def _damaged(path: str | os.PathLike[str], why: str) -> str:
-    return f"{os.fspath(path)} is no intact checkpoint: {why}. It is truncated, altered or foreign; take a fresh copy."
+def _damaged(path: Path, why: str) -> str:
+    return f"{path} is no intact checkpoint: {why}. It is truncated, altered or foreign; take a fresh copy."

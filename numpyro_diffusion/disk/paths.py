@@ -1,7 +1,7 @@
 """Places on disk, looked at before they are opened: a pipe that nobody feeds would be waited for, for ever.
 
 Every file is opened by `open_regular`, and every place that is to be written is tried before the hours of work whose
-result it is for. What stands in the way is told as an OSError, whose text callers put into an error of their own.
+result it is for. What stands in the way is an OSError, which `told` makes an error of this package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..checks.text import shown
-from ..errors import ParameterError
+from ..errors import CheckpointError, ParameterError
 
 KINDS = {
     stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
@@ -48,20 +48,30 @@ def what_is(path) -> str | None:
         return "a link to nothing" if os.path.islink(path) else None
 
 
-def open_regular(path) -> BinaryIO:
-    """A regular file, opened to be read in bytes.
+@contextlib.contextmanager
+def told(doing: str, path, remedy: str, error: type[Exception] = CheckpointError):
+    """What the system refuses meanwhile, as an error of this package: "cannot write" a path, why, and what to do."""
+    try:
+        yield
+    except (OSError, MemoryError) as cause:
+        why = getattr(cause, "strerror", None) or str(cause) or "it is larger than the memory that is free"
+        raise error(f"{doing} {path}: {why}. {remedy}") from cause
+
+
+def open_regular(path, flags: int = os.O_RDONLY, mode: str = "rb", must: str = "it must be a regular file") -> BinaryIO:
+    """A regular file, opened in bytes.
 
     Raises:
         OSError: if it is none, or cannot be opened.
     """
     if (kind := what_is(path)) not in ("a file", None):
-        raise OSError(errno.EINVAL, f"it must be a regular file and is {kind}")
+        raise OSError(errno.EINVAL, f"{must} and is {kind}")
     # Should it have been exchanged for a pipe meanwhile, opening does not wait, and reading gives what is there.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    file = os.fdopen(descriptor, "rb")
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = os.fdopen(os.open(path, flags, 0o666), mode)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "it must be a regular file and is none")
+        raise OSError(errno.EINVAL, f"{must} and is none")
     return file
 
 
@@ -71,21 +81,24 @@ def open_lock(path) -> BinaryIO:
     Raises:
         OSError: if something else stands there.
     """
-    if (kind := what_is(path)) not in ("a file", None):
-        raise OSError(errno.EINVAL, f"{path} must be an empty file, made for locking, and is {kind}")
+    must = f"{path} must be an empty file, made for locking,"
     # A link is not followed: what it leads to is not ours.
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-    file = os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "r+b", buffering=0)
-    found = os.fstat(file.fileno())
-    if not stat.S_ISREG(found.st_mode) or found.st_size:
+    file = open_regular(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), "r+b", must)
+    if os.fstat(file.fileno()).st_size:
         file.close()
-        raise OSError(errno.EEXIST, f"{path} must be an empty file, made for locking, and holds something else")
+        raise OSError(errno.EEXIST, f"{must} and holds something else")
     return file
 
 
-def temporary_of(path: Path) -> Path:
-    """A new name beside `path`, which a write takes until it is whole."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+@contextlib.contextmanager
+def _temporary(path: Path):
+    """A new name beside `path`, which a write takes until it is whole; no file has it afterwards."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def check_replaceable(path) -> None:
@@ -94,27 +107,18 @@ def check_replaceable(path) -> None:
     Raises:
         OSError: if it leads to anything but a regular file, or its folder takes no files.
     """
-    check_target(path)
-    temporary = temporary_of(Path(os.path.realpath(path)))
-    try:
-        # Permissions, read-only disks, full ones and names too long for the system, all in one.
-        with open(temporary, "xb") as file:
-            file.write(b"\0")
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    # Permissions, read-only disks, full ones and names too long for the system, all in one.
+    with _temporary(_target(path)) as temporary, open(temporary, "xb") as file:
+        file.write(b"\0")
 
 
-def check_target(path) -> None:
-    """Nothing if `path` leads to a regular file or to none: a device or a pipe is not to be replaced by a file.
-
-    Raises:
-        OSError: if it leads to something else.
-    """
+def _target(path) -> Path:
+    """The regular file, or none, that `path` leads to: a device or a pipe is not to be replaced by a file."""
     kind = what_is(path)
     if kind not in ("a file", "a link to nothing", None):
         number = errno.EISDIR if kind == "a folder" else errno.EINVAL
         raise OSError(number, f"it is {kind}, where a file is to be written")
+    return Path(os.path.realpath(path))
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -123,19 +127,13 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: if it cannot be written; what stood there before is intact.
     """
-    check_target(path)
-    path = Path(os.path.realpath(path))
-    temporary = temporary_of(path)
-    try:
+    path = _target(path)
+    with _temporary(path) as temporary:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
     # The new name is in place; syncing the folder makes it outlive a power cut, where the system can do that.
     with contextlib.suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import CheckpointError, check_number
 from ..program import check_same
 from . import checkpoint
-from .paths import check_replaceable, checked_path, open_lock
+from .paths import check_replaceable, checked_path, open_lock, told
 
 try:
     import fcntl
@@ -88,13 +88,14 @@ def sole_writer(path: str | os.PathLike[str] | None):
         yield
         return
     path = checked_path("checkpoint_path", path)
-    with _told(path):
+    lock = path.with_name(f"{path.name}.lock")
+    with told("cannot write beside", path, "Check that the folder exists and is writable, or choose another path."):
         check_replaceable(path)
-    if fcntl is None:
+        held = None if fcntl is None else _locked(lock, path)
+    if held is None:
         yield
         return
-    lock = path.with_name(f"{path.name}.lock")
-    with _locked(lock, path):
+    with held:
         # What writes that were killed have left: nobody else is writing now.
         where = Path(os.path.realpath(path))
         for stale in where.parent.glob(f".{glob.escape(where.name)}.*.tmp"):
@@ -111,34 +112,21 @@ def sole_writer(path: str | os.PathLike[str] | None):
 def _locked(lock: Path, path):
     """The open lock file, held; it is released when closed."""
     assert fcntl is not None
-    with _told(path):
-        while True:
-            file = open_lock(lock)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Its last holder may have removed it between the two.
-                if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                    return file
-            except BaseException:
-                file.close()
-                raise
+    while True:
+        file = open_lock(lock)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed it between the two.
+            if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        except BaseException as error:
             file.close()
-
-
-@contextlib.contextmanager
-def _told(path):
-    """What the system refuses beside a checkpoint, as this package says it."""
-    try:
-        yield
-    except BlockingIOError as error:
-        raise CheckpointError(
-            f"another run is writing to {path}. Wait for it, stop it, or choose another path."
-        ) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write beside {path}: {error.strerror or error}. Check that the folder exists and is "
-            "writable, or choose another path."
-        ) from error
+            if isinstance(error, BlockingIOError):
+                raise CheckpointError(
+                    f"another run is writing to {path}. Wait for it, stop it, or choose another path."
+                ) from error
+            raise
+        file.close()
 
 
 class Interrupt:

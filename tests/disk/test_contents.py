@@ -230,7 +230,7 @@ SAVES = {
         lambda p: p._replace(state=jax.tree.map(lambda a: a + 1e9, p.state)), {}, "weights must lie within",
     ),
     "sigmas exchanged": (lambda p: p._replace(sigmas=p.sigmas[::-1]), {}, "sigmas must increase"),
-    "another schedule": (lambda p: p.with_schedule(nd.VarianceExploding(rho=1000.0)), {}, "rho must be"),
+    "another schedule": (lambda p: p.with_schedule(nd.VarianceExploding(rho=1000.0)), {}, "rho must lie in"),
 }  # fmt: skip
 
 
