@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import CheckpointError, NotRunError
+from .pytree import register
 
 #: Packages whose functions with derivatives of their own are known by their operations.
 LIBRARIES = ("jax", "numpyro", "flax", __name__.partition(".")[0])
@@ -60,7 +61,7 @@ class Program:
         return f"Program({self.digest})"
 
 
-@jax.tree_util.register_pytree_node_class
+@register(data=("captured",), static=("program",))
 class Traced:
     """A function of arrays, made by `trace`: called like the function, and independent of what that reads later."""
 
@@ -81,13 +82,6 @@ class Traced:
             return self
         pairs = zip(self.captured, other.captured, strict=True)
         return Traced(tuple(a if isinstance(a, jax.core.Tracer) else b for a, b in pairs), self.program)
-
-    def tree_flatten(self):
-        return self.captured, self.program
-
-    @classmethod
-    def tree_unflatten(cls, program, captured):
-        return cls(tuple(captured), program)
 
     def __repr__(self):
         return f"Traced({self.program.digest}, {len(self.captured)} arrays captured)"

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
-from typing import Any
+from typing import Annotated, get_type_hints
 
 from ..errors import ArgumentTypeError, ParameterError, check_integer, check_number
 from .text import shown
-
-#: Rules for numbers: in (0, inf), [0, inf) and [0, 1).
-positive = partial(check_number, low=0, ends="()")
-at_least_zero = partial(check_number, low=0, ends="[)")
-share = partial(check_number, low=0, high=1, ends="[)")
 
 
 def check_integers(name: str, values, low: int = 1, high: float = math.inf, remedy: str = "", axes: str = ""):
@@ -46,9 +41,22 @@ def check_flag(name: str, value, remedy: str = "") -> bool:
     return value
 
 
-def check_fields(config, **rules: Callable[..., Any]) -> None:
-    """Make of every named field of a frozen dataclass what its rule, `rule(name, value, remedy=...)`, makes of it."""
-    for field in dataclasses.fields(config):
-        if rule := rules.get(field.name):
-            value = rule(field.name, getattr(config, field.name), remedy=f"The default is {field.default!r}.")
-            object.__setattr__(config, field.name, value)
+#: Numbers in (0, inf), [0, inf) and [0, 1).
+Positive = Annotated[float, partial(check_number, low=0, ends="()")]
+NotNegative = Annotated[float, partial(check_number, low=0, ends="[)")]
+Share = Annotated[float, partial(check_number, low=0, high=1, ends="[)")]
+Flag = Annotated[bool, check_flag]
+
+
+class Checked:
+    """Base of frozen dataclasses whose annotations, `Annotated[type, rule]`, say what a field may hold.
+
+    `rule(name, value, remedy=...)` gives what is kept, or raises ParameterError.
+    """
+
+    def __post_init__(self):
+        hints = get_type_hints(type(self), include_extras=True)
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            for rule in getattr(hints[field.name], "__metadata__", ()):
+                value = rule(field.name, getattr(self, field.name), remedy=f"The default is {field.default!r}.")
+                object.__setattr__(self, field.name, value)

@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..checks.fields import at_least_zero, check_fields
+from ..checks.fields import Checked, NotNegative
 from ..errors import ParameterError, ShapeError
-from .config import count, count_or_zero, even, sizes
+from .config import Count, CountOrZero, ImageShape, Sizes, even
 from .embedding import fourier, neighbours, position_map
 from .embedding import linear as scaled
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(Checked):
     """Architecture of a classifier: static, compared by value, stored with its weights.
 
     Attributes:
@@ -40,20 +40,16 @@ class ClassifierConfig:
         num_groups: Groups of the normalisation in each stage; 0 for none.
     """
 
-    image_shape: tuple[int, int, int] = (16, 16, 3)
-    num_outputs: int = 1
-    widths: tuple[int, ...] = (24, 48, 96)
-    hidden_size: int = 64
-    position_width: float = 0.0
-    embedding_size: int = 0
-    num_groups: int = 0
+    image_shape: ImageShape = (16, 16, 3)
+    num_outputs: Count = 1
+    widths: Sizes = (24, 48, 96)
+    hidden_size: Count = 64
+    position_width: NotNegative = 0.0
+    embedding_size: Annotated[int, partial(even, low=0)] = 0
+    num_groups: CountOrZero = 0
 
     def __post_init__(self):
-        check_fields(
-            self, image_shape=partial(sizes, axes="height, width, channels"), num_outputs=count, widths=sizes,
-            hidden_size=count, position_width=at_least_zero, embedding_size=partial(even, low=0),
-            num_groups=count_or_zero,
-        )  # fmt: skip
+        super().__post_init__()
         if not self.widths:
             raise ParameterError("widths must name a stage at least; got (). The default is (24, 48, 96).")
         if self.num_groups and any(width % self.num_groups for width in self.widths):

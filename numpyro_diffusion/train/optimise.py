@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from ..checks.fields import at_least_zero, check_choice, check_fields, positive, share
+from ..checks.fields import Checked, NotNegative, Positive, Share, check_choice
 from ..disk.contents import named_leaves, restored
 from ..disk.runs import Interrupt, Keeper, sole_writer
 from ..errors import ParameterError, check_integer, warn
@@ -25,11 +25,9 @@ from ..networks.convolution import native_gradients
 #: Optimiser steps between two looks at progress, checkpoint and interrupts; fewer where steps take longer.
 CHUNK, SLOW_CHUNK = 100, 10
 
-WEIGHTINGS = ("score", "denoiser")
-
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Checked):
     """Optimisation settings of `fit`; static, and part of a checkpoint's identity.
 
     `weighting` is that of noise levels in the loss: "score" that of |r score + eps|^2, which makes log densities right
@@ -37,22 +35,15 @@ class TrainingConfig:
     large noise, such as where things are in an image.
     """
 
-    num_steps: int = 10_000
-    batch_size: int = 512
-    learning_rate: float = 2e-3
-    ema_decay: float = 0.999
-    max_gradient_norm: float = 1.0
-    time_score_weight: float = 1.0
-    condition_dropout: float = 0.1
-    weight_decay: float = 0.0
-    weighting: str = "score"
-
-    def __post_init__(self):
-        check_fields(
-            self, num_steps=check_integer, batch_size=check_integer, learning_rate=positive, ema_decay=share,
-            max_gradient_norm=positive, time_score_weight=at_least_zero, condition_dropout=share,
-            weight_decay=at_least_zero, weighting=functools.partial(check_choice, known=WEIGHTINGS),
-        )  # fmt: skip
+    num_steps: Annotated[int, check_integer] = 10_000
+    batch_size: Annotated[int, check_integer] = 512
+    learning_rate: Positive = 2e-3
+    ema_decay: Share = 0.999
+    max_gradient_norm: Positive = 1.0
+    time_score_weight: NotNegative = 1.0
+    condition_dropout: Share = 0.1
+    weight_decay: NotNegative = 0.0
+    weighting: Annotated[str, functools.partial(check_choice, known=("score", "denoiser"))] = "score"
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with warm-up, cosine decay and gradient clipping; `weight_decay` shrinks the network's matrices."""
