@@ -82,10 +82,9 @@ def warn(text: str) -> None:
 
 
 def check_number(name: str, value, low: float, high: float = math.inf, remedy: str = "", *, ends: str = "[]") -> float:
-    """The value as a float. `ends` says which ends belong to the range, "[)" say; `remedy` ends the message.
+    """The value as a float, or a ParameterError that ends with `remedy`; booleans and text are no numbers.
 
-    Raises:
-        ParameterError: unless it is a number between low and high; booleans and text are none.
+    `ends` says which ends belong to the range: "[)" the lower one alone.
     """
     try:
         number = math.nan if isinstance(value, str | bytes | bool | np.bool_) or np.ndim(value) else float(value)
@@ -101,11 +100,7 @@ def check_number(name: str, value, low: float, high: float = math.inf, remedy: s
 
 
 def check_integer(name: str, value, low: int = 1, high: float = math.inf, remedy: str = "") -> int:
-    """The value as an int; `remedy` ends the message.
-
-    Raises:
-        ParameterError: unless it is an integer from low to high; booleans and floats are none.
-    """
+    """The value as an int, or a ParameterError that ends with `remedy`; booleans and floats are no integers."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or not low <= value <= high:
         span = f">= {low}" if high == math.inf else f"from {low} to {high}"
         raise ParameterError(f"{name} must be an integer {span}; got {reprlib.repr(value)}. {remedy}".rstrip())
@@ -120,12 +115,12 @@ def check_key(rng_key) -> jax.Array:
     """
     is_array = isinstance(rng_key, jax.Array | np.ndarray)
     if is_array and jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
-        fine, got = rng_key.shape == (), f"an array of keys of shape {rng_key.shape}"
+        fine = rng_key.shape == ()
     else:
         shape = jax.random.key_data(jax.random.key(0)).shape
         fine = is_array and rng_key.dtype == np.uint32 and rng_key.shape == shape
-        got = f"an array of {rng_key.dtype}, shape {rng_key.shape}" if is_array else repr(rng_key)
     if not fine:
+        got = f"an array of {rng_key.dtype}, shape {rng_key.shape}" if is_array else repr(rng_key)
         raise ParameterError(
             f"rng_key must be one JAX key such as jax.random.key(0); got {got}. Data of another generator's "
             "keys become one by jax.random.wrap_key_data(data, impl=...)."

@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -230,13 +230,3 @@ def versions() -> dict[str, str]:
     """Versions of this package and of JAX, which decide how a run goes on bit for bit."""
     package = sys.modules[__name__.partition(".")[0]]
     return {"version of numpyro_diffusion": package.__version__, "version of jax": jax.__version__}
-
-
-def check_same(path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, naming what differs, unless a file belongs to this run."""
-    different = [name for name in wanted if found.get(name) != wanted[name]]
-    if different:
-        raise CheckpointError(
-            f"{path} belongs to a run with other {', '.join(different)}. Repeat that run as it was, or choose another "
-            "checkpoint_path."
-        )

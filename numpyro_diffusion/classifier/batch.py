@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ..checks.text import layouts, shown
 from ..errors import ParameterError, ShapeError
+from ..train.data import check_finite
 
 #: Images are of order one; what exceeds this is in other units.
 LARGEST_VALUE = 1000.0
@@ -75,10 +76,7 @@ def check_batch(batch, config, n: int) -> None:
 
 def check_values(batch, config) -> None:
     """That numbers are finite and labels are classes."""
-    for field in ("images", "positions", "log_noise"):
-        values = getattr(batch, field)
-        if values is not None and (bad := int(jnp.sum(~jnp.isfinite(values)))):
-            raise ParameterError(f"{field} must be finite; {bad} of the {values.size} are NaN or infinite. Drop them.")
+    check_finite(batch._replace(labels=None))
     if (largest := float(jnp.max(jnp.abs(batch.images)))) > LARGEST_VALUE:
         raise ParameterError(
             f"images must be of order one, in [-1, 1] say; got values up to {largest:.3g}. Scale them: x / 127.5 - 1 "

@@ -21,7 +21,7 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
         ParameterError: if the file is missing, or is not a whole .npy file of numbers.
         ShapeError: if it holds anything but real numbers.
     """
-    path, remedy = checked_path("path", path), "Write it with numpy.save(path, array)."
+    path, remedy = checked_path("path", path), "Write it with numpy.save(path, array), of floats."
     with told("cannot read", path, "Check the path; of what no memory holds take fewer points.", ParameterError):
         with open_regular(path) as file:
             # Some files of the system call themselves empty and wait when they are read.
@@ -32,11 +32,8 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
             # Mapping compares the size that the header claims with that of the file before anything is read.
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, SyntaxError) as error:
-            if "object" in str(error).lower():
-                raise ParameterError(
-                    f"{path} holds Python objects, which are never unpickled. Save a float array."
-                ) from error
-            raise ParameterError(f"{path} is damaged or cut short: {error}. {remedy}") from error
+            why = f"is damaged or cut short, or holds Python objects, which are never unpickled: {error}"
+            raise ParameterError(f"{path} {why}. {remedy}") from error
         if mapped.dtype.kind not in "fiu":
             raise ShapeError(f"{path} must hold real numbers; got dtype {mapped.dtype}. {remedy}")
         return np.array(mapped)

@@ -8,8 +8,8 @@ The file is plain safetensors: an 8-byte length, a JSON header, the bytes of the
     sha256           over the version, the config and every array's name, dtype, shape and bytes
 
 The digest finds damage and hand edits; it is no signature, as whoever can write the file can also recompute it.
-Reading is safe for files of unknown origin all the same: nothing in them is ever executed or unpickled, and every
-length is compared with the size of the file before memory is asked for. This module knows nothing about densities.
+Reading is safe for files of unknown origin all the same: nothing in them is ever executed or unpickled, and no more
+memory is asked for than the file is long. This module knows nothing about densities.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from ..checks.text import printable, shown
 from ..errors import CheckpointError, ParameterError
 from .paths import checked_path, open_regular, replace_file, told
 
-__all__ = ["load", "plain", "read", "save", "write"]
+__all__ = ["load", "plain", "read", "save", "to_json", "write"]
 
 FORMAT = "numpyro_diffusion"
 FORMAT_VERSION = "1"
@@ -51,9 +51,6 @@ DTYPES = {
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Writes arrays and their configuration as one file, entirely or not at all.
 
-    The bytes go to a temporary file in the same folder, reach the disk, and take the name `path` in one step. Whatever
-    interrupts that, a reader finds the previous file or the new one.
-
     Args:
         path: File to write or to replace; its folder must exist.
         arrays: Name -> array (NumPy, JAX or scalar; booleans, integers or finite floats, any shape).
@@ -63,25 +60,15 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mappi
         ParameterError: if a name, an array or the config cannot be stored, or an array holds NaN or infinity.
         CheckpointError: if the file cannot be written; the previous file is then intact.
     """
-    config_json = _to_json(config)
-    for name in arrays:
-        if not _is_name(name):
-            raise ParameterError(
-                f'array names must be text that prints, neither empty nor "__metadata__", of at most {LONGEST_NAME} '
-                f"characters; got {shown(name)}. Rename it."
-            )
+    config_json = to_json("config", config)
     checked = {name: _checked_array(name, value) for name, value in arrays.items()}
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": config_json}
     metadata["sha256"] = _digest(config_json, checked)
     content = safetensors.numpy.save(checked, metadata=metadata)
     if (length := int.from_bytes(content[:8], "little")) > MAX_HEADER_BYTES:
         raise ParameterError(f"names and config may take {MAX_HEADER_BYTES} bytes; they take {length}. Shorten them.")
-    remedy = (
-        "What stood there before is intact; check that the folder exists, is writable and has space, or choose "
-        "another path."
-    )
-    path = checked_path("path", path)
-    with told("cannot write", path, remedy):
+    path, remedy = checked_path("path", path), "What stood there before is intact; check that the folder exists, is"
+    with told("cannot write", path, f"{remedy} writable and has space, or choose another path."):
         replace_file(path, content)
 
 
@@ -109,14 +96,14 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
         stored = safetensors.deserialize(content)
         arrays = {k: np.frombuffer(v["data"], dtype=DTYPES[v["dtype"]]).reshape(v["shape"]) for k, v in stored}
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(_damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})")) from error
+        raise _damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})") from error
     if metadata["sha256"] != _digest(metadata["config"], arrays):
-        raise CheckpointError(_damaged(path, "its content does not match its sha256"))
+        raise _damaged(path, "its content does not match its sha256")
     for name, array in arrays.items():
         if not _is_name(name):
-            raise CheckpointError(_damaged(path, f"{shown(name)} is no name of an array"))
+            raise _damaged(path, f"{shown(name)} is no name of an array")
         if array.dtype.kind not in "biu" and not np.all(np.isfinite(array)):
-            raise CheckpointError(_damaged(path, f"{shown(name)} holds NaN or infinity, which is never written"))
+            raise _damaged(path, f"{shown(name)} holds NaN or infinity, which is never written")
     if kind is not None and (found := config.get("kind")) != kind:
         raise CheckpointError(f"{path} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}.")
     return arrays, config
@@ -128,7 +115,7 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ParameterError: if JSON cannot hold it.
     """
-    return json.loads(_to_json(config))
+    return json.loads(to_json("config", config))
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mapping[str, Any], make: Callable) -> None:
@@ -156,12 +143,13 @@ def load[T](
         ) from error
 
 
-def _to_json(config: Mapping[str, Any]) -> str:
+def to_json(what: str, config: Mapping[str, Any]) -> str:
+    """A dict as JSON, or a ParameterError."""
     try:
-        return json.dumps(dict(config), allow_nan=False)
+        return json.dumps({**config}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ParameterError(
-            f"config must be a dict of finite numbers, text, lists and dicts; got {shown(config)} ({error}). "
+            f"{what} must be a dict of finite numbers, text, lists and dicts; got {shown(config)} ({error}). "
             "Put arrays among the arrays."
         ) from error
 
@@ -170,7 +158,12 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and name.isprintable() and name != "__metadata__" and 0 < len(name) <= LONGEST_NAME
 
 
-def _checked_array(name: str, value: Any) -> np.ndarray:
+def _checked_array(name: Any, value: Any) -> np.ndarray:
+    if not _is_name(name):
+        raise ParameterError(
+            f'array names must be text that prints, neither empty nor "__metadata__", of at most {LONGEST_NAME} '
+            f"characters; got {shown(name)}. Rename it."
+        )
     try:
         # "C" because safetensors stores bare memory; unlike ascontiguousarray this leaves scalars scalars.
         array = np.asarray(value, order="C")
@@ -216,9 +209,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], bytes]:
         prefix = file.read(8) if size else b""
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-            raise CheckpointError(
-                _damaged(path, f"its {size} bytes cannot hold a header of {length} (at most {MAX_HEADER_BYTES})")
-            )
+            raise _damaged(path, f"its {size} bytes cannot hold a header of {length} (at most {MAX_HEADER_BYTES})")
         header_bytes = file.read(length)
         header = _parse_json(path, header_bytes, "header")
         return header, prefix + header_bytes + file.read(size - 8 - length)
@@ -236,7 +227,7 @@ def _checked_metadata(path: Path, header: dict[str, Any]) -> dict[str, str]:
             f"{FORMAT_VERSION!r}. Update the package or write the file anew."
         )
     if set(metadata) != METADATA_KEYS or not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError(_damaged(path, f"its metadata must have the keys {sorted(METADATA_KEYS)}"))
+        raise _damaged(path, f"its metadata must have the keys {sorted(METADATA_KEYS)}")
     return metadata
 
 
@@ -244,9 +235,9 @@ def _parse_json(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(_damaged(path, f"its {what} is not JSON")) from error
+        raise _damaged(path, f"its {what} is not JSON") from error
     if not isinstance(value, dict):
-        raise CheckpointError(_damaged(path, f"its {what} is not a JSON object"))
+        raise _damaged(path, f"its {what} is not a JSON object")
     return value
 
 
@@ -257,5 +248,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def _damaged(path: Path, why: str) -> str:
-    return f"{path} is no intact checkpoint: {why}. It is truncated, altered or foreign; take a fresh copy."
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is no intact checkpoint: {why}. It is truncated, altered or foreign; take a fresh copy."
+    )

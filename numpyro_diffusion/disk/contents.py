@@ -7,7 +7,6 @@ as `load`, and so refuses what could not be read back. All errors are ParameterE
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..checks.fields import check_choice, check_integers
 from ..checks.text import check_name, shown
 from ..density.schedule import NoiseSchedule, VarianceExploding, VariancePreserving
 from ..errors import ParameterError, check_number
+from .checkpoint import to_json
 
 SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding)}
 #: Ranges of a schedule's numbers; what they may be together the schedule itself checks.
@@ -41,15 +41,7 @@ WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 def check_texts(name, card) -> None:
     """A name that prints, and a card of moderate length."""
     check_name(name)
-    if not isinstance(card, dict):
-        raise ParameterError(f"card must be a dict of what JSON can hold; got {shown(card)}.")
-    try:
-        length = len(json.dumps(card, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"card must be a dict of finite numbers, text, lists and dicts; got {shown(card)} ({error})."
-        ) from error
-    if length > LONGEST_CARD:
+    if (length := len(to_json("card", card))) > LONGEST_CARD:
         raise ParameterError(f"a card may take {LONGEST_CARD} characters as JSON; it takes {length}. Shorten it.")
 
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from ..checks.text import shown
 from ..errors import CheckpointError, ParameterError
@@ -24,24 +24,17 @@ KINDS = {
 
 
 def checked_path(name: str, path) -> Path:
-    """The argument `name` as a Path.
-
-    Raises:
-        ParameterError: if it is neither text nor a path.
-    """
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise ParameterError(f"{name} must be a path, as text or pathlib.Path; got {shown(path)}.")
-    if "\0" in os.fspath(path):
-        raise ParameterError(f"{name} must be a path; got {shown(os.fspath(path))}, which holds a zero character.")
+    """The argument `name` as a Path, or a ParameterError."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise ParameterError(
+            f"{name} must be a path, as text or pathlib.Path, no zero character in it; got {shown(path)}."
+        )
     return Path(path)
 
 
 def what_is(path) -> str | None:
-    """What a path leads to: one of `KINDS`, "a link to nothing", or None where there is nothing.
-
-    Raises:
-        OSError: if it cannot be looked at.
-    """
+    """What a path leads to: one of `KINDS`, "a link to nothing", or None where there is nothing."""
     try:
         return KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "neither file nor folder")
     except FileNotFoundError:
@@ -58,12 +51,10 @@ def told(doing: str, path, remedy: str, error: type[Exception] = CheckpointError
         raise error(f"{doing} {path}: {why}. {remedy}") from cause
 
 
-def open_regular(path, flags: int = os.O_RDONLY, mode: str = "rb", must: str = "it must be a regular file") -> BinaryIO:
-    """A regular file, opened in bytes.
-
-    Raises:
-        OSError: if it is none, or cannot be opened.
-    """
+def open_regular(
+    path, flags: int = os.O_RDONLY, mode: str = "rb", must: str = "it must be a regular file"
+) -> IO[bytes]:
+    """A regular file, opened in bytes; nothing else is."""
     if (kind := what_is(path)) not in ("a file", None):
         raise OSError(errno.EINVAL, f"{must} and is {kind}")
     # Should it have been exchanged for a pipe meanwhile, opening does not wait, and reading gives what is there.
@@ -75,12 +66,8 @@ def open_regular(path, flags: int = os.O_RDONLY, mode: str = "rb", must: str = "
     return file
 
 
-def open_lock(path) -> BinaryIO:
-    """An empty regular file to lock, made if missing.
-
-    Raises:
-        OSError: if something else stands there.
-    """
+def open_lock(path) -> IO[bytes]:
+    """An empty regular file to lock, made if missing; refused if something else stands there."""
     must = f"{path} must be an empty file, made for locking,"
     # A link is not followed: what it leads to is not ours.
     file = open_regular(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), "r+b", must)
@@ -102,11 +89,7 @@ def _temporary(path: Path):
 
 
 def check_replaceable(path) -> None:
-    """Nothing if a file can be written at `path`, or over the one that is there: asked before the work, not after.
-
-    Raises:
-        OSError: if it leads to anything but a regular file, or its folder takes no files.
-    """
+    """Nothing if a file can be written at `path`, or over the one that is there: asked before the work, not after."""
     # Permissions, read-only disks, full ones and names too long for the system, all in one.
     with _temporary(_target(path)) as temporary, open(temporary, "xb") as file:
         file.write(b"\0")
@@ -122,11 +105,7 @@ def _target(path) -> Path:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in one step, whatever interrupts: a reader finds the previous one or the new one. Follows links.
-
-    Raises:
-        OSError: if it cannot be written; what stood there before is intact.
-    """
+    """Write a file in one step, whatever interrupts: a reader finds the previous one or the new one. Follows links."""
     path = _target(path)
     with _temporary(path) as temporary:
         with open(temporary, "xb") as file:

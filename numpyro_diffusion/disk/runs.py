@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import CheckpointError, check_number
-from ..program import check_same
 from . import checkpoint
 from .paths import check_replaceable, checked_path, open_lock, told
 
@@ -54,7 +53,11 @@ class Keeper:
             return None
 
         def made(arrays, config):
-            check_same(self.path, config, self.identity)
+            if different := [name for name, value in self.identity.items() if config.get(name) != value]:
+                raise CheckpointError(
+                    f"{self.path} belongs to a run with other {', '.join(different)}. Repeat that run as it was, or "
+                    "choose another checkpoint_path."
+                )
             return make({k: a.view(jnp.dtype(config["dtypes"][k])) for k, a in arrays.items()}, config["facts"])
 
         return checkpoint.load(self.path, self.identity["kind"], made, "a run", "Choose another checkpoint_path.")
@@ -136,15 +139,13 @@ class Interrupt:
     thread, where Python allows no handlers, and where SIGINT has one of another kind, nothing changes.
     """
 
-    def __init__(self):
-        self.asked, self._before = False, None
+    asked = False
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            before = signal.getsignal(signal.SIGINT)
-            if before is signal.default_int_handler:
-                self._before = before
-                signal.signal(signal.SIGINT, self._ask)
+        is_main = threading.current_thread() is threading.main_thread()
+        self._is_ours = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._is_ours:
+            signal.signal(signal.SIGINT, self._ask)
         return self
 
     def _ask(self, number, frame):
@@ -153,5 +154,5 @@ class Interrupt:
         self.asked = True
 
     def __exit__(self, *_):
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        if self._is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

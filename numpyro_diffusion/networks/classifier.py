@@ -63,16 +63,10 @@ class ClassifierConfig(Checked):
 
 
 class ConvolutionalClassifier(nnx.Module):
-    """Logits [num_outputs] of one image; see the module.
-
-    Args:
-        config: The architecture.
-        rngs: nnx random streams.
-    """
+    """Logits [num_outputs] of one image; see the module."""
 
     def __init__(self, config: ClassifierConfig, *, rngs):
         self.config = config
-
         linear = partial(scaled, rngs=rngs)
         inputs = (config.image_shape[2] + (config.position_width > 0), *config.widths[:-1])
         # Twice the variance, as silu halves it.

@@ -15,10 +15,7 @@ from . import embedding
 class ResidualMLP(nnx.Module):
     """f(u, c, condition) for u [d]: smooth, zero residual branches and a small output at the start.
 
-    Args:
-        size: Dimension d of input and output.
-        config: A `NetworkConfig`.
-        rngs: nnx random streams.
+    `size` is d, and `config` a `NetworkConfig`.
     """
 
     def __init__(self, size, config, *, rngs):

@@ -28,9 +28,7 @@ CENTRES = (0.0, 1.5, 3.0, 6.0, 12.0, 24.0)
 class PatchPotential(nnx.Module):
     """phi(x, r, c) of one image x [d]; zero at the start. See the module for the formula.
 
-    Args:
-        config: A `PatchConfig`; d is the product of its grid.
-        rngs: nnx random streams.
+    `config` is a `PatchConfig`, and d the product of its grid.
     """
 
     def __init__(self, config, *, rngs):

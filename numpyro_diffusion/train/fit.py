@@ -54,8 +54,7 @@ class _Denoising(NamedTuple):
         density = self.density._replace(state=weights)
         return loss(density, rng_key, batch.data, batch.conditions, config.time_score_weight, config.weighting)
 
-    def check(self, batch) -> None:
-        check_finite(batch)
+    check = staticmethod(check_finite)
 
 
 def fit(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from contextlib import nullcontext
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
@@ -70,9 +71,11 @@ class Task(Protocol):
 
     def draw(self, rng_key, config: TrainingConfig) -> tuple[Any, Any]:
         """A batch, whose arrays have `config.batch_size` rows, and a key for its loss."""
+        ...
 
     def loss(self, weights, batch, rng_key, config: TrainingConfig) -> jax.Array:
         """The mean loss over a batch."""
+        ...
 
     def check(self, batch) -> None:
         """Raise ParameterError if it is the batch that makes a loss that is not finite."""
@@ -105,7 +108,7 @@ def optimise(rng_key, task: Task, weights, config: TrainingConfig, keeper: Keepe
         # As a tuple, since files know its parts by their numbers.
         state = TrainingState(*(keeper.load(lambda arrays, _: restored(tuple(fresh), arrays)) or fresh))
         if num_devices > 1:
-            state = jax.device_put(state, NamedSharding(_mesh(num_devices), PartitionSpec()))
+            state = jax.device_put(state, _sharding(num_devices))
         step, chunk = int(state.step), CHUNK if task.fast_in_scan else SLOW_CHUNK
         bar = tqdm(total=config.num_steps, initial=step, disable=not progress_bar, desc=name)
         with bar, Interrupt() as interrupt:
@@ -131,17 +134,14 @@ def optimise(rng_key, task: Task, weights, config: TrainingConfig, keeper: Keepe
 
 
 def _advance(state, task, rng_key, count, config, num_devices):
-    """`count` steps: (state, mean loss)."""
-    settings = {"config": config, "num_devices": num_devices}
-    if task.fast_in_scan:
-        state, values = _train_chunk(state, task, rng_key, count=count, **settings)
-        return state, float(jnp.mean(values))
+    """`count` steps, in one loop of JAX where that is fast: (state, mean loss)."""
+    parts, gradients = ([count], nullcontext()) if task.fast_in_scan else ([1] * count, native_gradients())
     values = []
-    with native_gradients():
-        for _ in range(count):
-            state, one = _train_chunk(state, task, rng_key, count=1, **settings)
-            values.append(one)
-    return state, float(jnp.mean(jnp.stack(values)))
+    with gradients:
+        for part in parts:
+            state, value = _train_chunk(state, task, rng_key, count=part, config=config, num_devices=num_devices)
+            values.append(jnp.ravel(value))
+    return state, float(jnp.mean(jnp.concatenate(values)))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "count", "num_devices"), donate_argnums=0)
@@ -153,7 +153,7 @@ def _train_chunk(state, task, rng_key, *, config: TrainingConfig, count: int, nu
         weights, optimiser_state, average, number = state
         batch, loss_key = task.draw(jax.random.fold_in(rng_key, number), config)
         if num_devices > 1:
-            batch = jax.lax.with_sharding_constraint(batch, NamedSharding(_mesh(num_devices), PartitionSpec("batch")))
+            batch = jax.lax.with_sharding_constraint(batch, _sharding(num_devices, "batch"))
         value, gradient = jax.value_and_grad(task.loss)(weights, batch, loss_key, config)
         updates, optimiser_state = optimiser.update(gradient, optimiser_state, weights)
         weights = optax.apply_updates(weights, updates)
@@ -165,8 +165,10 @@ def _train_chunk(state, task, rng_key, *, config: TrainingConfig, count: int, nu
 
 
 @functools.cache
-def _mesh(num_devices: int):
-    return jax.make_mesh((num_devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:num_devices])
+def _sharding(num_devices: int, *axes: str) -> NamedSharding:
+    devices = jax.devices()[:num_devices]
+    mesh = jax.make_mesh((num_devices,), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
+    return NamedSharding(mesh, PartitionSpec(*axes))
 
 
 def _decayed(state):
