@@ -130,16 +130,13 @@ def _is_float(a) -> bool:
 
 def _derivative(pure, flat):
     """Gradient of the sum of all results, with respect to all arguments of floating-point type."""
-    moving = [i for i, a in enumerate(flat) if _is_float(a)]
 
-    def total(values):
-        full = list(flat)
-        for i, value in zip(moving, values, strict=True):
-            full[i] = value
-        results = jax.core.eval_jaxpr(pure.jaxpr, [], *full)
+    def total(moving):
+        values = iter(moving)
+        results = jax.core.eval_jaxpr(pure.jaxpr, [], *(next(values) if _is_float(a) else a for a in flat))
         return sum((jnp.sum(r) for r in results if _is_float(r)), start=jnp.zeros(()))
 
-    return jax.grad(total)([flat[i] for i in moving])
+    return jax.grad(total)([a for a in flat if _is_float(a)])
 
 
 class _Text:

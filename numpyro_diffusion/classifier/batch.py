@@ -62,16 +62,14 @@ def check_batch(batch, config, n: int) -> None:
     if n < 1:
         raise ShapeError(f"labels must be integers of shape [n] with n >= 1; got shape {jnp.shape(batch.labels)}.")
     for field, shape in wanted.items():
-        values, kind = getattr(batch, field), jnp.integer if field == "labels" else jnp.floating
-        if values is None or shape is None:
-            if values is not shape:
-                must = "no" if shape is None else "a"
-                raise ShapeError(f"the network has {must} {field}. {'Give' if shape else 'Leave out'} `{field}`.")
-            continue
-        if values.shape != shape or not jnp.issubdtype(values.dtype, kind):
-            what = "integers, a class each" if field == "labels" else "floating-point numbers"
-            remedy = " Take the argmax of one-hot vectors." if field == "labels" else ""
-            raise ShapeError(f"{field} must be {what}, of shape {shape}; got {values.dtype} {values.shape}.{remedy}")
+        values, kind, what, remedy = getattr(batch, field), jnp.floating, "floating-point numbers", "Convert them."
+        if field == "labels":
+            kind, what, remedy = jnp.integer, "integers, a class each", "Take the argmax of one-hot vectors."
+        if (values is None) != (shape is None):
+            has, do = ("no", "Leave out") if shape is None else ("a", "Give")
+            raise ShapeError(f"the network has {has} {field}. {do} `{field}`.")
+        if values is not None and (values.shape != shape or not jnp.issubdtype(values.dtype, kind)):
+            raise ShapeError(f"{field} must be {what}, of shape {shape}; got {values.dtype} {values.shape}. {remedy}")
 
 
 def check_values(batch, config) -> None:

@@ -110,11 +110,7 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as it comes back from a file: tuples are lists.
-
-    Raises:
-        ParameterError: if JSON cannot hold it.
-    """
+    """A config as it comes back from a file, tuples as lists, or a ParameterError."""
     return json.loads(to_json("config", config))
 
 

@@ -83,10 +83,9 @@ def named_leaves(state) -> dict[str, Any]:
 
 
 def restored(abstract, arrays: Mapping[str, np.ndarray]):
-    """The state with the structure and types of `abstract`, from arrays written under the names of `named_leaves`.
+    """The state with the structure and types of `abstract`, from arrays under the names of `named_leaves`.
 
-    Raises:
-        KeyError, ParameterError: if an array is missing or has another shape.
+    Where one is missing, that is a KeyError.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     state = []
@@ -101,11 +100,7 @@ def restored(abstract, arrays: Mapping[str, np.ndarray]):
 
 
 def stored_weights(state, dtype: str | None) -> dict[str, np.ndarray]:
-    """The weights of a network by name, in the type they are stored in.
-
-    Raises:
-        ParameterError: if there is no such type, or it does not hold them.
-    """
+    """The weights of a network by name, in the type they are stored in; refused where that does not hold them."""
     arrays = {k: np.asarray(v) for k, v in named_leaves(state).items()}
     if dtype is None:
         return arrays

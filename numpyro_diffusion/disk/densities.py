@@ -52,11 +52,10 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
             f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
             "give the condition after loading."
         )
-    if type(density).__name__ not in _CLASSES:
+    if not isinstance(density, EnergyDensity | ScoreModel):
         raise ArgumentTypeError(
             f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {shown(density)}. Save its leaves."
         )
-    assert isinstance(density, EnergyDensity | ScoreModel)
     arrays = contents.stored_weights(density.state, dtype)
     # What is None is not kept: axes where they are cosines, and what was not measured.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
