@@ -136,7 +136,7 @@ def places(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
         for call in called(tree):
             if call in ("init", "kernels.init") and not is_kernel:
                 found["re-initialise"].append(name)
-            if call in ("checkpoint.read", "format.read", "read") and name.split(".")[-1] != "arrays":
+            if call in ("checkpoint.read", "read") and name.split(".")[-1] != "arrays":
                 found["read"].append(name)
             if call == "optimiser.update":
                 found["optimiser"].append(name)

@@ -6,6 +6,7 @@ can still catch it; `DiffusionError` catches them all.
 """
 
 import math
+import reprlib
 import warnings
 from pathlib import Path
 
@@ -80,25 +81,29 @@ def warn(text: str) -> None:
     warnings.warn(text, DiagnosticWarning, skip_file_prefixes=(str(Path(__file__).parent),))
 
 
-def check_number(name: str, value, low: float, high: float = math.inf) -> None:
-    """Raise ParameterError unless the value is a number in [low, high]."""
+def check_number(name: str, value, low: float, high: float = math.inf, remedy: str = "", *, ends: str = "[]") -> float:
+    """The value as a float, or a ParameterError that ends with `remedy`; booleans and text are no numbers.
+
+    `ends` says which ends belong to the range: "[)" the lower one alone.
+    """
     try:
-        fine = not isinstance(value, str | bool | np.bool_) and np.ndim(value) == 0 and low <= float(value) <= high
-    except (TypeError, ValueError):
-        fine = False
-    if not fine:
-        raise ParameterError(f"{name} must lie in [{low:g}, {high:g}]; got {value!r}.")
+        number = math.nan if isinstance(value, str | bytes | bool | np.bool_) or np.ndim(value) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    outside = {bound for bound, end in zip((low, high), ends, strict=True) if end in "()"}
+    if not low <= number <= high or number in outside:
+        rule = f"lie in {ends[0]}{low:g}, {high:g}{ends[1]}"
+        if high == math.inf:
+            rule = "be positive" if (low, ends[0]) == (0, "(") else f"be >= {low:g}"
+        raise ParameterError(f"{name} must {rule}; got {reprlib.repr(value)}. {remedy}".rstrip())
+    return number
 
 
 def check_integer(name: str, value, low: int = 1, high: float = math.inf, remedy: str = "") -> int:
-    """The value as an int.
-
-    Raises:
-        ParameterError: unless it is an integer in [low, high]; booleans and floats are none. `remedy` ends the message.
-    """
+    """The value as an int, or a ParameterError that ends with `remedy`; booleans and floats are no integers."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or not low <= value <= high:
         span = f">= {low}" if high == math.inf else f"from {low} to {high}"
-        raise ParameterError(f"{name} must be an integer {span}; got {value!r}. {remedy}".rstrip())
+        raise ParameterError(f"{name} must be an integer {span}; got {reprlib.repr(value)}. {remedy}".rstrip())
     return int(value)
 
 
@@ -110,12 +115,12 @@ def check_key(rng_key) -> jax.Array:
     """
     is_array = isinstance(rng_key, jax.Array | np.ndarray)
     if is_array and jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
-        fine, got = rng_key.shape == (), f"an array of keys of shape {rng_key.shape}"
+        fine = rng_key.shape == ()
     else:
         shape = jax.random.key_data(jax.random.key(0)).shape
         fine = is_array and rng_key.dtype == np.uint32 and rng_key.shape == shape
-        got = f"an array of {rng_key.dtype}, shape {rng_key.shape}" if is_array else repr(rng_key)
     if not fine:
+        got = f"an array of {rng_key.dtype}, shape {rng_key.shape}" if is_array else repr(rng_key)
         raise ParameterError(
             f"rng_key must be one JAX key such as jax.random.key(0); got {got}. Data of another generator's "
             "keys become one by jax.random.wrap_key_data(data, impl=...)."

@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import CheckpointError, NotRunError
+from .pytree import register
 
 #: Packages whose functions with derivatives of their own are known by their operations.
 LIBRARIES = ("jax", "numpyro", "flax", __name__.partition(".")[0])
@@ -60,7 +61,7 @@ class Program:
         return f"Program({self.digest})"
 
 
-@jax.tree_util.register_pytree_node_class
+@register(data=("captured",), static=("program",))
 class Traced:
     """A function of arrays, made by `trace`: called like the function, and independent of what that reads later."""
 
@@ -81,13 +82,6 @@ class Traced:
             return self
         pairs = zip(self.captured, other.captured, strict=True)
         return Traced(tuple(a if isinstance(a, jax.core.Tracer) else b for a, b in pairs), self.program)
-
-    def tree_flatten(self):
-        return self.captured, self.program
-
-    @classmethod
-    def tree_unflatten(cls, program, captured):
-        return cls(tuple(captured), program)
 
     def __repr__(self):
         return f"Traced({self.program.digest}, {len(self.captured)} arrays captured)"
@@ -136,16 +130,13 @@ def _is_float(a) -> bool:
 
 def _derivative(pure, flat):
     """Gradient of the sum of all results, with respect to all arguments of floating-point type."""
-    moving = [i for i, a in enumerate(flat) if _is_float(a)]
 
-    def total(values):
-        full = list(flat)
-        for i, value in zip(moving, values, strict=True):
-            full[i] = value
-        results = jax.core.eval_jaxpr(pure.jaxpr, [], *full)
+    def total(moving):
+        values = iter(moving)
+        results = jax.core.eval_jaxpr(pure.jaxpr, [], *(next(values) if _is_float(a) else a for a in flat))
         return sum((jnp.sum(r) for r in results if _is_float(r)), start=jnp.zeros(()))
 
-    return jax.grad(total)([flat[i] for i in moving])
+    return jax.grad(total)([a for a in flat if _is_float(a)])
 
 
 class _Text:
@@ -236,13 +227,3 @@ def versions() -> dict[str, str]:
     """Versions of this package and of JAX, which decide how a run goes on bit for bit."""
     package = sys.modules[__name__.partition(".")[0]]
     return {"version of numpyro_diffusion": package.__version__, "version of jax": jax.__version__}
-
-
-def check_same(path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, naming what differs, unless a file belongs to this run."""
-    different = [name for name in wanted if found.get(name) != wanted[name]]
-    if different:
-        raise CheckpointError(
-            f"{path} belongs to a run with other {', '.join(different)}. Repeat that run as it was, or choose another "
-            "checkpoint_path."
-        )

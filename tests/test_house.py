@@ -23,7 +23,7 @@ ROOMS = (
     "classifier", "diagnose", "annealing", "infer", "cli",
 )  # fmt: skip
 #: The only files that know a library from the inside.
-INSIDERS = {"blackjax": {"annealing.kernels"}, "safetensors": {"disk.format"}, "zarr": {"annealing.history"}}
+INSIDERS = {"blackjax": {"annealing.kernels"}, "safetensors": {"disk.checkpoint"}, "zarr": {"annealing.history"}}
 
 
 def room(module: str) -> str:

@@ -21,7 +21,7 @@ import safetensors.numpy
 import numpyro_diffusion as nd
 from benchmarks.faults.nonsense_files import NONSENSE, nonsensical, sealed
 from benchmarks.faults.programs import density_of
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.errors import CheckpointError, DiffusionError
 
 SECONDS, MEGABYTES = 5.0, 200.0  # what one damaged file may take

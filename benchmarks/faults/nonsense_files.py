@@ -9,7 +9,7 @@ import math
 import numpy as np
 import safetensors.numpy
 
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 
 #: How the names of these damages begin: no such file may be accepted.
 NONSENSE = "nonsense"

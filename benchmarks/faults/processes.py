@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.faults import programs
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.errors import CheckpointError
 
 PATIENCE = 120.0  # seconds without a sign of life after which a process counts as hanging

@@ -18,7 +18,7 @@ import numpy as np
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.energy import data_gaussian
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.disk.contents import named_leaves
 
 KEY = jax.random.key(0)

@@ -19,7 +19,7 @@ import numpy as np
 import numpyro_diffusion as nd
 from numpyro_diffusion.datasets import cubes, digits, planar
 from numpyro_diffusion.density.typical import QUANTILES, typical_log_probs
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 
 FOLDER = Path(nd.__file__).parent / "pretrained"
 SEED, NUM_POINTS = 100, 4096

@@ -1,8 +1,7 @@
 """Classifiers of images: trained by cross entropy, used as judges, for features and as guides."""
 
 from .batch import Batch
-from .classifier import Classifier, features, log_prob, predict
-from .files import load_classifier, save_classifier
+from .classifier import Classifier, features, load_classifier, log_prob, predict, save_classifier
 from .guide import likelihood, noised
 from .judge import all_present, position_queries
 from .train import train_classifier

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from ..checks.text import layouts, shown
 from ..errors import ParameterError, ShapeError
+from ..train.data import check_finite
 
 #: Images are of order one; what exceeds this is in other units.
 LARGEST_VALUE = 1000.0
@@ -32,14 +34,20 @@ class Batch(NamedTuple):
         return layouts(self)
 
 
+def as_array(name: str, value, dtype=None) -> jax.Array:
+    """The argument `name` as an array, or a ShapeError."""
+    try:
+        return jnp.asarray(value, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"{name} must be given as arrays of numbers; got {shown(value)}. Convert them.") from error
+
+
 def fixed_batch(data, config) -> Batch:
     """A fixed batch as arrays, checked."""
     if not isinstance(data, tuple) or not 2 <= len(data) <= 4:
         raise ParameterError(f"data must be a sampler (rng_key, num_samples) -> Batch, or a Batch; got {shown(data)}.")
-    try:
-        batch = Batch(*(None if values is None else jnp.asarray(values) for values in data))
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"a Batch holds arrays of numbers; got {shown(tuple(data))}. Convert them.") from error
+    given = Batch(*data)._asdict().items()
+    batch = Batch(**{field: None if values is None else as_array(field, values) for field, values in given})
     check_batch(batch, config, len(batch.labels) if jnp.ndim(batch.labels) else 0)
     check_values(batch, config)
     return batch
@@ -54,24 +62,19 @@ def check_batch(batch, config, n: int) -> None:
     if n < 1:
         raise ShapeError(f"labels must be integers of shape [n] with n >= 1; got shape {jnp.shape(batch.labels)}.")
     for field, shape in wanted.items():
-        values, kind = getattr(batch, field), jnp.integer if field == "labels" else jnp.floating
-        if values is None or shape is None:
-            if values is not shape:
-                must = "no" if shape is None else "a"
-                raise ShapeError(f"the network has {must} {field}. {'Give' if shape else 'Leave out'} `{field}`.")
-            continue
-        if values.shape != shape or not jnp.issubdtype(values.dtype, kind):
-            what = "integers, a class each" if field == "labels" else "floating-point numbers"
-            remedy = " Take the argmax of one-hot vectors." if field == "labels" else ""
-            raise ShapeError(f"{field} must be {what}, of shape {shape}; got {values.dtype} {values.shape}.{remedy}")
+        values, kind, what, remedy = getattr(batch, field), jnp.floating, "floating-point numbers", "Convert them."
+        if field == "labels":
+            kind, what, remedy = jnp.integer, "integers, a class each", "Take the argmax of one-hot vectors."
+        if (values is None) != (shape is None):
+            has, do = ("no", "Leave out") if shape is None else ("a", "Give")
+            raise ShapeError(f"the network has {has} {field}. {do} `{field}`.")
+        if values is not None and (values.shape != shape or not jnp.issubdtype(values.dtype, kind)):
+            raise ShapeError(f"{field} must be {what}, of shape {shape}; got {values.dtype} {values.shape}. {remedy}")
 
 
 def check_values(batch, config) -> None:
     """That numbers are finite and labels are classes."""
-    for field in ("images", "positions", "log_noise"):
-        values = getattr(batch, field)
-        if values is not None and (bad := int(jnp.sum(~jnp.isfinite(values)))):
-            raise ParameterError(f"{field} must be finite; {bad} of the {values.size} are NaN or infinite. Drop them.")
+    check_finite(batch._replace(labels=None))
     if (largest := float(jnp.max(jnp.abs(batch.images)))) > LARGEST_VALUE:
         raise ParameterError(
             f"images must be of order one, in [-1, 1] say; got values up to {largest:.3g}. Scale them: x / 127.5 - 1 "

@@ -9,6 +9,7 @@ with noise   with an `embedding_size`     p(class | x_t, log noise level), whose
 from __future__ import annotations
 
 import dataclasses
+import os
 from functools import lru_cache, partial
 from typing import Any
 
@@ -16,9 +17,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..checks.fields import check_instance
 from ..checks.text import shown
-from ..errors import ParameterError, ShapeError
+from ..disk import checkpoint, contents
+from ..errors import ShapeError
 from ..networks.classifier import ClassifierConfig
+from .batch import as_array
 
 #: Images classified at a time.
 CHUNK = 256
@@ -86,32 +90,59 @@ def _run(classifier, method, images, positions, log_noise):
 
 
 def checked(classifier) -> Classifier:
-    if not isinstance(classifier, Classifier):
-        raise ParameterError(f"a trained Classifier comes first, see train_classifier; got {shown(classifier)}.")
+    check_instance("the first argument", classifier, Classifier, remedy="Train one with train_classifier.")
     return classifier
 
 
 def _apply(classifier, method, images, positions, log_noise):
-    shape = checked(classifier).config.image_shape
-    try:
-        images = jnp.asarray(images)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"images must be an array; got {shown(images)}.") from error
+    shape, images = checked(classifier).config.image_shape, as_array("images", images)
     if images.ndim != 4 or images.shape[1:] != shape:
-        raise ShapeError(f"images must have shape [n, *{shape}]; got {images.shape}.")
+        raise ShapeError(f"images must have shape [n, *{shape}]; got {images.shape}. Resize them.")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ShapeError(
             f"images must be floating point, in the scale of the training; got {images.dtype}. Scale them: "
             "x / 127.5 - 1 takes 0..255 to [-1, 1]."
         )
-    n, rows = len(images), []
-    inputs: list[tuple[str, Any, tuple[int, ...]]] = [
-        ("positions", positions, (n, 2)),
-        ("log_noise", log_noise, (n,)),
-    ]
-    for name, value, shape in inputs:
+
+    def rows(name, value, *shape):
         try:
-            rows.append(None if value is None else jnp.broadcast_to(jnp.asarray(value, dtype=float), shape))
+            return None if value is None else jnp.broadcast_to(jnp.asarray(value, dtype=float), shape)
         except (TypeError, ValueError) as error:
             raise ShapeError(f"{name} must have shape {shape} or {shape[1:]}; got {shown(value)}.") from error
-    return _run(classifier, method, images, *rows)
+
+    n = len(images)
+    return _run(classifier, method, images, rows("positions", positions, n, 2), rows("log_noise", log_noise, n))
+
+
+def save_classifier(
+    classifier: Classifier, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str = "float16"
+) -> None:
+    """Write weights (safetensors, in `dtype`) and architecture (JSON) as one file, entirely or not at all.
+
+    Raises:
+        ParameterError: for what `load_classifier` would refuse: a name that does not print, weights out of range.
+        CheckpointError: if the file cannot be written.
+    """
+    arrays, card = contents.stored_weights(checked(classifier).state, dtype), {} if card is None else card
+    contents.check_texts(classifier.name, card)
+    network = dataclasses.asdict(classifier.config)
+    config = {"kind": "classifier", "network": network, "name": classifier.name, "card": card}
+    checkpoint.save(path, arrays, config, _described)
+
+
+def load_classifier(path: str | os.PathLike[str]) -> Classifier:
+    """The classifier that `save_classifier` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
+            numbers or texts that no classifier has.
+    """
+    return checkpoint.load(path, "classifier", _described, "a classifier")
+
+
+def _described(arrays, config) -> Classifier:
+    """The classifier of arrays and a config, which hold what they may hold."""
+    contents.check_texts(config["name"] or "", config.get("card", {}))
+    network = contents.network_of(config["network"], {"ClassifierConfig": ClassifierConfig}, len(arrays))
+    _, state = contents.network_in(arrays, network.build)
+    return Classifier(state, network, config["name"] or "")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.fields import check_instance, check_integers
 from ..checks.text import shown
 from ..density.density import Density
 from ..density.function import as_density
@@ -16,7 +17,7 @@ from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..errors import ParameterError, ShapeError, check_integer, check_key
 from ..networks.classifier import ClassifierConfig
 from .batch import Batch
-from .classifier import Classifier, logits_of
+from .classifier import Classifier, checked, logits_of
 
 #: Noise-to-signal ratios that guides are trained on; beyond them they are told the nearest.
 NOISES = (0.01, 20.0)
@@ -43,9 +44,7 @@ def likelihood(
         ShapeError: if `event_shape` has another size than the images.
         ParameterError: if the classifier knows no noise levels or the label is none of its classes.
     """
-    if not isinstance(classifier, Classifier):
-        raise ParameterError(f"a guide needs a trained Classifier, see train_classifier; got {shown(classifier)}.")
-    config = classifier.config
+    config = checked(classifier).config
     if not config.embedding_size or config.position_width:
         raise ParameterError(
             "guidance needs a classifier that knows the noise level and no place: embedding_size > 0 and "
@@ -54,12 +53,8 @@ def likelihood(
     if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < config.num_outputs:
         raise ParameterError(f"label must be one of 0 to {config.num_outputs - 1}; got {shown(label)}.")
     schedule = VariancePreserving.cosine() if schedule is None else schedule
-    if not isinstance(schedule, NoiseSchedule):
-        raise ParameterError(f"schedule must be one such as nd.VariancePreserving(); got {shown(schedule)}.")
-    shape = config.image_shape if event_shape is None else event_shape
-    if not isinstance(shape, tuple | list) or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
-        raise ShapeError(f"event_shape must be whole numbers >= 1; got {shown(shape)}.")
-    shape = tuple(int(n) for n in shape)
+    check_instance("schedule", schedule, NoiseSchedule, remedy="Give nd.VariancePreserving.cosine(), say.")
+    shape = config.image_shape if event_shape is None else check_integers("event_shape", event_shape)
     if np.prod(shape) != np.prod(config.image_shape):
         raise ShapeError(f"the classifier takes images of shape {config.image_shape}; points have shape {shape}.")
     parameters = (classifier, jnp.asarray(label))

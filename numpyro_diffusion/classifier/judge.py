@@ -17,7 +17,7 @@ from jax.core import Tracer
 
 from ..checks.text import shown
 from ..errors import ParameterError, ShapeError, check_integer, check_key, check_number
-from .batch import Batch
+from .batch import Batch, as_array
 from .classifier import Classifier, predict
 
 #: A cube is at y if its centre is nearer than NEAR, and there is none if all are farther than FAR; in image widths.
@@ -40,21 +40,15 @@ def all_present(classifier: Classifier, images, positions, mask=None, *, thresho
         ShapeError: if the inputs do not fit the classifier or each other.
         ParameterError: for a classifier of another kind, a threshold outside [0, 1], or places that are not finite.
     """
-    if (
-        not isinstance(classifier, Classifier)
-        or classifier.config.num_outputs != 1
-        or not classifier.config.position_width
-    ):
+    config = classifier.config if isinstance(classifier, Classifier) else None
+    if config is None or config.num_outputs != 1 or not config.position_width:
         raise ParameterError(
             "a judge of places is a Classifier with num_outputs 1 and a position_width > 0, such as "
             f"demo_cubes.pretrained_judge(16); got {shown(classifier)}."
         )
-    check_number("threshold", threshold, 0.0, 1.0)
-    try:
-        positions = jnp.asarray(positions, dtype=float)
-        wanted = None if mask is None else jnp.asarray(mask, dtype=bool)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"positions and mask must be arrays; got {shown(positions)} and {shown(mask)}.") from error
+    check_number("threshold", threshold, 0.0, 1.0, "0.5 is the paper's.")
+    positions = as_array("positions", positions, float)
+    wanted = None if mask is None else as_array("mask", mask, bool)
     if positions.ndim not in (2, 3) or positions.shape[-1] != 2:
         raise ShapeError(f"positions must have shape [n, m, 2] or [m, 2]; got {positions.shape}.")
     n, m = len(images), positions.shape[-2]
@@ -90,8 +84,8 @@ def position_queries(
     """
     if not callable(labelled):
         raise ParameterError(f"labelled must be a sampler such as cubes.labelled(16); got {shown(labelled)}.")
-    check_number("max_noise", max_noise, 0.0, 1e6)
-    return _position_queries(labelled, float(max_noise))
+    max_noise = check_number("max_noise", max_noise, 0.0, 1e6, "0.1 is usual for pictures in [-1, 1].")
+    return _position_queries(labelled, max_noise)
 
 
 @lru_cache

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..checks.text import check_name, shown
+from ..checks.fields import check_instance
+from ..checks.text import check_name
 from ..disk.runs import Keeper
-from ..errors import ParameterError, check_key, check_number, check_untraced
+from ..errors import check_key, check_untraced
 from ..networks.classifier import ClassifierConfig
 from ..program import fingerprint, versions
 from ..train.data import Rows, Sampled, digests
@@ -53,11 +54,9 @@ def train_classifier(
         CheckpointError: if `checkpoint_path` belongs to other settings or other data, or another run writes to it.
     """
     training = TrainingConfig(num_steps=2_000, batch_size=128, ema_decay=0.99) if training is None else training
-    for what, value, cls in (("config", config, ClassifierConfig), ("training", training, TrainingConfig)):
-        if not isinstance(value, cls):
-            raise ParameterError(f"{what} must be a {cls.__name__}; got {shown(value)}.")
+    check_instance("config", config, ClassifierConfig)
+    check_instance("training", training, TrainingConfig)
     check_name(name)
-    check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
     check_untraced("train_classifier", rng_key, data)
     rng_key = check_key(rng_key)
     size = training.batch_size
@@ -88,16 +87,16 @@ class _Questions(NamedTuple):
 
     classifier: Classifier
     data: Rows | Sampled
-    in_loop = True
+    fast_in_scan = True
     #: The mean of the first steps, then exponential: nothing of the initial weights remains.
-    young = (0.0, 1.0)
+    ema_warmup = (0.0, 1.0)
 
     def draw(self, rng_key, config: TrainingConfig):
         return self.data.draw(rng_key, config.batch_size), None
 
-    def loss(self, state, batch, rng_key, config: TrainingConfig):
+    def loss(self, weights, batch, rng_key, config: TrainingConfig):
         network = self.classifier.config
-        logits = logits_of(state, network, "__call__", batch.images, batch.positions, batch.log_noise)
+        logits = logits_of(weights, network, "__call__", batch.images, batch.positions, batch.log_noise)
         if network.num_outputs == 1:
             return jnp.mean(optax.sigmoid_binary_cross_entropy(logits[:, 0], batch.labels))
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))

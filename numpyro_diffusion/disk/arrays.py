@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ParameterError, ShapeError
-from .paths import check_replaceable, checked_path, open_regular, replace_file, what_is
+from .paths import check_replaceable, checked_path, open_regular, replace_file, told, what_is
 
 NPY_MAGIC = b"\x93NUMPY"
 
@@ -21,30 +21,22 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
         ParameterError: if the file is missing, or is not a whole .npy file of numbers.
         ShapeError: if it holds anything but real numbers.
     """
-    path, remedy = checked_path("path", path), "Write it with numpy.save(path, array)."
-    try:
+    path, remedy = checked_path("path", path), "Write it with numpy.save(path, array), of floats."
+    with told("cannot read", path, "Check the path; of what no memory holds take fewer points.", ParameterError):
         with open_regular(path) as file:
             # Some files of the system call themselves empty and wait when they are read.
             magic = file.read(len(NPY_MAGIC)) if os.fstat(file.fileno()).st_size else b""
         if magic != NPY_MAGIC:
             raise ParameterError(f"{path} is not an .npy file. {remedy}")
-        # Mapping compares the size that the header claims with that of the file before anything is read.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.dtype.kind not in "fiu":
-            raise ShapeError(f"{path} must hold real numbers; got dtype {array.dtype}. {remedy}")
-        return np.array(array)
-    except MemoryError as error:
-        raise ParameterError(f"{path} is larger than the memory that is free. Take fewer points.") from error
-    except OSError as error:
-        raise ParameterError(f"cannot read {path}: {error.strerror or error}. Check the path.") from error
-    except (ValueError, EOFError, SyntaxError) as error:
-        if isinstance(error, ParameterError | ShapeError):
-            raise
-        if "object" in str(error).lower():
-            raise ParameterError(
-                f"{path} holds Python objects, which are never unpickled. Save a float array."
-            ) from error
-        raise ParameterError(f"{path} is damaged or cut short: {error}. {remedy}") from error
+        try:
+            # Mapping compares the size that the header claims with that of the file before anything is read.
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, SyntaxError) as error:
+            why = f"is damaged or cut short, or holds Python objects, which are never unpickled: {error}"
+            raise ParameterError(f"{path} {why}. {remedy}") from error
+        if mapped.dtype.kind not in "fiu":
+            raise ShapeError(f"{path} must hold real numbers; got dtype {mapped.dtype}. {remedy}")
+        return np.array(mapped)
 
 
 def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -55,7 +47,7 @@ def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> Path
             or if there is a file and `force` is not set.
     """
     path = checked_path("output", path)
-    try:
+    with told("cannot write", path, "Choose another place.", ParameterError):
         kind, folder = what_is(path), Path(os.path.realpath(path)).parent
         if kind == "a folder":
             raise ParameterError(f"{path} is a folder. Name a file in it.")
@@ -64,8 +56,6 @@ def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> Path
         if kind == "a file" and not force:
             raise ParameterError(f"{path} exists already. Choose another name, or say --force to replace it.")
         check_replaceable(path)
-    except OSError as error:
-        raise ParameterError(f"cannot write {path}: {error.strerror or error}. Choose another place.") from error
     return path
 
 
@@ -79,10 +69,9 @@ def check_apart(**paths) -> None:
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file in one step: a reader finds the previous one or the new one, whatever interrupts."""
-    try:
-        replace_file(checked_path("output", path), content)
-    except OSError as error:
-        raise ParameterError(f"cannot write {path}: {error.strerror or error}. Check space and permissions.") from error
+    path = checked_path("output", path)
+    with told("cannot write", path, "Check space and permissions.", ParameterError):
+        replace_file(path, content)
 
 
 def write_array(path: str | os.PathLike[str], array) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.fields import check_choice, check_flag
 from ..checks.text import shown
 from ..density.axes import CosineAxes, DenseAxes
 from ..density.density import Conditional, Density
@@ -24,8 +25,7 @@ from ..density.mixture import MixtureBase
 from ..density.typical import QUANTILES
 from ..errors import ArgumentTypeError, ParameterError, UnknownNameError
 from ..networks.config import CONFIGS
-from . import contents
-from . import format as checkpoint
+from . import checkpoint, contents
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
 _FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z", "class_log_z", "typical")
@@ -52,11 +52,10 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
             f"a file holds no condition; got {shown(density)}. Save the density as it was trained, .given(None), and "
             "give the condition after loading."
         )
-    if type(density).__name__ not in _CLASSES:
+    if not isinstance(density, EnergyDensity | ScoreModel):
         raise ArgumentTypeError(
             f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {shown(density)}. Save its leaves."
         )
-    assert isinstance(density, EnergyDensity | ScoreModel)
     arrays = contents.stored_weights(density.state, dtype)
     # What is None is not kept: axes where they are cosines, and what was not measured.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
@@ -64,15 +63,12 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         arrays |= {f"base.{k}": np.asarray(getattr(density.base, k)) for k in _BASE}
     card = {} if card is None else card
     contents.check_texts(density.name, card)
-    if type(density.schedule).__name__ not in contents.SCHEDULES:
-        raise ParameterError(
-            f"the schedule must be one of {', '.join(contents.SCHEDULES)}; got {shown(density.schedule)}."
-        )
+    schedule = check_choice("the schedule", type(density.schedule).__name__, contents.SCHEDULES)
     config = {
         "kind": "density",
         "class": type(density).__name__,
         "event_shape": density.event_shape,
-        "schedule": {"type": type(density.schedule).__name__} | dataclasses.asdict(density.schedule),  # pyright: ignore
+        "schedule": {"type": schedule} | dataclasses.asdict(density.schedule),  # pyright: ignore
         "network": {"type": type(density.config).__name__} | dataclasses.asdict(density.config),
         "parameterisation": density.parameterisation,
         "calibrated": density.is_calibrated,
@@ -94,27 +90,28 @@ def load(path: str | os.PathLike[str]) -> Density:
 
 def _described(arrays, config) -> Density:
     """The density of arrays and a config, which hold what they may hold."""
-    kind, form, calibrated, name = (config[k] for k in ("class", "parameterisation", "calibrated", "name"))
-    if not isinstance(kind, str) or kind not in _CLASSES:
-        raise ParameterError(f"the class must be one of {', '.join(_CLASSES)}; got {shown(kind)}")
+    name = config["name"]
+    kind, calibrated = (
+        check_choice("the class", config["class"], _CLASSES),
+        check_flag("calibrated", config["calibrated"]),
+    )
     contents.check_texts(name, config.get("card", {}))
-    network = contents.network_of(config["network"], CONFIGS, len(arrays), "NetworkConfig")
+    network = contents.network_of(config["network"], CONFIGS, len(arrays))
     schedule, event_shape = contents.schedule_of(config["schedule"]), contents.event_shape_of(config["event_shape"])
     size = math.prod(event_shape)
-    if not isinstance(calibrated, bool):
-        raise ParameterError(f"calibrated must be true or false; got {shown(calibrated)}")
     if calibrated and kind == "ScoreModel":
         raise ParameterError("a score model has no normaliser, and so is not calibrated")
     if network.takes_images and event_shape != network.shape:
         raise ParameterError(f"the network takes images of shape {network.shape}; points have shape {event_shape}")
     forms = ("score",) if kind == "ScoreModel" else PARAMETERISATIONS if network.form is None else (network.form,)
-    if form not in forms:
-        raise ParameterError(f"the parameterisation must be one of {', '.join(forms)}; got {shown(form)}")
+    form = check_choice("the parameterisation", config["parameterisation"], forms)
     if kinds := {k for k, a in arrays.items() if not jnp.issubdtype(a.dtype, jnp.floating)}:
         raise ParameterError(f"{', '.join(sorted(kinds))} must be floating-point numbers")
     graphdef, state = contents.network_in(arrays, lambda key: network.build(size, key), _KNOWN)
-    base = _load_base(arrays, size, network.condition_size)
-    contents.check_fields(arrays, size, network, has_base=base is not None)
+    contents.check_arrays(arrays, size, network)
+    # Files of version 0.1 have neither a base nor typical log densities.
+    is_mixture = "base.means" in arrays
+    base = MixtureBase.of_arrays(**{k: arrays[f"base.{k}"] for k in _BASE}) if is_mixture else None
     if "typical" in arrays:
         _check_typical(arrays["typical"], kind, network.condition_size)
     fields: dict[str, Any] = {k: jnp.asarray(arrays[k], dtype=float) if k in arrays else None for k in _FIELDS}
@@ -127,17 +124,7 @@ def _described(arrays, config) -> Density:
     )  # fmt: skip
 
 
-def _load_base(arrays, size: int, condition_size: int) -> MixtureBase | None:
-    """The mixture base of a checkpoint, or None: checkpoints of version 0.1.0 have none."""
-    if "base.means" not in arrays:
-        return None
-    found = {field: arrays[f"base.{field}"] for field in _BASE}
-    contents.check_base(found, size, condition_size)
-    return MixtureBase.of_arrays(**found)
-
-
 def _check_typical(table, kind: str, condition_size: int) -> None:
-    """Quantiles of log densities of data; files of version 0.1 have none."""
     if kind != "EnergyDensity":
         raise ParameterError("a score model has no typical log densities")
     tables = 2 if condition_size else 1
@@ -147,15 +134,14 @@ def _check_typical(table, kind: str, condition_size: int) -> None:
         raise ParameterError("levels of typical must increase, and so must quantiles at each of them")
 
 
-def _pretrained():
-    return resources.files("numpyro_diffusion") / "pretrained"
+#: Where the densities lie that ship with the package.
+PRETRAINED = resources.files("numpyro_diffusion") / "pretrained"
 
 
 def list_pretrained() -> list[str]:
     """Names that `load_pretrained` knows."""
-    return sorted(
-        p.name.removesuffix(".safetensors") for p in _pretrained().iterdir() if p.name.endswith(".safetensors")
-    )
+    names = (place.name for place in PRETRAINED.iterdir())
+    return sorted(name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors"))
 
 
 def load_pretrained(name: str) -> Density:
@@ -164,8 +150,7 @@ def load_pretrained(name: str) -> Density:
     Raises:
         UnknownNameError: if there is none of that name.
     """
-    _check_name(name)
-    with resources.as_file(_pretrained() / f"{name}.safetensors") as path:
+    with resources.as_file(_pretrained(name, "safetensors")) as path:
         return load(path)
 
 
@@ -175,11 +160,10 @@ def pretrained_card(name: str) -> dict:
     Raises:
         UnknownNameError: if there is none of that name.
     """
-    _check_name(name)
-    return json.loads((_pretrained() / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(_pretrained(name, "json").read_text(encoding="utf-8"))
 
 
-def _check_name(name: str) -> None:
-    known = list_pretrained()
-    if name not in known:
+def _pretrained(name: str, suffix: str):
+    if name not in (known := list_pretrained()):
         raise UnknownNameError(f"no pretrained density is called {shown(name)}. There are {', '.join(known)}.")
+    return PRETRAINED / f"{name}.{suffix}"

@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import CheckpointError
-from ..program import check_same
-from . import format as checkpoint
-from .paths import check_replaceable, checked_path, open_lock
+from ..errors import CheckpointError, check_number
+from . import checkpoint
+from .paths import check_replaceable, checked_path, open_lock, told
 
 try:
     import fcntl
@@ -40,7 +39,8 @@ class Keeper:
 
     def __init__(self, path: str | os.PathLike[str] | None, identity: Mapping[str, Any], every_seconds: float):
         self.path = None if path is None else checked_path("checkpoint_path", path)
-        self.identity, self.every, self.saved = checkpoint.plain(identity), every_seconds, time.monotonic()
+        self.identity, self.saved = checkpoint.plain(identity), time.monotonic()
+        self.every = check_number("checkpoint_every_seconds", every_seconds, 0.0, remedy="A minute is usual: 60.")
 
     def load[T](self, make: Callable[[dict[str, np.ndarray], dict[str, Any]], T]) -> T | None:
         """What `make(arrays, facts)` makes of the file's state, or None where there is no file.
@@ -53,7 +53,11 @@ class Keeper:
             return None
 
         def made(arrays, config):
-            check_same(self.path, config, self.identity)
+            if different := [name for name, value in self.identity.items() if config.get(name) != value]:
+                raise CheckpointError(
+                    f"{self.path} belongs to a run with other {', '.join(different)}. Repeat that run as it was, or "
+                    "choose another checkpoint_path."
+                )
             return make({k: a.view(jnp.dtype(config["dtypes"][k])) for k, a in arrays.items()}, config["facts"])
 
         return checkpoint.load(self.path, self.identity["kind"], made, "a run", "Choose another checkpoint_path.")
@@ -87,13 +91,14 @@ def sole_writer(path: str | os.PathLike[str] | None):
         yield
         return
     path = checked_path("checkpoint_path", path)
-    with _told(path):
+    lock = path.with_name(f"{path.name}.lock")
+    with told("cannot write beside", path, "Check that the folder exists and is writable, or choose another path."):
         check_replaceable(path)
-    if fcntl is None:
+        held = None if fcntl is None else _locked(lock, path)
+    if held is None:
         yield
         return
-    lock = path.with_name(f"{path.name}.lock")
-    with _locked(lock, path):
+    with held:
         # What writes that were killed have left: nobody else is writing now.
         where = Path(os.path.realpath(path))
         for stale in where.parent.glob(f".{glob.escape(where.name)}.*.tmp"):
@@ -110,34 +115,21 @@ def sole_writer(path: str | os.PathLike[str] | None):
 def _locked(lock: Path, path):
     """The open lock file, held; it is released when closed."""
     assert fcntl is not None
-    with _told(path):
-        while True:
-            file = open_lock(lock)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Its last holder may have removed it between the two.
-                if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                    return file
-            except BaseException:
-                file.close()
-                raise
+    while True:
+        file = open_lock(lock)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed it between the two.
+            if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        except BaseException as error:
             file.close()
-
-
-@contextlib.contextmanager
-def _told(path):
-    """What the system refuses beside a checkpoint, as this package says it."""
-    try:
-        yield
-    except BlockingIOError as error:
-        raise CheckpointError(
-            f"another run is writing to {path}. Wait for it, stop it, or choose another path."
-        ) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write beside {path}: {error.strerror or error}. Check that the folder exists and is "
-            "writable, or choose another path."
-        ) from error
+            if isinstance(error, BlockingIOError):
+                raise CheckpointError(
+                    f"another run is writing to {path}. Wait for it, stop it, or choose another path."
+                ) from error
+            raise
+        file.close()
 
 
 class Interrupt:
@@ -147,15 +139,13 @@ class Interrupt:
     thread, where Python allows no handlers, and where SIGINT has one of another kind, nothing changes.
     """
 
-    def __init__(self):
-        self.asked, self._before = False, None
+    asked = False
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            before = signal.getsignal(signal.SIGINT)
-            if before is signal.default_int_handler:
-                self._before = before
-                signal.signal(signal.SIGINT, self._ask)
+        is_main = threading.current_thread() is threading.main_thread()
+        self._is_ours = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._is_ours:
+            signal.signal(signal.SIGINT, self._ask)
         return self
 
     def _ask(self, number, frame):
@@ -164,5 +154,5 @@ class Interrupt:
         self.asked = True
 
     def __exit__(self, *_):
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        if self._is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..checks.fields import Checked, NotNegative
 from ..errors import ParameterError, ShapeError
-from .config import check_integers, check_reals, make_tuples
+from .config import Count, CountOrZero, ImageShape, Sizes, even
 from .embedding import fourier, neighbours, position_map
 from .embedding import linear as scaled
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(Checked):
     """Architecture of a classifier: static, compared by value, stored with its weights.
 
     Attributes:
@@ -39,22 +40,18 @@ class ClassifierConfig:
         num_groups: Groups of the normalisation in each stage; 0 for none.
     """
 
-    image_shape: tuple[int, int, int] = (16, 16, 3)
-    num_outputs: int = 1
-    widths: tuple[int, ...] = (24, 48, 96)
-    hidden_size: int = 64
-    position_width: float = 0.0
-    embedding_size: int = 0
-    num_groups: int = 0
+    image_shape: ImageShape = (16, 16, 3)
+    num_outputs: Count = 1
+    widths: Sizes = (24, 48, 96)
+    hidden_size: Count = 64
+    position_width: NotNegative = 0.0
+    embedding_size: Annotated[int, partial(even, low=0)] = 0
+    num_groups: CountOrZero = 0
 
     def __post_init__(self):
-        make_tuples(self, "image_shape", "widths")
-        if len(self.image_shape) != 3:
-            raise ParameterError(f"image_shape must be (height, width, channels); got {self.image_shape}.")
+        super().__post_init__()
         if not self.widths:
-            raise ParameterError("widths must name a stage at least; got ().")
-        check_integers(self, {"num_outputs": 1, "hidden_size": 1, "embedding_size": 0, "num_groups": 0})
-        check_reals(self, "position_width", or_zero=True)
+            raise ParameterError("widths must name a stage at least; got (). The default is (24, 48, 96).")
         if self.num_groups and any(width % self.num_groups for width in self.widths):
             raise ParameterError(
                 f"num_groups must divide every width of {self.widths}, or be 0; got {self.num_groups}."
@@ -66,16 +63,10 @@ class ClassifierConfig:
 
 
 class ConvolutionalClassifier(nnx.Module):
-    """Logits [num_outputs] of one image; see the module.
-
-    Args:
-        config: The architecture.
-        rngs: nnx random streams.
-    """
+    """Logits [num_outputs] of one image; see the module."""
 
     def __init__(self, config: ClassifierConfig, *, rngs):
         self.config = config
-
         linear = partial(scaled, rngs=rngs)
         inputs = (config.image_shape[2] + (config.position_width > 0), *config.widths[:-1])
         # Twice the variance, as silu halves it.

@@ -15,25 +15,20 @@ from . import embedding
 class ResidualMLP(nnx.Module):
     """f(u, c, condition) for u [d]: smooth, zero residual branches and a small output at the start.
 
-    Args:
-        size: Dimension d of input and output.
-        width: Width of the residual stream.
-        num_blocks: Number of residual blocks.
-        expansion: Width of a block's hidden layer over `width`.
-        embedding_size: Size of the random Fourier embedding of the noise level, even.
-        condition_size: Length of the condition vector; 0 for an unconditional network.
-        rngs: nnx random streams.
+    `size` is d, and `config` a `NetworkConfig`.
     """
 
-    def __init__(self, size, width=128, num_blocks=4, expansion=2, embedding_size=32, condition_size=0, *, rngs):
-        hidden, linear = expansion * width, partial(embedding.linear, rngs=rngs)
+    def __init__(self, size, config, *, rngs):
+        width, num_blocks, embedding_size = config.width, config.num_blocks, config.embedding_size
+        hidden, linear = config.expansion * width, partial(embedding.linear, rngs=rngs)
         self.frequencies = nnx.Param(jax.random.normal(rngs.params(), (embedding_size // 2,)))
         self.stem = linear(size, width)
         self.hidden = nnx.List([linear(width, hidden) for _ in range(num_blocks)])
         self.noise = nnx.List([linear(embedding_size, hidden) for _ in range(num_blocks)])
         self.back = nnx.List([linear(hidden, width, 0.0) for _ in range(num_blocks)])
         # One more input says whether there is a condition at all.
-        self.condition = linear(condition_size + 1, embedding_size) if condition_size else None
+        num_inputs = config.condition_size + 1
+        self.condition = linear(num_inputs, embedding_size) if num_inputs > 1 else None
         self.head = linear(width, size, 0.1)
 
     def __call__(self, u, c, condition: Any = None):

@@ -28,20 +28,14 @@ CENTRES = (0.0, 1.5, 3.0, 6.0, 12.0, 24.0)
 class PatchPotential(nnx.Module):
     """phi(x, r, c) of one image x [d]; zero at the start. See the module for the formula.
 
-    Args:
-        grid: Height and width of the image; d is their product.
-        width: Number of patch features.
-        patch_size: Side of a patch, odd.
-        limits: Grey values of black and white.
-        resolution: delta, the spread of pixels at a limit: of dequantisation noise, say.
-        embedding_size: Size of the random Fourier embedding of the noise level, even.
-        rngs: nnx random streams.
+    `config` is a `PatchConfig`, and d the product of its grid.
     """
 
-    def __init__(self, grid, width=32, patch_size=3, limits=(-1.0, 1.0), resolution=0.04, embedding_size=16, *, rngs):
-        self.grid, self.patch_size, self.limits, self.resolution = grid, patch_size, limits, resolution
-        pixels, features = grid[0] * grid[1], 2 * len(CENTRES)
-        patch, embedded = patch_size**2 * features, embedding_size + 1
+    def __init__(self, config, *, rngs):
+        self.grid, self.patch_size, self.limits = config.grid, config.patch_size, config.limits
+        self.resolution, width, embedding_size = config.resolution, config.width, config.embedding_size
+        pixels, features = self.grid[0] * self.grid[1], 2 * len(CENTRES)
+        patch, embedded = self.patch_size**2 * features, embedding_size + 1
 
         def normal(*shape, scale=1.0):
             return nnx.Param(scale * jax.random.normal(rngs.params(), shape))

@@ -75,10 +75,7 @@ class UNet(nnx.Module):
 
     The condition's first `2 * num_positions` entries are image-plane positions (column, row) in [0, 1]. Each enters as
     an input map as well, a Gaussian bump around it: a position fed as an embedding only is hardly obeyed.
-
-    Args:
-        config: A `UNetConfig`.
-        rngs: nnx random streams.
+    `config` is a `UNetConfig`.
     """
 
     def __init__(self, config, *, rngs):

@@ -94,9 +94,7 @@ def _check_points(x, condition) -> None:
         raise ShapeError(f"data must be floating point; got dtype {x.dtype}. Convert and scale it to order one.")
     if x.ndim < 2 or len(x) < 2:
         raise ShapeError(f"data must have shape [n, *event_shape] with n >= 2; got {x.shape}.")
-    if condition is not None and not (
-        np.issubdtype(condition.dtype, np.floating) or np.issubdtype(condition.dtype, np.integer)
-    ):
+    if condition is not None and condition.dtype.kind not in "iuf":
         raise ShapeError(f"conditions must be numbers; got dtype {condition.dtype}. One-hot encode classes.")
     check_finite(Points(x, condition))
     if condition is not None and (condition.ndim != 2 or len(condition) != len(x)):
@@ -115,9 +113,9 @@ def _check_points(x, condition) -> None:
         )
 
 
-def check_finite(points: Points) -> None:
-    """Raise ParameterError if there is NaN or infinity among the points or their conditions."""
-    for what, values in points._asdict().items():
+def check_finite(arrays: NamedTuple) -> None:
+    """Raise ParameterError if there is NaN or infinity in an array; those that are None are left out."""
+    for what, values in arrays._asdict().items():
         if values is not None and (bad := int(np.sum(~np.isfinite(values)))):
             raise ParameterError(f"{what} must be finite; got {bad} NaN or infinite values. Remove those rows.")
 

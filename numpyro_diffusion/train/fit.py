@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.fields import check_instance
 from ..checks.text import check_name
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel, data_gaussian
 from ..density.mixture import MixtureBase
@@ -17,11 +18,16 @@ from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
 from ..disk.runs import Keeper
 from ..errors import ParameterError, check_key, check_number, check_untraced
-from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
+from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .losses import loss
 from .optimise import TrainingConfig, optimise
+
+#: Points that moments are taken of, where data are drawn by a sampler.
+NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES = 50_000, 5_000
+#: Range of noise-to-signal ratios, in standard deviations of the data.
+SIGMAS = (0.006, 20)
 
 
 class _Denoising(NamedTuple):
@@ -29,10 +35,10 @@ class _Denoising(NamedTuple):
 
     density: Any
     data: Rows | Sampled
-    young = (1.0, 10.0)
+    ema_warmup = (1.0, 10.0)
 
     @property
-    def in_loop(self) -> bool:
+    def fast_in_scan(self) -> bool:
         return not self.density.config.takes_images
 
     def draw(self, rng_key, config: TrainingConfig):
@@ -44,12 +50,11 @@ class _Denoising(NamedTuple):
             condition = jnp.concatenate([condition * kept, kept], axis=-1)
         return Points(y, condition), loss_key
 
-    def loss(self, state, batch, rng_key, config: TrainingConfig):
-        density = self.density._replace(state=state)
+    def loss(self, weights, batch, rng_key, config: TrainingConfig):
+        density = self.density._replace(state=weights)
         return loss(density, rng_key, batch.data, batch.conditions, config.time_score_weight, config.weighting)
 
-    def check(self, batch) -> None:
-        check_finite(batch)
+    check = staticmethod(check_finite)
 
 
 def fit(
@@ -115,44 +120,37 @@ def fit(
         raise ParameterError(f"model must be 'energy' or 'score'; got {model!r}.")
     if parameterisation not in PARAMETERISATIONS:
         raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
-    check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
     training, network = training or TrainingConfig(), network or NetworkConfig()
-    batches, (x, condition), of_data = check_data(
-        rng_key, data, conditions, 5_000 if network.takes_images else 50_000, training.batch_size
-    )
-    event_shape = x.shape[1:]
+    check_instance("training", training, TrainingConfig)
+    check_instance("network", network, *CONFIGS.values())
+    num_moments = NUM_MOMENTS_OF_IMAGES if network.takes_images else NUM_MOMENTS
+    batches, (x, condition), of_data = check_data(rng_key, data, conditions, num_moments, training.batch_size)
     mean, covariance = moments(x, network)
-    variances = covariance if network.takes_images else np.diag(covariance)
-    std = float(np.sqrt(np.mean(variances)))
-    sigma_min = 0.006 * std if sigma_min is None else sigma_min
-    sigma_max = 20 * std if sigma_max is None else sigma_max
-    if not 0 < sigma_min < sigma_max:
-        raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigma_min} and {sigma_max}.")
+    std = float(np.sqrt(np.mean(covariance if network.takes_images else np.diag(covariance))))
+    remedy = f"Leave it out for {' or '.join(map(str, SIGMAS))} standard deviations of the data."
+    given = zip(("sigma_min", "sigma_max"), (sigma_min, sigma_max), SIGMAS, strict=True)
+    sigmas = [share * std if s is None else check_number(what, s, 0.0, remedy=remedy) for what, s, share in given]
+    if not 0 < sigmas[0] < sigmas[1]:
+        raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigmas[0]} and {sigmas[1]}. {remedy}")
     network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
     init_key, step_key = jax.random.split(rng_key)
     cls, form = (EnergyDensity, network.form or parameterisation) if model == "energy" else (ScoreModel, "score")
     density = cls.fresh(
-        init_key, network, event_shape, schedule=schedule or VariancePreserving.cosine(), parameterisation=form,
-        sigmas=jnp.array([sigma_min, sigma_max], dtype=float), is_calibrated=calibrated and model == "energy",
-        base=base, name=name, moments=data_gaussian(mean, covariance, network, base),
+        init_key, network, x.shape[1:], schedule=schedule or VariancePreserving.cosine(), parameterisation=form,
+        sigmas=jnp.array(sigmas, dtype=float), is_calibrated=calibrated and model == "energy", base=base, name=name,
+        moments=data_gaussian(mean, covariance, network, base),
     )  # fmt: skip
     identity = {
-        "kind": "training",
-        "model": model,
-        "parameterisation": form,
-        "calibrated": calibrated,
-        "schedule": repr(density.schedule),
-        "network": dataclasses.asdict(network),
-        "training": dataclasses.asdict(training),
-        "rng_key": fingerprint(rng_key),
-        **of_data,
-        "sigma_min, sigma_max": [float(sigma_min), float(sigma_max)],
-        "base": fingerprint(base),
-        **versions(),
-    }
-    density.state = optimise(
+        "kind": "training", "model": model, "parameterisation": form, "calibrated": calibrated,
+        "schedule": repr(density.schedule), "network": dataclasses.asdict(network),
+        "training": dataclasses.asdict(training), "rng_key": fingerprint(rng_key), **of_data,
+        "sigma_min, sigma_max": sigmas, "base": fingerprint(base), **versions(),
+    }  # fmt: skip
+    weights = optimise(
         step_key, _Denoising(density, batches), density.state, training,
         Keeper(checkpoint_path, identity, checkpoint_every_seconds), name=name or "fit", progress_bar=progress_bar,
     )  # fmt: skip
-    density.typical = typical_log_probs(density, x, condition, jax.random.fold_in(rng_key, 0x7E57))
-    return density
+    density = density._replace(state=weights)
+    # Folded in, not split off: the keys of weights and steps stay what they were before there was a third.
+    typical_key = jax.random.fold_in(rng_key, 0x7E57)
+    return density._replace(typical=typical_log_probs(density, x, condition, typical_key))

@@ -21,7 +21,16 @@ from ..density.energy import ScoreModel
 
 
 def loss(density, rng_key, y, condition, time_score_weight, weighting="score"):
-    """Mean training loss over a batch of centred data y [n, d]; `condition` is [n, c + 1] or None."""
+    """Mean training loss over a batch of centred data.
+
+    Args:
+        density: EnergyDensity or ScoreModel.
+        rng_key: JAX random key, of noise levels and noise.
+        y: Centred data [n, d].
+        condition: [n, c + 1], or None.
+        time_score_weight: w, for calibrated densities.
+        weighting: Of the first term over noise levels, "score" or "denoiser".
+    """
     n, d = y.shape
     order_key, place_key, noise_key = jax.random.split(rng_key, 3)
     low, high = jnp.log(density.sigmas[0]), jnp.log(density.sigmas[1])
@@ -29,18 +38,15 @@ def loss(density, rng_key, y, condition, time_score_weight, weighting="score"):
     log_r = low + (high - low) * (jax.random.permutation(order_key, n) + jax.random.uniform(place_key, (n,))) / n
     r, eps = jnp.exp(log_r), jax.random.normal(noise_key, y.shape)
     noisy = y + r[:, None] * eps
-    weight = 1.0 if weighting == "score" else 1 + r**2 / density._scale() ** 2
     if isinstance(density, ScoreModel):
-        score = jax.vmap(lambda z, q, c: density.score_at(z, q, c))(noisy, r, condition)
-        return jnp.mean(weight * jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
-
-    def log_prob(z, log_q, c):
-        return density.log_prob_at(z, jnp.exp(log_q), c)
-
-    if not density.is_calibrated:
-        score = jax.vmap(jax.grad(log_prob))(noisy, log_r, condition)
-        return jnp.mean(weight * jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
-    score, time_score = jax.vmap(jax.grad(log_prob, (0, 1)))(noisy, log_r, condition)
-    space = jnp.mean(weight * jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
-    scale = jnp.mean((time_score - (jnp.sum(eps**2, -1) - d)) ** 2) / (2 * d)
-    return space + time_score_weight * scale
+        score, *rest = (jax.vmap(density.score_at)(noisy, r, condition),)
+    else:
+        log_prob = lambda z, log_q, c: density.log_prob_at(z, jnp.exp(log_q), c)
+        gradient = jax.grad(log_prob, (0, 1) if density.is_calibrated else (0,))
+        score, *rest = jax.vmap(gradient)(noisy, log_r, condition)
+    weight = 1.0 if weighting == "score" else 1 + r**2 / density._scale() ** 2
+    value = jnp.mean(weight * jnp.sum((r[:, None] * score + eps) ** 2, -1)) * 2 / d
+    if density.is_calibrated:
+        (time_score,) = rest
+        value += time_score_weight * jnp.mean((time_score - (jnp.sum(eps**2, -1) - d)) ** 2) / (2 * d)
+    return value

@@ -13,7 +13,7 @@ from densities import in_float64
 from numpyro_diffusion import classifier
 from numpyro_diffusion.classifier import Batch, guide, judge
 from numpyro_diffusion.datasets import cubes
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ShapeError
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 from numpyro_diffusion.networks.embedding import position_map

@@ -137,7 +137,7 @@ def test_what_they_return_has_a_short_repr():
     [
         ({"image_shape": (8, 8)}, "image_shape"),
         ({"widths": ()}, "widths"),
-        ({"num_outputs": 0}, "num_outputs must be an integer >= 1"),
+        ({"num_outputs": 0}, "num_outputs must be an integer from 1"),
         ({"position_width": -0.1}, "position_width must be >= 0"),
         ({"embedding_size": 3}, "embedding_size must be even"),
         ({"num_groups": 5}, "num_groups must divide"),

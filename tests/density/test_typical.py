@@ -15,7 +15,7 @@ from numpyro_diffusion.density import typical
 from numpyro_diffusion.density.typical import typical_log_probs
 from numpyro_diffusion.diagnose import findings as diagnostics
 from numpyro_diffusion.diagnose.findings.untypical import off_evidence, untypical
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.errors import CheckpointError
 from numpyro_diffusion.infer.setup import joint_density
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.errors import CheckpointError, ParameterError
 
 CONFIG = {

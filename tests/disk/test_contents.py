@@ -15,8 +15,7 @@ from numpyro_diffusion import classifier
 from numpyro_diffusion.density.axes import DenseAxes
 from numpyro_diffusion.density.gaussian import Gaussian
 from numpyro_diffusion.density.mixture import MixtureBase
-from numpyro_diffusion.disk import contents
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint, contents
 from numpyro_diffusion.errors import CheckpointError, ParameterError
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 
@@ -231,7 +230,7 @@ SAVES = {
         lambda p: p._replace(state=jax.tree.map(lambda a: a + 1e9, p.state)), {}, "weights must lie within",
     ),
     "sigmas exchanged": (lambda p: p._replace(sigmas=p.sigmas[::-1]), {}, "sigmas must increase"),
-    "another schedule": (lambda p: p.with_schedule(nd.VarianceExploding(rho=1000.0)), {}, "rho must be"),
+    "another schedule": (lambda p: p.with_schedule(nd.VarianceExploding(rho=1000.0)), {}, "rho must lie in"),
 }  # fmt: skip
 
 

@@ -17,8 +17,7 @@ import numpyro_diffusion as nd
 from numpyro_diffusion import classifier
 from numpyro_diffusion.cli import main as cli
 from numpyro_diffusion.disk import arrays as files
-from numpyro_diffusion.disk import format as checkpoint
-from numpyro_diffusion.disk import paths
+from numpyro_diffusion.disk import checkpoint, paths
 from numpyro_diffusion.errors import CheckpointError, DiffusionError, ParameterError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

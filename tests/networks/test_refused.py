@@ -9,7 +9,9 @@ from numpyro_diffusion.errors import ParameterError
 
 #: What is refused: (call, error, words of the message: rule, value, remedy).
 REFUSED = {
-    "width zero": (lambda: nd.NetworkConfig(width=0), ParameterError, r"width must be an integer >= 1, .*; got 0"),
+    "width zero": (
+        lambda: nd.NetworkConfig(width=0), ParameterError,
+        r"width must be an integer from 1 to .*; got 0. The default is 128"),
     "width not whole": (lambda: nd.NetworkConfig(width=2.5), ParameterError, r"width must be an integer"),  # pyright: ignore
     "embedding odd": (lambda: nd.NetworkConfig(embedding_size=5), ParameterError, r"even; got 5"),
 }  # fmt: skip

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import numpyro_diffusion as nd
 from benchmarks.faults.ordinary.inputs import KEY, Input, close, refused, require
 from numpyro_diffusion.cli.main import main
-from numpyro_diffusion.disk import format as checkpoint
+from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.errors import CheckpointError, ParameterError
 
 P = nd.exact.GaussianMixture([[0.2, 0.0]], [[[0.6, 0.1], [0.1, 0.9]]], name="p")

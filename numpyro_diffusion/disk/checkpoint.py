@@ -8,8 +8,8 @@ The file is plain safetensors: an 8-byte length, a JSON header, the bytes of the
     sha256           over the version, the config and every array's name, dtype, shape and bytes
 
 The digest finds damage and hand edits; it is no signature, as whoever can write the file can also recompute it.
-Reading is safe for files of unknown origin all the same: nothing in them is ever executed or unpickled, and every
-length is compared with the size of the file before memory is asked for. This module knows nothing about densities.
+Reading is safe for files of unknown origin all the same: nothing in them is ever executed or unpickled, and no more
+memory is asked for than the file is long. This module knows nothing about densities.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ import safetensors.numpy
 
 from ..checks.text import printable, shown
 from ..errors import CheckpointError, ParameterError
-from .paths import checked_path, open_regular, replace_file
+from .paths import checked_path, open_regular, replace_file, told
 
-__all__ = ["load", "read", "write"]
+__all__ = ["load", "plain", "read", "save", "to_json", "write"]
 
 FORMAT = "numpyro_diffusion"
 FORMAT_VERSION = "1"
@@ -51,9 +51,6 @@ DTYPES = {
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Writes arrays and their configuration as one file, entirely or not at all.
 
-    The bytes go to a temporary file in the same folder, reach the disk, and take the name `path` in one step. Whatever
-    interrupts that, a reader finds the previous file or the new one.
-
     Args:
         path: File to write or to replace; its folder must exist.
         arrays: Name -> array (NumPy, JAX or scalar; booleans, integers or finite floats, any shape).
@@ -63,20 +60,16 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mappi
         ParameterError: if a name, an array or the config cannot be stored, or an array holds NaN or infinity.
         CheckpointError: if the file cannot be written; the previous file is then intact.
     """
-    config_json = _to_json(config)
-    checked = {_checked_name(name): _checked_array(name, value) for name, value in arrays.items()}
+    config_json = to_json("config", config)
+    checked = {name: _checked_array(name, value) for name, value in arrays.items()}
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": config_json}
     metadata["sha256"] = _digest(config_json, checked)
     content = safetensors.numpy.save(checked, metadata=metadata)
     if (length := int.from_bytes(content[:8], "little")) > MAX_HEADER_BYTES:
         raise ParameterError(f"names and config may take {MAX_HEADER_BYTES} bytes; they take {length}. Shorten them.")
-    try:
-        replace_file(checked_path("path", path), content)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {os.fspath(path)}: {error.strerror or error}. What stood there before is intact; "
-            "check that the folder exists, is writable and has space, or choose another path."
-        ) from error
+    path, remedy = checked_path("path", path), "What stood there before is intact; check that the folder exists, is"
+    with told("cannot write", path, f"{remedy} writable and has space, or choose another path."):
+        replace_file(path, content)
 
 
 def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -94,11 +87,8 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
             another kind.
     """
     path = checked_path("path", path)
-    try:
+    with told("cannot read", path, "Check the path and its permissions."):
         header, content = _read_file(path)
-    except (OSError, MemoryError) as error:
-        why = getattr(error, "strerror", None) or error or "it is larger than the memory that is free"
-        raise CheckpointError(f"cannot read {path}: {why}. Check the path and its permissions.") from error
     metadata = _checked_metadata(path, header)
     config = _parse_json(path, metadata["config"], "config")
     try:
@@ -106,29 +96,22 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
         stored = safetensors.deserialize(content)
         arrays = {k: np.frombuffer(v["data"], dtype=DTYPES[v["dtype"]]).reshape(v["shape"]) for k, v in stored}
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(_damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})")) from error
+        raise _damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})") from error
     if metadata["sha256"] != _digest(metadata["config"], arrays):
-        raise CheckpointError(_damaged(path, "its content does not match its sha256"))
+        raise _damaged(path, "its content does not match its sha256")
     for name, array in arrays.items():
-        if not _is_fit(name):
-            raise CheckpointError(_damaged(path, f"{shown(name)} is no name of an array"))
+        if not _is_name(name):
+            raise _damaged(path, f"{shown(name)} is no name of an array")
         if array.dtype.kind not in "biu" and not np.all(np.isfinite(array)):
-            raise CheckpointError(_damaged(path, f"{shown(name)} holds NaN or infinity, which is never written"))
-    found = config.get("kind")
-    if kind is not None and found != kind:
-        raise CheckpointError(
-            f"{os.fspath(path)} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}."
-        )
+            raise _damaged(path, f"{shown(name)} holds NaN or infinity, which is never written")
+    if kind is not None and (found := config.get("kind")) != kind:
+        raise CheckpointError(f"{path} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}.")
     return arrays, config
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as it comes back from a file: tuples are lists.
-
-    Raises:
-        ParameterError: if JSON cannot hold it.
-    """
-    return json.loads(_to_json(config))
+    """A config as it comes back from a file, tuples as lists, or a ParameterError."""
+    return json.loads(to_json("config", config))
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mapping[str, Any], make: Callable) -> None:
@@ -156,30 +139,27 @@ def load[T](
         ) from error
 
 
-def _to_json(config: Mapping[str, Any]) -> str:
+def to_json(what: str, config: Mapping[str, Any]) -> str:
+    """A dict as JSON, or a ParameterError."""
     try:
-        return json.dumps(dict(config), allow_nan=False)
+        return json.dumps({**config}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ParameterError(
-            f"config must be a dict of finite numbers, text, lists and dicts; got {shown(config)} ({error}). "
+            f"{what} must be a dict of finite numbers, text, lists and dicts; got {shown(config)} ({error}). "
             "Put arrays among the arrays."
         ) from error
 
 
-def _is_fit(name: Any) -> bool:
+def _is_name(name: Any) -> bool:
     return isinstance(name, str) and name.isprintable() and name != "__metadata__" and 0 < len(name) <= LONGEST_NAME
 
 
-def _checked_name(name: Any) -> str:
-    if not _is_fit(name):
+def _checked_array(name: Any, value: Any) -> np.ndarray:
+    if not _is_name(name):
         raise ParameterError(
             f'array names must be text that prints, neither empty nor "__metadata__", of at most {LONGEST_NAME} '
             f"characters; got {shown(name)}. Rename it."
         )
-    return name
-
-
-def _checked_array(name: str, value: Any) -> np.ndarray:
     try:
         # "C" because safetensors stores bare memory; unlike ascontiguousarray this leaves scalars scalars.
         array = np.asarray(value, order="C")
@@ -225,44 +205,35 @@ def _read_file(path: Path) -> tuple[dict[str, Any], bytes]:
         prefix = file.read(8) if size else b""
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-            raise CheckpointError(
-                _damaged(path, f"its {size} bytes cannot hold a header of {length} (at most {MAX_HEADER_BYTES})")
-            )
+            raise _damaged(path, f"its {size} bytes cannot hold a header of {length} (at most {MAX_HEADER_BYTES})")
         header_bytes = file.read(length)
         header = _parse_json(path, header_bytes, "header")
-        try:
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            expected = 8 + length + max(ends, default=0)
-        except (TypeError, KeyError, IndexError) as error:
-            raise CheckpointError(_damaged(path, "its header does not say where its arrays lie")) from error
-        if size != expected:
-            raise CheckpointError(_damaged(path, f"it has {size} bytes where its header promises {expected}"))
         return header, prefix + header_bytes + file.read(size - 8 - length)
 
 
-def _checked_metadata(path: str | os.PathLike[str], header: dict[str, Any]) -> dict[str, str]:
+def _checked_metadata(path: Path, header: dict[str, Any]) -> dict[str, str]:
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{os.fspath(path)} is safetensors, but not a checkpoint of {FORMAT}. Give a file this package wrote."
+            f"{path} is safetensors, but not a checkpoint of {FORMAT}. Give a file this package wrote."
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{os.fspath(path)} has format version {shown(metadata.get('format_version'))}; this release reads "
+            f"{path} has format version {shown(metadata.get('format_version'))}; this release reads "
             f"{FORMAT_VERSION!r}. Update the package or write the file anew."
         )
     if set(metadata) != METADATA_KEYS or not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError(_damaged(path, f"its metadata must have the keys {sorted(METADATA_KEYS)}"))
+        raise _damaged(path, f"its metadata must have the keys {sorted(METADATA_KEYS)}")
     return metadata
 
 
-def _parse_json(path: str | os.PathLike[str], text: str | bytes, what: str) -> dict[str, Any]:
+def _parse_json(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(_damaged(path, f"its {what} is not JSON")) from error
+        raise _damaged(path, f"its {what} is not JSON") from error
     if not isinstance(value, dict):
-        raise CheckpointError(_damaged(path, f"its {what} is not a JSON object"))
+        raise _damaged(path, f"its {what} is not a JSON object")
     return value
 
 
@@ -273,5 +244,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def _damaged(path: str | os.PathLike[str], why: str) -> str:
-    return f"{os.fspath(path)} is no intact checkpoint: {why}. It is truncated, altered or foreign; take a fresh copy."
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is no intact checkpoint: {why}. It is truncated, altered or foreign; take a fresh copy."
+    )
