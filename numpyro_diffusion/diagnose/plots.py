@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.numbers import array_of
 from ..checks.text import shown
 from ..density.abstract import batch_log_prob
 from ..density.density import Density
@@ -93,12 +94,10 @@ def plot_samples(
 
 
 def _checked_limits(limits):
-    try:
-        array = np.asarray(limits, dtype=float)
-    except (TypeError, ValueError):
-        array = np.full((2, 2), np.nan)
+    what = "((x_low, x_high), (y_low, y_high)), in order"
+    array = array_of("limits", limits, what, ParameterError)
     if array.shape != (2, 2) or not np.all(np.isfinite(array)) or not np.all(array[:, 0] < array[:, 1]):
-        raise ParameterError(f"limits must be ((x_low, x_high), (y_low, y_high)), in order; got {shown(limits)}.")
+        raise ParameterError(f"limits must be {what}; got {shown(limits)}.")
     return tuple(map(tuple, array))
 
 
@@ -244,9 +243,7 @@ def plot_bounds(
         ImportError: without matplotlib.
     """
     plt = pyplot()
-    if not isinstance(bounds, Bound | Mapping | Sequence):
-        raise ParameterError(f"plot_bounds draws bounds, such as nd.ais_bound returns; got {shown(bounds)}.")
-    several = {"": bounds} if isinstance(bounds, Bound) else bounds
+    several = bounds if isinstance(bounds, Sequence | Mapping) else [bounds]
     rows = list(several.items()) if isinstance(several, Mapping) else [("", bound) for bound in several]
     for _, bound in rows:
         if not isinstance(bound, Bound):
