@@ -103,7 +103,7 @@ print(f"{np.mean(all_present(judge, run.samples, place[None])):.0%} have a cube 
 # %%
 places = cubes.positions(jax.random.key(2), 4)
 print(nd.compose_conditions(density, places))
-runs = demo_cubes.draw(density, places, jax.random.key(3), num_images=8)
+runs = dict(demo_cubes.draw(density, places, jax.random.key(3), num_images=8))
 figure, axes = plt.subplots(2, 8, figsize=(12, 3.6), layout="constrained")
 for row, (name, result) in zip(axes, runs.items(), strict=True):
     for ax, image in zip(row, result.samples, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import resources
-from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -30,12 +29,7 @@ def pretrained_judge(size: int = 16) -> Classifier:
         return load_classifier(path)
 
 
-def draw(density: Density, places, rng_key: jax.Array, **options) -> dict[str, AnnealedRun]:
-    """What `each_drawn` yields, all at once."""
-    return dict(each_drawn(density, places, rng_key, **options))
-
-
-def each_drawn(
+def draw(
     density: Density, places, rng_key: jax.Array, *, num_images: int, num_steps: int = 2, progress_bar: bool = False
 ) -> Iterator[tuple[str, AnnealedRun]]:
     """Reverse diffusion and annealed HMC for the product of conditions (Du et al. 2023, Eq. 13), each when it is done.
@@ -65,12 +59,6 @@ def run(*, num_cubes: int, num_images: int, seed: int, size: int) -> Iterator[tu
     place_key, run_key = jax.random.split(jax.random.key(seed))
     places, runs, shares = cubes.positions(place_key, num_cubes), {}, {}
     judge, density = pretrained_judge(size), load_pretrained(f"cubes_{size}")
-    for name, result in each_drawn(density, places, run_key, num_images=num_images, progress_bar=True):
+    for name, result in draw(density, places, run_key, num_images=num_images, progress_bar=True):
         runs[name], shares[name] = result, float(np.mean(all_present(judge, result.samples, places)))
         yield places, runs, shares
-
-
-def require_matplotlib() -> None:
-    """Raise ImportError where there is nothing to draw with: before the minutes of sampling."""
-    if find_spec("matplotlib") is None:
-        raise ImportError("pictures of cubes need matplotlib. pip install 'numpyro-diffusion[plots]'.")

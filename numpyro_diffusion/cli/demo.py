@@ -144,22 +144,13 @@ class Results:
         # What an earlier call has left would stand beside the results of this one.
         for name in PICTURES:
             (folder / name).unlink(missing_ok=True)
-        self._write()
-
-    def _write(self):
-        files.write(self.folder / RESULTS, json.dumps(plain(self.found), indent=1).encode())
-
-    def add(self, row: dict) -> None:
-        """A row of the table."""
-        with self.lock:
-            self.found["planar"].append(row)
-            self._write()
+        self.update()
 
     def update(self, **found) -> None:
-        """Anything else."""
+        """Write what is new, and what the lists in `found` hold now."""
         with self.lock:
             self.found |= found
-            self._write()
+            files.write(self.folder / RESULTS, json.dumps(plain(self.found), indent=1).encode())
 
     def draw(self, name: str, picture: Callable[[], bytes]) -> None:
         """A picture, where there is something to draw with."""
@@ -205,7 +196,8 @@ def run(
     problems = [target(name) for name in NAMES if available.issuperset(target(name).factors)]
 
     def told(row):
-        results.add(row)
+        results.found["planar"].append(row)
+        results.update()
         echo(
             f"{row['problem']}, {row['sampler']}: LL {row['log_likelihood']:.2f} ({time.perf_counter() - begin:.0f} s)"
         )

@@ -16,6 +16,7 @@ import numpy as np
 import numpyro_diffusion as nd
 
 from ..checks.text import LONGEST_NAME, check_name, printable
+from ..diagnose.plot_style import pyplot
 from ..diagnose.summary import summary
 from ..disk import arrays as files
 from ..errors import ParameterError, ScoreOnlyError
@@ -41,13 +42,7 @@ _file = click.Path(path_type=Path)
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
 )
-@click.option(
-    "--num-chains",
-    type=count(10),
-    default=1000,
-    show_default=True,
-    help="Chains per planar problem.",
-)
+@click.option("--num-chains", type=count(10), default=1000, show_default=True, help="Chains per planar problem.")
 @_seed
 def demo(output, num_chains, seed) -> None:
     """Compose and sample the pretrained densities: a table, pictures, and a check on real digits."""
@@ -66,7 +61,7 @@ def cubes(output, num_cubes, size, images, seed, force) -> None:
     files.check_writable(output, force=force)
     # A kill leaves the rows so far, under a name of their own: the same command then runs as it did.
     partial = files.check_writable(output.with_name(f"{output.stem}.partial{output.suffix}"), force=True)
-    demo_cubes.require_matplotlib()
+    pyplot()  # before the minutes of sampling
     picture = b""
     for places, runs, shares in demo_cubes.run(num_cubes=num_cubes, num_images=images, seed=seed, size=int(size)):
         name, run = list(runs.items())[-1]

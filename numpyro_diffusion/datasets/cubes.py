@@ -106,9 +106,6 @@ def sampler(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, jax.Array]
 
     Picture x has one to five cubes, and y is the place of one of them, any with the same probability: the data of
     p(x | a cube at y). Otherwise like `labelled`.
-
-    Raises:
-        ParameterError: if `size` is not an integer >= 8.
     """
     return _sampler(_checked_size(size))
 

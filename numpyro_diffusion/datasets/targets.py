@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from scipy.special import logsumexp
@@ -93,34 +93,45 @@ def _target(name: str) -> Target:
     return {"product": _product, "mixture": _mixture, "negation": _negation}[name]()
 
 
+def _squared(x, modes):
+    """Squared distances [n, K] of points [n, 2] to modes [K, 2]."""
+    return np.sum((np.asarray(x, dtype=float)[:, None] - modes) ** 2, axis=-1)
+
+
 def _gaussians(x, modes):
     """Log density [n] of the equally weighted mixture of N(mode, STD^2 I)."""
-    squared = np.sum((np.asarray(x, dtype=float)[:, None] - modes) ** 2, axis=-1)
-    return logsumexp(-squared / (2 * STD**2), axis=-1) - np.log(len(modes) * 2 * np.pi * STD**2)
+    return logsumexp(-_squared(x, modes) / (2 * STD**2), axis=-1) - np.log(len(modes) * 2 * np.pi * STD**2)
+
+
+def _draw_gaussians(generator, num_samples, modes):
+    x = modes[generator.integers(len(modes), size=num_samples)]
+    return x + STD * generator.standard_normal(x.shape)
+
+
+def _draw_accepted(num_samples, propose, is_accepted):
+    """The first of proposals that are accepted, [num_samples, 2]."""
+    found = np.empty((0, 2))
+    while len(found) < num_samples:
+        x = propose()
+        found = np.concatenate([found, x[is_accepted(x)]])
+    return found[:num_samples]
 
 
 def _inside(x, half):
     return np.all(np.abs(np.asarray(x, dtype=float)) <= half, axis=-1)
 
 
-def _floor(x):
-    """Density of the floor, nonzero everywhere: beyond its edge a Gaussian skirt as narrow as the modes takes over."""
-    beyond = np.maximum(np.abs(np.asarray(x, dtype=float)) - FLOOR_EDGE, 0.0)
-    return FLOOR_MASS / (2 * FLOOR_EDGE) ** 2, -np.sum(beyond**2, axis=-1) / (2 * STD**2)
-
-
 def _floored(x, inside, log_density):
-    """Log of (1 - FLOOR_MASS) density + floor."""
-    height, skirt = _floor(x)
-    return np.logaddexp(np.where(inside, np.log1p(-FLOOR_MASS) + log_density, -np.inf), np.log(height) + skirt)
+    """Log of (1 - FLOOR_MASS) density + floor: beyond its edge a Gaussian skirt as narrow as the modes takes over."""
+    beyond = np.maximum(np.abs(np.asarray(x, dtype=float)) - FLOOR_EDGE, 0.0)
+    floor = np.log(FLOOR_MASS / (2 * FLOOR_EDGE) ** 2) - np.sum(beyond**2, axis=-1) / (2 * STD**2)
+    return np.logaddexp(np.where(inside, np.log1p(-FLOOR_MASS) + log_density, -np.inf), floor)
 
 
 def _grid(half, spacing=0.002):
     """Midpoints [n, 2] of a grid that fills the box exactly, and the area of a cell."""
-    axes = []
-    for h in half:
-        count = round(2 * h / spacing)
-        axes.append((np.arange(count) + 0.5) / count * 2 * h - h)
+    counts = [round(2 * h / spacing) for h in half]
+    axes = [(np.arange(count) + 0.5) / count * 2 * h - h for h, count in zip(half, counts, strict=True)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     return points, 4 * half[0] * half[1] / len(points)
 
@@ -135,19 +146,15 @@ def _product() -> Target:
     share = mass / evidence
     # The floor reaches the ring's other modes too; its mass under the ring is its height, as the ring lies within.
     floored_evidence = (1 - FLOOR_MASS) * evidence + FLOOR_MASS / (2 * FLOOR_EDGE) ** 2
-    nearest = np.argmin(np.sum((points[:, None] - modes) ** 2, -1), axis=1)
+    nearest = np.argmin(_squared(points, modes), axis=1)
     weights = np.bincount(nearest, share, len(modes))
     kept = np.flatnonzero(weights > 1e-6)
     means = np.stack([np.average(points[nearest == k], axis=0, weights=share[nearest == k]) for k in kept])
     spread = np.stack([np.cov(points[nearest == k].T, aweights=share[nearest == k], ddof=0) for k in kept])
 
     def draw(generator, num_samples):
-        found = np.empty((0, 2))
-        while len(found) < num_samples:
-            x = modes[generator.integers(len(modes), size=8 * num_samples)]
-            x = x + STD * generator.standard_normal(x.shape)
-            found = np.concatenate([found, x[_inside(x, half)]])
-        return found[:num_samples]
+        propose = partial(_draw_gaussians, generator, 8 * num_samples, modes)
+        return _draw_accepted(num_samples, propose, lambda x: _inside(x, half))
 
     return Target(
         name="product",
@@ -171,21 +178,13 @@ def _mixture() -> Target:
     points, cell = _grid((0.6, 0.8))
     log_prob = _gaussians(points, modes)
 
-    def draw(generator, num_samples):
-        x = modes[generator.integers(len(modes), size=num_samples)]
-        return x + STD * generator.standard_normal(x.shape)
-
-    def is_outside(x):
-        squared = np.sum((np.asarray(x, dtype=float)[:, None] - modes) ** 2, axis=-1)
-        return np.min(squared, axis=1) > (FAR * STD) ** 2
-
     return Target(
         name="mixture",
         factors=("left_column", "right_column"),
         compose=lambda left, right: 0.5 * left + 0.5 * right,
         log_prob=lambda x: _gaussians(x, modes),
-        is_outside=is_outside,
-        draw=draw,
+        is_outside=lambda x: np.min(_squared(x, modes), axis=1) > (FAR * STD) ** 2,
+        draw=lambda generator, num_samples: _draw_gaussians(generator, num_samples, modes),
         modes=modes,
         weights=np.full(len(modes), 1 / len(modes)),
         covariances=np.tile(STD**2 * np.eye(2), (len(modes), 1, 1)),
@@ -207,10 +206,10 @@ def _negation() -> Target:
         return _floored(x, _inside(x, large), np.where(_inside(x, small), log_height[1], log_height[0]))
 
     def draw(generator, num_samples):
-        found = np.empty((0, 2))
-        while len(found) < num_samples:
-            x = large * generator.uniform(-1, 1, (2 * num_samples, 2))
-            found = np.concatenate([found, x[~_inside(x, small)]])[:num_samples]
+        def propose():
+            return large * generator.uniform(-1, 1, (2 * num_samples, 2))
+
+        found = _draw_accepted(num_samples, propose, lambda x: ~_inside(x, small))
         within = generator.random(num_samples) < shares[1]
         return np.where(within[:, None], small * generator.uniform(-1, 1, (num_samples, 2)), found)
 

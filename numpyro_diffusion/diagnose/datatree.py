@@ -6,14 +6,15 @@ them out as the chains and draws that `az.summary` expects.
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from arviz_base import dict_to_dataset
 
 from ..density.abstract import batch_log_prob
 from ..errors import ArgumentTypeError
+from ..program import versions
 from .islands import Layout, layout, weigh_alike
 from .record import BoundRecord, Record, RunRecord
 from .weights import normalised
@@ -53,11 +54,8 @@ def to_datatree(result: Record) -> xr.DataTree:
 
 def attributes(run: RunRecord | None = None, **more) -> dict[str, Any]:
     """Attributes of a whole tree: which library made it, and what a run found; numbers and text alone, for netCDF."""
-    try:
-        version = metadata.version("numpyro-diffusion")
-    except metadata.PackageNotFoundError:  # Run from a source tree that was never installed.
-        version = "unknown"
-    found = {"inference_library": "numpyro_diffusion", "inference_library_version": version}
+    found = {"inference_library": "numpyro_diffusion"}
+    found["inference_library_version"] = versions()["version of numpyro_diffusion"]
     if run is not None:
         found |= {"kernel": repr(run.kernel), "evaluations_per_chain": int(run.evaluations_per_chain)}
         found |= {name: float(getattr(run, name)) for name in ("log_evidence", "log_evidence_error")}
@@ -65,23 +63,17 @@ def attributes(run: RunRecord | None = None, **more) -> dict[str, Any]:
 
 
 def _run_tree(run):
-    samples, log_weights = np.asarray(run.samples), np.asarray(run.log_weights, dtype=float)
-    islands, dims = layout(run), ("chain", "draw")
-    sizes = {"chain": islands.chains, "draw": islands.draws}
-    sizes |= {f"x_dim_{i}": n for i, n in enumerate(samples.shape[1:])}
-
-    def laid_out(values):
-        return values[islands.particles].reshape(islands.shape + values.shape[1:])
-
-    coords = {name: np.arange(n) for name, n in sizes.items()}
-    posterior = xr.Dataset({"x": (tuple(sizes), laid_out(samples))}, coords, attrs=layout_attributes(run, islands))
-
-    stats = {"log_weight": log_weights, "weight": normalised(log_weights), "particle": np.arange(len(samples))}
+    log_weights, islands = np.asarray(run.log_weights, dtype=float), layout(run)
+    stats = {"log_weight": log_weights, "weight": normalised(log_weights), "particle": np.arange(len(log_weights))}
     if run.density.has_log_density:
         stats["lp"] = np.asarray(batch_log_prob(run.density, run.samples, float(run.levels[-1])))
-    sample_stats = xr.Dataset({k: (dims, laid_out(v)) for k, v in stats.items()}, {k: coords[k] for k in dims})
 
-    groups = {"posterior": posterior, "sample_stats": sample_stats}
+    def dataset(values, attrs=None):
+        laid_out = {k: v[islands.particles].reshape(islands.shape + v.shape[1:]) for k, v in values.items()}
+        return dict_to_dataset(laid_out, sample_dims=("chain", "draw"), attrs=attrs)
+
+    groups = {"posterior": dataset({"x": np.asarray(run.samples)}, layout_attributes(run, islands))}
+    groups["sample_stats"] = dataset(stats)
     if run.stats:
         groups["annealing"] = statistics_by_level(run)
     root = xr.Dataset(attrs=attributes(run, formula=repr(run.density)))
@@ -110,9 +102,8 @@ def statistics_by_level(run: RunRecord) -> xr.Dataset:
 
 
 def _bound_tree(bound):
-    scalars = {name: float(getattr(bound, name)) for name in ("lower", "lower_error", "upper", "upper_error")}
-    scalars["gap"] = scalars["upper"] - scalars["lower"]
-    values: dict[str, Any] = {name: ((), value) for name, value in scalars.items()}
+    names = ("lower", "lower_error", "upper", "upper_error", "gap")
+    values: dict[str, Any] = {name: ((), float(getattr(bound, name))) for name in names}
     weights = {name: np.asarray(w) for name, w in bound.log_weights.items()}
     # Forward and reverse runs share `chain` unless their numbers of chains differ.
     alike = len({w.shape for w in weights.values()}) == 1

@@ -35,12 +35,8 @@ def frechet_distance(features, reference) -> float:
     (mean, covariance), (other_mean, other) = moments
     if mean.shape != other_mean.shape:
         raise ShapeError(f"features have {mean.size} columns, the reference {other_mean.size}. Use one classifier.")
-    # tr (C1 C2)^{1/2} is the sum of singular values of C1^{1/2} C2^{1/2}.
-    roots = []
-    for matrix in (covariance, other):
-        value, vector = np.linalg.eigh(matrix)
-        roots.append((vector * np.sqrt(np.maximum(value, 0))) @ vector.T)
-    common = np.linalg.svd(roots[0] @ roots[1], compute_uv=False).sum()
+    # The eigenvalues of C1 C2 are real and not negative, but for rounding.
+    common = np.sqrt(np.maximum(np.linalg.eigvals(covariance @ other).real, 0)).sum()
     return float(np.sum((mean - other_mean) ** 2) + np.trace(covariance) + np.trace(other) - 2 * common)
 
 

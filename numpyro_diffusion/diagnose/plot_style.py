@@ -16,7 +16,7 @@ def pyplot():
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
-            "numpyro_diffusion.plots needs matplotlib. Install the extra: pip install 'numpyro-diffusion[plots]'."
+            "pictures need matplotlib. Install the extra: pip install 'numpyro-diffusion[plots]'."
         ) from error
     return plt
 

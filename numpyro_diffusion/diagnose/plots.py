@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.numbers import array_of
 from ..checks.text import shown
 from ..density.abstract import batch_log_prob
 from ..density.density import Density
@@ -93,12 +94,10 @@ def plot_samples(
 
 
 def _checked_limits(limits):
-    try:
-        array = np.asarray(limits, dtype=float)
-    except (TypeError, ValueError):
-        array = np.full((2, 2), np.nan)
+    what = "((x_low, x_high), (y_low, y_high)), in order"
+    array = array_of("limits", limits, what, ParameterError)
     if array.shape != (2, 2) or not np.all(np.isfinite(array)) or not np.all(array[:, 0] < array[:, 1]):
-        raise ParameterError(f"limits must be ((x_low, x_high), (y_low, y_high)), in order; got {shown(limits)}.")
+        raise ParameterError(f"limits must be {what}; got {shown(limits)}.")
     return tuple(map(tuple, array))
 
 
@@ -162,8 +161,7 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
     from matplotlib.ticker import LogLocator, NullFormatter
 
     stats = {name: np.asarray(value) for name, value in run.stats.items()}
-    ratio = run.density.schedule.ratios(run.levels)
-    x, zero = _positions(ratio)
+    x = run.density.schedule.ratios(run.levels)
     figure, panels = plt.subplots(2, 2, figsize=figsize, sharex=True, layout="constrained")
     acceptance, step, ess, weight = panels.flat
 
@@ -206,7 +204,7 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
     for panel in panels.flat:
         panel.title.set(fontsize=10.5, color=INK)
         style(panel)
-    _ratio_axis(panels.flat, x, ratio, zero)
+        _ratio_axis(panel, x)
     figure.supxlabel("noise-to-signal ratio $\\sigma_t / \\alpha_t$, noise to data", fontsize=10, color=INK)
     return figure
 
@@ -215,27 +213,16 @@ def _line(ax, x, y, color, label):
     ax.plot(x, y, color=color, linewidth=1.5, marker="o", markersize=3, markeredgewidth=0, label=label)
 
 
-def _positions(ratio):
-    """Log10 of the ratios, and the place beyond the smallest that a ratio of zero gets, or None."""
-    positive = ratio > 0
-    if not positive.any() or positive.all():
-        return np.log10(np.where(positive, ratio, 1.0)), None
-    logs = np.log10(ratio[positive])
-    zero = logs.min() - max(0.07 * np.ptp(logs), 0.15)
-    return np.where(positive, np.log10(np.where(positive, ratio, 1.0)), zero), zero
-
-
-def _ratio_axis(panels, x, ratio, zero):
-    ticks = list(np.arange(np.ceil(x[ratio > 0].min()), np.floor(x.max() + 1e-3) + 1))
-    if zero is not None:  # The next decade's label needs room beside that of zero.
-        ticks = [zero, *(tick for tick in ticks if tick > zero + 0.05 * np.ptp(x))]
-    labels = ["0" if tick == zero else f"$10^{{{int(tick)}}}$" for tick in ticks]
-    for panel in panels:
-        panel.set_xticks(ticks, labels)
-        panel.set_xlim(x.max() + 0.03 * np.ptp(x), x.min() - 0.03 * np.ptp(x))
-        if zero is not None:
-            gap = (zero + x[ratio > 0].min()) / 2
-            panel.axvline(gap, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
+def _ratio_axis(ax, ratio):
+    """Logarithmic and falling, with a ratio of zero a good third of a decade beyond the smallest."""
+    smallest, has_zero = ratio[ratio > 0].min(), ratio.min() == 0
+    ax.set_xscale("symlog", linthresh=smallest, linscale=0.35)
+    # A decade's label needs room beside that of zero.
+    decades = 10 ** np.arange(np.ceil(np.log10(1.5 * smallest)), np.log10(1.001 * ratio.max()))
+    ax.set_xticks([0, *decades] if has_zero else decades)
+    ax.set_xlim(1.2 * ratio.max(), -0.2 * smallest if has_zero else smallest / 1.2)
+    if has_zero:
+        ax.axvline(smallest / 2, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
 
 
 def plot_bounds(
@@ -256,9 +243,7 @@ def plot_bounds(
         ImportError: without matplotlib.
     """
     plt = pyplot()
-    if not isinstance(bounds, Bound | Mapping | Sequence):
-        raise ParameterError(f"plot_bounds draws bounds, such as nd.ais_bound returns; got {shown(bounds)}.")
-    several = {"": bounds} if isinstance(bounds, Bound) else bounds
+    several = bounds if isinstance(bounds, Sequence | Mapping) else [bounds]
     rows = list(several.items()) if isinstance(several, Mapping) else [("", bound) for bound in several]
     for _, bound in rows:
         if not isinstance(bound, Bound):
@@ -272,22 +257,18 @@ def plot_bounds(
         _, ax = plt.subplots(figsize=(6.4, 1.5 + 0.55 * len(rows)), layout="constrained")
     if truth is not None:
         ax.axvline(truth, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label="truth", zorder=2)
-    marks: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0, "linewidth": 1.4, "zorder": 3}
-    for y, (_, bound) in enumerate(rows):
-        # Side by side, so that the error bars of a tight sandwich can be told apart.
-        error = 2 * bound.lower_error
-        ax.errorbar(bound.lower, y + 0.08, xerr=error, color=BLUE, marker=">", label="lower bound", **marks)
-        if np.isfinite(bound.upper):
-            error = 2 * bound.upper_error
-            ax.errorbar(bound.upper, y - 0.08, xerr=error, color=ORANGE, marker="<", label="upper bound", **marks)
-            ax.fill_between([bound.lower, bound.upper], y - 0.17, y + 0.17, color="#E4E7EA", linewidth=0, zorder=1)
-    ax.set_yticks(range(len(rows)), [label for label, _ in rows])
+    y = np.arange(len(rows))
+    ends = np.array([(b.lower, b.lower_error, b.upper, b.upper_error) for _, b in rows], dtype=float).T
+    ends[2:, ~np.isfinite(ends[2])] = np.nan
+    marks: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 0, "elinewidth": 1.4, "zorder": 3}
+    # Side by side, so that the error bars of a tight sandwich can be told apart.
+    ax.errorbar(ends[0], y + 0.08, xerr=2 * ends[1], color=BLUE, marker=">", label="lower bound", **marks)
+    if not np.all(np.isnan(ends[2])):
+        ax.errorbar(ends[2], y - 0.08, xerr=2 * ends[3], color=ORANGE, marker="<", label="upper bound", **marks)
+        ax.hlines(y, ends[0], ends[2], color="#E4E7EA", linewidth=14, zorder=1)
+    ax.set_yticks(y, [label for label, _ in rows])
     ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="nats (bars: two standard errors)")
     style(ax)
     ax.grid(visible=False, axis="y")
-    # One entry per meaning, however many rows.
-    handles, labels = ax.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    entries = {"handles": list(unique.values()), "labels": list(unique)}
-    legend(ax, **entries, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return ax

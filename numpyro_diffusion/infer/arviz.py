@@ -41,15 +41,9 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
     def __init__(self, posterior: Posterior):
         source = posterior.source
         self.names = readable([*posterior.samples, *source.observed])
-        with_names = named(source.seeded(), self.names)
-
-        def quiet(*args, **kwargs):
-            # ArviZ traces the model wherever an init strategy leads, which need not be valid.
-            with validation_enabled(False):
-                return with_names(*args, **kwargs)
-
-        shape: Any = posterior.islands.shape
-        super().__init__(posterior, quiet, source.args, source.kwargs, shape)
+        # ArviZ traces the model wherever an init strategy leads, which need not be valid.
+        model = validation_enabled(False)(named(source.seeded(), self.names))
+        super().__init__(posterior, model, source.args, source.kwargs, posterior.islands.shape)
 
     @property
     def sample_dims(self) -> list[str]:

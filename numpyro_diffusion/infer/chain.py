@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from ..annealing import frame as frames
 from ..annealing.kernels import Kernel
 from ..annealing.level import Level
+from .handlers import seen
 from .joint import JointDensity
-from .views import seen
 
 
 class Frozen(NamedTuple):
@@ -108,7 +108,7 @@ def advance(
     old = before.frame.log_det - state.potential_energy
     known = jnp.isfinite(fresh.logdensity) & jnp.isfinite(old)
     increment = jnp.where(known, fresh.logdensity - old + info.log_weight.sum(), -jnp.inf)
-    return AnnealedState(
+    return state._replace(
         i=state.i + 1,
         z=_seen(here, moved.position),
         potential_energy=here.frame.log_det - moved.logdensity,
@@ -120,7 +120,6 @@ def advance(
         rng_key=rng_key,
         position=here.leave(moved).position,
         momentum=moved.momentum,
-        frozen=None,
     )
 
 

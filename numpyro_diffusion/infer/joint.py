@@ -32,7 +32,7 @@ from .source import Programs, Site, ravel, typed_key, unravel
     static=("sites", "view", "version", "schedule", "event_shape", "has_log_density", "is_calibrated", "name"),
 )
 class JointDensity(Density):
-    """The joint density of a model's latents; made by `setup.joint_density`.
+    """The joint density of a model's latents; made by `setup.prepare`.
 
     Attributes:
         programs: What the model computed when it was traced, with all the data it read.
@@ -100,10 +100,6 @@ class JointDensity(Density):
     def constrain(self, z) -> dict[str, jax.Array]:
         """Latent and deterministic sites of a flat point [d]."""
         return self.call("constrain", z)
-
-    def log_likelihood(self, z) -> dict[str, jax.Array]:
-        """Log likelihood of every observation at a flat point [d], by site."""
-        return self.call("log_likelihood", z)
 
     def gaussian(self, t):
         """Blocks: the prior's Gaussian for every point of a diffusion prior, the ancestral moments for the others."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
@@ -16,17 +15,17 @@ from ..annealing.kernels import Kernel, check_kernel
 from ..annealing.level import Level
 from ..annealing.levels import Plan
 from ..annealing.settings import Settings, is_weighted
+from ..checks.numbers import is_traced
 from ..errors import NotRunError, ParameterError
 from ..program import fingerprint
 from ..pytree import replace
 from .chain import AnnealedState, Frozen, advance, start
+from .handlers import check_view
 from .joint import JointDensity
-from .levels import read_plan, tabulate, warn_if_few
 from .names import name_of
-from .pilot import Pilot, run_pilot
+from .pilot import Pilot, read_plan, run_pilot, tabulate, warn_if_few
 from .setup import check_model, check_no_start
 from .source import Programs, Source
-from .views import check_view
 
 
 class AnnealedKernel(MCMCKernel):
@@ -147,7 +146,7 @@ class AnnealedKernel(MCMCKernel):
             ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
             UnsupportedModelError, ShapeError: for models that cannot be annealed; the message names the site.
         """
-        kwargs = {} if model_kwargs is None else dict(model_kwargs)
+        kwargs = model_kwargs or {}
         if num_warmup < 2:
             raise ParameterError(
                 f"num_warmup must be at least 2, one step per noise level from t = 1 to t = 0; got {num_warmup}. "
@@ -163,7 +162,7 @@ class AnnealedKernel(MCMCKernel):
 
     def sample(self, state: AnnealedState, model_args, model_kwargs) -> AnnealedState:
         """One step of one chain, or of chains in lockstep: the next noise level, or a further draw at t = 0."""
-        kwargs = {} if model_kwargs is None else model_kwargs
+        kwargs = model_kwargs or {}
         frozen, single = state.frozen, is_prng_key(state.rng_key)
         joint = self._joint(frozen, model_args, kwargs)
         weighted = self._is_weighted(joint, kwargs)
@@ -209,11 +208,11 @@ class AnnealedKernel(MCMCKernel):
         that goes on with other data), are read from the model anew.
         """
         joint, source = replace(frozen.joint, siblings=kwargs.get(GIBBS_SITES_KWARG)), self._pilot_run.source
-        new = Source.of(self._model, args, {k: v for k, v in kwargs.items() if k != GIBBS_SITES_KWARG})
-        if not source.has(new.args, new.kwargs):
+        new = Source.of(self._model, args, kwargs)
+        if not source.is_called_like(new):
             source = source._replace(args=new.args, kwargs=new.kwargs, sites=joint.sites)
             made = source.traced(("log_prob",), joint.bound, joint.siblings, joint.widths(1.0))["log_prob"]
-            if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, new.kwargs))):
+            if is_traced((new.args, new.kwargs)):
                 made = made.captured_from(joint.programs.log_prob)
             return replace(joint, programs=joint.programs._replace(log_prob=made))
         return joint
@@ -224,19 +223,16 @@ class AnnealedKernel(MCMCKernel):
 
     def _prepare(self, num_warmup, args, kwargs) -> Frozen:
         siblings = frozenset(kwargs.get(GIBBS_SITES_KWARG, {}))
-        plain = {k: v for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, plain))):
+        source = Source.of(self._model, args, kwargs, self.view)
+        if is_traced((source.args, source.kwargs)):
             raise ParameterError(
                 "the model's arguments must be known when the kernel is initialised, for its pilot runs on them; got "
                 "traced values. Map over chains (chain_method=jax.vmap), not over data."
             )
         # NumPyro may be inside jax.vmap or jax.pmap here; the pilot is not.
         with jax.ensure_compile_time_eval():
-            self._found = run_pilot(
-                Source.of(self._model, args, plain, self.view), siblings, self.kernel, self._found,
-                self._settings, self.likelihood_power,
-            )  # fmt: skip
-            found, block = self._found, self._found.block
+            found = run_pilot(source, siblings, self.kernel, self._found, self._settings, self.likelihood_power)
+            self._found, block = found, found.block
             warn_if_few(found.plan, num_warmup, self.level_ess)
             levels = tabulate(block, read_plan(found.block_plan, block.schedule, num_warmup))
         # What the steps need, and no more: NumPyro holds it per chain unless these are vectorised.

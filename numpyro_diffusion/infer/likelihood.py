@@ -88,7 +88,7 @@ def _matched_powers(joint, rng_key, draws, ratios):
     information = scores.T @ scores / jnp.maximum(fine.sum(), 1)
 
     def matched(r):
-        root = jnp.sqrt(variance * r**2 / (variance + r**2))
+        root = jnp.sqrt(remaining(variance, r))
         return 1 / (1 + jnp.linalg.eigvalsh(root[:, None] * information * root)[-1])
 
     values = jax.vmap(matched)(ratios)
@@ -122,13 +122,10 @@ def remaining(eigenvalues, r):
     return eigenvalues * r**2 / (eigenvalues + r**2)
 
 
-def widenings(joint: JointDensity, names: tuple[str, ...], draws, ratios) -> dict[str, Widening]:
-    """Widenings of the named sites, from data-like points `draws` [m, d] and noise-to-signal ratios [knots]."""
-    return _widenings(joint, draws[:LINEARISATIONS], ratios, names=names) if names else {}
-
-
-@partial(jax.jit, static_argnames=("names",))
-def _widenings(joint, draws, ratios, *, names):
+@partial(jax.jit, static_argnames="names")
+def widenings(joint: JointDensity, draws, ratios, *, names: tuple[str, ...]) -> dict[str, Widening]:
+    """Widenings of the named sites, from data-like points [m, d] and noise-to-signal ratios [knots]."""
+    draws = draws[:LINEARISATIONS]
     _, variance, axes = joint.gaussian(0.0)
 
     def predicted(z):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,18 @@ from ..diagnose.islands import in_order, layout
 from ..diagnose.result import AnnealedRun
 from ..diagnose.summary import evidence, listed
 from ..errors import NotRunError, check_integer, check_key, check_untraced
+from .handlers import check_view
 from .joint import JointDensity
 from .names import name_of
 from .posterior import Posterior, asked_for, with_aliases
-from .reading import ReadByArviZ, asked_by_arviz
 from .setup import check_model, check_no_start, prepare
 from .source import Source
-from .views import check_view
+
+#: What `az.from_numpyro(mcmc)` reads besides `model` and `get_samples`, as of ArviZ's own adapters.
+OF_ADAPTER = ("sample_dims", "sample_shape", "_args", "_kwargs", "get_sample_stats")
 
 
-class AnnealedMCMC(ReadByArviZ):
+class AnnealedMCMC:
     """Posterior of a NumPyro model with diffusion priors, by annealed MCMC from noise to data.
 
     The surface is that of `numpyro.infer.MCMC`. Chains are particles: they start from exact draws at t = 1, where
@@ -47,7 +50,7 @@ class AnnealedMCMC(ReadByArviZ):
         thinning: Kernel steps between two draws at t = 0.
         num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As for
             `nd.anneal`. Draws beyond the first are not in the checkpoint.
-        view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.views`.
+        view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.likelihood`.
         progress_bar: Show levels, acceptance and ESS.
@@ -84,7 +87,7 @@ class AnnealedMCMC(ReadByArviZ):
     ):
         check_model(model)
         check_view(view)
-        self.model, self.kernel, self.num_chains = model, check_kernel("kernel must be", kernel), num_chains
+        self._model, self.kernel, self.num_chains = model, check_kernel("kernel must be", kernel), num_chains
         self.num_samples, self.thinning = check_integer("num_samples", num_samples), check_integer("thinning", thinning)
         self.view, self.likelihood_power, self.progress_bar = view, likelihood_power, progress_bar
         self._posterior: Posterior | None = None
@@ -151,6 +154,16 @@ class AnnealedMCMC(ReadByArviZ):
         more = f", num_samples={self.num_samples}" if self.num_samples > 1 else ""
         return f"AnnealedMCMC({name_of(self._model)}, {self.kernel!r}, num_chains={self.num_chains}{more})"
 
+    @property
+    def model(self):
+        """The NumPyro model."""
+        return self.arviz_adapter().model if _asked_by_arviz() else self._model
+
+    def __getattr__(self, name):
+        if name in OF_ADAPTER:
+            return getattr(self.arviz_adapter(), name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     # What has been found.
 
     @property
@@ -209,7 +222,7 @@ class AnnealedMCMC(ReadByArviZ):
             group_by_chain: Keep [num_chains, num_samples, ...].
         """
         samples = self._found.samples
-        return self.arviz_adapter().get_samples() if asked_by_arviz() else _grouped(samples, group_by_chain)
+        return self.arviz_adapter().get_samples() if _asked_by_arviz() else _grouped(samples, group_by_chain)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density.
@@ -256,6 +269,15 @@ class AnnealedMCMC(ReadByArviZ):
             *listed(found),
             sep="\n",
         )
+
+
+def _asked_by_arviz() -> bool:
+    """Whether the method or property that asks is called by ArviZ's converter.
+
+    ArviZ takes adapters of other inference objects than its own two and treats all else as one. An adapter has `model`
+    and `get_samples` as well, but of samples [chain, draw, ...], where NumPyro's are flat.
+    """
+    return sys._getframe(2).f_globals.get("__name__") == "arviz_base.io_numpyro"
 
 
 def _grouped(values, group_by_chain):

@@ -20,12 +20,10 @@ def name_of(model: Any) -> str:
 
 def readable(names: Iterable[str]) -> dict[str, str]:
     """Names that can stand in a DataTree, by site: "a.x" for "a/x", "chain_" for "chain", and no two alike."""
-    names = list(names)
-    fine = [name for name in names if plain(name) == name]
-    found = {name: name for name in fine}
-    for name in names:
-        if name not in found:
-            found[name] = _free(plain(name), found.values())
+    found: dict[str, str] = {}
+    # Those that can stay come first.
+    for name in sorted(names, key=lambda name: plain(name) != name):
+        found[name] = _free(plain(name), found.values())
     return found
 
 

@@ -1,7 +1,12 @@
-"""The pilot of an annealed kernel, for a whole model or for a Gibbs block of it.
+r"""The pilot of an annealed kernel, and the levels that its chains take: its plan, read at as many as the warm-up has.
 
-A block is tuned on all sites together: its levels and step sizes suit the values the others will take, and its scales
-are those of the covariance that is left given the others.
+The pilot places P levels a fixed conditional ESS apart. A fractional index into them, s in [0, P - 1], is thus a clock
+that runs at constant conditional ESS; K levels at equal steps of s keep it equal between them,
+
+.. math:: s_k = k \frac{P - 1}{K - 1}, \qquad \text{ESS}_K \approx \text{ESS}_P^{\,((P - 1)/(K - 1))^2}.
+
+A Gibbs block is tuned on all sites together: its levels and step sizes suit the values the others will take, and its
+scales are those of the covariance that is left given the others.
 """
 
 from __future__ import annotations
@@ -9,16 +14,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
 
 from ..annealing.kernels import Kernel
+from ..annealing.level import Level, level_at
 from ..annealing.levels import Plan
 from ..annealing.pilot import plan
 from ..annealing.settings import Settings
 from ..density.gaussian import Gaussian
-from ..errors import ScoreOnlyError, UnsupportedModelError
+from ..density.schedule import NoiseSchedule
+from ..errors import ScoreOnlyError, UnsupportedModelError, warn
 from ..program import array_digest
 from ..pytree import replace
 from .joint import JointDensity
@@ -57,12 +65,12 @@ def run_pilot(
         siblings: The sites of other blocks.
         kernel: What moves the chains.
         known: An earlier pilot, which serves where the model computes the same with the same data.
-        settings, likelihood_power: Those of the kernel and of `setup.joint_density`.
+        settings, likelihood_power: Those of the kernel and of `setup.prepare`.
 
     Raises:
         ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
         UnsupportedModelError: for a block without a diffusion prior, or with a support that depends on other sites;
-            and, like ShapeError and ParameterError, as for `setup.joint_density`.
+            and, like ShapeError and ParameterError, as for `setup.prepare`.
     """
     # A fixed key: the plan is a property of the model and its data, whichever chain asks first.
     trace_key, other_key, joint_key, plan_key = jax.random.split(jax.random.key(0), 4)
@@ -86,7 +94,7 @@ def run_pilot(
     identity = _identity(source, bound)
     if known is not None and known.identity == identity and known.siblings == siblings:
         return known
-    joint = build_joint(joint_keys, source, bound, likelihood_power=likelihood_power)
+    joint = build_joint(joint_keys, source, bound, likelihood_power)
     names = tuple(site.name for site in joint.sites if site.name not in siblings)
     block = _block(joint, source, names, values) if siblings else joint
     found = plan(plan_key, joint, kernel, None, settings)
@@ -97,12 +105,8 @@ def run_pilot(
 def _identity(source: Source, bound) -> str:
     """Digest of what a model computes: of its start, its likelihood and its sites, its data and its priors."""
     made = source.traced(("start", "constrain", "site_log_probs"), bound)
-    structure = jax.tree.structure(bound)
-    return f"{[p.program.digest for p in made.values()]} {_arrays((made, bound))} {hash(structure)} {source.sites}"
-
-
-def _arrays(tree) -> str:
-    return " ".join(array_digest(leaf) for leaf in jax.tree.leaves(tree))
+    digests = [p.program.digest for p in made.values()] + [array_digest(a) for a in jax.tree.leaves((made, bound))]
+    return f"{digests} {hash(jax.tree.structure(bound))} {source.sites}"
 
 
 def _transforms(first, other, siblings):
@@ -152,6 +156,47 @@ def _scales(joint: JointDensity, names: tuple[str, ...], scales):
 
 def _indices(joint, names):
     """Where the named sites lie in the flat point."""
-    ends = np.cumsum([site.size for site in joint.sites])
-    parts = [np.arange(end - s.size, end) for s, end in zip(joint.sites, ends, strict=True) if s.name in names]
-    return np.concatenate([np.zeros(0, int), *parts])
+    return np.flatnonzero(np.repeat([s.name in names for s in joint.sites], [s.size for s in joint.sites]))
+
+
+def read_plan(plan: Plan, schedule: NoiseSchedule, count: int) -> Plan:
+    """`count` levels at equal steps of the plan's index, the first at t = 1, the last at t = 0.
+
+    Log noise-to-signal ratios, log step sizes and scales are interpolated linearly.
+    """
+    ratios = schedule.ratios(plan.levels)
+    # The last level may have no noise at all: on its way there the ratio falls as fast as on the step before.
+    fall = ratios[-2] / ratios[-3] if len(ratios) > 2 else 1e-2
+    ratios[-1] = max(ratios[-1], ratios[-2] * fall)
+    index, where = np.arange(len(ratios)), np.linspace(0.0, len(ratios) - 1, count)
+    levels = np.array(schedule.time(jnp.exp(jnp.asarray(np.interp(where, index, np.log(ratios))))), dtype=float)
+    levels[0], levels[-1] = 1.0, 0.0
+    steps = np.exp(np.interp(where, index, np.log(plan.step_sizes)))
+    if plan.scales is None:
+        return Plan(levels, steps)
+    low = np.minimum(where.astype(int), len(ratios) - 2)
+    share = (where - low)[:, None, None]
+    return Plan(levels, steps, (1 - share) * plan.scales[low] + share * plan.scales[low + 1])
+
+
+def warn_if_few(plan: Plan, count: int, level_ess: float) -> None:
+    """Warn where `count` levels are so few that fewer than half of the chains would survive each of them."""
+    ess = level_ess ** (((len(plan.levels) - 1) / (count - 1)) ** 2)
+    if ess < 0.5:
+        warn(
+            f"num_warmup = {count} levels are few: the pilot placed {len(plan.levels)}, and so far apart only about "
+            f"{ess:.0%} of the chains would keep their weight at each. Set num_warmup to {len(plan.levels)} or more."
+        )
+
+
+@jax.jit
+def tabulate(joint: JointDensity, plan: Plan) -> Level:
+    """The levels of a plan, stacked, without the density that they share; memory K d^2, or twice that with scales."""
+
+    def one(row: Plan):
+        level: Any = level_at(joint, row.levels, "whitened", row.step_sizes, row.scales)
+        # Of the frame, moves need the mean and the root.
+        gaussian = level.frame.gaussian._replace(variance=None, axes=None)
+        return level._replace(density=None, frame=level.frame._replace(gaussian=gaussian))
+
+    return jax.lax.map(one, jax.tree.map(lambda a: jnp.asarray(a, dtype=float), plan))

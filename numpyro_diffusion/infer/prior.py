@@ -46,8 +46,6 @@ class DiffusionPrior(dist.Distribution):
         >>> x = numpyro.sample("x", nd.DiffusionPrior(ring * bar))
     """
 
-    arg_constraints = {}
-    has_enumerate_support = False
     #: Set by the annealer, which may follow a score that has no log density.
     by_score = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,10 +19,10 @@ from ..program import array_digest
 from .handlers import Bound, noise_level
 from .joint import JointDensity
 from .likelihood import data_draws, knots, likelihood_powers, widenings
+from .names import name_of
 from .prior import StartDensity
 from .sites import counted, is_data, is_jacobian, is_latent, normal_sites, prior_of
 from .source import Programs, Site, Source, typed_key
-from .views import check_view
 
 FORWARD_DRAWS = 256
 NO_START = (
@@ -46,21 +45,12 @@ def check_no_start(init_params) -> None:
         )
 
 
-def joint_density(
-    rng_key,
-    model,
-    args: tuple = (),
-    kwargs: dict[str, Any] | None = None,
-    *,
-    view: str = "gaussian",
-    likelihood_power=None,
-) -> JointDensity:
-    """The joint density of a model's latents at every noise level.
+def prepare(rng_key, source: Source, likelihood_power=None) -> tuple[Source, JointDensity]:
+    """A model as it was read, and the joint density of its latents at every noise level.
 
     Args:
         rng_key: JAX random key, for forward draws of the model and for subsampled plates.
-        model, args, kwargs: NumPyro model and its arguments.
-        view: How the model sees noisy latents; see `views`.
+        source: The model, not yet read.
         likelihood_power: None, or a function t -> lambda with values from 0 at t = 1 to 1 at t = 0.
 
     Raises:
@@ -69,19 +59,13 @@ def joint_density(
         ShapeError: if an observed value does not fit its distribution.
         ParameterError: for NaN among the data, or a site whose log density is NaN at the start.
     """
-    return prepare(rng_key, Source.of(model, args, kwargs, view), likelihood_power)[1]
-
-
-def prepare(rng_key, source: Source, likelihood_power=None) -> tuple[Source, JointDensity]:
-    """A model as it was read, and its joint density; errors as for `joint_density`."""
-    check_view(source.view)
     first_key, other_key, *joint_keys = jax.random.split(typed_key(rng_key), 4)
     source, bound = read_model((first_key, other_key), source)
-    return source, build_joint(joint_keys, source, bound, likelihood_power=likelihood_power)
+    return source, build_joint(joint_keys, source, bound, likelihood_power)
 
 
 def read_model(rng_keys, source: Source) -> tuple[Source, dict[str, Bound]]:
-    """The source with the layout of its latents, and the densities of its priors; errors as for `joint_density`.
+    """The source with the layout of its latents, and the densities of its priors; errors as for `prepare`.
 
     Args:
         rng_keys: Two keys, for two traces of the model: what differs between them depends on a latent.
@@ -103,8 +87,8 @@ def read_model(rng_keys, source: Source) -> tuple[Source, dict[str, Bound]]:
     return source._replace(sites=layout, plates=plates, normal=normal, observed=observed), bound
 
 
-def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood_power=None) -> JointDensity:
-    """The joint density of a model that has been read; errors as for `joint_density`.
+def build_joint(rng_keys, source: Source, bound: dict[str, Bound], likelihood_power=None) -> JointDensity:
+    """The joint density of a model that has been read; errors as for `prepare`.
 
     Args:
         rng_keys: Two keys, for forward draws and for the likelihood's power.
@@ -112,17 +96,16 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], *, likelihood
     draw_key, power_key = rng_keys
     gaussian_key, power_key = jax.random.split(power_key)
     size = sum(site.size for site in source.sites)
-    name = getattr(source.model, "__name__", type(source.model).__name__)
-    joint = JointDensity(name, bound, source.sites, source.view, Gaussian.standard(size))
+    joint = JointDensity(name_of(source.model), bound, source.sites, source.view, Gaussian.standard(size))
     kept = source.traced(("start", "start_log_prob", "constrain", "log_likelihood", "counted"), bound)
     joint.programs = Programs(**kept, **source.traced(("site_log_probs", "generated", "predicted"), bound))
-    draws = _starts(joint, draw_key, count=FORWARD_DRAWS)
-    _check_start(joint, draws)
+    draws, log_probs = _starts(joint, draw_key)
+    _check_start(log_probs)
     joint.moments = _moments(joint, draws)
     draws, ratios = data_draws(joint, gaussian_key, draws), knots(joint)
     joint.powers = likelihood_powers(joint, power_key, draws, ratios, likelihood_power)
-    if likelihood_power is None:
-        joint.widenings = widenings(joint, source.normal, draws, ratios)
+    if likelihood_power is None and source.normal:
+        joint.widenings = widenings(joint, draws, ratios, names=source.normal)
     joint.programs = Programs(**kept, **source.traced(("log_prob",), bound, widths=joint.widths(1.0)))
     return joint
 
@@ -235,18 +218,15 @@ def _check_data(sites):
             )
 
 
-@partial(jax.jit, static_argnames=("count",))
-def _starts(joint: JointDensity, rng_key, *, count: int):
-    return jax.vmap(lambda key: joint.start(key)[0])(jax.random.split(rng_key, count))
-
-
 @jax.jit
-def _site_log_probs(joint: JointDensity, z):
-    return jax.vmap(lambda point: joint.call("site_log_probs", point))(z)
+def _starts(joint: JointDensity, rng_key):
+    """Draws [n, d] of the start, and at each of them the log density of every site."""
+    draws = jax.vmap(lambda key: joint.start(key)[0])(jax.random.split(rng_key, FORWARD_DRAWS))
+    return draws, jax.vmap(lambda z: joint.call("site_log_probs", z))(draws)
 
 
-def _check_start(joint, draws):
-    for name, values in _site_log_probs(joint, draws).items():
+def _check_start(log_probs):
+    for name, values in log_probs.items():
         bad = float(np.mean(np.isnan(np.asarray(values))))
         if bad == 1.0:
             raise ParameterError(

@@ -98,7 +98,7 @@ def normal_sites(sites, size: int) -> tuple[str, ...]:
     """Names of the observed Normal sites of a trace that can be widened, for `size` latent dimensions."""
     found = []
     for name, site in sites.items():
-        if site["type"] == "sample" and site["is_observed"] and 0 < jnp.size(site["value"]) * size <= MOST_ENTRIES:
+        if is_data(site) and 0 < np.size(site["value"]) * size <= MOST_ENTRIES:
             inner, wrappers = unwrapped(site["fn"])
             if type(inner) is dist.Normal and all(isinstance(wrapper, WRAPPERS) for wrapper in wrappers):
                 found.append(name)

@@ -100,14 +100,14 @@ class Source(NamedTuple):
 
     @classmethod
     def of(cls, model, args, kwargs, view: str = "gaussian") -> Source:
-        """The source of a model; numbers among its arguments become data, like arrays."""
-        args, kwargs = (_as_data(a) for a in args), {k: _as_data(v) for k, v in (kwargs or {}).items()}
-        return cls(model, tuple(args), kwargs, view=view)
+        """The source of a model; numbers among its arguments become data, like arrays; Gibbs siblings are left out."""
+        kwargs = {k: _as_data(v) for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
+        return cls(model, tuple(_as_data(a) for a in args), kwargs, view=view)
 
-    def has(self, args, kwargs) -> bool:
-        """Whether these are its arguments: arrays by content, other objects by identity."""
+    def is_called_like(self, other: Source) -> bool:
+        """Whether the other has the same arguments, but for siblings: arrays by content, other objects by identity."""
         own = {k: v for k, v in self.kwargs.items() if k != GIBBS_SITES_KWARG}
-        (new, new_tree), (old, tree) = map(jax.tree.flatten, ((args, kwargs), (self.args, own)))
+        (new, new_tree), (old, tree) = map(jax.tree.flatten, ((other.args, other.kwargs), (self.args, own)))
         return new_tree == tree and all(map(_is_same, new, old))
 
     def seeded(self, rng_key=None):

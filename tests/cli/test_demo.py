@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_killed_cubes_leave_the_first_row_and_the_same_command_runs_again(tmp_pa
 
 
 def test_cubes_ask_for_matplotlib_before_they_sample(tmp_path, quick_cubes, monkeypatch):
-    monkeypatch.setattr(demo_cubes, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     quick_cubes.append(lambda sampler: pytest.fail("sampled"))
     result = invoke("cubes", "--output", tmp_path / "cubes.png")
     assert result.exit_code == 1 and "pip install" in result.stderr and len(result.stderr.splitlines()) == 1

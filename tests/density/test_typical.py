@@ -8,7 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from densities import COVARIANCE, MEAN, NETWORK, gaussian, network
+from densities import COVARIANCE, MEAN, NETWORK, gaussian, joint_density, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density import typical
@@ -17,7 +17,6 @@ from numpyro_diffusion.diagnose import findings as diagnostics
 from numpyro_diffusion.diagnose.findings.untypical import off_evidence, untypical
 from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.errors import CheckpointError
-from numpyro_diffusion.infer.setup import joint_density
 
 DATA = np.random.default_rng(0).multivariate_normal(MEAN, COVARIANCE, 3000).astype(np.float32)
 TRAINING = nd.TrainingConfig(num_steps=20, batch_size=64)

@@ -14,7 +14,6 @@ from numpyro.infer.util import potential_energy
 from scipy.stats import multivariate_normal
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.infer.setup import joint_density
 
 MEAN, COVARIANCE = np.array([1.0, -0.5]), np.array([[1.0, 0.6], [0.6, 0.8]])
 A, SIGMA, Y = np.array([[1.0, 2.0]]), 0.3, np.array([1.7])
@@ -253,7 +252,7 @@ def test_bad_input_is_named():
 
 
 def test_chosen_power_is_followed():
-    joint = joint_density(
+    joint = densities.joint_density(
         jax.random.key(0), linear, (gaussian_prior(), jnp.asarray(Y)), likelihood_power=lambda t: (1 - t) ** 2
     )
     t = np.linspace(0.05, 0.95, 7)

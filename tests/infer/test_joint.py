@@ -7,14 +7,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from densities import log_prob_of
+from densities import joint_density, log_prob_of
 from infer.models import KEY, OTHER, PRIOR, P, Q, X, Y, noise_level, plain
 from numpyro.contrib.control_flow import cond, scan
 from numpyro.handlers import mask
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ShapeError, UnsupportedModelError
-from numpyro_diffusion.infer.setup import joint_density
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

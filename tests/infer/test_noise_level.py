@@ -12,7 +12,7 @@ from numpyro.contrib.control_flow import scan
 from numpyro.handlers import mask, seed, substitute, trace
 from numpyro.infer.util import compute_log_probs, log_density, potential_energy
 
-from numpyro_diffusion.infer.views import VIEWS, seen
+from numpyro_diffusion.infer.handlers import VIEWS, seen
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -11,7 +11,6 @@ from numpyro.handlers import seed, trace
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.infer.handlers import widened
-from numpyro_diffusion.infer.setup import joint_density
 from numpyro_diffusion.infer.source import Source
 
 MEAN, COVARIANCE = np.array([1.0, -0.5]), np.array([[1.0, 0.6], [0.6, 0.8]])
@@ -35,7 +34,7 @@ def left_over(r):
 
 @pytest.fixture(scope="module")
 def joint():
-    return joint_density(jax.random.key(0), linear, (prior(), jnp.zeros(3)))
+    return densities.joint_density(jax.random.key(0), linear, (prior(), jnp.zeros(3)))
 
 
 def sites_at(model, args, joint, t):
@@ -80,7 +79,7 @@ def test_a_single_measurement_is_exact_at_every_level():
         x = numpyro.sample("x", prior)
         numpyro.sample("y", dist.Normal(x @ jnp.asarray(A[0]), 0.3), obs=y)
 
-    joint = joint_density(jax.random.key(0), model, (prior(), jnp.asarray(0.7)))
+    joint = densities.joint_density(jax.random.key(0), model, (prior(), jnp.asarray(0.7)))
     points = np.random.default_rng(0).normal(size=(6, 2))
     for r in (0.05, 0.3, 1.0):
         t = joint.schedule.time(r)
@@ -111,7 +110,7 @@ def test_other_likelihoods_keep_a_power():
         numpyro.sample("z", dist.Normal(x[1], 1.0), obs=y)
 
     args = prior(), jnp.asarray(0.3)
-    joint = joint_density(jax.random.key(0), model, args)
+    joint = densities.joint_density(jax.random.key(0), model, args)
     assert list(joint.widenings) == ["z"]
     t = float(joint.schedule.time(0.5))
     power = float(joint.likelihood_power(t))

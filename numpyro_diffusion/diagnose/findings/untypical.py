@@ -25,6 +25,8 @@ MARGIN = 5.0
 MOST_BEYOND, MOST_SAMPLES = 0.25, 256
 #: A normalised density's log evidence is zero to so many standard errors, or so many nats.
 MOST_ERRORS, LEAST_OFF = 3.0, 0.02
+#: What unlikely samples mean.
+UNARRIVED = "The chains have not arrived: use more levels or num_steps, smaller steps, or an adjusted kernel (nd.HMC)."
 
 
 def untypical(density: Density, samples, t: float) -> list[str]:
@@ -51,14 +53,16 @@ def untypical(density: Density, samples, t: float) -> list[str]:
         log_prob = log_prob[~np.isnan(log_prob)]
         low, median, high = table[0], table[2], table[4]
         if _is_beyond(log_prob - (high + MARGIN + (high - median) + above)):
-            found.append(_well(leaf, log_prob, median, high, t))
+            how, end, remedy = "likelier", f"most {high:.0f}", _remedy_of_well(leaf)
         elif _is_beyond(low - MARGIN - (median - low) - below - log_prob):
-            found.append(
-                f"samples are far unlikelier under `{leaf!r}` than the data it was trained on: their median log "
-                f"density at t = {t:.3g} is {np.median(log_prob):.0f} nats, where data have {median:.0f} and all but "
-                f"one in a thousand at least {low:.0f}. The chains have not arrived: use more levels or num_steps, "
-                "smaller steps, or an adjusted kernel (nd.HMC)."
-            )
+            how, end, remedy = "unlikelier", f"least {low:.0f}", UNARRIVED
+        else:
+            continue
+        found.append(
+            f"samples are far {how} under `{leaf!r}` than the data it was trained on: their median log density at "
+            f"t = {t:.3g} is {np.median(log_prob):.0f} nats, where data have {median:.0f} and all but one in a "
+            f"thousand at {end}. {remedy}"
+        )
     return found
 
 
@@ -66,16 +70,11 @@ def _is_beyond(excess) -> bool:
     return len(excess) > 0 and float(np.mean(excess > 0)) > MOST_BEYOND
 
 
-def _well(leaf, log_prob, median, high, t) -> str:
-    remedy = "train longer, or with parameterisation='l2', which is bounded"
+def _remedy_of_well(leaf) -> str:
+    train = "train longer, or with parameterisation='l2', which is bounded"
     if leaf.parameterisation != "inner_product":
-        remedy = "train longer, with more data or a larger sigma_min"
-    return (
-        f"samples are far likelier under `{leaf!r}` than the data it was trained on: their median log density at "
-        f"t = {t:.3g} is {np.median(log_prob):.0f} nats, where data have {median:.0f} and all but one in a thousand at "
-        f"most {high:.0f}. That is a false well of the energy, no better sample: {remedy}, and look at samples beside "
-        "data."
-    )
+        train = "train longer, with more data or a larger sigma_min"
+    return f"That is a false well of the energy, no better sample: {train}, and look at samples beside data."
 
 
 def _table_at(leaf, t: float):
