@@ -18,7 +18,7 @@ import numpyro_diffusion as nd
 from benchmarks.table import arguments, best_seconds, measure
 from benchmarks.train.cubes import PRESETS, SIGMA_MAX, SIGMA_MIN
 from numpyro_diffusion.annealing import population as populations
-from numpyro_diffusion.annealing.levels import PlannedLevel
+from numpyro_diffusion.annealing.plan import PlannedLevel
 from numpyro_diffusion.annealing.memory import bytes_per_chain, chains_that_fit, free_bytes
 from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.datasets import cubes

@@ -23,8 +23,8 @@ from . import population as populations
 from .devices import everywhere, gathered
 from .history import History, check_place
 from .kernels import Kernel, check_kernel
-from .lapack import single_threaded_lapack
-from .levels import Plan
+from .blas_threads import single_threaded_blas
+from .plan import Plan
 from .loop import descend
 from .pilot import plan
 from .population import LevelStats
@@ -34,7 +34,7 @@ from .settings import Settings
 from .state import KIND, RunState, packed, unpacked
 
 
-@single_threaded_lapack
+@single_threaded_blas
 def anneal(
     rng_key: jax.Array,
     density: Density,
@@ -129,7 +129,7 @@ def anneal(
     settings = settings.in_pieces(density, settings.num_chains)
     identity = {} if checkpoint_path is None else {
         "kind": KIND, "rng_key": fingerprint(rng_key), **density.identity(),
-        "kernel": f"{kernel!r} {fingerprint((kernel, kernel.computed))}", **settings.identity(),
+        "kernel": f"{kernel!r} {fingerprint((kernel, kernel.program_digest))}", **settings.identity(),
         "levels": fingerprint(levels), "keep_history": bool(keep_history), **versions(),
     }  # fmt: skip
     with sole_writer(checkpoint_path):
@@ -158,7 +158,7 @@ def prepared(
     rng_key, checked = check_key(rng_key), Settings.checked(**settings).suited(density, chosen)
     check_proper(density)
     # What functions of the user's compute is read once, here.
-    return rng_key, jax.tree.map(lambda a: a, density), chosen.as_now(math.prod(density.event_shape)), checked
+    return rng_key, jax.tree.map(lambda a: a, density), chosen.frozen(math.prod(density.event_shape)), checked
 
 
 def annealed(

@@ -31,9 +31,9 @@ from . import frame as frames
 from .anneal import annealed, prepared
 from .devices import chain_keys
 from .kernels import Kernel
-from .lapack import single_threaded_lapack
+from .blas_threads import single_threaded_blas
 from .level import Level, level_at
-from .levels import Plan, PlannedLevel
+from .plan import Plan, PlannedLevel
 from .pilot import plan
 from .progress import Progress
 from .settings import Settings
@@ -84,7 +84,7 @@ def _log_mean_exp(log_w) -> tuple[float, float, float]:
     return value, float(np.hypot(scatter, float(tail.nats))), float(tail.pareto_k)
 
 
-@single_threaded_lapack
+@single_threaded_blas
 def ais_bound(
     rng_key, density: Density, kernel: Kernel | None = None, *, num_chains: int = Settings.num_chains,
     num_steps: int = Settings.num_steps, levels: Any = None, level_ess: float = Settings.level_ess,
@@ -122,7 +122,7 @@ def _forward(rng_key, density: Density, kernel: Kernel, levels, settings: Settin
     return Bound("ais", value, error, np.nan, np.nan, {"forward": log_w}, run.levels, {"forward": pareto_k})
 
 
-@single_threaded_lapack
+@single_threaded_blas
 def raise_bound(
     rng_key, density: Density, x_test, kernel: Kernel | None = None, *, num_repeats: int = 8,
     num_steps: int = Settings.num_steps, levels: Any = None, level_ess: float = Settings.level_ess,
@@ -166,7 +166,7 @@ def raise_bound(
     return Bound("raise", float(per_point.mean()), error, np.nan, np.nan, {"points": estimates}, schedule.levels)
 
 
-@single_threaded_lapack
+@single_threaded_blas
 def bdmc(
     rng_key, density: Density, exact_samples, kernel: Kernel | None = None, *, num_chains: int = Settings.num_chains,
     num_steps: int = Settings.num_steps, levels: Any = None, level_ess: float = Settings.level_ess,

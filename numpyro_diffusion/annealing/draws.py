@@ -11,7 +11,7 @@ from . import frame as frames
 from .devices import chain_keys
 from .kernels import Kernel
 from .level import level_at
-from .levels import PlannedLevel
+from .plan import PlannedLevel
 from .settings import Settings
 
 

@@ -22,7 +22,7 @@ from ..diagnose.weights import conditional_ess
 from ..errors import ParameterError, warn
 from .kernels import Kernel
 from .level import level_at
-from .levels import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
+from .plan import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
 from .population import Population, predict, reweigh, start
 from .reverse import Reverse
 from .settings import WATCHED_SIZE, Settings

@@ -19,11 +19,11 @@ from ..density.density import Density
 from ..diagnose.weights import Tail, conditional_ess, effective_sample_size, is_kept, pareto_tail
 from . import frame as frames
 from .devices import by_chain, chain_keys, map_chains, replicated
-from .escape import escaped
+from .escaped import escaped
 from .evidence import Account, evidence_error, folded, new_account
 from .kernels import Kernel, KernelState, systematic_resampling
 from .level import Level, level_at
-from .levels import PlannedLevel
+from .plan import PlannedLevel
 from .reverse import Reverse, reverse_step
 from .settings import Settings
 

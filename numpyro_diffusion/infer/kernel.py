@@ -14,7 +14,7 @@ from numpyro.util import is_prng_key
 
 from ..annealing.kernels import Kernel, check_kernel
 from ..annealing.level import Level
-from ..annealing.levels import Plan
+from ..annealing.plan import Plan
 from ..annealing.settings import Settings, is_weighted
 from ..errors import NotRunError, ParameterError
 from ..program import fingerprint
@@ -242,8 +242,8 @@ class AnnealedKernel(MCMCKernel):
         # What the steps need, and no more: NumPyro holds it per chain unless these are vectorised.
         kept = Programs(log_prob=block.programs.log_prob)
         # NumPyro compiles what comes after a step, deterministic sites among it, with the arrays these read.
-        computed = self.kernel.as_now(block.event_shape[0]).computed
-        version = fingerprint((block.programs.constrain.captured, computed))
+        digest = self.kernel.frozen(block.event_shape[0]).program_digest
+        version = fingerprint((block.programs.constrain.captured, digest))
         return Frozen(replace(block, programs=kept, version=version), levels)
 
 

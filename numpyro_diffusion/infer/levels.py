@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..annealing.level import Level, level_at
-from ..annealing.levels import Plan
+from ..annealing.plan import Plan
 from ..density.schedule import NoiseSchedule
 from ..errors import warn
 from .joint import JointDensity

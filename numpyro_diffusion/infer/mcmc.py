@@ -14,8 +14,8 @@ from ..annealing.anneal import anneal
 from ..annealing.devices import checked_mesh, everywhere
 from ..annealing.draws import further_draws
 from ..annealing.kernels import Kernel, check_kernel
-from ..annealing.lapack import single_threaded_lapack
-from ..annealing.levels import PlannedLevel
+from ..annealing.blas_threads import single_threaded_blas
+from ..annealing.plan import PlannedLevel
 from ..annealing.settings import Settings
 from ..diagnose.findings import findings
 from ..diagnose.islands import in_order, layout
@@ -94,7 +94,7 @@ class AnnealedMCMC(ReadByArviZ):
             "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
 
-    @single_threaded_lapack
+    @single_threaded_blas
     def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
         """Anneal the model's posterior.
 

@@ -14,7 +14,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
 
 from ..annealing.kernels import Kernel
-from ..annealing.levels import Plan
+from ..annealing.plan import Plan
 from ..annealing.pilot import plan
 from ..annealing.settings import Settings
 from ..density.gaussian import Gaussian

@@ -12,7 +12,7 @@ from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.devices import chain_keys
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC
 from numpyro_diffusion.annealing.level import level_at
-from numpyro_diffusion.annealing.levels import PlannedLevel
+from numpyro_diffusion.annealing.plan import PlannedLevel
 from numpyro_diffusion.annealing.reverse import Reverse
 from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.density.energy import EnergyDensity, NetworkConfig, ScoreModel

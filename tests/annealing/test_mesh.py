@@ -39,7 +39,7 @@ reverse = nd.anneal(jax.random.key(1), p, nd.Reverse(), num_chains=64, levels=5,
 program = ""
 if devices > processes:
     from numpyro_diffusion.annealing.devices import checked_mesh, everywhere
-    from numpyro_diffusion.annealing.levels import PlannedLevel
+    from numpyro_diffusion.annealing.plan import PlannedLevel
     from numpyro_diffusion.annealing.settings import Settings
     from numpyro_diffusion.annealing import population as populations
 

@@ -60,8 +60,8 @@ class Kernel(abc.ABC):
     target_acceptance: float = 0.6
     #: Gradient evaluations of one step.
     evaluations_per_step: int = 1
-    #: What sets apart two kernels of equal settings, see `as_now`.
-    computed: Any = None
+    #: What sets apart two kernels of equal settings, see `frozen`.
+    program_digest: Any = None
 
     @abc.abstractmethod
     def step(self, rng_key, state: KernelState, logdensity_fn: Callable, step_size) -> tuple[KernelState, StepInfo]:
@@ -71,7 +71,7 @@ class Kernel(abc.ABC):
         """The other settings. Given, tuned or per level: what compiled programs see is one structure."""
         return replace(self, step_size=None)
 
-    def as_now(self, size: int) -> Kernel:
+    def frozen(self, size: int) -> Kernel:
         """The kernel with what it reads of Python as that is now, in `size` dimensions."""
         return self
 
@@ -102,6 +102,6 @@ def finite_or_stay(new: KernelState, old: KernelState, log_ratio):
     return kept, StepInfo(rate, ~fine, jnp.where(fine, log_ratio, 0.0))
 
 
-def adjusted(acceptance_rate, is_divergent) -> StepInfo:
+def invariant_info(acceptance_rate, is_divergent) -> StepInfo:
     """The report of a step that leaves the density invariant."""
     return StepInfo(acceptance_rate, is_divergent, jnp.zeros_like(acceptance_rate))

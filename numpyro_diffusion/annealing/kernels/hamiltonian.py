@@ -11,7 +11,7 @@ from blackjax.mcmc.proposal import static_binomial_sampling
 
 from ...errors import check_integer
 from ...pytree import register
-from .base import Kernel, KernelState, adjusted, finite_or_stay, refuse_plus_infinity
+from .base import Kernel, KernelState, finite_or_stay, invariant_info, refuse_plus_infinity
 from .settings import check_persistence, check_step_size
 
 
@@ -67,7 +67,7 @@ class HMC(_Hamiltonian):
     def step(self, rng_key, state, logdensity_fn, step_size):
         _, new, info = self._propose(rng_key, state, logdensity_fn, step_size, static_binomial_sampling)
         # Walls of a trained energy are steep and finite: a trajectory that hits one is rejected, not diverged.
-        return new, adjusted(info.acceptance_rate, ~jnp.isfinite(info.energy))
+        return new, invariant_info(info.acceptance_rate, ~jnp.isfinite(info.energy))
 
 
 @register(data=("step_size", "persistence"), static=("num_integration_steps",))

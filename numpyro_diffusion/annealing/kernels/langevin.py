@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from blackjax.mcmc import diffusions, mala
 
 from ...pytree import register
-from .base import Kernel, KernelState, adjusted, finite_or_stay, refuse_plus_infinity
+from .base import Kernel, KernelState, finite_or_stay, invariant_info, refuse_plus_infinity
 from .settings import check_step_size
 
 
@@ -56,6 +56,6 @@ class MALA(_Langevin):
     def step(self, rng_key, state, logdensity_fn, step_size):
         old = mala.MALAState(state.position, state.logdensity, state.logdensity_grad)
         new, info = mala.build_kernel()(rng_key, old, refuse_plus_infinity(logdensity_fn), step_size)
-        return KernelState(new.position, state.momentum, *new[1:]), adjusted(
+        return KernelState(new.position, state.momentum, *new[1:]), invariant_info(
             info.acceptance_rate, info.acceptance_rate <= 0
         )
