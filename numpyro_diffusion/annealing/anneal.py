@@ -20,13 +20,13 @@ from ..disk.runs import Keeper, sole_writer
 from ..errors import ParameterError, ScoreOnlyError, check_key, check_number, check_untraced
 from ..program import fingerprint, versions
 from . import population as populations
+from .blas_threads import single_threaded_blas
 from .devices import everywhere, gathered
 from .history import History, check_place
 from .kernels import Kernel, check_kernel
-from .blas_threads import single_threaded_blas
-from .plan import Plan
 from .loop import descend
 from .pilot import plan
+from .plan import Plan
 from .population import LevelStats
 from .progress import Progress
 from .reverse import Reverse
@@ -178,7 +178,7 @@ def annealed(
         else:
             known = isinstance(levels, Plan)
             found = levels if known else plan(pilot_key, density, kernel, levels, settings, progress.say)
-            places = {"num_chains": settings.num_chains, "frame": settings.frame, "mesh": mesh}
+            places = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
             state, rows = RunState(found, populations.start(held, start_key, **places)), ()
             keeper.keep(packed, state, rows, mesh, now=True)
         history = History(keep_history, settings.num_chains, state.num_done, rows)
@@ -187,7 +187,9 @@ def annealed(
     if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:
         key = jax.random.fold_in(level_key, state.num_done)
         state = state._replace(population=populations.resample(state.population, key))
-    x = populations.points(held, state.population, float(state.plan.levels[state.num_done - 1]), frame=settings.frame)
+    x = populations.points(
+        held, state.population, float(state.plan.levels[state.num_done - 1]), frame_kind=settings.frame
+    )
     samples, rows = gathered(x, mesh), history.arrays(state.num_done)
     return _result(state, density, kernel, settings, samples=samples, history=rows, levels_given=levels is not None)
 

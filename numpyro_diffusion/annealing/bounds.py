@@ -27,14 +27,14 @@ from ..density.density import Density
 from ..diagnose.result import Bound
 from ..diagnose.weights import pareto_tail
 from ..errors import ParameterError, ScoreOnlyError, check_integer, check_untraced
-from . import frame as frames
 from .anneal import annealed, prepared
-from .devices import chain_keys
-from .kernels import Kernel
 from .blas_threads import single_threaded_blas
+from .devices import chain_keys
+from .frame import start_log_prob
+from .kernels import Kernel
 from .level import Level, level_at
-from .plan import Plan, PlannedLevel
 from .pilot import plan
+from .plan import Plan, PlannedLevel
 from .progress import Progress
 from .settings import Settings
 
@@ -224,29 +224,30 @@ def _backward(
 ) -> jax.Array:
     """Log weights [n] of backward paths from points x [n, *event_shape] at the last level to noise."""
     kernel, settings = kernel.without_step_size(), settings.in_pieces(density, len(x))
-    position, logdensity = _begin(density, x, float(schedule.levels[-1]), frame=settings.frame)
+    position, logdensity = _begin(density, x, float(schedule.levels[-1]), settings.frame)
     log_w = jnp.zeros(len(x))
     progress.begin(len(schedule.levels))
     for i in range(len(schedule.levels)):
-        key, here = jax.random.fold_in(rng_key, i), schedule.at(-1 - i)
-        position, logdensity, log_w = _retreat(density, kernel, position, logdensity, log_w, key, here, settings)
+        key, planned = jax.random.fold_in(rng_key, i), schedule.at(-1 - i)
+        position, logdensity, log_w = _retreat(density, kernel, position, logdensity, log_w, key, planned, settings)
         progress.step()
-    return log_w + logdensity - _start_log_prob(density, position, frame=settings.frame)
+    return log_w + logdensity - _start_log_prob(density, position, settings.frame)
 
 
-@partial(jax.jit, static_argnames=("frame",))
-def _begin(density, x, t, *, frame):
-    position = jax.vmap(frames.frame_at(density, t, frame).coordinates)(x)
-    return position, jax.vmap(level_at(density, t, frame).log_prob)(position)
+@partial(jax.jit, static_argnames="frame_kind")
+def _begin(density, x, t, frame_kind):
+    level = level_at(density, t, frame_kind)
+    position = jax.vmap(level.frame.coordinates)(x)
+    return position, jax.vmap(level.log_prob)(position)
 
 
-@partial(jax.jit, static_argnames=("frame",))
-def _start_log_prob(density, position, *, frame):
-    return jax.vmap(lambda u: frames.start_log_prob(density, u, frame))(position)
+@partial(jax.jit, static_argnames="frame_kind")
+def _start_log_prob(density, position, frame_kind):
+    return jax.vmap(lambda u: start_log_prob(density, u, frame_kind))(position)
 
 
 @partial(jax.jit, static_argnames="settings")
-def _retreat(density, kernel, position, logdensity, log_w, rng_key, here: PlannedLevel, settings: Settings):
+def _retreat(density, kernel, position, logdensity, log_w, rng_key, planned: PlannedLevel, settings: Settings):
     """Change to a level, weigh the change, and take the kernel's steps there."""
 
     def one(shared, key, u):
@@ -257,7 +258,7 @@ def _retreat(density, kernel, position, logdensity, log_w, rng_key, here: Planne
         end, info = jax.lax.scan(lambda state, key: level.step(kernel, key, None, state), state, keys)
         return state.logdensity, end.position, end.logdensity, info.log_weight.sum()
 
-    level: Level = level_at(density, here.t, settings.frame, here.step_size)
+    level: Level = level_at(density, planned.t, settings.frame, planned.step_size)
     keys = chain_keys(rng_key, len(position))
     entered, position, left, ratio = settings.map_chains(one, (level, kernel), keys, position)
     # Forward this change gains log gamma_t(less noise) - log gamma_t(more noise) at the same point.

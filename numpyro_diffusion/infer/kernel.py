@@ -181,8 +181,8 @@ class AnnealedKernel(MCMCKernel):
     def refresh(self, state: AnnealedState, model_args, model_kwargs) -> AnnealedState:
         """The state with its potential energy at the present arguments; one chain."""
         joint = self._joint(state.frozen, model_args, model_kwargs or {})
-        here = state.frozen.level(state.i - 1, joint)
-        log_prob = here.log_prob(here.coordinates(state.position))
+        level = state.frozen.level(state.i - 1, joint)
+        log_prob = level.log_prob(level.frame.unscaled(state.position))
         return state._replace(potential_energy=here.frame.log_det - log_prob)
 
     def wrap_model(self, wrapper) -> AnnealedKernel:

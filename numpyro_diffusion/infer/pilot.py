@@ -14,8 +14,8 @@ from numpyro.distributions import biject_to
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
 
 from ..annealing.kernels import Kernel
-from ..annealing.plan import Plan
 from ..annealing.pilot import plan
+from ..annealing.plan import Plan
 from ..annealing.settings import Settings
 from ..density.gaussian import Gaussian
 from ..errors import ScoreOnlyError, UnsupportedModelError

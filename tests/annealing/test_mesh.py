@@ -45,7 +45,7 @@ if devices > processes:
 
     auto = checked_mesh(mesh, 64)
     density, kernel, key = everywhere((p * q, nd.HMC().without_step_size(), jax.random.key(0)), auto)
-    population = populations.start(density, key, num_chains=64, frame="whitened", mesh=auto)
+    population = populations.start(density, key, num_chains=64, frame_kind="whitened", mesh=auto)
     program = populations.advance.lower(
         density, kernel, population, key, PlannedLevel(0.9, 0.3), 0.5, Settings(chain_batch_size=8, mesh=auto)
     ).compile().as_text()

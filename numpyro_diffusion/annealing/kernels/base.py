@@ -28,7 +28,11 @@ from .settings import settings_text
 
 
 class KernelState(NamedTuple):
-    """One chain: `position` [d], `momentum` [d], `logdensity` and `logdensity_grad` [d] *at the present level*."""
+    """One chain: `position` [d], `momentum` [d], `logdensity` and `logdensity_grad` [d] *at the present level*.
+
+    While a chain moves, `position` is v, the coordinates of moves; between levels it is u, those of the frame alone
+    (`Level.enter`, `Level.leave`). The gradient stays that in v, and a level that is entered computes it anew.
+    """
 
     position: Any  # arrays; BlackJAX's own states are typed as pytrees
     momentum: Any
@@ -65,7 +69,18 @@ class Kernel(abc.ABC):
 
     @abc.abstractmethod
     def step(self, rng_key, state: KernelState, logdensity_fn: Callable, step_size) -> tuple[KernelState, StepInfo]:
-        """One transition of one chain."""
+        """One transition of one chain.
+
+        Two things are promised, for which there are helpers. A point where the log density or its gradient is NaN or
+        infinite is never moved to: `refuse_plus_infinity` around `logdensity_fn` makes a Metropolis step reject those
+        of +inf, `finite_or_stay` keeps an unadjusted step where it was. And the report's `log_weight` is 0 where
+        `is_adjusted` (`invariant_info`), the log ratio above otherwise.
+
+        Args:
+            rng_key, state: The chain, its log density and gradient those of `logdensity_fn`.
+            logdensity_fn: Log density of a position [d].
+            step_size: Of this level, in whose place the kernel's own does not count.
+        """
 
     def without_step_size(self) -> Kernel:
         """The other settings. Given, tuned or per level: what compiled programs see is one structure."""
@@ -80,7 +95,7 @@ class Kernel(abc.ABC):
         return 0.3 * size ** (-1 / 3)
 
     def __repr__(self):
-        names = [name for name in ("step_size", "num_integration_steps", "persistence") if hasattr(self, name)]
+        names = getattr(self, "registered", ("step_size",))
         return settings_text(type(self).__name__, {name: getattr(self, name) for name in names})
 
 
