@@ -25,7 +25,7 @@ class Label:
 def register(data: Sequence[str], static: Sequence[str], before: Callable[[Any], Any] | None = None):
     """Class decorator: a pytree with the fields `data` as children and `static` as auxiliary data, in that order.
 
-    The class has their names as `registered`.     `before` makes of an object what is flattened in its place.
+    `before` makes of an object what is flattened in its place.
     """
 
     def decorate(cls):
@@ -46,7 +46,6 @@ def register(data: Sequence[str], static: Sequence[str], before: Callable[[Any],
                 object.__setattr__(self, f, value.text if f == "name" else value)
             return self
 
-        cls.registered = (*data, *static)
         jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
         return cls
 

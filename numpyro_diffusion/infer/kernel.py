@@ -183,7 +183,7 @@ class AnnealedKernel(MCMCKernel):
         joint = self._joint(state.frozen, model_args, model_kwargs or {})
         level = state.frozen.level(state.i - 1, joint)
         log_prob = level.log_prob(level.frame.unscaled(state.position))
-        return state._replace(potential_energy=here.frame.log_det - log_prob)
+        return state._replace(potential_energy=level.frame.log_det - log_prob)
 
     def wrap_model(self, wrapper) -> AnnealedKernel:
         """A kernel for `wrapper(model)`, with a pilot of its own."""

@@ -16,6 +16,7 @@ divergence; BlackJAX's MALA does not report energies, so there it is one of acce
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -54,7 +55,10 @@ def init(position, momentum, logdensity_fn) -> KernelState:
 
 
 class Kernel(abc.ABC):
-    """Settings of an MCMC kernel; `step_size` is a number, an array over the levels, or None to have it tuned."""
+    """Settings of an MCMC kernel, kept by the names of its arguments.
+
+    `step_size` is a number, an array over the levels, or None to have it tuned.
+    """
 
     step_size: Any
     #: Metropolis adjusted: leaves the density invariant.
@@ -95,7 +99,7 @@ class Kernel(abc.ABC):
         return 0.3 * size ** (-1 / 3)
 
     def __repr__(self):
-        names = getattr(self, "registered", ("step_size",))
+        names = inspect.signature(type(self)).parameters
         return settings_text(type(self).__name__, {name: getattr(self, name) for name in names})
 
 
