@@ -18,7 +18,7 @@ from benchmarks.paper.table2_cubes import judge
 from benchmarks.table import arguments, measure
 from benchmarks.train.cubes import PRESETS, SIGMA_MAX, SIGMA_MIN, denoising_error
 from numpyro_diffusion.annealing.draws import further_draws
-from numpyro_diffusion.annealing.levels import PlannedLevel
+from numpyro_diffusion.annealing.plan import PlannedLevel
 from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.classifier import all_present
 from numpyro_diffusion.classifier import features as activations

@@ -18,8 +18,8 @@ import numpyro_diffusion as nd
 from benchmarks.table import arguments, best_seconds, measure
 from benchmarks.train.cubes import PRESETS, SIGMA_MAX, SIGMA_MIN
 from numpyro_diffusion.annealing import population as populations
-from numpyro_diffusion.annealing.levels import PlannedLevel
 from numpyro_diffusion.annealing.memory import bytes_per_chain, chains_that_fit, free_bytes
+from numpyro_diffusion.annealing.plan import PlannedLevel
 from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.datasets import cubes
 from numpyro_diffusion.train.losses import loss
@@ -97,7 +97,7 @@ def evaluation(seed: int, dtype: str, size: int, chains: int, matrix: int) -> di
 def level(seed: int, dtype: str, size: int, chains: int, matrix: int) -> dict:
     """One level of annealed HMC."""
     density, key = energy(dtype, size), jax.random.key(seed)
-    population = populations.start(density, key, num_chains=chains, frame="whitened")
+    population = populations.start(density, key, num_chains=chains, frame_kind="whitened")
     kernel, settings = LEAPFROGS.without_step_size(), Settings(num_steps=2, weighted=False)
     step = jax.jit(lambda *args: populations.advance(density, kernel, *args, settings))
     found = figures(step, (population, key, PlannedLevel(0.8, 0.1), 0.0), dtype, chains, matrix)

@@ -20,13 +20,13 @@ from ..disk.runs import Keeper, sole_writer
 from ..errors import ParameterError, ScoreOnlyError, check_key, check_untraced
 from ..program import fingerprint, versions
 from . import population as populations
+from .blas_threads import single_threaded_blas
 from .devices import everywhere, gathered
 from .history import History, check_place
 from .kernels import Kernel, check_kernel
-from .lapack import single_threaded_lapack
-from .levels import Plan
 from .loop import descend
 from .pilot import plan
+from .plan import Plan
 from .population import LevelStats
 from .progress import Progress
 from .reverse import Reverse
@@ -34,7 +34,7 @@ from .settings import Settings
 from .state import KIND, RunState, packed, unpacked
 
 
-@single_threaded_lapack
+@single_threaded_blas
 def anneal(
     rng_key: jax.Array,
     density: Density,
@@ -128,7 +128,7 @@ def anneal(
     settings = settings.in_pieces(density, settings.num_chains)
     identity = {} if checkpoint_path is None else {
         "kind": KIND, "rng_key": fingerprint(rng_key), **density.identity(),
-        "kernel": f"{kernel!r} {fingerprint((kernel, kernel.computed))}", **settings.identity(),
+        "kernel": f"{kernel!r} {fingerprint((kernel, kernel.program_digest))}", **settings.identity(),
         "levels": fingerprint(levels), "keep_history": bool(keep_history), **versions(),
     }  # fmt: skip
     with sole_writer(checkpoint_path):
@@ -157,7 +157,7 @@ def prepared(
     rng_key, checked = check_key(rng_key), Settings.checked(**settings).suited(density, chosen)
     check_proper(density)
     # What functions of the user's compute is read once, here.
-    return rng_key, jax.tree.map(lambda a: a, density), chosen.as_now(math.prod(density.event_shape)), checked
+    return rng_key, jax.tree.map(lambda a: a, density), chosen.frozen(math.prod(density.event_shape)), checked
 
 
 def annealed(
@@ -177,7 +177,7 @@ def annealed(
         else:
             known = isinstance(levels, Plan)
             found = levels if known else plan(pilot_key, density, kernel, levels, settings, progress.say)
-            places = {"num_chains": settings.num_chains, "frame": settings.frame, "mesh": mesh}
+            places = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
             state, rows = RunState(found, populations.start(held, start_key, **places)), ()
             keeper.keep(packed, state, rows, mesh, now=True)
         history = History(keep_history, settings.num_chains, state.num_done, rows)
@@ -186,7 +186,9 @@ def annealed(
     if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:
         key = jax.random.fold_in(level_key, state.num_done)
         state = state._replace(population=populations.resample(state.population, key))
-    x = populations.points(held, state.population, float(state.plan.levels[state.num_done - 1]), frame=settings.frame)
+    x = populations.points(
+        held, state.population, float(state.plan.levels[state.num_done - 1]), frame_kind=settings.frame
+    )
     samples, rows = gathered(x, mesh), history.arrays(state.num_done)
     return _result(state, density, kernel, settings, samples=samples, history=rows, levels_given=levels is not None)
 

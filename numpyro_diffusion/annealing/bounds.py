@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -27,21 +27,33 @@ from ..density.density import Density
 from ..diagnose.result import Bound
 from ..diagnose.weights import pareto_tail
 from ..errors import ParameterError, ScoreOnlyError, check_integer, check_untraced
-from . import frame as frames
 from .anneal import annealed, prepared
+from .blas_threads import single_threaded_blas
 from .devices import chain_keys
+from .frame import start_log_prob
 from .kernels import Kernel
-from .lapack import single_threaded_lapack
 from .level import Level, level_at
-from .levels import Plan, PlannedLevel
 from .pilot import plan
+from .plan import Plan, PlannedLevel
 from .progress import Progress
 from .settings import Settings
 
 
-def _checked(purpose, rng_key, density, kernel, **settings) -> tuple[jax.Array, Density, Kernel, Settings]:
+class LevelSettings(TypedDict, total=False):
+    """What the runs of all bounds do at a level, see `anneal`."""
+
+    num_steps: int
+    level_ess: float
+    frame: str
+
+
+def _checked(
+    purpose: str, rng_key, density: Density, kernel: Any, given: LevelSettings, **more
+) -> tuple[jax.Array, Density, Kernel, Settings]:
     """What a bound is of, after all that can be refused at once; see `prepared`."""
-    rng_key, density, kernel, checked = prepared(purpose, rng_key, density, kernel, **settings)
+    if unknown := given.keys() - LevelSettings.__annotations__:
+        raise TypeError(f"{purpose}() got an unexpected keyword argument {min(unknown)!r}")
+    rng_key, density, kernel, checked = prepared(purpose, rng_key, density, kernel, **given, **more)
     assert isinstance(kernel, Kernel)  # nothing stands in its place here
     if not density.has_log_density:
         raise ScoreOnlyError(f"{purpose} needs a log density, but {density!r} has only a score.")
@@ -50,16 +62,13 @@ def _checked(purpose, rng_key, density, kernel, **settings) -> tuple[jax.Array, 
     return rng_key, density, kernel, checked
 
 
-def _check_reversible(kernel) -> None:
-    persistence = getattr(kernel, "persistence", 0.0)
-    if float(persistence) != 0:
+def _starts(name: str, x, density: Density, kernel: Kernel) -> jax.Array:
+    """Points [n, *event_shape], finite and at least one, where a kernel's backward paths can start."""
+    persistence = float(getattr(kernel, "persistence", 0.0))
+    if persistence != 0:
         raise ParameterError(
-            f"a backward path needs a reversible kernel; persistence is {float(persistence):.3g}. Use persistence=0."
+            f"a backward path needs a reversible kernel; persistence is {persistence:.3g}. Use persistence=0."
         )
-
-
-def _points(name, x, density):
-    """Points [n, *event_shape], finite and at least one."""
     check_untraced("a bound", x)
     x = as_points(x, density.event_shape).reshape((-1, *density.event_shape))
     if not len(x):
@@ -84,11 +93,10 @@ def _log_mean_exp(log_w) -> tuple[float, float, float]:
     return value, float(np.hypot(scatter, float(tail.nats))), float(tail.pareto_k)
 
 
-@single_threaded_lapack
+@single_threaded_blas
 def ais_bound(
     rng_key, density: Density, kernel: Kernel | None = None, *, num_chains: int = Settings.num_chains,
-    num_steps: int = Settings.num_steps, levels: Any = None, level_ess: float = Settings.level_ess,
-    frame: str = Settings.frame, progress_bar: bool = True,
+    levels: Any = None, progress_bar: bool = True, **settings: Unpack[LevelSettings],
 ) -> Bound:  # fmt: skip
     """Lower bound on the log evidence, log of the density's integral at t = 0, by annealed importance sampling.
 
@@ -96,6 +104,7 @@ def ais_bound(
         rng_key: JAX random key.
         density: A density with log densities at every t.
         kernel: HMC by default, adjusted or unadjusted; see `anneal` for it and the remaining arguments.
+        **settings: `num_steps`, `level_ess`, `frame`.
 
     Returns:
         Bound with `lower` = log mean of the weights.
@@ -103,14 +112,11 @@ def ais_bound(
     Raises:
         ScoreOnlyError, ParameterError: as `anneal`; also for BlackJAX algorithms declared unadjusted.
     """
-    rng_key, density, kernel, settings = _checked(
-        "nd.ais_bound", rng_key, density, kernel,
-        num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, frame=frame,
-    )  # fmt: skip
-    return _forward(rng_key, density, kernel, levels, settings, progress_bar)
+    found = _checked("nd.ais_bound", rng_key, density, kernel, settings, num_chains=num_chains)
+    return _forward(*found, levels, progress_bar)
 
 
-def _forward(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, progress_bar: bool) -> Bound:
+def _forward(rng_key, density: Density, kernel: Kernel, settings: Settings, levels, progress_bar: bool) -> Bound:
     """Log-mean-exp of a run's weights; `levels` may be a plan."""
     settings = dataclasses.replace(settings.in_pieces(density, settings.num_chains), resample_threshold=0.0)
     run = annealed(rng_key, density, kernel, levels, settings, progress_bar=progress_bar)
@@ -122,11 +128,10 @@ def _forward(rng_key, density: Density, kernel: Kernel, levels, settings: Settin
     return Bound("ais", value, error, np.nan, np.nan, {"forward": log_w}, run.levels, {"forward": pareto_k})
 
 
-@single_threaded_lapack
+@single_threaded_blas
 def raise_bound(
-    rng_key, density: Density, x_test, kernel: Kernel | None = None, *, num_repeats: int = 8,
-    num_steps: int = Settings.num_steps, levels: Any = None, level_ess: float = Settings.level_ess,
-    frame: str = Settings.frame, chain_batch_size: int | None = None, progress_bar: bool = True,
+    rng_key, density: Density, x_test, kernel: Kernel | None = None, *, num_repeats: int = 8, levels: Any = None,
+    chain_batch_size: int | None = None, progress_bar: bool = True, **settings: Unpack[LevelSettings],
 ) -> Bound:  # fmt: skip
     """Lower bound on the mean log likelihood of test points under the annealed sampler's own distribution (RAISE).
 
@@ -139,6 +144,7 @@ def raise_bound(
         x_test: Points [n, *event_shape].
         kernel: A reversible kernel (persistence 0); HMC by default.
         num_repeats: Backward paths per point; log-mean-exp over them tightens the bound.
+        levels, chain_batch_size, progress_bar, **settings: As `ais_bound`.
 
     Returns:
         Bound with `lower` the mean over points, `lower_error` its standard error over points, NaN for a single one.
@@ -147,18 +153,16 @@ def raise_bound(
         ShapeError: if points do not have the event shape.
         ParameterError: for NaN points, or a kernel that is not reversible.
     """
-    rng_key, density, kernel, settings = _checked(
-        "nd.raise_bound", rng_key, density, kernel,
-        num_steps=num_steps, level_ess=level_ess, frame=frame, chain_batch_size=chain_batch_size,
-    )  # fmt: skip
+    rng_key, density, kernel, checked = _checked(
+        "nd.raise_bound", rng_key, density, kernel, settings, chain_batch_size=chain_batch_size
+    )
     check_integer("num_repeats", num_repeats)
-    _check_reversible(kernel)
-    x = _points("x_test", x_test, density)
+    x = _starts("x_test", x_test, density, kernel)
     pilot_key, path_key = jax.random.split(rng_key)
     start = jnp.repeat(x, num_repeats, axis=0)
     with Progress("raise", progress_bar) as progress:
-        schedule = plan(pilot_key, density, kernel, levels, settings, progress.say)
-        log_w = _backward(path_key, density, kernel, start, schedule, settings, progress)
+        schedule = plan(pilot_key, density, kernel, levels, checked, progress.say)
+        log_w = _backward(path_key, density, kernel, checked, schedule, start, progress)
     log_gamma = density.log_prob(start, float(schedule.levels[-1]))
     estimates = np.asarray(log_gamma - log_w, dtype=np.float64).reshape(len(x), num_repeats)
     per_point = np.asarray(logsumexp(estimates, axis=1)) - np.log(num_repeats)
@@ -166,11 +170,10 @@ def raise_bound(
     return Bound("raise", float(per_point.mean()), error, np.nan, np.nan, {"points": estimates}, schedule.levels)
 
 
-@single_threaded_lapack
+@single_threaded_blas
 def bdmc(
     rng_key, density: Density, exact_samples, kernel: Kernel | None = None, *, num_chains: int = Settings.num_chains,
-    num_steps: int = Settings.num_steps, levels: Any = None, level_ess: float = Settings.level_ess,
-    frame: str = Settings.frame, progress_bar: bool = True,
+    levels: Any = None, progress_bar: bool = True, **settings: Unpack[LevelSettings],
 ) -> Bound:  # fmt: skip
     """Bidirectional Monte Carlo: the log evidence from below (forward AIS) and above (backward AIS).
 
@@ -179,6 +182,7 @@ def bdmc(
         density: A density with log densities at every t.
         exact_samples: Exact draws [n, *event_shape] of the target at t = 0; one backward path starts at each.
         kernel: A reversible kernel (persistence 0); HMC by default.
+        num_chains, levels, progress_bar, **settings: As `ais_bound`.
 
     Returns:
         Bound with `lower` and `upper`; in expectation lower <= log Z <= upper.
@@ -186,19 +190,14 @@ def bdmc(
     Raises:
         ShapeError, ParameterError: as `raise_bound`.
     """
-    rng_key, density, kernel, settings = _checked(
-        "nd.bdmc", rng_key, density, kernel,
-        num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, frame=frame,
-    )  # fmt: skip
-    _check_reversible(kernel)
-    x = _points("exact_samples", exact_samples, density)
+    rng_key, density, kernel, checked = _checked("nd.bdmc", rng_key, density, kernel, settings, num_chains=num_chains)
+    x = _starts("exact_samples", exact_samples, density, kernel)
     pilot_key, ahead_key, back_key = jax.random.split(rng_key, 3)
     with Progress("pilot", progress_bar) as progress:
-        schedule = plan(pilot_key, density, kernel, levels, settings, progress.say)
-    ahead = _forward(ahead_key, density, kernel, schedule, settings, progress_bar)
+        schedule = plan(pilot_key, density, kernel, levels, checked, progress.say)
+    ahead = _forward(ahead_key, density, kernel, checked, schedule, progress_bar)
     with Progress("backward", progress_bar) as progress:
-        log_w = _backward(back_key, density, kernel, x, schedule, settings, progress)
-    log_w = np.asarray(log_w)
+        log_w = np.asarray(_backward(back_key, density, kernel, checked, schedule, x, progress))
     value, error, pareto_k = _log_mean_exp(-log_w)
     shapes = ahead.pareto_k | {"reverse": pareto_k}
     errors = _reconciled(-value - ahead.lower, ahead.lower_error, error, heavier_above=not pareto_k < shapes["forward"])
@@ -212,41 +211,39 @@ def bdmc(
 
 def _reconciled(gap: float, lower_error: float, upper_error: float, *, heavier_above: bool) -> tuple[float, float]:
     """Errors of both sides. Both estimate log Z: where they differ by more, that of the heavier tail was wrong."""
-    if not abs(gap) > 2 * np.hypot(lower_error, upper_error):
-        return lower_error, upper_error
-    if heavier_above:
-        return lower_error, max(upper_error, abs(gap) / 2)
-    return max(lower_error, abs(gap) / 2), upper_error
+    least = abs(gap) / 2 if abs(gap) > 2 * np.hypot(lower_error, upper_error) else 0.0
+    return (lower_error, max(upper_error, least)) if heavier_above else (max(lower_error, least), upper_error)
 
 
 def _backward(
-    rng_key, density: Density, kernel: Kernel, x, schedule: Plan, settings: Settings, progress: Progress
+    rng_key, density: Density, kernel: Kernel, settings: Settings, schedule: Plan, x, progress: Progress
 ) -> jax.Array:
     """Log weights [n] of backward paths from points x [n, *event_shape] at the last level to noise."""
     kernel, settings = kernel.without_step_size(), settings.in_pieces(density, len(x))
-    position, logdensity = _begin(density, x, float(schedule.levels[-1]), frame=settings.frame)
+    position, logdensity = _begin(density, x, float(schedule.levels[-1]), settings.frame)
     log_w = jnp.zeros(len(x))
     progress.begin(len(schedule.levels))
     for i in range(len(schedule.levels)):
-        key, here = jax.random.fold_in(rng_key, i), schedule.at(-1 - i)
-        position, logdensity, log_w = _retreat(density, kernel, position, logdensity, log_w, key, here, settings)
+        key, planned = jax.random.fold_in(rng_key, i), schedule.at(-1 - i)
+        position, logdensity, log_w = _retreat(density, kernel, position, logdensity, log_w, key, planned, settings)
         progress.step()
-    return log_w + logdensity - _start_log_prob(density, position, frame=settings.frame)
+    return log_w + logdensity - _start_log_prob(density, position, settings.frame)
 
 
-@partial(jax.jit, static_argnames=("frame",))
-def _begin(density, x, t, *, frame):
-    position = jax.vmap(frames.frame_at(density, t, frame).coordinates)(x)
-    return position, jax.vmap(level_at(density, t, frame).log_prob)(position)
+@partial(jax.jit, static_argnames="frame_kind")
+def _begin(density, x, t, frame_kind):
+    level = level_at(density, t, frame_kind)
+    position = jax.vmap(level.frame.coordinates)(x)
+    return position, jax.vmap(level.log_prob)(position)
 
 
-@partial(jax.jit, static_argnames=("frame",))
-def _start_log_prob(density, position, *, frame):
-    return jax.vmap(lambda u: frames.start_log_prob(density, u, frame))(position)
+@partial(jax.jit, static_argnames="frame_kind")
+def _start_log_prob(density, position, frame_kind):
+    return jax.vmap(lambda u: start_log_prob(density, u, frame_kind))(position)
 
 
 @partial(jax.jit, static_argnames="settings")
-def _retreat(density, kernel, position, logdensity, log_w, rng_key, here: PlannedLevel, settings: Settings):
+def _retreat(density, kernel, position, logdensity, log_w, rng_key, planned: PlannedLevel, settings: Settings):
     """Change to a level, weigh the change, and take the kernel's steps there."""
 
     def one(shared, key, u):
@@ -257,7 +254,7 @@ def _retreat(density, kernel, position, logdensity, log_w, rng_key, here: Planne
         end, info = jax.lax.scan(lambda state, key: level.step(kernel, key, None, state), state, keys)
         return state.logdensity, end.position, end.logdensity, info.log_weight.sum()
 
-    level: Level = level_at(density, here.t, settings.frame, here.step_size)
+    level: Level = level_at(density, planned.t, settings.frame, planned.step_size)
     keys = chain_keys(rng_key, len(position))
     entered, position, left, ratio = settings.map_chains(one, (level, kernel), keys, position)
     # Forward this change gains log gamma_t(less noise) - log gamma_t(more noise) at the same point.

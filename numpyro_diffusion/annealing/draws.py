@@ -7,29 +7,29 @@ from functools import partial
 import jax
 
 from ..density.density import Density
-from . import frame as frames
 from .devices import chain_keys
+from .frame import frame_at
 from .kernels import Kernel
 from .level import level_at
-from .levels import PlannedLevel
+from .plan import PlannedLevel
 from .settings import Settings
 
 
 @partial(jax.jit, static_argnames=("num_samples", "settings"))
 def further_draws(
-    density: Density, kernel: Kernel, x, rng_key, here: PlannedLevel, settings: Settings, *, num_samples: int
+    density: Density, kernel: Kernel, x, rng_key, planned: PlannedLevel, settings: Settings, *, num_samples: int
 ):
     """Go on from points x [N, *event_shape] at one level, a draw every `settings.num_steps` steps.
 
     Returns:
         Draws [N, num_samples, *event_shape], acceptance rates and divergences [N, num_samples].
     """
-    at = frames.frame_at(density, here.t, settings.frame)
-    level = level_at(density, here.t, settings.frame, here.step_size, here.scale)
+    frame = frame_at(density, planned.t, settings.frame)
+    level = level_at(density, planned.t, settings.frame, planned.step_size, planned.scale)
 
     def one(shared, key, x, momentum_key):
-        at, level, kernel = shared
-        u = at.coordinates(x)
+        frame, level, kernel = shared
+        u = frame.coordinates(x)
 
         def draw(state, key):
             state, info = level.move(kernel, key, state, settings.num_steps)
@@ -40,4 +40,4 @@ def further_draws(
 
     move_key, momentum_key = jax.random.split(rng_key)
     keys, momentum_keys = chain_keys(move_key, len(x)), chain_keys(momentum_key, len(x))
-    return settings.map_chains(one, (at, level, kernel), keys, x, momentum_keys)
+    return settings.map_chains(one, (frame, level, kernel), keys, x, momentum_keys)

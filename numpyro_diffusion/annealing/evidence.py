@@ -30,12 +30,12 @@ MOST_CORRECTION = 2.0
 class Account(NamedTuple):
     """What the error of an evidence is made of, up to the last fold.
 
-    `deviation` [N] by founder; `tail`, the nats missed beyond the largest weights; `correction`, the log of the mean
+    `deviation` [N] by founder; `tail_nats`, missed beyond the largest weights; `correction`, the log of the mean
     corrections of all levels.
     """
 
     deviation: jax.Array
-    tail: jax.Array
+    tail_nats: jax.Array
     correction: jax.Array
 
 
@@ -44,13 +44,10 @@ def new_account(num_chains: int) -> Account:
     return Account(jnp.zeros(num_chains), jnp.zeros(()), jnp.zeros(()))
 
 
-def folded(account: Account, log_weight, ancestor, tail=None) -> Account:
-    """The account with weights [N] of chains with founders `ancestor` [N] folded in.
-
-    `tail`, the nats that they miss, is computed where it is not given.
-    """
-    tail = pareto_tail(log_weight).nats if tail is None else tail
-    return account._replace(deviation=account.deviation + _deviation(log_weight, ancestor), tail=account.tail + tail)
+def folded(account: Account, log_weight, ancestor, tail_nats=None) -> Account:
+    """The account with weights [N] of chains with founders `ancestor` [N] folded in; `tail_nats` computed if None."""
+    nats = account.tail_nats + (pareto_tail(log_weight).nats if tail_nats is None else tail_nats)
+    return account._replace(deviation=account.deviation + _deviation(log_weight, ancestor), tail_nats=nats)
 
 
 def _deviation(log_weight, ancestor):
@@ -70,12 +67,12 @@ def _deviation(log_weight, ancestor):
 
 
 @jax.jit
-def evidence_error(account: Account, log_weight, ancestor, tail=None):
+def evidence_error(account: Account, log_weight, ancestor, tail_nats=None):
     """Standard error of log Z, in nats, of a population with weights [N]; NaN for one chain, or none alive."""
     if log_weight.size == 1:
         return jnp.full((), jnp.nan)
-    deviation, tail, correction = folded(account, log_weight, ancestor, tail)
+    deviation, nats, correction = folded(account, log_weight, ancestor, tail_nats)
     genealogy = jnp.sqrt(jnp.sum(deviation**2))
-    error, gap = jnp.hypot(genealogy, tail), jnp.abs(correction)
+    error, gap = jnp.hypot(genealogy, nats), jnp.abs(correction)
     error = jnp.where(gap > MOST_CORRECTION * genealogy, jnp.maximum(error, gap), error)
     return jnp.where(jnp.any(jnp.isfinite(log_weight)), error, jnp.nan)

@@ -18,21 +18,22 @@ from ..density.abstract import gaussian_at
 from ..density.axes import DenseAxes
 from ..density.density import Density
 from ..density.gaussian import Gaussian
-from ..errors import ParameterError
 
 FRAMES = ("whitened", "identity")
 
 
 class Frame(NamedTuple):
-    """x = m + L u, with m the mean of a Gaussian and L the symmetric root of its covariance; `log_det` = log det L.
+    """x = m + L S v: the mean m of a Gaussian, the symmetric root L of its covariance, a preconditioner S.
 
-    `root` is L [d, d], one product a point; None along cosines, for images, where no such matrix fits. Without a
-    Gaussian u is x itself, which no product rounds.
+    `root` is L S [d, d], one product a point; None along cosines, for images, where no such matrix fits. Without a
+    Gaussian u is x itself, which no product rounds. `scale` is S [d, d], lower triangular; None where v is u = S v.
+    `log_det` = log det L, without S, which is the same at all levels but for a constant.
     """
 
     gaussian: Gaussian | None
     root: jax.Array | None
     log_det: jax.Array
+    scale: jax.Array | None = None
 
     @classmethod
     def of(cls, gaussian: Gaussian) -> Frame:
@@ -42,47 +43,45 @@ class Frame(NamedTuple):
         return cls(gaussian, gaussian.matrix_function(jnp.sqrt) if is_dense else None, jnp.sum(jnp.log(std)))
 
     def scaled(self, scale) -> Frame:
-        """x of v with u = S v, for a scale S [d, d]; what there is of `coordinates` and `log_det` stays that of u."""
+        """The frame with a preconditioner S [d, d]."""
         if self.gaussian is None:
-            return self._replace(gaussian=Gaussian.standard(len(scale)), root=scale)
+            return self._replace(gaussian=Gaussian.standard(len(scale)), root=scale, scale=scale)
         assert self.root is not None  # preconditioners are dense, and so are their frames
-        return self._replace(root=self.root @ scale)
+        return self._replace(root=self.root @ scale, scale=scale)
 
-    def point(self, u, event_shape):
-        """u [d] to x [*event_shape]."""
+    def point(self, v, event_shape):
+        """v [d] to x [*event_shape]."""
         if self.gaussian is None:
-            return u.reshape(event_shape)
+            return v.reshape(event_shape)
         mean, variance, axes = self.gaussian
-        moved = axes.point(jnp.sqrt(variance) * axes.coordinates(u)) if self.root is None else self.root @ u
+        moved = axes.point(jnp.sqrt(variance) * axes.coordinates(v)) if self.root is None else self.root @ v
         return (mean + moved).reshape(event_shape)
 
     def coordinates(self, x):
-        """x [*event_shape] to u [d]."""
+        """x [*event_shape] to v [d]."""
         if self.gaussian is None:
             return jnp.ravel(x)
         mean, variance, axes = self.gaussian
-        return axes.point(axes.coordinates(jnp.ravel(x) - mean) / jnp.sqrt(variance))
+        return self.unscaled(axes.point(axes.coordinates(jnp.ravel(x) - mean) / jnp.sqrt(variance)))
+
+    def unscaled(self, u):
+        """v = S^{-1} u [d]."""
+        return u if self.scale is None else jax.scipy.linalg.solve_triangular(self.scale, u, lower=True)
 
 
-def frame_at(density: Density, t, kind: str) -> Frame:
-    """The frame of a density at time t; "identity" is x itself.
-
-    Raises:
-        ParameterError: if the kind is unknown.
-    """
-    if kind not in FRAMES:
-        raise ParameterError(f"frame must be one of {FRAMES}; got {kind!r}.")
-    return Frame.of(gaussian_at(density, t)) if kind == "whitened" else Frame(None, None, jnp.zeros(()))
+def frame_at(density: Density, t, frame_kind: str) -> Frame:
+    """The frame of a density at time t; the kind is one of `FRAMES`, of which "identity" is x itself."""
+    return Frame.of(gaussian_at(density, t)) if frame_kind == "whitened" else Frame(None, None, jnp.zeros(()))
 
 
-def start(density: Density, rng_key, kind: str) -> tuple[jax.Array, jax.Array]:
+def start(density: Density, rng_key, frame_kind: str) -> tuple[jax.Array, jax.Array]:
     """An exact draw u [d], in the frame at t = 1, of the density that chains start from, and its log density there."""
-    frame = frame_at(density, 1.0, kind)
+    frame = frame_at(density, 1.0, frame_kind)
     x, log_prob = density.start(rng_key)
     return frame.coordinates(x), log_prob + frame.log_det
 
 
-def start_log_prob(density: Density, u, kind: str) -> jax.Array:
+def start_log_prob(density: Density, u, frame_kind: str) -> jax.Array:
     """Log density in u of what chains start from at t = 1."""
-    frame = frame_at(density, 1.0, kind)
+    frame = frame_at(density, 1.0, frame_kind)
     return density.start_log_prob(jnp.ravel(frame.point(u, density.event_shape))) + frame.log_det

@@ -20,16 +20,14 @@ class Level(NamedTuple):
 
     Attributes:
         density, t: What is sampled, at this time.
-        frame: x of the coordinates v of moves, with the log determinant of the frame alone.
+        frame: x of the coordinates v of moves.
         step_size: Of the moves, in their coordinates.
-        scale: S [d, d], u = S v, or None where v is u.
     """
 
     density: Density
     t: Any
     frame: Frame
     step_size: Any = None
-    scale: Any = None
 
     def point(self, v) -> jax.Array:
         """x [*event_shape] of the coordinates v [d] of moves."""
@@ -39,10 +37,6 @@ class Level(NamedTuple):
         """Log density of u, at v."""
         return _log_prob(self.density, self.t, self.frame, v)
 
-    def coordinates(self, u) -> jax.Array:
-        """v = S^{-1} u."""
-        return u if self.scale is None else jax.scipy.linalg.solve_triangular(self.scale, u, lower=True)
-
     def enter(self, u, momentum) -> KernelState:
         """A chain at u, for the moves of this level: one evaluation of value and gradient.
 
@@ -51,11 +45,12 @@ class Level(NamedTuple):
         Carried across, chains reject and accept against the wrong density, at healthy acceptance rates, and silently
         sample another law.
         """
-        return init(self.coordinates(u), momentum, self.log_prob)
+        return init(self.frame.unscaled(u), momentum, self.log_prob)
 
     def leave(self, state: KernelState) -> KernelState:
         """The chain at u again; its gradient stays that in v."""
-        return state if self.scale is None else state._replace(position=self.scale @ state.position)
+        scale = self.frame.scale
+        return state if scale is None else state._replace(position=scale @ state.position)
 
     def step(self, kernel: Kernel, rng_key, jitter_key, state: KernelState) -> tuple[KernelState, StepInfo]:
         """One step of a kernel, under a preconditioner with the step size times U(0.5, 1).
@@ -64,7 +59,7 @@ class Level(NamedTuple):
         would flip between x and -x, and keep their distance from the mean, at a healthy acceptance rate.
         """
         step_size = self.step_size
-        if self.scale is not None:
+        if self.frame.scale is not None:
             step_size = step_size * jax.random.uniform(jitter_key, minval=0.5, maxval=1.0)
         return kernel.step(rng_key, state, self.log_prob, step_size)
 
@@ -87,4 +82,4 @@ def _log_prob(density: Density, t, frame, v):
 def level_at(density: Density, t, frame_kind: str, step_size=None, scale=None) -> Level:
     """The level of a density at time t in a frame, with what moves there take."""
     frame = frame_at(density, t, frame_kind)
-    return Level(density, t, frame if scale is None else frame.scaled(scale), step_size, scale)
+    return Level(density, t, frame if scale is None else frame.scaled(scale), step_size)

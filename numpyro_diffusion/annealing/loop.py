@@ -52,8 +52,8 @@ def descend(
             population, due = state.population, 2.0 if last and settings.threshold > 0 else settings.threshold
             if state.collapsed:
                 population, due = population._replace(log_weight=jnp.zeros_like(population.log_weight)), 0.0
-            here = state.plan.at(i, settings.predictor)
-            population, level, chains = populations.advance(density, kernel, population, key, here, due, settings)
+            planned = state.plan.at(i, settings.predictor)
+            population, level, chains = populations.advance(density, kernel, population, key, planned, due, settings)
             collapsed = state.collapsed
             if settings.weighted and settings.watches(density) and not collapsed:
                 collapsed = float(level.conditional_ess) * num_chains < 2

@@ -22,8 +22,8 @@ from ..diagnose.weights import conditional_ess
 from ..errors import ParameterError, warn
 from .kernels import Kernel
 from .level import level_at
-from .levels import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
-from .population import Population, predict, reweigh, start
+from .plan import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
+from .population import Population, enter, predict, start
 from .reverse import Reverse
 from .settings import WATCHED_SIZE, Settings
 
@@ -42,8 +42,8 @@ MAX_LEVELS = 400
 SCORE_LEVELS, REVERSE_LEVELS = 100, 250
 
 
-@partial(jax.jit, static_argnames=("frame",))
-def _next_level(density: Density, population: Population, t, target, smallest, gap, *, frame: str):
+@partial(jax.jit, static_argnames="frame_kind")
+def _next_level(density: Density, population: Population, t, target, smallest, gap, *, frame_kind: str):
     """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if it does.
 
     Returns it and its distance in that logarithm; `gap`, the distance before, says how far to look.
@@ -53,7 +53,7 @@ def _next_level(density: Density, population: Population, t, target, smallest, g
     schedule, aim = density.schedule, jnp.sqrt(-jnp.log(target))
 
     def loss(s):
-        log_density = jax.vmap(level_at(density, s, frame).log_prob)(population.state.position)
+        log_density = jax.vmap(level_at(density, s, frame_kind).log_prob)(population.state.position)
         increment = log_density - population.state.logdensity
         ess = conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
         return jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
@@ -64,8 +64,8 @@ def _next_level(density: Density, population: Population, t, target, smallest, g
     def halve(_, ends):
         (low, above), (near, below) = ends
         middle = (low + near) / 2
-        here = middle, loss(schedule.time(jnp.exp(middle)))
-        return jax.tree.map(partial(jnp.where, here[1] <= aim), ((low, above), here), (here, (near, below)))
+        halfway = middle, loss(schedule.time(jnp.exp(middle)))
+        return jax.tree.map(partial(jnp.where, halfway[1] <= aim), ((low, above), halfway), (halfway, (near, below)))
 
     ends = (low, jnp.full_like(t, jnp.inf)), (high, jnp.zeros_like(t))
     (low, above), (near, below) = jax.lax.fori_loop(0, HALVINGS, halve, ends)
@@ -78,26 +78,21 @@ def _next_level(density: Density, population: Population, t, target, smallest, g
 
 @partial(jax.jit, static_argnames="settings")
 def _pilot_level(
-    density: Density, kernel: Kernel, population: Population, rng_key, here: PlannedLevel, log_step, gain,
+    density: Density, kernel: Kernel, population: Population, rng_key, planned: PlannedLevel, log_step, gain,
     settings: Settings,
 ):  # fmt: skip
     """Advance the pilot to a level, adapting the log step size; returns (population, mean of its second half)."""
     resample_key, move_key, predict_key = jax.random.split(rng_key, 3)
-    if here.before is not None:
-        population = predict(density, population, predict_key, here, settings)
-    level = level_at(density, here.t, settings.frame, scale=here.scale)
-    fresh = jax.vmap(level.enter)(population.state.position, population.state.momentum)
-    if settings.weighted:
-        population, _ = reweigh(population, fresh, resample_key, 0.5)
-    else:
-        population = population._replace(state=fresh)
+    population = predict(density, population, predict_key, planned, settings)
+    level = level_at(density, planned.t, settings.frame, scale=planned.scale)
+    population, _ = enter(level, population, resample_key, 0.5, settings)
 
     def one_step(carry, inputs):
         state, log_step = carry
         key, number = inputs
         keys, jitter_keys = jax.random.split(key, (2, population.log_weight.size))
-        here = level._replace(step_size=jnp.exp(log_step))
-        state, info = jax.vmap(partial(here.step, kernel))(keys, jitter_keys, state)
+        step = partial(level._replace(step_size=jnp.exp(log_step)).step, kernel)
+        state, info = jax.vmap(step)(keys, jitter_keys, state)
         rate = jnp.mean(jnp.nan_to_num(info.acceptance_rate))
         log_step = log_step + gain * (rate - kernel.target_acceptance) / jnp.sqrt(1.0 + number)
         return (state, log_step), log_step
@@ -106,8 +101,8 @@ def _pilot_level(
     inputs = (jax.random.split(move_key, count), jnp.arange(count))
     (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
     gradient = state.logdensity_grad
-    if here.scale is not None:
-        gradient = jax.scipy.linalg.solve_triangular(here.scale, gradient.T, lower=True, trans=1).T
+    if planned.scale is not None:
+        gradient = jax.scipy.linalg.solve_triangular(planned.scale, gradient.T, lower=True, trans=1).T
     state = jax.vmap(level.leave)(state)._replace(logdensity_grad=gradient)
     return population._replace(state=state), path[count // 2 :].mean()
 
@@ -190,7 +185,7 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
     start_key, level_key = jax.random.split(rng_key)
     size, fixed, mover = math.prod(density.event_shape), kernel.step_size, kernel.without_step_size()
     settings = _of_the_pilot(settings, size, are_placed=levels is None)
-    population = start(density, start_key, num_chains=settings.num_chains, frame=settings.frame)
+    population = start(density, start_key, num_chains=settings.num_chains, frame_kind=settings.frame)
     first = kernel.first_step_size(size) if fixed is None else np.ravel(fixed)[0]
     log_step = jnp.asarray(np.log(first), dtype=float)
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
@@ -205,16 +200,16 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
         if levels is not None:
             t = jnp.asarray(levels[i], dtype=float)
         elif i:
-            t, gap = _next_level(density, population, t, settings.level_ess, smallest, gap, frame=settings.frame)
+            t, gap = _next_level(density, population, t, settings.level_ess, smallest, gap, frame_kind=settings.frame)
         if fixed is not None and np.ndim(fixed):
             log_step = jnp.asarray(np.log(fixed[i]), dtype=float)
         say(f"pilot: level {i + 1}, t = {float(t):.3g}")
         before = jnp.asarray(found[-1].t) if settings.predictor and i else None
-        here, gain = PlannedLevel(t, scale=scale, before=before), push * (0.8 if i else 1.5)
+        planned, gain = PlannedLevel(t, scale=scale, before=before), push * (0.8 if i else 1.5)
         # The first level has the start's step size to find; later ones follow their predecessor.
         for sweep in range(3 if i == 0 and fixed is None else 1):
             key = jax.random.fold_in(level_key, 10 * i + sweep)
-            population, log_step = _pilot_level(density, mover, population, key, here, log_step, gain, settings)
+            population, log_step = _pilot_level(density, mover, population, key, planned, log_step, gain, settings)
         found.append(PlannedLevel(float(t), float(jnp.exp(log_step)), scale))
         if shape is not None:
             shape, scale = _learn(population, shape, scale)

@@ -1,8 +1,9 @@
 r"""A population of annealed chains and its move from one noise level to the next.
 
-At each level, in this order: re-initialise every chain's log density and gradient, add
-:math:`\log \gamma_k(u) - \log \gamma_{k-1}(u)` to its log weight (Neal 2001; it comes free with the re-initialisation),
-resample if the effective sample size is small, then take the kernel's steps.
+At each level, in this order: *predict*, a reverse diffusion step if one is asked for; *enter*, every chain's log
+density and gradient computed anew; *reweigh*, :math:`\log \gamma_k(u) - \log \gamma_{k-1}(u)` added to its log weight
+(Neal 2001; it comes free with entering) and a resampling if the effective sample size is small; *move*, the kernel's
+steps; *correct*, the log weights of unadjusted steps added; *report*.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from ..density.density import Density
 from ..diagnose.weights import Tail, conditional_ess, effective_sample_size, is_kept, pareto_tail
 from . import frame as frames
 from .devices import by_chain, chain_keys, map_chains, replicated
-from .escape import escaped
+from .escaped import escaped
 from .evidence import Account, evidence_error, folded, new_account
 from .kernels import Kernel, KernelState, systematic_resampling
 from .level import Level, level_at
-from .levels import PlannedLevel
+from .plan import PlannedLevel
 from .reverse import Reverse, reverse_step
 from .settings import Settings
 
@@ -42,11 +43,11 @@ class Population(NamedTuple):
         """Estimate of log Z of the present level: its exponential is unbiased."""
         return self.log_evidence + logsumexp(self.log_weight) - jnp.log(self.log_weight.size)
 
-    def evidence_error(self, tail=None) -> jax.Array:
-        """Standard error of `evidence`, see the module of that name; `tail`, of the weights, where it is known."""
+    def evidence_error(self, tail_nats=None) -> jax.Array:
+        """Standard error of `evidence`, see the module of that name; `tail_nats` of the weights where it is known."""
         sizes = jnp.abs(self.state.logdensity)
         size = 1 + jnp.mean(sizes, where=jnp.isfinite(sizes)) + jnp.abs(self.evidence())
-        error = evidence_error(self.account, self.log_weight, self.ancestor, tail)
+        error = evidence_error(self.account, self.log_weight, self.ancestor, tail_nats)
         # No less than what rounding does to log densities.
         return jnp.hypot(error, 4 * jnp.finfo(sizes.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0))
 
@@ -92,28 +93,22 @@ class Reweighing(NamedTuple):
     tail: Tail
     resampled: jax.Array
 
-    @classmethod
-    def none(cls, num_chains: int) -> Reweighing:
-        """Of chains without weights."""
-        undefined = jnp.full((), jnp.nan)
-        return cls(jnp.zeros(num_chains), undefined, undefined, Tail(undefined, undefined), jnp.zeros((), bool))
 
-
-@partial(jax.jit, static_argnames=("num_chains", "frame", "mesh"))
-def start(density: Density, rng_key, *, num_chains: int, frame: str, mesh: Mesh | None = None) -> Population:
+@partial(jax.jit, static_argnames=("num_chains", "frame_kind", "mesh"))
+def start(density: Density, rng_key, *, num_chains: int, frame_kind: str, mesh: Mesh | None = None) -> Population:
     """Exact draws of the Gaussian at t = 1, whose log density is the base of all weights."""
 
     def one(density, key):
-        place, push = jax.random.split(key)
-        u, log_prob = frames.start(density, place, frame)
-        return KernelState(u, jax.random.normal(push, u.shape), log_prob, jnp.zeros_like(u))
+        position_key, momentum_key = jax.random.split(key)
+        u, log_prob = frames.start(density, position_key, frame_kind)
+        return KernelState(u, jax.random.normal(momentum_key, u.shape), log_prob, jnp.zeros_like(u))
 
     state = map_chains(one, density, chain_keys(rng_key, num_chains), mesh=mesh)
     weights = jnp.zeros(num_chains), jnp.arange(num_chains), jnp.zeros(())
-    return placed(Population(state, *weights, new_account(num_chains)), mesh)
+    return sharded(Population(state, *weights, new_account(num_chains)), mesh)
 
 
-def placed(population: Population, mesh: Mesh | None) -> Population:
+def sharded(population: Population, mesh: Mesh | None) -> Population:
     """The population with its arrays where `devices` says."""
     state = population.state._replace(logdensity=replicated(population.state.logdensity, mesh))
     state = state._replace(**{k: by_chain(getattr(state, k), mesh) for k in state._fields if k != "logdensity"})
@@ -136,7 +131,7 @@ def reweigh(population: Population, state: KernelState, rng_key, threshold) -> t
 
 
 @jax.jit
-def resample(population: Population, rng_key, tail=None) -> Population:
+def resample(population: Population, rng_key, tail_nats=None) -> Population:
     """Systematic resampling: equal weights, their mean folded into the log evidence, its error into the account."""
     num_chains = population.log_weight.size
     # Without a single live chain there is nothing to prefer.
@@ -147,13 +142,15 @@ def resample(population: Population, rng_key, tail=None) -> Population:
         jnp.zeros(num_chains),
         population.ancestor[index],
         population.evidence(),
-        folded(population.account, population.log_weight, population.ancestor, tail),
+        folded(population.account, population.log_weight, population.ancestor, tail_nats),
     )
 
 
-def predict(density: Density, population: Population, rng_key, here: PlannedLevel, settings: Settings) -> Population:
-    """Chains after one reverse diffusion step to a level; their cached values are stale."""
-    both = (here.before, here.t)
+def predict(density: Density, population: Population, rng_key, planned: PlannedLevel, settings: Settings) -> Population:
+    """Chains after one reverse diffusion step to a level, if one is planned; their cached values are stale."""
+    if planned.before is None:
+        return population
+    both = (planned.before, planned.t)
     at_both = tuple(frames.frame_at(density, t, settings.frame) for t in both)
 
     def one(shared, key, u):
@@ -166,92 +163,111 @@ def predict(density: Density, population: Population, rng_key, here: PlannedLeve
     return population._replace(state=state._replace(position=moved))
 
 
+def enter(
+    level: Level, population: Population, rng_key, threshold, settings: Settings
+) -> tuple[Population, Reweighing]:
+    """Chains at a level, weighed if they are to be."""
+    fresh = settings.map_chains(Level.enter, level, population.state.position, population.state.momentum)
+    fresh = fresh._replace(logdensity=replicated(fresh.logdensity, settings.mesh))
+    if settings.weighted:
+        return reweigh(population, fresh, rng_key, threshold)
+    none = jnp.full((), jnp.nan)
+    change = Reweighing(jnp.zeros(population.log_weight.size), none, none, Tail(none, none), jnp.zeros((), bool))
+    return population._replace(state=fresh), change
+
+
 @partial(jax.jit, static_argnames="settings")
 def advance(
-    density: Density, kernel: Kernel | Reverse, population: Population, rng_key, here: PlannedLevel, threshold,
+    density: Density, kernel: Kernel | Reverse, population: Population, rng_key, planned: PlannedLevel, threshold,
     settings: Settings,
 ) -> tuple[Population, LevelStats, ChainStats]:  # fmt: skip
     """Take the population to a level. Densities and plans are traced: one compiled program serves every level."""
-    num_chains, undefined, weighted = population.log_weight.size, jnp.full((), jnp.nan), settings.weighted
     predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
-    if here.before is not None:
-        population = predict(density, population, predict_key, here, settings)
-    change = Reweighing.none(num_chains)
+    population = predict(density, population, predict_key, planned, settings)
     if isinstance(kernel, Reverse):
         # Nothing moves on from there, so nothing is evaluated either.
-        nothing = LevelStats(*[undefined] * len(LevelStats._fields))._replace(escaped=jnp.zeros((), int))
-        return placed(population, settings.mesh), nothing, ChainStats(jnp.full(num_chains, jnp.nan), change.increment)
-    level = level_at(density, here.t, settings.frame, here.step_size, here.scale)
-    fresh = settings.map_chains(Level.enter, level, population.state.position, population.state.momentum)
-    fresh = fresh._replace(logdensity=replicated(fresh.logdensity, settings.mesh))
-    if weighted:
-        population, change = reweigh(population, fresh, resample_key, threshold)
-    else:
-        population = population._replace(state=fresh)
+        num_chains, none = population.log_weight.size, jnp.full((), jnp.nan)
+        stats = LevelStats(*[none] * len(LevelStats._fields))._replace(escaped=jnp.zeros((), int))
+        return sharded(population, settings.mesh), stats, ChainStats(jnp.full(num_chains, none), jnp.zeros(num_chains))
+    level = level_at(density, planned.t, settings.frame, planned.step_size, planned.scale)
+    population, change = enter(level, population, resample_key, threshold, settings)
+    population, moves = _move(level, kernel, population, move_key, settings)
+    # What a resampling has folded into the evidence is in its account.
+    tail = change.tail._replace(nats=jnp.where(change.resampled, 0.0, change.tail.nats))
+    if settings.weighted and not kernel.is_adjusted:
+        population = _correct(population, moves.correction)
+        after = pareto_tail(population.log_weight)
+        tail = after._replace(pareto_k=jnp.fmax(tail.pareto_k, after.pareto_k))
+    population = sharded(population, settings.mesh)
+    stats = _level_stats(population, level, change, moves, tail, weighted=settings.weighted)
+    return population, stats, ChainStats(moves.acceptance_rate, change.increment)
 
-    def moved(shared, key, state):
+
+class Moves(NamedTuple):
+    """What the steps of a level did, by chain [N]: mean acceptance, divergences, log weights; and who has escaped."""
+
+    acceptance_rate: jax.Array
+    divergences: jax.Array
+    correction: jax.Array
+    escaped: jax.Array
+
+
+def _move(
+    level: Level, kernel: Kernel, population: Population, rng_key, settings: Settings
+) -> tuple[Population, Moves]:
+    def one(shared, key, state):
         level, kernel = shared
         state, info = level.move(kernel, key, state, settings.num_steps)
         return state, info.acceptance_rate.mean(), info.is_divergent.sum(), info.log_weight.sum()
 
-    keys = chain_keys(move_key, num_chains)
-    state, *reports = settings.map_chains(moved, (level, kernel), keys, population.state)
+    density, keys = level.density, chain_keys(rng_key, population.log_weight.size)
+    state, *reports = settings.map_chains(one, (level, kernel), keys, population.state)
     acceptance, diverged, correction = replicated(reports, settings.mesh)
     if not density.has_log_density:
-        acceptance = jnp.full(num_chains, jnp.nan)
+        acceptance = jnp.full(acceptance.shape, jnp.nan)
     x = jax.vmap(lambda v: jnp.ravel(level.point(v)))(state.position)
-    population = population._replace(state=jax.vmap(level.leave)(state))
-    # What a resampling has folded into the evidence is in its account.
-    pareto_k, tail = change.tail._replace(nats=jnp.where(change.resampled, 0.0, change.tail.nats))
-    if weighted and not kernel.is_adjusted:
-        population = _corrected(population, correction)
-        after, tail = pareto_tail(population.log_weight)
-        pareto_k = jnp.fmax(pareto_k, after)
-    population = placed(population, settings.mesh)
-    mean, sd, counted = _counted(population.log_weight, change.increment)
-    stats = LevelStats(
-        acceptance_rate=acceptance.mean(),
-        step_size=here.step_size,
-        ess=change.ess,
-        conditional_ess=change.conditional_ess,
-        log_weight_increment=mean if weighted else undefined,
-        log_weight_increment_sd=sd if weighted else undefined,
-        log_evidence=population.evidence() if weighted else undefined,
-        log_evidence_error=population.evidence_error(tail) if weighted else undefined,
-        resampled=change.resampled,
-        divergences=jnp.sum(diverged, where=counted),
-        pareto_k=pareto_k,
-        tail=population.account.tail + tail,
-        correction=population.account.correction,
-        escaped=jnp.sum(escaped(density, here.t, x)),
-    )
-    return population, stats, ChainStats(acceptance, change.increment)
+    moves = Moves(acceptance, diverged, correction, escaped(density, level.t, x))
+    return population._replace(state=jax.vmap(level.leave)(state)), moves
 
 
-def _corrected(population: Population, correction) -> Population:
+def _correct(population: Population, correction) -> Population:
     """The population with the corrections of unadjusted steps in its weights."""
     log_weight = population.log_weight + correction
     # Weighted as the chains were before the steps, corrections average to one, whatever the density.
     mean = logsumexp(log_weight) - logsumexp(population.log_weight)
-    account = population.account._replace(
-        correction=population.account.correction + jnp.where(jnp.isfinite(mean), mean, 0.0)
-    )
+    account = population.account
+    account = account._replace(correction=account.correction + jnp.where(jnp.isfinite(mean), mean, 0.0))
     return population._replace(log_weight=log_weight, account=account)
 
 
-def _counted(log_weight, increment):
-    """Mean and standard deviation of the increments of chains that are not lost, and whose divergences count [N]."""
+def _level_stats(
+    population: Population, level: Level, change: Reweighing, moves: Moves, tail: Tail, *, weighted: bool
+) -> LevelStats:
+    log_weight, increment, account = population.log_weight, change.increment, population.account
     alive = is_kept(log_weight)
     finite = jnp.isfinite(increment) & alive
     count = jnp.maximum(finite.sum(), 1)
     mean = jnp.sum(jnp.where(finite, increment, 0.0)) / count
     sd = jnp.sqrt(jnp.sum(jnp.where(finite, (increment - mean) ** 2, 0.0)) / count)
-    # Chains of weight zero sit where the density fails: that is worth a report.
-    return mean, sd, alive | jnp.isneginf(log_weight)
+    evidence = mean, sd, population.evidence(), population.evidence_error(tail.nats)
+    return LevelStats(
+        moves.acceptance_rate.mean(),
+        level.step_size,
+        change.ess,
+        change.conditional_ess,
+        *(evidence if weighted else [jnp.full((), jnp.nan)] * 4),
+        resampled=change.resampled,
+        # Chains of weight zero sit where the density fails: that is worth a report; lost ones do not count.
+        divergences=jnp.sum(moves.divergences, where=alive | jnp.isneginf(log_weight)),
+        pareto_k=tail.pareto_k,
+        tail=account.tail_nats + tail.nats,
+        correction=account.correction,
+        escaped=jnp.sum(moves.escaped),
+    )
 
 
-@partial(jax.jit, static_argnames=("frame",))
-def points(density: Density, population: Population, t, *, frame: str) -> jax.Array:
+@partial(jax.jit, static_argnames="frame_kind")
+def points(density: Density, population: Population, t, *, frame_kind: str) -> jax.Array:
     """Chains [N, *event_shape] in x."""
-    at = frames.frame_at(density, t, frame)
+    at = frames.frame_at(density, t, frame_kind)
     return jax.vmap(lambda u: at.point(u, density.event_shape))(population.state.position)

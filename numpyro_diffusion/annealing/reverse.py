@@ -29,13 +29,13 @@ class Reverse:
     """
 
     is_adjusted = False
-    computed = None
+    program_digest = None
 
     def without_step_size(self) -> Reverse:
         """The kernel itself: it has none."""
         return self
 
-    def as_now(self, size: int) -> Reverse:
+    def frozen(self, size: int) -> Reverse:
         """The kernel itself: it reads nothing of Python."""
         return self
 

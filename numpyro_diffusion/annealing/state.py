@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from .devices import on_host
 from .evidence import Account
 from .kernels import KernelState
-from .levels import Plan
+from .plan import Plan
 from .population import ChainStats, LevelStats, Population
 
 KIND = "annealing"

@@ -73,11 +73,11 @@ class AnnealedState(NamedTuple):
 
 def start(first: Level, rng_key, *, weighted: bool) -> AnnealedState:
     """An exact draw at the first level, t = 1."""
-    place, push, rng_key = jax.random.split(rng_key, 3)
-    u, log_prob = frames.start(first.density, place, "whitened")
+    position_key, momentum_key, rng_key = jax.random.split(rng_key, 3)
+    u, log_prob = frames.start(first.density, position_key, "whitened")
     return AnnealedState(
         i=jnp.zeros((), int),
-        z=_seen(first, first.coordinates(u)),
+        z=_seen(first, first.frame.unscaled(u)),
         potential_energy=first.frame.log_det - log_prob,
         noise_level=first.t,
         accept_prob=jnp.zeros(()),
@@ -86,39 +86,39 @@ def start(first: Level, rng_key, *, weighted: bool) -> AnnealedState:
         diverging=jnp.zeros((), bool),
         rng_key=rng_key,
         position=u,
-        momentum=jax.random.normal(push, u.shape),
+        momentum=jax.random.normal(momentum_key, u.shape),
         frozen=None,
     )
 
 
 def advance(
-    kernel: Kernel, state: AnnealedState, before: Level, here: Level, weighs, *, num_steps: int
+    kernel: Kernel, state: AnnealedState, before: Level, level: Level, weighs, *, num_steps: int
 ) -> AnnealedState:
     """Take a chain from one level to the next, or on at the same one.
 
     Args:
         kernel, state: The chain and what moves it.
-        before, here: The level it is at, and that it goes to.
+        before, level: The level that it is at, and the one it goes to.
         weighs: Whether the step adds to the log weight.
         num_steps: Moves at the new level.
     """
-    fresh = here.enter(state.position, state.momentum)
+    fresh = level.enter(state.position, state.momentum)
     rng_key, move_key = jax.random.split(state.rng_key)
-    moved, info = here.move(kernel, move_key, fresh, num_steps)
+    moved, info = level.move(kernel, move_key, fresh, num_steps)
     old = before.frame.log_det - state.potential_energy
     known = jnp.isfinite(fresh.logdensity) & jnp.isfinite(old)
     increment = jnp.where(known, fresh.logdensity - old + info.log_weight.sum(), -jnp.inf)
     return state._replace(
         i=state.i + 1,
-        z=_seen(here, moved.position),
-        potential_energy=here.frame.log_det - moved.logdensity,
-        noise_level=here.t,
+        z=_seen(level, moved.position),
+        potential_energy=level.frame.log_det - moved.logdensity,
+        noise_level=level.t,
         accept_prob=info.acceptance_rate.mean(),
-        step_size=here.step_size,
+        step_size=level.step_size,
         log_weight=jnp.where(weighs, state.log_weight + increment, state.log_weight),
         diverging=info.is_divergent.any(),
         rng_key=rng_key,
-        position=here.leave(moved).position,
+        position=level.leave(moved).position,
         momentum=moved.momentum,
     )
 

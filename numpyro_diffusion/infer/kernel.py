@@ -13,7 +13,7 @@ from numpyro.util import is_prng_key
 
 from ..annealing.kernels import Kernel, check_kernel
 from ..annealing.level import Level
-from ..annealing.levels import Plan
+from ..annealing.plan import Plan
 from ..annealing.settings import Settings, is_weighted
 from ..checks.numbers import is_traced
 from ..errors import NotRunError, ParameterError
@@ -180,9 +180,9 @@ class AnnealedKernel(MCMCKernel):
     def refresh(self, state: AnnealedState, model_args, model_kwargs) -> AnnealedState:
         """The state with its potential energy at the present arguments; one chain."""
         joint = self._joint(state.frozen, model_args, model_kwargs or {})
-        here = state.frozen.level(state.i - 1, joint)
-        log_prob = here.log_prob(here.coordinates(state.position))
-        return state._replace(potential_energy=here.frame.log_det - log_prob)
+        level = state.frozen.level(state.i - 1, joint)
+        log_prob = level.log_prob(level.frame.unscaled(state.position))
+        return state._replace(potential_energy=level.frame.log_det - log_prob)
 
     def wrap_model(self, wrapper) -> AnnealedKernel:
         """A kernel for `wrapper(model)`, with a pilot of its own."""
@@ -238,8 +238,8 @@ class AnnealedKernel(MCMCKernel):
         # What the steps need, and no more: NumPyro holds it per chain unless these are vectorised.
         kept = Programs(log_prob=block.programs.log_prob)
         # NumPyro compiles what comes after a step, deterministic sites among it, with the arrays these read.
-        computed = self.kernel.as_now(block.event_shape[0]).computed
-        version = fingerprint((block.programs.constrain.captured, computed))
+        digest = self.kernel.frozen(block.event_shape[0]).program_digest
+        version = fingerprint((block.programs.constrain.captured, digest))
         return Frozen(replace(block, programs=kept, version=version), levels)
 
 

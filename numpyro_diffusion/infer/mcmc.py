@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ..annealing.anneal import anneal
+from ..annealing.blas_threads import single_threaded_blas
 from ..annealing.devices import checked_mesh, everywhere
 from ..annealing.draws import further_draws
 from ..annealing.kernels import Kernel, check_kernel
-from ..annealing.lapack import single_threaded_lapack
-from ..annealing.levels import PlannedLevel
+from ..annealing.plan import PlannedLevel
 from ..annealing.settings import Settings
 from ..diagnose.findings import findings
 from ..diagnose.islands import in_order, layout
@@ -97,7 +97,7 @@ class AnnealedMCMC:
             "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
 
-    @single_threaded_lapack
+    @single_threaded_blas
     def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
         """Anneal the model's posterior.
 
@@ -142,9 +142,9 @@ class AnnealedMCMC:
             kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
             settings = Settings.checked(num_chains=self.num_chains, num_steps=self.thinning, **kept)
             joint, mover, rng_key = everywhere((joint, run.kernel.without_step_size(), rng_key), settings.mesh)
-            here = PlannedLevel(float(run.levels[-1]), float(run.stats["step_size"][-1]), run.scale)
+            planned = PlannedLevel(float(run.levels[-1]), float(run.stats["step_size"][-1]), run.scale)
             more = further_draws(
-                joint, mover, run.samples, rng_key, here, settings.in_pieces(joint, self.num_chains),
+                joint, mover, run.samples, rng_key, planned, settings.in_pieces(joint, self.num_chains),
                 num_samples=self.num_samples - 1,
             )  # fmt: skip
             found = (jnp.concatenate(pair, axis=1) for pair in zip(found, more, strict=True))

@@ -21,8 +21,8 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
 
 from ..annealing.kernels import Kernel
 from ..annealing.level import Level, level_at
-from ..annealing.levels import Plan
 from ..annealing.pilot import plan
+from ..annealing.plan import Plan
 from ..annealing.settings import Settings
 from ..density.gaussian import Gaussian
 from ..density.schedule import NoiseSchedule

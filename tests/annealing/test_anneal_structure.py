@@ -12,7 +12,7 @@ from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.devices import chain_keys
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC
 from numpyro_diffusion.annealing.level import level_at
-from numpyro_diffusion.annealing.levels import PlannedLevel
+from numpyro_diffusion.annealing.plan import PlannedLevel
 from numpyro_diffusion.annealing.reverse import Reverse
 from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.density.energy import EnergyDensity, NetworkConfig, ScoreModel
@@ -51,7 +51,7 @@ def test_a_state_carried_across_levels_is_silently_wrong_and_advance_is_not():
         return population._replace(state=state), rate.mean()
 
     def by_hand(refresh):
-        population, rates = populations.start(density, start_key, num_chains=NUM_CHAINS, frame="identity"), []
+        population, rates = populations.start(density, start_key, num_chains=NUM_CHAINS, frame_kind="identity"), []
         for i, t in enumerate(levels):
             fresh = refresh or i == 0
             population, rate = steps(density, population, jax.random.fold_in(key, i), t, 0.04, fresh)
@@ -65,7 +65,7 @@ def test_a_state_carried_across_levels_is_silently_wrong_and_advance_is_not():
     # 80 small steps leave a little of the start behind; weights would correct it.
     assert abs(right - sd) < 5 * se + 0.02
 
-    population = populations.start(density, start_key, num_chains=NUM_CHAINS, frame="identity")
+    population = populations.start(density, start_key, num_chains=NUM_CHAINS, frame_kind="identity")
     for i, t in enumerate(levels):
         population, stats, _ = populations.advance(
             density, kernel.without_step_size(), population, jax.random.fold_in(key, i), PlannedLevel(float(t), 0.04),

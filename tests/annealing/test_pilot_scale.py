@@ -45,7 +45,7 @@ def test_scale_without_gradients_is_that_of_the_covariance():
 
 
 def test_a_chain_whose_gradient_fails_has_no_say_in_the_scale():
-    population = populations.start(P2, jax.random.key(0), num_chains=NUM_CHAINS, frame="whitened")
+    population = populations.start(P2, jax.random.key(0), num_chains=NUM_CHAINS, frame_kind="whitened")
     u, eye = population.state.position, jnp.eye(2)
 
     def learn(gradients):

@@ -16,6 +16,7 @@ divergence; BlackJAX's MALA does not report energies, so there it is one of acce
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,7 +29,11 @@ from .settings import settings_text
 
 
 class KernelState(NamedTuple):
-    """One chain: `position` [d], `momentum` [d], `logdensity` and `logdensity_grad` [d] *at the present level*."""
+    """One chain: `position` [d], `momentum` [d], `logdensity` and `logdensity_grad` [d] *at the present level*.
+
+    While a chain moves, `position` is v, the coordinates of moves; between levels it is u, those of the frame alone
+    (`Level.enter`, `Level.leave`). The gradient stays that in v, and a level that is entered computes it anew.
+    """
 
     position: Any  # arrays; BlackJAX's own states are typed as pytrees
     momentum: Any
@@ -50,7 +55,10 @@ def init(position, momentum, logdensity_fn) -> KernelState:
 
 
 class Kernel(abc.ABC):
-    """Settings of an MCMC kernel; `step_size` is a number, an array over the levels, or None to have it tuned."""
+    """Settings of an MCMC kernel, kept by the names of its arguments.
+
+    `step_size` is a number, an array over the levels, or None to have it tuned.
+    """
 
     step_size: Any
     #: Metropolis adjusted: leaves the density invariant.
@@ -60,18 +68,29 @@ class Kernel(abc.ABC):
     target_acceptance: float = 0.6
     #: Gradient evaluations of one step.
     evaluations_per_step: int = 1
-    #: What sets apart two kernels of equal settings, see `as_now`.
-    computed: Any = None
+    #: What sets apart two kernels of equal settings, see `frozen`.
+    program_digest: Any = None
 
     @abc.abstractmethod
     def step(self, rng_key, state: KernelState, logdensity_fn: Callable, step_size) -> tuple[KernelState, StepInfo]:
-        """One transition of one chain."""
+        """One transition of one chain.
+
+        Two things are promised, for which there are helpers. A point where the log density or its gradient is NaN or
+        infinite is never moved to: `refuse_plus_infinity` around `logdensity_fn` makes a Metropolis step reject those
+        of +inf, `finite_or_stay` keeps an unadjusted step where it was. And the report's `log_weight` is 0 where
+        `is_adjusted` (`invariant_info`), the log ratio above otherwise.
+
+        Args:
+            rng_key, state: The chain, its log density and gradient those of `logdensity_fn`.
+            logdensity_fn: Log density of a position [d].
+            step_size: Of this level, in whose place the kernel's own does not count.
+        """
 
     def without_step_size(self) -> Kernel:
         """The other settings. Given, tuned or per level: what compiled programs see is one structure."""
         return replace(self, step_size=None)
 
-    def as_now(self, size: int) -> Kernel:
+    def frozen(self, size: int) -> Kernel:
         """The kernel with what it reads of Python as that is now, in `size` dimensions."""
         return self
 
@@ -80,7 +99,7 @@ class Kernel(abc.ABC):
         return 0.3 * size ** (-1 / 3)
 
     def __repr__(self):
-        names = [name for name in ("step_size", "num_integration_steps", "persistence") if hasattr(self, name)]
+        names = inspect.signature(type(self)).parameters
         return settings_text(type(self).__name__, {name: getattr(self, name) for name in names})
 
 
@@ -102,6 +121,6 @@ def finite_or_stay(new: KernelState, old: KernelState, log_ratio):
     return kept, StepInfo(rate, ~fine, jnp.where(fine, log_ratio, 0.0))
 
 
-def adjusted(acceptance_rate, is_divergent) -> StepInfo:
+def invariant_info(acceptance_rate, is_divergent) -> StepInfo:
     """The report of a step that leaves the density invariant."""
     return StepInfo(acceptance_rate, is_divergent, jnp.zeros_like(acceptance_rate))

@@ -15,7 +15,7 @@ from .base import Kernel, StepInfo, init, refuse_plus_infinity
 from .settings import check_step_size, settings_text
 
 
-@register(data=("step_size", "parameters"), static=("algorithm", "is_adjusted", "target_acceptance", "computed"))
+@register(data=("step_size", "parameters"), static=("algorithm", "is_adjusted", "target_acceptance", "program_digest"))
 class BlackJAX(Kernel):
     """Any BlackJAX algorithm: `nd.BlackJAX(blackjax.barker)`, `nd.BlackJAX(blackjax.nuts, inverse_mass_matrix=...)`.
 
@@ -41,9 +41,9 @@ class BlackJAX(Kernel):
             raise ArgumentTypeError(f"algorithm must be one of BlackJAX, such as blackjax.barker; got {algorithm!r}.")
         check_number("target_acceptance", target_acceptance, 0.0, 1.0)
         self.algorithm, self.step_size, self.parameters = algorithm, check_step_size(step_size), parameters
-        self.is_adjusted, self.target_acceptance, self.computed = is_adjusted, target_acceptance, None
+        self.is_adjusted, self.target_acceptance, self.program_digest = is_adjusted, target_acceptance, None
 
-    def as_now(self, size):
+    def frozen(self, size):
         """The kernel, told apart by what its algorithm computes: on a standard Gaussian, with the arrays it reads."""
         step = 1.0 if self.step_size is None else jnp.ravel(jnp.asarray(self.step_size, dtype=float))[0]
 
@@ -52,7 +52,7 @@ class BlackJAX(Kernel):
             return self.step(rng_key, init(position, jnp.zeros_like(position), gaussian), gaussian, step_size)
 
         made = trace(once, jax.random.key(0), jnp.zeros(size), jnp.asarray(step, dtype=float), differentiated=False)
-        return replace(self, computed=(made.program, *map(array_digest, made.captured)))
+        return replace(self, program_digest=(made.program, *map(array_digest, made.captured)))
 
     def __repr__(self):
         algorithm = {"algorithm": self.algorithm, "step_size": self.step_size}

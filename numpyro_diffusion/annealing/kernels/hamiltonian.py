@@ -11,11 +11,12 @@ from blackjax.mcmc.proposal import static_binomial_sampling
 
 from ...errors import check_integer
 from ...pytree import register
-from .base import Kernel, KernelState, adjusted, finite_or_stay, refuse_plus_infinity
+from .base import Kernel, KernelState, finite_or_stay, invariant_info, refuse_plus_infinity
 from .settings import check_persistence, check_step_size
 
 
 def _always_accept(rng_key, log_ratio, state, new):
+    # As BlackJAX's own: whether it is accepted, at what probability, and a third entry that HMC does not read.
     return new, (jnp.array(True), jnp.exp(jnp.minimum(log_ratio, 0.0)), None)
 
 
@@ -40,13 +41,9 @@ class _Hamiltonian(Kernel):
         noise: Any = metric.sample_momentum(refresh_key, state.position)
         momentum = self.persistence * state.momentum + jnp.sqrt(1 - self.persistence**2) * noise
         start = integrators.IntegratorState(state.position, momentum, state.logdensity, state.logdensity_grad)
-        generate = hmc.hmc_proposal(
-            integrators.velocity_verlet(refuse_plus_infinity(logdensity_fn), metric.kinetic_energy),
-            metric.kinetic_energy,
-            step_size,
-            self.num_integration_steps,
-            sample_proposal=sample_proposal,
-        )
+        integrator = integrators.velocity_verlet(refuse_plus_infinity(logdensity_fn), metric.kinetic_energy)
+        effort = step_size, self.num_integration_steps
+        generate = hmc.hmc_proposal(integrator, metric.kinetic_energy, *effort, sample_proposal=sample_proposal)
         new, info, _ = generate(accept_key, start)
         # The proposal ends with its momentum flipped. Flipping once more keeps the direction after an acceptance
         # and reverses it after a rejection, without which partial refreshment has the wrong stationary law.
@@ -67,7 +64,7 @@ class HMC(_Hamiltonian):
     def step(self, rng_key, state, logdensity_fn, step_size):
         _, new, info = self._propose(rng_key, state, logdensity_fn, step_size, static_binomial_sampling)
         # Walls of a trained energy are steep and finite: a trajectory that hits one is rejected, not diverged.
-        return new, adjusted(info.acceptance_rate, ~jnp.isfinite(info.energy))
+        return new, invariant_info(info.acceptance_rate, ~jnp.isfinite(info.energy))
 
 
 @register(data=("step_size", "persistence"), static=("num_integration_steps",))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from blackjax.mcmc import diffusions, mala
 
 from ...pytree import register
-from .base import Kernel, KernelState, adjusted, finite_or_stay, refuse_plus_infinity
+from .base import Kernel, KernelState, finite_or_stay, invariant_info, refuse_plus_infinity
 from .settings import check_step_size
 
 
@@ -17,10 +17,8 @@ class _Langevin(Kernel):
 
 
 def _langevin(rng_key, state, logdensity_fn, step_size):
-    one_step = diffusions.overdamped_langevin(jax.value_and_grad(logdensity_fn))
-    return one_step(
-        rng_key, diffusions.DiffusionState(state.position, state.logdensity, state.logdensity_grad), step_size
-    )
+    start = diffusions.DiffusionState(state.position, state.logdensity, state.logdensity_grad)
+    return diffusions.overdamped_langevin(jax.value_and_grad(logdensity_fn))(rng_key, start, step_size)
 
 
 @register(data=("step_size",), static=())
@@ -56,6 +54,5 @@ class MALA(_Langevin):
     def step(self, rng_key, state, logdensity_fn, step_size):
         old = mala.MALAState(state.position, state.logdensity, state.logdensity_grad)
         new, info = mala.build_kernel()(rng_key, old, refuse_plus_infinity(logdensity_fn), step_size)
-        return KernelState(new.position, state.momentum, *new[1:]), adjusted(
-            info.acceptance_rate, info.acceptance_rate <= 0
-        )
+        report = invariant_info(info.acceptance_rate, info.acceptance_rate <= 0)
+        return KernelState(new.position, state.momentum, *new[1:]), report

@@ -22,7 +22,7 @@ def check_step_size(step_size):
     try:
         value = real_array(step_size)
     except (TypeError, ValueError):
-        value = np.array(np.nan)
+        value = np.zeros(0)
     if value.ndim > 1 or not value.size or not np.all(np.isfinite(value) & (value > 0)):
         raise ParameterError(
             f"step_size must be positive, a number or one per level, or None to tune; got {step_size!r}."
@@ -36,15 +36,14 @@ def check_persistence(persistence):
     Raises:
         ParameterError: unless it lies in [0, 1), or is being traced.
     """
-    if not isinstance(persistence, Tracer):
-        try:
-            fine = not isinstance(persistence, bool | str) and 0 <= float(persistence) < 1
-        except (TypeError, ValueError):
-            fine = False
-        if not fine:
-            raise ParameterError(
-                f"persistence must lie in [0, 1); got {persistence!r}. 0 refreshes the momentum fully."
-            )
+    if isinstance(persistence, Tracer):
+        return persistence
+    try:
+        fine = not isinstance(persistence, bool | str) and 0 <= float(persistence) < 1
+    except (TypeError, ValueError):
+        fine = False
+    if not fine:
+        raise ParameterError(f"persistence must lie in [0, 1); got {persistence!r}. 0 refreshes the momentum fully.")
     return persistence
 
 

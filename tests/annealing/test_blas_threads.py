@@ -11,7 +11,7 @@ from exact_problems import LEVELS, P2
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.annealing.lapack import single_threaded_lapack
+from numpyro_diffusion.annealing.blas_threads import single_threaded_blas
 from numpyro_diffusion.errors import ParameterError
 
 
@@ -29,16 +29,16 @@ def two_threads():
 def test_one_thread_while_it_lasts_and_as_many_as_before_afterwards():
     before = threads()
     assert 2 in before
-    assert set(single_threaded_lapack(threads)()) == {1}
+    assert set(single_threaded_blas(threads)()) == {1}
     assert threads() == before
 
 
 def test_calls_within_calls_and_calls_that_fail():
     before = threads()
 
-    @single_threaded_lapack
+    @single_threaded_blas
     def fails():
-        assert set(single_threaded_lapack(threads)()) == {1}
+        assert set(single_threaded_blas(threads)()) == {1}
         # The inner one has ended, the outer has not.
         assert set(threads()) == {1}
         raise RuntimeError("in the middle")
@@ -53,12 +53,12 @@ def test_two_that_overlap_leave_what_the_first_found():
     before, entered, others = threads(), threading.Event(), threading.Event()
     seen = []
 
-    @single_threaded_lapack
+    @single_threaded_blas
     def first():
         entered.set()
         assert others.wait(10)
 
-    @single_threaded_lapack
+    @single_threaded_blas
     def second():
         others.set()
         one.join(10)
@@ -74,7 +74,7 @@ def test_two_that_overlap_leave_what_the_first_found():
 def test_many_that_overlap_at_random():
     before, seen = threads(), []
 
-    @single_threaded_lapack
+    @single_threaded_blas
     def work(rng):
         time.sleep(0.002 * rng.random())
         seen.append(set(threads()))
@@ -104,7 +104,7 @@ def test_many_that_overlap_at_random():
 def test_a_fork_has_no_share_in_its_parents_limit():
     before = threads()
 
-    @single_threaded_lapack
+    @single_threaded_blas
     def forked():
         child = os.fork()
         if child == 0:

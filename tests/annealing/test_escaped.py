@@ -9,7 +9,7 @@ import pytest
 from densities import gaussian, mixture, network
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.annealing.escape import FAR, escaped
+from numpyro_diffusion.annealing.escaped import FAR, escaped
 from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.diagnose.summary import summary
 from numpyro_diffusion.errors import DiagnosticWarning, ParameterError

@@ -72,7 +72,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def single_threaded_lapack[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+def single_threaded_blas[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     """The function, with decompositions and triangular solves on one thread while it runs, in however many threads.
 
     After a call OpenBLAS's further threads spin for tens of milliseconds, on the cores that the next evaluations need:
