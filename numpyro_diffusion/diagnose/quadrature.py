@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from ..errors import ParameterError
 
@@ -226,11 +227,16 @@ def _refined(log_density, cells: Cells, tolerance, most, spacing) -> Integral:
 
 def _beside(cells: Cells, which):
     """Cells [n] that touch a much smaller one among those in `which` [n]."""
-    centre, half = cells.centre[which], cells.half[which]
-    found = np.any(cells.half > MOST_RATIO * half.min(axis=0), axis=1)
-    one, its_half = cells.centre[found, None], cells.half[found, None]
-    touches = np.all(np.abs(one - centre) < its_half + 1.5 * half, axis=-1)
-    found[found] = np.any(touches & np.any(its_half > MOST_RATIO * half, axis=-1), axis=1)
+    around = lattice(np.arange(-1.0, 2.0), cells.half.shape[1])
+    small = np.repeat(cells.half[which], len(around), axis=0)
+    beside = np.repeat(cells.centre[which], len(around), axis=0) + 1.5 * small * np.tile(around, (which.sum(), 1))
+    found = np.zeros(len(which), bool)
+    sizes, size = np.unique(cells.half, axis=0, return_inverse=True)
+    for i, half in enumerate(sizes):
+        near, own = beside[np.any(half > MOST_RATIO * small, axis=1)], size.ravel() == i
+        # In units of their half-size, cells of one size hold what lies within one of their centres.
+        tree = KDTree(near / half, balanced_tree=False, compact_nodes=False)
+        found[own] = tree.query(cells.centre[own] / half, p=np.inf, distance_upper_bound=1.0)[0] < np.inf
     return found
 
 
