@@ -18,13 +18,12 @@ from scipy import ndimage
 from ..density.abstract import batch_log_prob
 from ..density.density import Density
 from ..errors import ParameterError
-from .quadrature import Integral, Seeds, integrate
+from .quadrature import Integral, Seeds, integrate, lattice
 
 #: Largest fall of the noise from one level to the next, and the mean change of log p at which one may go further.
 FALL, LITTLE = 2.5, 0.1
 #: Error of log Z to end with and evaluations at most, at the levels asked for and at those between.
-TOLERANCE, MOST = 1e-3, 1_000_000
-TOLERANCE_BETWEEN, MOST_BETWEEN = 2e-3, 200_000
+ASKED_FOR, BETWEEN = {"tolerance": 1e-3, "most": 1_000_000}, {"tolerance": 2e-3, "most": 200_000}
 #: Points of a scan along an axis by dimension, in a box of eight spreads; boxes twice as large each, fewer where the
 #: density has moments; peaks climbed in each.
 SCAN, SCANS, SCANS_OF_KNOWN, MOST_PEAKS = {1: 8192, 2: 48}, 10, 5, 32
@@ -97,10 +96,10 @@ def levels_of(density: Density, times: np.ndarray) -> list[Level]:
     found: dict[float, Level] = {}
     previous = None
     for t in sorted({float(t) for t in times}, reverse=True):
-        previous = previous or _level(density, 1.0, None, TOLERANCE_BETWEEN if t < 1 else TOLERANCE)
+        previous = previous or _level(density, 1.0, None, BETWEEN if t < 1 else ASKED_FOR)
         while (between := _between(density, previous, t)) is not None:
-            previous = _level(density, between, previous, TOLERANCE_BETWEEN)
-        previous = found[t] = _level(density, t, previous, TOLERANCE)
+            previous = _level(density, between, previous, BETWEEN)
+        previous = found[t] = _level(density, t, previous, ASKED_FOR)
     return [found[float(t)] for t in times]
 
 
@@ -133,22 +132,18 @@ def _change(density: Density, previous: Level, t: float, alpha: float, scale: fl
     return float(np.mean(np.abs(change - np.median(change))))
 
 
-def _level(density: Density, t: float, previous: Level | None, tolerance: float) -> Level:
+def _level(density: Density, t: float, previous: Level | None, effort: dict) -> Level:
     """The integral at one level, from what the level before hands on; scanned where it is asked for."""
-    schedule, is_asked_for = density.schedule, tolerance == TOLERANCE
+    schedule = density.schedule
     ratio, alpha = max(float(schedule.noise_to_signal(t)), density.resolution), float(schedule.alpha(t))
     log_density = _LogDensity(density, t, alpha)
     centre, spread, num_scans = _first_look(density, t, ratio, alpha)
-    seeds = Seeds(np.empty((0, len(centre))), np.empty((0, len(centre))))
-    if previous is not None:
-        seeds = _handed_on(density, previous, t, ratio, alpha)
-    if is_asked_for:
-        found = _peaks(log_density, centre, spread, seeds, num_scans)
-        seeds = Seeds(*(np.concatenate(pair) for pair in zip(seeds, found, strict=True)))
-    most = MOST if is_asked_for else MOST_BETWEEN
-    settings = {"tolerance": tolerance, "most": most, "spacing": log_density.spacing}
+    none = np.empty((0, len(centre)))
+    seeds = Seeds(none, none) if previous is None else _handed_on(density, previous, t, ratio, alpha)
+    if effort is ASKED_FOR:
+        seeds = seeds.joined(_peaks(log_density, centre, spread, seeds, num_scans))
     try:
-        integral = integrate(log_density, centre, spread, seeds, **settings)
+        integral = integrate(log_density, centre, spread, seeds, spacing=log_density.spacing, **effort)
     except ParameterError as error:
         raise ParameterError(
             f"the normaliser of {density!r} cannot be measured at t = {t:.4g}: {error}. Check density.log_prob at this "
@@ -186,18 +181,16 @@ def _peaks(log_density, centre, spread, seeds: Seeds, num_scans: int) -> Seeds:
     d = len(centre)
     # Not symmetric: what is, has its singular points in the middle.
     steps = (np.arange(SCAN[d]) + 0.4817) / SCAN[d] * 2 - 1
-    grid = np.stack(np.meshgrid(*[8 * steps] * d, indexing="ij"), -1)
-    points = np.stack([centre + grid * spread * 2.0**j for j in range(num_scans)])
-    values = log_density(points.reshape(-1, d)).reshape(num_scans, *grid.shape[:-1])
-    at, size, height = [], [], []
-    for j, (one, value) in enumerate(zip(points, values, strict=True)):
-        top = ndimage.maximum_filter(value, 3, mode="nearest") == value
-        is_peak = top & (ndimage.minimum_filter(value, 3, mode="nearest") < value) & np.isfinite(value)
-        highest = np.argsort(-value[is_peak])[:MOST_PEAKS]
-        at.append(one[is_peak][highest])
-        height.append(value[is_peak][highest])
-        size.append(np.tile(16 * spread * 2.0**j / SCAN[d], (len(highest), 1)))
-    at, size, height = (np.concatenate(parts) for parts in (at, size, height))
+    scales = spread * 2.0 ** np.arange(num_scans)[:, None]
+    points = centre + 8 * lattice(steps, d) * scales[:, None]
+    values = log_density(points.reshape(-1, d)).reshape(num_scans, *[SCAN[d]] * d)
+    window = {"size": (1, *[3] * d), "mode": "nearest"}
+    is_peak = (ndimage.maximum_filter(values, **window) == values) & (ndimage.minimum_filter(values, **window) < values)
+    heights = np.where(is_peak, values, -np.inf).reshape(num_scans, -1)
+    highest = np.argsort(-heights, axis=1)[:, :MOST_PEAKS]
+    height = np.take_along_axis(heights, highest, axis=1)
+    scan, place = np.nonzero(np.isfinite(height))
+    at, size, height = points[scan, highest[scan, place]], 16 * scales[scan] / SCAN[d], height[scan, place]
     known = _are_known(at, size, seeds)
     expected = (height + np.sum(np.log(size), axis=1))[known]
     climbed, height = _climbed(log_density, at[~known], size[~known])
@@ -217,7 +210,7 @@ def _are_known(at, size, seeds: Seeds):
 def _climbed(log_density, at, size):
     """Compass search uphill: larger steps while it moves, smaller ones until log p changes little: (seeds, heights)."""
     d = at.shape[1]
-    compass = np.stack(np.meshgrid(*[np.arange(-1.0, 2.0)] * d, indexing="ij"), -1).reshape(-1, d)
+    compass = lattice(np.arange(-1.0, 2.0), d)
     active, height = np.ones(len(at), bool), np.full(len(at), -np.inf)
     for _ in range(200):
         if not active.any():

@@ -13,18 +13,18 @@ seen; what no cell has seen at all must come in as a seed, a place with a size t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy.spatial import KDTree
 
 from ..errors import ParameterError
 
 #: Kronrod's nodes and weights on [-1, 1], exact to degree 11, and Gauss' weights of three nodes, to degree 5.
-_HALF_NODES = (0.960491268708020283, 0.774596669241483377, 0.434243749346802558, 0.0)
-_HALF_WEIGHTS = (0.104656226026467265, 0.268488089868333440, 0.401397414775962222, 0.450916538658474142)
-NODES = np.array([-x for x in _HALF_NODES[:3]] + list(_HALF_NODES[::-1]))
-KRONROD = np.array(list(_HALF_WEIGHTS[:3]) + list(_HALF_WEIGHTS[::-1]))
+NODES = np.array([0.960491268708020283, 0.774596669241483377, 0.434243749346802558, 0.0])
+NODES = np.concatenate([-NODES, NODES[-2::-1]])
+KRONROD = np.array([0.104656226026467265, 0.268488089868333440, 0.401397414775962222, 0.450916538658474142])
+KRONROD = np.concatenate([KRONROD, KRONROD[-2::-1]])
 GAUSS = np.array([0.0, 5 / 9, 0.0, 8 / 9, 0.0, 5 / 9, 0.0])
 #: Half-size of the box, in spreads; a mass in its outer half above `MOST_OUTSIDE` doubles it, at most so often.
 BOX, MOST_OUTSIDE, MOST_DOUBLINGS = 64.0, 1e-5, 40
@@ -33,6 +33,9 @@ BOX, MOST_OUTSIDE, MOST_DOUBLINGS = 64.0, 1e-5, 40
 VERIFIED, MOST_RATIO, ROUND, DEEPEST = 1e-3, 4.0, 512, 48
 #: Share of the integral below which a cell is no seed.
 LEAST_SHARE = 1e-6
+
+#: log sum exp; of nothing -inf.
+logsumexp = np.logaddexp.reduce
 
 
 class Cells(NamedTuple):
@@ -58,6 +61,9 @@ class Seeds(NamedTuple):
     at: np.ndarray
     size: np.ndarray
 
+    def joined(self, other: Seeds) -> Seeds:
+        return Seeds(np.concatenate([self.at, other.at]), np.concatenate([self.size, other.size]))
+
 
 class Integral(NamedTuple):
     """log of an integral, its error in nats, the cells, and seeds that lead to the same again, without verification."""
@@ -66,11 +72,6 @@ class Integral(NamedTuple):
     error: float
     cells: Cells
     seeds: Seeds
-
-    @property
-    def share(self) -> np.ndarray:
-        """Share of the integral in each cell [n]."""
-        return np.exp(self.cells.fine - self.log_z)
 
     def nodes(self) -> tuple[np.ndarray, np.ndarray]:
         """Points [n, d] and their shares of the mass [n]."""
@@ -102,14 +103,15 @@ def integrate(
     Raises:
         ParameterError: if the density is zero wherever looked at, or the mass grows with the box for ever.
     """
-    half = BOX * spread
+    half, d = BOX * spread, len(centre)
+    # Cells of size `spread` around the centre: what lies farther is seen by ever larger ones.
+    grid = centre + lattice(np.arange(-7, 8, 2.0), d) * spread
+    seeds = seeds.joined(Seeds(grid, np.broadcast_to(spread, grid.shape)))
     for _ in range(MOST_DOUBLINGS):
-        reach = np.max(np.abs(seeds.at - centre) / half, initial=0.0)
+        reach = np.max(np.abs(seeds.at - centre) / half)
         half = half * 2.0 ** np.ceil(np.log2(max(4 * reach, 1.0)))
-        boxes = _partition(centre, half, _with_grid(seeds, centre, spread))
-        while len(boxes[0]) * len(NODES) ** len(centre) > most / 2:
+        while len((boxes := _partition(centre, half, seeds))[0]) * len(NODES) ** d > most / 2:
             seeds = seeds._replace(size=2 * seeds.size)
-            boxes = _partition(centre, half, _with_grid(seeds, centre, spread))
         cells = _measured(log_density, *boxes)
         if not np.any(np.isfinite(cells.fine)):
             raise ParameterError("no mass was found")
@@ -124,23 +126,15 @@ def integrate(
     )
 
 
-def logsumexp(values, axis=None) -> Any:
-    """log sum exp; typed as what it is without `return_sign`."""
-    return special.logsumexp(values, axis=axis)
+def lattice(steps: np.ndarray, d: int) -> np.ndarray:
+    """Points [n^d, d] with all combinations of the steps [n] as coordinates."""
+    return np.stack(np.meshgrid(*[steps] * d, indexing="ij"), -1).reshape(-1, d)
 
 
 def _outside(cells: Cells, centre, half) -> float:
     """Share of the mass in the outer half of the box."""
     outer = np.max(np.abs(cells.centre - centre) / half, axis=1) > 0.5
     return float(np.exp(logsumexp(cells.fine[outer]) - logsumexp(cells.fine))) if outer.any() else 0.0
-
-
-def _with_grid(seeds: Seeds, centre, spread) -> Seeds:
-    """Seeds, and cells of size `spread` around the centre: what lies farther is seen by ever larger ones."""
-    d = len(centre)
-    grid = np.stack(np.meshgrid(*[np.arange(-7, 8, 2.0)] * d, indexing="ij"), -1).reshape(-1, d)
-    size = np.broadcast_to(spread, grid.shape)
-    return Seeds(np.concatenate([seeds.at, centre + grid * spread]), np.concatenate([seeds.size, size]))
 
 
 def _partition(centre, half, seeds: Seeds):
@@ -151,18 +145,16 @@ def _partition(centre, half, seeds: Seeds):
         allowed = np.full(centres.shape, np.inf)
         np.minimum.at(allowed, owner, seeds.size)
         excess = halves / allowed
-        which = np.max(excess, axis=1) > 1
+        axis, which = np.argmax(excess, axis=1), np.max(excess, axis=1) > 1
         if not which.any():
             break
-        axis = np.argmax(excess, axis=1)
-        whole, place = ~which, np.cumsum(which) - 1
+        along = axis[owner]
+        is_upper = which[owner] & (np.take_along_axis(seeds.at - centres[owner], along[:, None], axis=1)[:, 0] > 0)
         # The lower halves come after the cells left whole, the upper ones after those.
-        at = seeds.at[np.arange(len(owner)), axis[owner]]
-        is_upper = at > centres[owner, axis[owner]]
-        moved = whole.sum() + place[owner] + is_upper * which.sum()
-        owner = np.where(which[owner], moved, (np.cumsum(whole) - 1)[owner])
-        lower_upper = _halved(centres[which], halves[which], axis[which])
-        centres, halves = (np.concatenate([a[whole], b]) for a, b in zip((centres, halves), lower_upper, strict=True))
+        place = np.where(which, np.sum(~which) + np.cumsum(which), np.cumsum(~which)) - 1
+        owner = place[owner] + is_upper * np.sum(which)
+        parts = _halved(centres[which], halves[which], axis[which])
+        centres, halves = (np.concatenate([a[~which], b]) for a, b in zip((centres, halves), parts, strict=True))
     return centres, halves
 
 
@@ -174,9 +166,7 @@ def _halved(centre, half, axis):
 
 
 def _points(centre, half):
-    d = centre.shape[1]
-    nodes = np.stack(np.meshgrid(*[NODES] * d, indexing="ij"), -1).reshape(-1, d)
-    return centre[:, None] + half[:, None] * nodes
+    return centre[:, None] + half[:, None] * lattice(NODES, centre.shape[1])
 
 
 def _rule(*weights):
@@ -193,8 +183,8 @@ def _measured(log_density, centre, half) -> Cells:
     # One axis coarse, the others fine: which of them needs to be halved.
     rules += [_rule(*(GAUSS if i == axis else KRONROD for i in range(d))) for axis in range(d)]
     fine, coarse, *by_axis = (logsumexp(values + rule, axis=1) + volume for rule in rules)
-    there = np.isfinite(fine)
-    difference = np.stack([np.abs(np.exp(one - np.where(there, fine, 0.0)) - 1) * there for one in by_axis])
+    with np.errstate(invalid="ignore"):
+        difference = np.nan_to_num(np.abs(np.expm1(np.stack(by_axis) - fine)))
     # Where the rules agree by accident, the longest side.
     axis = np.where(difference.max(axis=0) > 0, np.argmax(difference, axis=0), np.argmax(half, axis=1))
     return Cells(centre, half, values, fine, coarse, axis)
@@ -225,14 +215,10 @@ def _refined(log_density, cells: Cells, tolerance, most, spacing) -> Integral:
             which = _worst(error * can, total - tolerance / 2)
         else:
             # What both rules overlook: detail within cells, and in the corners of larger cells beside them.
-            which = can & _beside(cells, share > VERIFIED / 10)
-            if verified > tolerance:
-                which |= can & (share > VERIFIED)
-            elif not which.any():
-                return Integral(log_z, max(total, verified), cells, seeds)
+            which = can & (_beside(cells, share > VERIFIED / 10) | (share > VERIFIED) & (verified > tolerance))
         if not which.any() or evaluations >= most:
-            verified = 0.0 if verified == np.inf else verified
-            return Integral(log_z, total + verified, cells, seeds)
+            both = np.array([total, 0.0 if verified == np.inf else verified])
+            return Integral(log_z, float(both.max() if both.max() <= tolerance else both.sum()), cells, seeds)
         before = len(cells.fine)
         cells = _split(log_density, cells, which, everywhere=is_fine)
         evaluations += (len(cells.fine) - before + which.sum()) * cells.values.shape[1]
@@ -241,40 +227,16 @@ def _refined(log_density, cells: Cells, tolerance, most, spacing) -> Integral:
 
 def _beside(cells: Cells, which):
     """Cells [n] that touch a much smaller one among those in `which` [n]."""
-    d = cells.centre.shape[1]
-    around = np.stack(np.meshgrid(*[np.arange(-1.0, 2.0)] * d, indexing="ij"), -1).reshape(-1, d)
-    centre, half = cells.centre[which], cells.half[which]
-    beside = _holding(cells, (centre[:, None] + 1.5 * half[:, None] * around).reshape(-1, d))
-    small = np.repeat(half, len(around), axis=0)
-    is_large = np.any(cells.half[beside] > MOST_RATIO * small, axis=1)
+    around = lattice(np.arange(-1.0, 2.0), cells.half.shape[1])
+    small = np.repeat(cells.half[which], len(around), axis=0)
+    beside = np.repeat(cells.centre[which], len(around), axis=0) + 1.5 * small * np.tile(around, (which.sum(), 1))
     found = np.zeros(len(which), bool)
-    found[beside[is_large & (beside >= 0)]] = True
-    return found
-
-
-def _holding(cells: Cells, points):
-    """Index [n] of the cell that holds each point [n, d]; -1 outside of all.
-
-    Cells are dyadic parts of one box: for each pair of depths that occurs, a point's cell is known by its number.
-    """
-    low, high = (cells.centre - cells.half).min(axis=0), (cells.centre + cells.half).max(axis=0)
-    depths = np.round(np.log2((high - low) / 2 / cells.half)).astype(np.int64)
-    kinds, kind = np.unique(depths, axis=0, return_inverse=True)
-    found = np.full(len(points), -1)
-    mixer = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)[: points.shape[1]]
-
-    def numbers(at, depth):
-        index = np.floor((at - low) / (high - low) * 2.0**depth).astype(np.int64).astype(np.uint64)
-        return (index * mixer).sum(axis=1, dtype=np.uint64)
-
-    for j, depth in enumerate(kinds):
-        own = np.flatnonzero(kind.ravel() == j)
-        number = numbers(cells.centre[own], depth)
-        order = np.argsort(number)
-        wanted = numbers(points, depth)
-        place = np.minimum(np.searchsorted(number[order], wanted), len(own) - 1)
-        hit = number[order][place] == wanted
-        found[hit] = own[order][place[hit]]
+    sizes, size = np.unique(cells.half, axis=0, return_inverse=True)
+    for i, half in enumerate(sizes):
+        near, own = beside[np.any(half > MOST_RATIO * small, axis=1)], size.ravel() == i
+        # In units of their half-size, cells of one size hold what lies within one of their centres.
+        tree = KDTree(near / half, balanced_tree=False, compact_nodes=False)
+        found[own] = tree.query(cells.centre[own] / half, p=np.inf, distance_upper_bound=1.0)[0] < np.inf
     return found
 
 
