@@ -56,11 +56,9 @@ def said(value: Any) -> str:
 
 
 def real(what: str, value: Any) -> Any:
-    """`value` as a finite float; a traced real scalar as it is.
+    """`value` as a finite float, or a traced real scalar as it is.
 
-    Raises:
-        ArgumentTypeError: for anything but one real number.
-        ParameterError: for NaN and infinity.
+    ArgumentTypeError for anything but one real number, ParameterError for NaN and infinity.
     """
     remedy = REMEDY.get(what, "Give one finite number.")
     if not _is_real(value):
@@ -77,11 +75,7 @@ def real(what: str, value: Any) -> Any:
 
 
 def positive(what: str, value: Any, remedy: str, or_zero: bool = False) -> Any:
-    """`value` as a finite float above 0, or at least 0; a traced real scalar as it is.
-
-    Raises:
-        ParameterError: for anything else; ArgumentTypeError is one.
-    """
+    """`value` as a finite float above 0, or at least 0, or a traced real scalar as it is; else ParameterError."""
     rule = f"{what} must be {'at least 0' if or_zero else 'positive'} and finite"
     try:
         number = real(what, value)
@@ -93,12 +87,7 @@ def positive(what: str, value: Any, remedy: str, or_zero: bool = False) -> Any:
 
 
 def finite_array(what: str, value: Any, ndim: int) -> Any:
-    """`value` with `ndim` axes: in double precision and finite, or as it is where it is traced.
-
-    Raises:
-        ShapeError: for anything but an array of real numbers with so many axes.
-        ParameterError: for NaN and infinity.
-    """
+    """`value` with `ndim` axes, else ShapeError: in double precision and finite, or as it is where it is traced."""
     array = array_of(what, value, f"a numeric array with {ndim} axes")
     if array.ndim != ndim:
         raise ShapeError(f"{what} must have {ndim} axes; got shape {array.shape}.")
@@ -174,25 +163,22 @@ def check_squares_held(what: str, value: float, margin: float, remedy: str, sour
         )
 
 
-def representable(what: str, number: Any, given: str = "") -> Any:
-    """`number`, or an error where the floats of the moment would make zero or infinity of it; a tracer passes.
+def exponent(value: Any, what: str = "exponent", given: str = "") -> Any:
+    """An exponent for `density.combine`: rounded as it will be kept, so that what cancels does; a tracer passes.
 
-    `given` is what the user gave, if that is another number.
+    ParameterError where the floats of the moment would make zero or infinity of it. `given` is what the user gave, if
+    that is another number.
     """
-    low, high = float_range()
-    if isinstance(number, Tracer) or number == 0 or low <= abs(number) <= high:
+    number, (low, high) = real(what, value), float_range()
+    if isinstance(number, Tracer):
         return number
-    double = ", or enable double precision" if floats() == np.float32 else ""
-    raise ParameterError(
-        f"{what} must be 0 or from {low:.2g} to {high:.2g} in size, which is what {floats()} holds; got "
-        f"{given or f'{number:.6g}'}. Choose another{double}."
-    )
-
-
-def exponent(value: Any, what: str = "exponent") -> Any:
-    """An exponent for `density.combine`: rounded as it will be kept, so that what cancels does."""
-    number = representable(what, real(what, value))
-    return number if isinstance(number, Tracer) else float(floats().type(number))
+    if number != 0 and not low <= abs(number) <= high:
+        double = ", or enable double precision" if floats() == np.float32 else ""
+        raise ParameterError(
+            f"{what} must be 0 or from {low:.2g} to {high:.2g} in size, which is what {floats()} holds; got "
+            f"{given or f'{number:.6g}'}. Choose another{double}."
+        )
+    return float(floats().type(number))
 
 
 def log_mass(value: Any) -> Any:

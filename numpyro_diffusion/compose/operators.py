@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.numbers import array_of, exponent, is_traced, log_mass, log_shares, real, representable
+from ..checks.numbers import array_of, exponent, is_traced, log_mass, log_shares, real
 from ..density.abstract import check_densities
 from ..density.density import Density, combine
 from ..errors import ArgumentTypeError, ParameterError
@@ -78,8 +78,7 @@ def temper(density: Density, temperature: Any) -> Density:
     temperature = real("temperature", temperature)
     if not is_traced(temperature) and not temperature > 0:
         raise ParameterError(f"temperature must be positive; got {temperature}. 1 leaves the density as it is.")
-    power = representable("1 / temperature", 1.0 / temperature, given=f"1 / {temperature}")
-    return combine("product", [(density, exponent(power))])
+    return combine("product", [(density, exponent(1.0 / temperature, "1 / temperature", given=f"1 / {temperature}"))])
 
 
 def log_rest(share: Any) -> Any:

@@ -100,11 +100,7 @@ class AbstractDensity(abc.ABC):
         return lambda z: -self.log_density(z, t)
 
     def identity(self) -> dict[str, str]:
-        """What a run of this density depends on, as digests by name.
-
-        Raises:
-            CheckpointError: if it calls back into Python.
-        """
+        """What a run of this density depends on, as digests by name; CheckpointError if it calls back into Python."""
         x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
         computed = trace(lambda p, x, t: p.log_density(x, t), self, x, jax.ShapeDtypeStruct((), x.dtype))
         return {
@@ -193,14 +189,7 @@ def _batch_log_prob(density, x, t):
 
 
 def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:
-    """Raise unless these can be terms of one formula: at least one density, on one event shape, under one schedule.
-
-    Raises:
-        ParameterError: if there are none.
-        ArgumentTypeError: if one is no density.
-        ScoreOnlyError: if one has no log density but needs it.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
-    """
+    """Raise unless these can be terms of one formula: at least one density, on one event shape, under one schedule."""
     if not densities:
         raise ParameterError(f"{what} needs at least one density; got none.")
     for density in densities:

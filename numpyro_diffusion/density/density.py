@@ -282,10 +282,8 @@ def combine(kind: Kind, terms: Sequence[tuple[Density, Any]]) -> Density:
         kind: "product" with exponents, or "mixture" with logarithms of masses.
         terms: Pairs (density, `numbers.exponent` or `numbers.log_mass`).
 
-    Raises:
-        ParameterError: if there are no terms, or exponents together leave what floats hold.
-        ShapeError, ScheduleError: if event shapes or schedules differ.
-        ScoreOnlyError: if a mixture has a score-only term.
+    Raises as the functions of `numpyro_diffusion.compose`; ParameterError also where exponents of one density add up to
+    what floats do not hold.
     """
     is_sum = kind == "mixture" and len(terms) > 1
     check_densities(f"a {kind}", [density for density, _ in terms], needs_log_density=is_sum)

@@ -86,10 +86,27 @@ class _NetworkDensity(ConditionalModel, Density):
     name: str | None = None
 
     def __post_init__(self):
-        _check_base(self.base, self.moments.mean.size, self.config, type(self).__name__, self.is_calibrated)
+        self._check_base()
         if self.log_z is None:
             knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
             self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
+
+    def _check_base(self):
+        base, conditions, size = self.base, self.config.condition_size, self.mean.size
+        if base is None:
+            if self.config.form == "potential":
+                raise ParameterError("a PatchConfig stands on a mixture; got none. Give base=nd.MixtureBase.fit(...).")
+            return
+        if not (self.has_log_density and self.is_calibrated):
+            what = "density with calibrated=False" if self.has_log_density else "score model"
+            raise ParameterError(f"a mixture base belongs to a calibrated energy; got a {what}. Drop the base.")
+        if (d := base.means.shape[-1]) != size:
+            raise ShapeError(f"the base must have the data's dimension {size}; got {d}. Fit it to them.")
+        if base.condition_size not in (0, conditions):
+            raise ShapeError(
+                f"the base must know the data's {conditions} classes or none; got {base.condition_size}. "
+                "Give the same conditions to MixtureBase.fit and nd.fit."
+            )
 
     @classmethod
     def fresh(cls, rng_key, config, event_shape, **fields):
@@ -265,20 +282,3 @@ def data_gaussian(mean, covariance, config, base: MixtureBase | None = None) -> 
         axes = DenseAxes(jnp.asarray(vectors, dtype=float))
     variance = np.maximum(variance, 1e-8 * variance.max())
     return Gaussian(jnp.asarray(mean, dtype=float), jnp.asarray(variance, dtype=float), axes)
-
-
-def _check_base(base, size: int, config, cls: str, calibrated: bool) -> None:
-    if base is None:
-        if config.form == "potential":
-            raise ParameterError("a PatchConfig stands on a mixture; give base=nd.MixtureBase.fit(...).")
-        return
-    if cls != "EnergyDensity" or not calibrated:
-        what = "score model" if cls != "EnergyDensity" else "density with calibrated=False"
-        raise ParameterError(f"a mixture base belongs to a calibrated energy; got a {what}. Drop the base.")
-    if base.means.shape[-1] != size:
-        raise ShapeError(f"the base must have the data's dimension {size}; got {base.means.shape[-1]}. Fit it to them.")
-    if base.condition_size not in (0, config.condition_size):
-        raise ShapeError(
-            f"the base must know the data's {config.condition_size} classes or none; got {base.condition_size}. "
-            "Give the same conditions to MixtureBase.fit and nd.fit."
-        )

@@ -34,18 +34,19 @@ class FunctionDensity(Density):
 
     def log_density(self, x, t):
         if self.origin is None:
-            return self._call(x, t)
+            return self._call(*self._given, x, t)
         # Known under `origin`: p'(x, t') = (alpha/alpha')^d p(x alpha/alpha', t).
         there = self.origin.time(self.schedule.noise_to_signal(t))
         log_ratio = jnp.log(self.origin.alpha(there)) - jnp.log(self.schedule.alpha(t))
         jacobian = x.size * log_ratio if self.is_calibrated or self.moments is not None else 0.0
-        return self._call(x * jnp.exp(log_ratio), there) + jacobian
+        return self._call(*self._given, x * jnp.exp(log_ratio), there) + jacobian
 
-    def _call(self, x, t):
-        return self._checked(self.fn(x, t) if self.parameters is None else self.fn(self.parameters, x, t))
+    @property
+    def _given(self) -> tuple:
+        return () if self.parameters is None else (self.parameters,)
 
-    @staticmethod
-    def _checked(value):
+    def _call(self, *args):
+        value = self.fn(*args)
         if jnp.shape(value) != ():
             raise ShapeError(
                 f"the function of nd.as_density must return a scalar for one point; got shape {jnp.shape(value)}."
@@ -57,8 +58,7 @@ class FunctionDensity(Density):
         if isinstance(self.fn, Traced):
             return self
         x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
-        t, given = jax.ShapeDtypeStruct((), x.dtype), () if self.parameters is None else (self.parameters,)
-        return replace(self, fn=trace(lambda *args: self._checked(self.fn(*args)), *given, x, t))
+        return replace(self, fn=trace(self._call, *self._given, x, jax.ShapeDtypeStruct((), x.dtype)))
 
     def _moments(self):
         return self.moments

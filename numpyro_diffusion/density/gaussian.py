@@ -57,12 +57,15 @@ class Gaussian(NamedTuple):
         """Of alpha x + sigma eps."""
         return self._replace(mean=alpha * self.mean, variance=alpha**2 * self.variance + sigma**2)
 
+    def at(self, noise) -> jax.Array:
+        """The point [d] that standard normal noise [d] along the axes stands for."""
+        return self.mean + self.axes.point(jnp.sqrt(self.variance) * noise)
+
     def sample(self, rng_key) -> jax.Array:
         """A draw [d]."""
         noise = jax.random.normal(rng_key, self.mean.shape)
         # Eigenvectors have no sign of their own, and what a key draws must not depend on it.
-        along = noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise)
-        return self.mean + self.axes.point(jnp.sqrt(self.variance) * along)
+        return self.at(noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise))
 
     def log_prob(self, x) -> jax.Array:
         """Log density at a point x [d]."""
@@ -77,8 +80,7 @@ def log_normal(z, variance) -> jax.Array:
 def known_gaussians(means, covariances: np.ndarray) -> Gaussian:
     """K Gaussians of means [K, d], which may be traced, and known covariances [K, d, d].
 
-    Raises:
-        ParameterError: unless the covariances are symmetric positive definite, and all numbers floats of the moment.
+    ParameterError unless these are symmetric positive definite, and all numbers floats of the moment.
     """
     if not np.allclose(covariances, covariances.transpose(0, 2, 1), rtol=1e-5, atol=1e-8):
         skew = np.max(np.abs(covariances - covariances.transpose(0, 2, 1)))

@@ -26,15 +26,11 @@ NUM_LEVELS, NUM_POINTS, NUM_IMAGES, IMAGE_BATCH = 16, 4096, 512, 128
 def typical_log_probs(density, x, conditions, rng_key) -> jax.Array | None:
     """What `nd.fit` records of an energy as its field `typical`.
 
-    Args:
-        density: An `EnergyDensity`; others have none.
-        x: Data [n, *event_shape]; a fixed number of them is drawn.
-        conditions: Their conditions [n, c], or None.
-        rng_key: JAX random key.
+    Of data x [n, *event_shape], of which a fixed number is drawn, and their conditions [n, c] or None.
 
     Returns:
         [1 or 2, 1 + Q, K]: log r, increasing, and below it the quantiles of log p + c: without a condition, and, where
-        there are conditions, given each point's own. None if a log density is not finite.
+        there are conditions, given each point's own. None if a log density is not finite, or there is none.
 
     Cost: 4,096 evaluations a level at 16 levels, 512 for images. Weights are traced: one program for equal shapes.
     """
@@ -49,7 +45,8 @@ def typical_log_probs(density, x, conditions, rng_key) -> jax.Array | None:
     if conditions is not None:
         given.append(np.append(np.asarray(conditions, np.float32)[index], np.ones((count, 1), np.float32), axis=1))
     plain = density._replace(log_z=density.log_z.at[1].set(0.0), typical=None)
-    log_ratios = np.linspace(*np.log(np.asarray(density.sigmas, dtype=np.float64)), NUM_LEVELS)
+    low, high = np.log(np.asarray(density.sigmas, dtype=np.float64))
+    log_ratios = np.linspace(low, high, NUM_LEVELS)
     table = np.array([np.vstack([log_ratios, _quantiles(plain, y, log_ratios, noise_key, c)]) for c in given])
     return jnp.asarray(table, dtype=float) if np.all(np.isfinite(table)) else None
 
