@@ -65,13 +65,16 @@ class Settings:
         optional = {name: getattr(new, name) for name in ("chain_batch_size", "num_pilot_chains")}
         counts |= {name: value for name, value in optional.items() if value is not None}
         numbers: dict[str, Any] = {name: check_integer(name, value) for name, value in counts.items()}
-        numbers["level_ess"] = check_number("level_ess", new.level_ess, 0.0, 1.0, "0.98 is usual.", ends="()")
-        if (threshold := new.resample_threshold) is not None:
-            numbers["resample_threshold"] = check_number("resample_threshold", threshold, 0.0, 1.0, "0.5 is usual.")
+        check_number("level_ess", new.level_ess, 0.0, 1.0)
+        if not 0 < new.level_ess < 1:
+            raise ParameterError(f"level_ess must lie in (0, 1); got {new.level_ess}.")
+        if new.resample_threshold is not None:
+            check_number("resample_threshold", new.resample_threshold, 0.0, 1.0)
+            numbers["resample_threshold"] = float(new.resample_threshold)
         for name, known in {"frame": FRAMES, "metric": METRICS}.items():
             if getattr(new, name) not in known:
                 raise ParameterError(f"{name} must be one of {known}; got {getattr(new, name)!r}.")
-        numbers["predictor"] = bool(new.predictor)
+        numbers |= {"level_ess": float(new.level_ess), "predictor": bool(new.predictor)}
         numbers["mesh"] = checked_mesh(new.mesh, numbers["num_chains"])
         return dataclasses.replace(new, **numbers)
 

@@ -39,7 +39,7 @@ class BlackJAX(Kernel):
     def __init__(self, algorithm, step_size=None, *, is_adjusted=True, target_acceptance=0.7, **parameters):
         if not hasattr(algorithm, "build_kernel"):
             raise ArgumentTypeError(f"algorithm must be one of BlackJAX, such as blackjax.barker; got {algorithm!r}.")
-        check_number("target_acceptance", target_acceptance, 0.0, 1.0, "0.7 is usual.")
+        check_number("target_acceptance", target_acceptance, 0.0, 1.0)
         self.algorithm, self.step_size, self.parameters = algorithm, check_step_size(step_size), parameters
         self.is_adjusted, self.target_acceptance, self.computed = is_adjusted, target_acceptance, None
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ...checks.numbers import real_array
-from ...errors import ParameterError, check_number
+from ...errors import ParameterError
 
 
 def check_step_size(step_size):
@@ -37,7 +37,14 @@ def check_persistence(persistence):
         ParameterError: unless it lies in [0, 1), or is being traced.
     """
     if not isinstance(persistence, Tracer):
-        check_number("persistence", persistence, 0.0, 1.0, "0 refreshes the momentum fully.", ends="[)")
+        try:
+            fine = not isinstance(persistence, bool | str) and 0 <= float(persistence) < 1
+        except (TypeError, ValueError):
+            fine = False
+        if not fine:
+            raise ParameterError(
+                f"persistence must lie in [0, 1); got {persistence!r}. 0 refreshes the momentum fully."
+            )
     return persistence
 
 
