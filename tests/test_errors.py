@@ -13,6 +13,7 @@ from numpyro_diffusion.errors import (
     UnknownNameError,
     check_integer,
     check_key,
+    check_number,
 )
 
 
@@ -35,3 +36,24 @@ def test_integers_of_every_kind():
     assert [check_integer("n", n) for n in (3, np.int32(3), np.uint8(3))] == [3, 3, 3]
     with pytest.raises(ParameterError, match="n must be an integer >= 0; got -1"):
         check_integer("n", -1, low=0)
+
+
+def test_numbers_of_every_kind():
+    assert [check_number("x", x, 0.0, 2.0) for x in (1, np.float32(0.5), np.array(2.0))] == [1.0, 0.5, 2.0]
+    for bad in (True, "1", b"1", None, [1.0], np.ones(2), 1j, np.nan, 10**400, -0.1, 2.1):
+        with pytest.raises(ParameterError, match=r"x must lie in \[0, 2\]; got .*. Halve it."):
+            check_number("x", bad, 0.0, 2.0, "Halve it.")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ends", "rule"),
+    [(0, 1, "[)", r"lie in \[0, 1\)"), (0, 1, "(]", r"lie in \(0, 1\]"), (0, np.inf, "()", "be positive"),
+     (0, np.inf, "[)", "be >= 0")],
+)  # fmt: skip
+def test_ends_of_ranges(low, high, ends, rule):
+    for bound, end in zip((low, high), ends, strict=True):
+        if end in "[]":
+            assert check_number("x", bound, low, high, ends=ends) == bound
+        else:
+            with pytest.raises(ParameterError, match=f"x must {rule}; got"):
+                check_number("x", bound, low, high, ends=ends)

@@ -17,7 +17,7 @@ from ..density.density import Density
 from ..density.proper import check_proper
 from ..diagnose.result import AnnealedRun
 from ..disk.runs import Keeper, sole_writer
-from ..errors import ParameterError, ScoreOnlyError, check_key, check_untraced
+from ..errors import ParameterError, ScoreOnlyError, check_key, check_number, check_untraced
 from ..program import fingerprint, versions
 from . import population as populations
 from .blas_threads import single_threaded_blas
@@ -120,6 +120,7 @@ def anneal(
     )  # fmt: skip
     if not isinstance(keep_history, bool | str | Path):
         raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
+    check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
     if kernel.is_adjusted and not density.has_log_density:
         raise ScoreOnlyError(
             f"{type(kernel).__name__} accepts by log densities, but {density!r} has only a score. "

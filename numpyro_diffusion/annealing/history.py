@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import os
 import tempfile
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from ..checks.text import shown
-from ..disk.paths import checked_path, told, what_is
-from ..errors import ParameterError
+from ..disk.paths import checked_path, what_is
+from ..errors import CheckpointError, ParameterError
 from .population import ChainStats
-
-_REMEDY = "Check that the folder exists, is writable and has space, or choose another one for keep_history."
-_told = partial(told, "cannot write", remedy=_REMEDY)
 
 
 class History:
@@ -134,3 +131,17 @@ def _cut(group, num_done: int) -> None:
             )
         if rows > num_done:
             group[name].resize((num_done, num_chains))
+
+
+@contextlib.contextmanager
+def _told(path):
+    """What the system refuses, as this package says it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}. Check that the folder exists, is writable and has space, "
+            "or choose another one for keep_history."
+        ) from error

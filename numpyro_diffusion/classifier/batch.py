@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..checks.text import layouts, shown
 from ..errors import ParameterError, ShapeError
-from ..train.data import check_finite
+from ..train.data import check_finite, check_scale
 
 #: Images are of order one; what exceeds this is in other units.
 LARGEST_VALUE = 1000.0
@@ -75,11 +75,7 @@ def check_batch(batch, config, n: int) -> None:
 def check_values(batch, config) -> None:
     """That numbers are finite and labels are classes."""
     check_finite(batch._replace(labels=None))
-    if (largest := float(jnp.max(jnp.abs(batch.images)))) > LARGEST_VALUE:
-        raise ParameterError(
-            f"images must be of order one, in [-1, 1] say; got values up to {largest:.3g}. Scale them: x / 127.5 - 1 "
-            "takes 0..255 there."
-        )
+    check_scale(batch.images, LARGEST_VALUE)
     low, high, most = int(jnp.min(batch.labels)), int(jnp.max(batch.labels)), max(config.num_outputs, 2) - 1
     if low < 0 or high > most:
         raise ParameterError(f"labels must be classes from 0 to {most}; got {low} to {high}. Number them anew.")

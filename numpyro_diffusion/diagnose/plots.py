@@ -62,7 +62,7 @@ def plot_samples(
     if density is not None and not hasattr(density, "event_shape"):
         raise ParameterError(f"density must be a density, for the contours; got {shown(density)}.")
     if t is not None:
-        check_number("t", t, 0.0, 1.0)
+        check_number("t", t, 0.0, 1.0, "0 is the data, 1 the noise.")
     if isinstance(samples, AnnealedRun):
         density = samples.density if density is None else density
         t = float(samples.levels[-1]) if t is None else t
@@ -250,7 +250,7 @@ def plot_bounds(
             raise ParameterError(f"plot_bounds draws bounds, such as nd.ais_bound returns; got {shown(bound)}.")
     rows = [(label or f"{bound.kind.upper()}\n{len(bound.levels)} levels", bound) for label, bound in rows]
     if truth is not None:
-        check_number("truth", truth, -1e300, 1e300)
+        check_number("truth", truth, -1e300, 1e300, "Leave out what is not known.")
     if not rows:
         raise ParameterError("plot_bounds needs at least one bound; got none.")
     if ax is None:

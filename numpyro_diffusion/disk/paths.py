@@ -51,9 +51,7 @@ def told(doing: str, path, remedy: str, error: type[Exception] = CheckpointError
         raise error(f"{doing} {path}: {why}. {remedy}") from cause
 
 
-def open_regular(
-    path, flags: int = os.O_RDONLY, mode: str = "rb", must: str = "it must be a regular file"
-) -> IO[bytes]:
+def open_regular(path, flags=os.O_RDONLY, mode="rb", must="it must be a regular file") -> IO[bytes]:
     """A regular file, opened in bytes; nothing else is."""
     if (kind := what_is(path)) not in ("a file", None):
         raise OSError(errno.EINVAL, f"{must} and is {kind}")

@@ -67,7 +67,7 @@ class Posterior(NamedTuple):
 
         Columns are NumPyro's; ESS (bulk) and R-hat (rank-normalised) are ArviZ's, of the islands.
         """
-        check_number("prob", prob, 0.0, 1.0)
+        check_number("prob", prob, 0.0, 1.0, "0.9 is usual.")
         sites, shape = {site.name for site in self.joint.sites}, self.islands.shape
         names = ("mean", "std", "median", f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%", "n_eff", "r_hat")
         lines: list[Sequence[str]] = [(" " * 10, *names)]

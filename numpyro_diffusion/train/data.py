@@ -120,16 +120,21 @@ def check_finite(arrays: NamedTuple) -> None:
             raise ParameterError(f"{what} must be finite; got {bad} NaN or infinite values. Remove those rows.")
 
 
+def check_scale(images, most: float) -> None:
+    """Raise ParameterError for images in units in which they reach beyond `most`."""
+    if (largest := float(np.max(np.abs(images)))) > most:
+        raise ParameterError(
+            f"images must be of order one, in [-1, 1] say; got values up to {largest:.3g}. Scale them: x / 127.5 - 1 "
+            "takes 0..255 there."
+        )
+
+
 def moments(x, network):
     """Mean [d] and covariance [d, d] of data, or along cosines the variances [d]."""
     flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
     if not network.takes_images:
         return flat.mean(0), np.atleast_2d(np.cov(flat.T))
-    if np.abs(flat).max() > 10:
-        raise ParameterError(
-            f"images must be of order one, in [-1, 1] say; got values from {flat.min():.3g} to {flat.max():.3g}. "
-            "Scale them: x / 127.5 - 1 takes 0..255 there."
-        )
+    check_scale(flat, 10.0)
     if x.shape[1:] != network.shape:
         raise ShapeError(f"the network takes images of shape {network.shape}; the data have {x.shape[1:]}. See shape=.")
     coordinates = jax.lax.map(CosineAxes(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)

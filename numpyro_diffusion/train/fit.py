@@ -54,7 +54,8 @@ class _Denoising(NamedTuple):
         density = self.density._replace(state=weights)
         return loss(density, rng_key, batch.data, batch.conditions, config.time_score_weight, config.weighting)
 
-    check = staticmethod(check_finite)
+    def check(self, batch) -> None:
+        check_finite(batch)
 
 
 def fit(
@@ -120,7 +121,8 @@ def fit(
         raise ParameterError(f"model must be 'energy' or 'score'; got {model!r}.")
     if parameterisation not in PARAMETERISATIONS:
         raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
-    training, network = training or TrainingConfig(), network or NetworkConfig()
+    training = TrainingConfig() if training is None else training
+    network = NetworkConfig() if network is None else network
     check_instance("training", training, TrainingConfig)
     check_instance("network", network, *CONFIGS.values())
     num_moments = NUM_MOMENTS_OF_IMAGES if network.takes_images else NUM_MOMENTS

@@ -52,6 +52,20 @@ REFUSED = {
     "no batch": (lambda: nd.TrainingConfig(batch_size=0), ParameterError, r"batch_size must be an integer >= 1; got 0"),
     "learning rate negative": (lambda: nd.TrainingConfig(learning_rate=-1.0), ParameterError, r"positive; got -1.0"),
     "decay one": (lambda: nd.TrainingConfig(ema_decay=1.0), ParameterError, r"ema_decay must lie in \[0, 1\); got 1.0"),
+    "learning rate as text": (
+        lambda: nd.TrainingConfig(learning_rate="x"), ParameterError,  # pyright: ignore
+        r"learning_rate must be positive; got 'x'. The default is 0.002"),
+    "no learning rate": (lambda: nd.TrainingConfig(learning_rate=None), ParameterError, r"positive; got None"),  # pyright: ignore
+    "weights of text": (
+        lambda: nd.TrainingConfig(time_score_weight=[1.0]), ParameterError,  # pyright: ignore
+        r"time_score_weight must be >= 0; got \[1.0\]"),
+    "infinite decay": (lambda: nd.TrainingConfig(weight_decay=np.inf), ParameterError, r"weight_decay.*; got inf"),
+    "settings of another kind": (lambda: fit(training={}), TypeError, r"training must be a TrainingConfig; got {}"),
+    "a network of text": (lambda: fit(network="unet"), TypeError, r"network must be a NetworkConfig or .*got 'unet'"),
+    "noise range of text": (
+        lambda: fit(sigma_min="x"), ParameterError, r"sigma_min must be >= 0; got 'x'. Leave it out"),
+    "saved every never": (
+        lambda: fit(checkpoint_every_seconds=-1), ParameterError, r"every_seconds must be >= 0; got -1. A minute"),
     "dropout NaN": (lambda: nd.TrainingConfig(condition_dropout=np.nan), ParameterError, r"condition_dropout.*got nan"),
 }  # fmt: skip
 
