@@ -18,7 +18,8 @@ from numpyro import validation_enabled
 
 from ..diagnose.datatree import attributes, layout_attributes, statistics_by_level
 from ..diagnose.weights import normalised
-from .names import name_of, named, plain, readable
+from .arviz_names import named, plain, readable
+from .model_call import name_of
 from .posterior import Posterior
 
 #: ArviZ's names of extra fields.
@@ -39,11 +40,12 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
     _kwargs: Any
 
     def __init__(self, posterior: Posterior):
-        source = posterior.source
-        self.names = readable([*posterior.samples, *source.observed])
+        call = posterior.call
+        self.names = readable([*posterior.samples, *call.observed])
         # ArviZ traces the model wherever an init strategy leads, which need not be valid.
-        model = validation_enabled(False)(named(source.seeded(), self.names))
-        super().__init__(posterior, model, source.args, source.kwargs, posterior.islands.shape)
+        model = validation_enabled(False)(named(call.seeded(), self.names))
+        shape: Any = posterior.islands.shape
+        super().__init__(posterior, model, call.args, call.kwargs, shape)
 
     @property
     def sample_dims(self) -> list[str]:
@@ -118,7 +120,7 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
     Raises:
         RuntimeError: before `run`.
     """
-    adapter, run, observed = AnnealedMCMCAdapter(found), found.run, found.source.observed
+    adapter, run, observed = AnnealedMCMCAdapter(found), found.run, found.call.observed
     groups = adapter.renamed(groups)
     inferred, coords = adapter.dims(groups.pop("extra_event_dims", None)), groups.get("coords")
     dims = groups.setdefault("dims", inferred)
@@ -142,7 +144,7 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
         for site, name in adapter.names.items():
             if site != name and name in group.data_vars:
                 group[name].attrs["site"] = site
-    tree.attrs |= attributes(run, model=name_of(found.source.model))
+    tree.attrs |= attributes(run, model=name_of(found.call.model))
     return tree
 
 

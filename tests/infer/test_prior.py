@@ -257,7 +257,7 @@ def test_weights_are_traced_not_compiled_in():
 
 
 SCRIPT = """
-import json, jax, numpy as np, small
+import json, densities, jax, numpy as np
 import numpyro_diffusion as nd
 prior = nd.DiffusionPrior(densities.mixture("p") * densities.gaussian(name="q"), 0.25)
 print(json.dumps([np.asarray(a).tolist() for a in jax.tree.leaves(prior.expand((3,)).to_event(1))]))
