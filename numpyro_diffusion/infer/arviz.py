@@ -136,8 +136,10 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
         if observed and log_likelihood:
             values = {k: v for k, v in found.by_site("log_likelihood").items() if k in observed}
             values = {k: v.reshape(adapter.sample_shape + v.shape[1:]) for k, v in values.items()}
-            masks = adapter.named(_masks(found))
-            tree["log_likelihood"] = xr.DataTree(likelihood_dataset(adapter.named(values), masks, dims, coords))
+            # A mask that depends on latents leaves in what it leaves in at any draw.
+            masks = {name: mask.any(axis=0) for name, mask in found.by_site("counted").items()}
+            data = likelihood_dataset(adapter.named(values), adapter.named(masks), dims, coords)
+            tree["log_likelihood"] = xr.DataTree(data)
     tree["annealing"] = xr.DataTree(statistics_by_level(run))
     tree["posterior"].attrs |= layout_attributes(run, found.islands)
     for group in tree.children.values():
@@ -148,13 +150,6 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
     return tree
 
 
-def _masks(found: Posterior) -> dict[str, np.ndarray]:
-    """Which entries of a log likelihood count, by site where not all do."""
-    # A mask that depends on latents leaves in what it leaves in at any draw.
-    masks = {name: mask.any(axis=0) for name, mask in found.by_site("counted").items()}
-    return {name: mask for name, mask in masks.items() if not mask.all()}
-
-
 def likelihood_dataset(values: dict[str, np.ndarray], masks: dict[str, np.ndarray], dims, coords) -> xr.Dataset:
     """Log likelihoods [chain, draw, ...] by site, of the entries that count.
 
@@ -163,11 +158,12 @@ def likelihood_dataset(values: dict[str, np.ndarray], masks: dict[str, np.ndarra
 
     Args:
         values: By site.
-        masks: Which entries count, by site where not all do; shape of the entries.
+        masks: Which entries count, in the shape of the entries, by site; all where there is none.
         dims: Names of axes by site; those of events may follow.
         coords: Labels by axis.
     """
     found: dict[str, xr.DataArray] = {}
+    masks = {name: mask for name, mask in masks.items() if not mask.all()}
     # Whole sites first: those in part stand aside where labels differ.
     for name in sorted(values, key=lambda name: name in masks):
         array = az.dict_to_dataset({name: values[name]}, coords=coords, dims=dims, skip_event_dims=True)[name]
