@@ -9,8 +9,8 @@ import numpy as np
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.energy import data_gaussian
+from numpyro_diffusion.infer.model_call import ModelCall
 from numpyro_diffusion.infer.setup import prepare
-from numpyro_diffusion.infer.source import Source
 
 # One compiled program per structure: operation by operation, JAX would compile hundreds.
 log_prob_of = jax.jit(lambda density, x, t=0.0: density.log_prob(x, t))
@@ -175,4 +175,4 @@ def evaluated_directly(formulas, leaves):
 
 def joint_density(rng_key, model, args=(), kwargs=None, *, view="gaussian", likelihood_power=None):
     """The joint density of a NumPyro model."""
-    return prepare(rng_key, Source.of(model, args, kwargs or {}, view), likelihood_power)[1]
+    return prepare(rng_key, ModelCall.of(model, args, kwargs or {}, view), likelihood_power)[1]

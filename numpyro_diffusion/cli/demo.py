@@ -100,9 +100,7 @@ def table(rows: Sequence[dict]) -> str:
 def _cell(value, key) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "-"
-    if isinstance(value, str):
-        return value
-    if key == "evaluations":
+    if isinstance(value, str | int):
         return str(value)
     return f"{value:.{ {'fraction_outside': 3, 'mode_weight_tv': 3, 'seconds': 1}.get(key, 2) }f}"
 

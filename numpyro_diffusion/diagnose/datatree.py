@@ -16,13 +16,13 @@ from ..density.abstract import batch_log_prob
 from ..errors import ArgumentTypeError
 from ..program import versions
 from .islands import Layout, layout, weigh_alike
-from .record import BoundRecord, Record, RunRecord
+from .result_fields import BoundFields, ResultFields, RunFields
 from .weights import normalised
 
 WEIGHTED = "draws weigh by sample_stats.weight, which summaries and loo ignore; resample them first."
 
 
-def to_datatree(result: Record) -> xr.DataTree:
+def to_datatree(result: ResultFields) -> xr.DataTree:
     """A run or a bound as ArviZ data.
 
     Args:
@@ -45,14 +45,14 @@ def to_datatree(result: Record) -> xr.DataTree:
     Raises:
         TypeError: for anything else.
     """
-    if isinstance(result, RunRecord):
+    if isinstance(result, RunFields):
         return _run_tree(result)
-    if isinstance(result, BoundRecord):
+    if isinstance(result, BoundFields):
         return _bound_tree(result)
     raise ArgumentTypeError(f"to_datatree takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
 
 
-def attributes(run: RunRecord | None = None, **more) -> dict[str, Any]:
+def attributes(run: RunFields | None = None, **more) -> dict[str, Any]:
     """Attributes of a whole tree: which library made it, and what a run found; numbers and text alone, for netCDF."""
     found = {"inference_library": "numpyro_diffusion"}
     found["inference_library_version"] = versions()["version of numpyro_diffusion"]
@@ -80,12 +80,12 @@ def _run_tree(run):
     return xr.DataTree.from_dict({"/": root, **groups})
 
 
-def layout_attributes(run: RunRecord, islands: Layout) -> dict[str, str]:
+def layout_attributes(run: RunFields, islands: Layout) -> dict[str, str]:
     """Attributes of a posterior: what R-hat and ESS of its draws are worth, and whether these weigh alike."""
     return {"layout": islands.note, **({} if weigh_alike(run) else {"weights": WEIGHTED})}
 
 
-def statistics_by_level(run: RunRecord) -> xr.Dataset:
+def statistics_by_level(run: RunFields) -> xr.Dataset:
     """The group `annealing`: statistics by noise level, and those of every chain if they were kept."""
     ratio = run.density.schedule.ratios(run.levels)
     coords = {

@@ -36,7 +36,7 @@ def frechet_distance(features, reference) -> float:
     if mean.shape != other_mean.shape:
         raise ShapeError(f"features have {mean.size} columns, the reference {other_mean.size}. Use one classifier.")
     # The eigenvalues of C1 C2 are real and not negative, but for rounding.
-    common = np.sqrt(np.maximum(np.linalg.eigvals(covariance @ other).real, 0)).sum()
+    common = np.sqrt(np.maximum(np.real(np.linalg.eigvals(covariance @ other)), 0)).sum()
     return float(np.sum((mean - other_mean) ** 2) + np.trace(covariance) + np.trace(other) - 2 * common)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .record import RunRecord
+from .result_fields import RunFields
 
 #: Numbers of islands, the first that divides the particles; four is what ArviZ and Stan take.
 NUM_ISLANDS = (4, 5, 6, 7, 3, 2)
@@ -41,7 +41,7 @@ class Layout(NamedTuple):
         return self.chains, self.draws
 
 
-def layout(run: RunRecord, num_samples: int = 1) -> Layout:
+def layout(run: RunFields, num_samples: int = 1) -> Layout:
     """The islands of a run, of `num_samples` successive draws per particle.
 
     R-hat and ESS are withheld where they would mean nothing: unequal weights (resampling was off, or the run ended
@@ -70,7 +70,7 @@ def layout(run: RunRecord, num_samples: int = 1) -> Layout:
     return Layout(particles, 1, total, f"one island, without R-hat: {count} particles divide into no 2 to 7 islands.")
 
 
-def weigh_alike(run: RunRecord) -> bool:
+def weigh_alike(run: RunFields) -> bool:
     """Whether all draws have one weight, as after resampling."""
     log_weights = np.asarray(run.log_weights)
     return bool(np.all(np.isfinite(log_weights)) and np.all(log_weights == log_weights[0]))
@@ -92,7 +92,7 @@ def _by_family(ancestors) -> np.ndarray:
     return np.argsort(place[family], kind="stable")
 
 
-def in_order[Run: RunRecord](run: Run, particles: np.ndarray) -> Run:
+def in_order[Run: RunFields](run: Run, particles: np.ndarray) -> Run:
     """The run with its particles in another order; it must have kept no history."""
     by_particle = {"samples": run.samples, "log_weights": run.log_weights, "ancestors": run.ancestors}
     return dataclasses.replace(run, **{k: None if v is None else v[particles] for k, v in by_particle.items()})

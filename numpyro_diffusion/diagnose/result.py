@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from .findings import warn_of
-from .record import BoundRecord, Record, RunRecord
+from .result_fields import BoundFields, ResultFields, RunFields
 from .summary import short, summary
 
 
-class _Result(Record):
+class _Result(ResultFields):
     """What can be made of a run as of a bound."""
 
     def to_datatree(self):
@@ -27,7 +27,7 @@ class _Result(Record):
         warn_of(self)
 
 
-class AnnealedRun(_Result, RunRecord):
+class AnnealedRun(_Result, RunFields):
     """Samples of a density with their weights, evidence and statistics by noise level.
 
     Attributes:
@@ -57,7 +57,7 @@ class AnnealedRun(_Result, RunRecord):
         return short(self)
 
 
-class Bound(_Result, BoundRecord):
+class Bound(_Result, BoundFields):
     """A stochastic bound in nats.
 
     Attributes:

@@ -8,10 +8,10 @@ from ..checks.text import columns
 from ..errors import ArgumentTypeError
 from .findings import findings, uncalibrated
 from .findings.statistics import least
-from .record import BoundRecord, Record, RunRecord
+from .result_fields import BoundFields, ResultFields, RunFields
 
 
-def summary(result: Record) -> str:
+def summary(result: ResultFields) -> str:
     """A short text about a run or a bound.
 
     Args:
@@ -23,14 +23,14 @@ def summary(result: Record) -> str:
     Raises:
         TypeError: for anything else.
     """
-    if not isinstance(result, RunRecord | BoundRecord):
+    if not isinstance(result, RunFields | BoundFields):
         raise ArgumentTypeError(f"summary takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
-    rows = _run_rows(result) if isinstance(result, RunRecord) else _bound_rows(result)
+    rows = _run_rows(result) if isinstance(result, RunFields) else _bound_rows(result)
     found = findings(result)
     return "\n".join([columns([*rows, ("findings", str(len(found) or "none"))], num_left=2, least=12), *listed(found)])
 
 
-def short(run: RunRecord) -> str:
+def short(run: RunFields) -> str:
     """A run in a few lines."""
     rate = _acceptance(run)
     if run.is_complete:
@@ -47,7 +47,7 @@ def short(run: RunRecord) -> str:
     return "\n  ".join(lines)
 
 
-def evidence(run: RunRecord) -> str:
+def evidence(run: RunFields) -> str:
     """Log evidence of a run with its error, if it has one."""
     if not run.is_weighted:
         return "undefined: no importance weights for this kernel and density"

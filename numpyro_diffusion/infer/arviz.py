@@ -18,7 +18,8 @@ from numpyro import validation_enabled
 
 from ..diagnose.datatree import attributes, layout_attributes, statistics_by_level
 from ..diagnose.weights import normalised
-from .names import name_of, named, plain, readable
+from .arviz_names import named, plain, readable
+from .model_call import name_of
 from .posterior import Posterior
 
 #: ArviZ's names of extra fields.
@@ -39,11 +40,12 @@ class AnnealedMCMCAdapter(NumPyroInferenceAdapter):
     _kwargs: Any
 
     def __init__(self, posterior: Posterior):
-        source = posterior.source
-        self.names = readable([*posterior.samples, *source.observed])
+        call = posterior.call
+        self.names = readable([*posterior.samples, *call.observed])
         # ArviZ traces the model wherever an init strategy leads, which need not be valid.
-        model = validation_enabled(False)(named(source.seeded(), self.names))
-        super().__init__(posterior, model, source.args, source.kwargs, posterior.islands.shape)
+        model = validation_enabled(False)(named(call.seeded(), self.names))
+        shape: Any = posterior.islands.shape
+        super().__init__(posterior, model, call.args, call.kwargs, shape)
 
     @property
     def sample_dims(self) -> list[str]:
@@ -118,7 +120,7 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
     Raises:
         RuntimeError: before `run`.
     """
-    adapter, run, observed = AnnealedMCMCAdapter(found), found.run, found.source.observed
+    adapter, run, observed = AnnealedMCMCAdapter(found), found.run, found.call.observed
     groups = adapter.renamed(groups)
     inferred, coords = adapter.dims(groups.pop("extra_event_dims", None)), groups.get("coords")
     dims = groups.setdefault("dims", inferred)
@@ -134,23 +136,18 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
         if observed and log_likelihood:
             values = {k: v for k, v in found.by_site("log_likelihood").items() if k in observed}
             values = {k: v.reshape(adapter.sample_shape + v.shape[1:]) for k, v in values.items()}
-            masks = adapter.named(_masks(found))
-            tree["log_likelihood"] = xr.DataTree(likelihood_dataset(adapter.named(values), masks, dims, coords))
+            # A mask that depends on latents leaves in what it leaves in at any draw.
+            masks = {name: mask.any(axis=0) for name, mask in found.by_site("counted").items()}
+            data = likelihood_dataset(adapter.named(values), adapter.named(masks), dims, coords)
+            tree["log_likelihood"] = xr.DataTree(data)
     tree["annealing"] = xr.DataTree(statistics_by_level(run))
     tree["posterior"].attrs |= layout_attributes(run, found.islands)
     for group in tree.children.values():
         for site, name in adapter.names.items():
             if site != name and name in group.data_vars:
                 group[name].attrs["site"] = site
-    tree.attrs |= attributes(run, model=name_of(found.source.model))
+    tree.attrs |= attributes(run, model=name_of(found.call.model))
     return tree
-
-
-def _masks(found: Posterior) -> dict[str, np.ndarray]:
-    """Which entries of a log likelihood count, by site where not all do."""
-    # A mask that depends on latents leaves in what it leaves in at any draw.
-    masks = {name: mask.any(axis=0) for name, mask in found.by_site("counted").items()}
-    return {name: mask for name, mask in masks.items() if not mask.all()}
 
 
 def likelihood_dataset(values: dict[str, np.ndarray], masks: dict[str, np.ndarray], dims, coords) -> xr.Dataset:
@@ -161,11 +158,12 @@ def likelihood_dataset(values: dict[str, np.ndarray], masks: dict[str, np.ndarra
 
     Args:
         values: By site.
-        masks: Which entries count, by site where not all do; shape of the entries.
+        masks: Which entries count, in the shape of the entries, by site; all where there is none.
         dims: Names of axes by site; those of events may follow.
         coords: Labels by axis.
     """
     found: dict[str, xr.DataArray] = {}
+    masks = {name: mask for name, mask in masks.items() if not mask.all()}
     # Whole sites first: those in part stand aside where labels differ.
     for name in sorted(values, key=lambda name: name in masks):
         array = az.dict_to_dataset({name: values[name]}, coords=coords, dims=dims, skip_event_dims=True)[name]

@@ -22,9 +22,9 @@ from ..density.axes import DenseAxes
 from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import UnsupportedModelError
-from ..program import fingerprint
+from ..program import Traced, fingerprint
 from ..pytree import register
-from .source import Programs, Site, ravel, typed_key, unravel
+from .model_call import Site, ravel, typed_key, unravel
 
 
 @register(
@@ -35,7 +35,7 @@ class JointDensity(Density):
     """The joint density of a model's latents; made by `setup.prepare`.
 
     Attributes:
-        programs: What the model computed when it was traced, with all the data it read.
+        programs: What the model computed when it was traced, with all the data it read; by name, see `model_call`.
         bound: Densities and spectra of the diffusion priors by site name.
         siblings: In a Gibbs block the values of the sites that other blocks own, else None.
         sites: The latents in the order of the flat point.
@@ -48,7 +48,7 @@ class JointDensity(Density):
     def __init__(self, name: str, bound, sites: tuple[Site, ...], view: str, moments: Gaussian):
         densities = [b.density for b in bound.values()]
         self.name, self.bound, self.sites, self.view, self.moments = name, bound, sites, view, moments
-        self.programs: Any = Programs()
+        self.programs: dict[str, Traced] = {}
         self.siblings, self.widenings, self.powers, self.version = None, {}, jnp.zeros((2, 2)), ""
         self.schedule = densities[0].schedule
         self.event_shape = (sum(site.size for site in sites),)
@@ -85,7 +85,7 @@ class JointDensity(Density):
 
     def call(self, name: str, *args):
         """What the model's program of that name makes of further arguments."""
-        return getattr(self.programs, name)(self.bound, self.siblings, *args)
+        return self.programs[name](self.bound, self.siblings, *args)
 
     def log_density(self, x, t):
         return self.call("log_prob", x, t, self.likelihood_power(t), self.widths(t))
@@ -124,7 +124,7 @@ class JointDensity(Density):
         )
 
     def identity(self) -> dict[str, str]:
-        programs = [p for p in self.programs if p is not None]
+        programs = [self.programs[name] for name in sorted(self.programs)]
         return {
             "model": fingerprint([p.program for p in programs]) + str(self.sites),
             "data": fingerprint([p.captured for p in programs]),

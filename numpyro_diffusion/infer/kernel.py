@@ -19,13 +19,12 @@ from ..checks.numbers import is_traced
 from ..errors import NotRunError, ParameterError
 from ..program import fingerprint
 from ..pytree import replace
-from .chain import AnnealedState, Frozen, advance, start
 from .handlers import check_view
 from .joint import JointDensity
-from .names import name_of
+from .kernel_state import AnnealedState, Frozen, advance, start
+from .model_call import ModelCall, name_of
 from .pilot import Pilot, read_plan, run_pilot, tabulate, warn_if_few
 from .setup import check_model, check_no_start
-from .source import Programs, Source
 
 
 class AnnealedKernel(MCMCKernel):
@@ -167,7 +166,7 @@ class AnnealedKernel(MCMCKernel):
         joint = self._joint(frozen, model_args, kwargs)
         weighted = self._is_weighted(joint, kwargs)
         i = state.i if single else state.i[0]
-        before, here, annealing = frozen.level(i - 1, joint), frozen.level(i, joint), i < frozen.num_levels
+        before, here, annealing = frozen.level(i - 1, joint), frozen.level(i, joint), i < len(frozen.levels.t)
 
         def step(chain):
             return advance(self.kernel, chain, before, here, annealing & weighted, num_steps=self.num_steps)
@@ -207,14 +206,14 @@ class AnnealedKernel(MCMCKernel):
         therefore travels in the state; arguments that are traced (jit_model_args), or not those of the pilot (an MCMC
         that goes on with other data), are read from the model anew.
         """
-        joint, source = replace(frozen.joint, siblings=kwargs.get(GIBBS_SITES_KWARG)), self._pilot_run.source
-        new = Source.of(self._model, args, kwargs)
-        if not source.is_called_like(new):
-            source = source._replace(args=new.args, kwargs=new.kwargs, sites=joint.sites)
-            made = source.traced(("log_prob",), joint.bound, joint.siblings, joint.widths(1.0))["log_prob"]
+        joint, call = replace(frozen.joint, siblings=kwargs.get(GIBBS_SITES_KWARG)), self._pilot_run.call
+        new = ModelCall.of(self._model, args, kwargs)
+        if not call.is_called_like(new):
+            call = call._replace(args=new.args, kwargs=new.kwargs, sites=joint.sites)
+            made = call.traced(("log_prob",), joint.bound, joint.siblings, joint.widths(1.0))["log_prob"]
             if is_traced((new.args, new.kwargs)):
-                made = made.captured_from(joint.programs.log_prob)
-            return replace(joint, programs=joint.programs._replace(log_prob=made))
+                made = made.captured_from(joint.programs["log_prob"])
+            return replace(joint, programs=joint.programs | {"log_prob": made})
         return joint
 
     def _is_weighted(self, joint, kwargs) -> bool:
@@ -223,23 +222,23 @@ class AnnealedKernel(MCMCKernel):
 
     def _prepare(self, num_warmup, args, kwargs) -> Frozen:
         siblings = frozenset(kwargs.get(GIBBS_SITES_KWARG, {}))
-        source = Source.of(self._model, args, kwargs, self.view)
-        if is_traced((source.args, source.kwargs)):
+        call = ModelCall.of(self._model, args, kwargs, self.view)
+        if is_traced((call.args, call.kwargs)):
             raise ParameterError(
                 "the model's arguments must be known when the kernel is initialised, for its pilot runs on them; got "
                 "traced values. Map over chains (chain_method=jax.vmap), not over data."
             )
         # NumPyro may be inside jax.vmap or jax.pmap here; the pilot is not.
         with jax.ensure_compile_time_eval():
-            found = run_pilot(source, siblings, self.kernel, self._found, self._settings, self.likelihood_power)
+            found = run_pilot(call, siblings, self.kernel, self._found, self._settings, self.likelihood_power)
             self._found, block = found, found.block
             warn_if_few(found.plan, num_warmup, self.level_ess)
             levels = tabulate(block, read_plan(found.block_plan, block.schedule, num_warmup))
         # What the steps need, and no more: NumPyro holds it per chain unless these are vectorised.
-        kept = Programs(log_prob=block.programs.log_prob)
+        kept = {"log_prob": block.programs["log_prob"]}
         # NumPyro compiles what comes after a step, deterministic sites among it, with the arrays these read.
         digest = self.kernel.frozen(block.event_shape[0]).program_digest
-        version = fingerprint((block.programs.constrain.captured, digest))
+        version = fingerprint((block.programs["constrain"].captured, digest))
         return Frozen(replace(block, programs=kept, version=version), levels)
 
 

@@ -51,8 +51,9 @@ def knots(joint: JointDensity) -> jax.Array:
 @jax.jit
 def data_draws(joint: JointDensity, rng_key, draws):
     """Points [n, d] as at t = 0: draws of the start, with x from the Gaussian its prior is like there."""
-    noise = jax.random.normal(rng_key, draws.shape)
-    return jnp.where(joint.is_prior(), jax.vmap(joint.gaussian(0.0).at)(noise), draws)
+    mean, variance, axes = joint.gaussian(0.0)
+    noise = jax.random.normal(rng_key, draws.shape) * jnp.sqrt(variance)
+    return jnp.where(joint.is_prior(), mean + jax.vmap(axes.point)(noise), draws)
 
 
 def likelihood_powers(joint: JointDensity, rng_key, draws, ratios, likelihood_power=None):

@@ -25,10 +25,9 @@ from ..diagnose.summary import evidence, listed
 from ..errors import NotRunError, check_integer, check_key, check_untraced
 from .handlers import check_view
 from .joint import JointDensity
-from .names import name_of
+from .model_call import ModelCall, name_of
 from .posterior import Posterior, asked_for, with_aliases
 from .setup import check_model, check_no_start, prepare
-from .source import Source
 
 #: What `az.from_numpyro(mcmc)` reads besides `model` and `get_samples`, as of ArviZ's own adapters.
 OF_ADAPTER = ("sample_dims", "sample_shape", "_args", "_kwargs", "get_sample_stats")
@@ -122,13 +121,13 @@ class AnnealedMCMC:
         aliases = asked_for(extra_fields)
         began = time.perf_counter()
         setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
-        source, joint = prepare(setup_key, Source.of(self.model, args, kwargs, self.view), self.likelihood_power)
+        call, joint = prepare(setup_key, ModelCall.of(self.model, args, kwargs, self.view), self.likelihood_power)
         run = anneal(anneal_key, joint, self.kernel, **self._options)
         # Draws in the order of their islands are ArviZ's chains by a mere reshape, as are predictions made from them.
         islands = layout(run, self.num_samples)
         run = in_order(run, islands.particles)
         # All at once: a run that fails leaves the results of the last one, whole.
-        self._posterior = Posterior.of(source, joint, run, islands, **self._draw(joint, run, more_key))
+        self._posterior = Posterior.of(call, joint, run, islands, **self._draw(joint, run, more_key))
         self._aliases, self.seconds = aliases, time.perf_counter() - began
 
     def _draw(self, joint: JointDensity, run: AnnealedRun, rng_key) -> dict[str, jax.Array]:

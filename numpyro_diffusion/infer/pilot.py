@@ -30,22 +30,22 @@ from ..errors import ScoreOnlyError, UnsupportedModelError, warn
 from ..program import array_digest
 from ..pytree import replace
 from .joint import JointDensity
+from .model_call import ModelCall
 from .setup import build_joint, read_model
-from .source import Programs, Source
 
 
 class Pilot(NamedTuple):
     """A pilot run, what it was run for, and the part of it that concerns a block.
 
     Attributes:
-        source, identity: The model that was run, and what it computed, with what data and priors.
+        call, identity: The model that was run, and what it computed, with what data and priors.
         siblings: The sites that other blocks own.
         joint, plan: Density of all sites, and what the pilot found for it.
         block, block_plan: The same for the block's own sites; equal where there are no siblings.
         transforms: From unconstrained values, of a Gibbs block's sites.
     """
 
-    source: Source
+    call: ModelCall
     identity: str
     siblings: frozenset[str]
     joint: JointDensity
@@ -56,12 +56,12 @@ class Pilot(NamedTuple):
 
 
 def run_pilot(
-    source: Source, siblings: frozenset[str], kernel: Kernel, known: Pilot | None, settings: Settings, likelihood_power
+    call: ModelCall, siblings: frozenset[str], kernel: Kernel, known: Pilot | None, settings: Settings, likelihood_power
 ) -> Pilot:
     """Run the pilot of a model, less the sites that other blocks of a Gibbs kernel own.
 
     Args:
-        source: The model, not yet read.
+        call: The model, not yet read.
         siblings: The sites of other blocks.
         kernel: What moves the chains.
         known: An earlier pilot, which serves where the model computes the same with the same data.
@@ -76,37 +76,35 @@ def run_pilot(
     trace_key, other_key, joint_key, plan_key = jax.random.split(jax.random.key(0), 4)
     transforms, values = {}, None
     if siblings:
-        first, other = (
-            prototype_trace(source.model, key, source.args, source.kwargs) for key in (trace_key, other_key)
-        )
+        first, other = (prototype_trace(call.model, key, call.args, call.kwargs) for key in (trace_key, other_key))
         transforms = _transforms(first, other, siblings)
         values = {k: first[k]["value"] for k in siblings}
         # All sites are annealed together, except for discrete ones, which cannot be.
         discrete = {k: v for k, v in values.items() if first[k]["fn"].support.is_discrete}
-        source = source._replace(kwargs={**source.kwargs, GIBBS_SITES_KWARG: discrete})
+        call = call._replace(kwargs={**call.kwargs, GIBBS_SITES_KWARG: discrete})
     first_key, second_key, *joint_keys = jax.random.split(joint_key, 4)
-    source, bound = read_model((first_key, second_key), source)
+    call, bound = read_model((first_key, second_key), call)
     if kernel.is_adjusted and not all(b.density.has_log_density for b in bound.values()):
         raise ScoreOnlyError(
             f"{type(kernel).__name__} accepts by log densities, but a diffusion prior of the model has only a score. "
             "Use nd.ULA or nd.UHMC with a step_size, or train an energy density."
         )
-    identity = _identity(source, bound)
+    identity = _identity(call, bound)
     if known is not None and known.identity == identity and known.siblings == siblings:
         return known
-    joint = build_joint(joint_keys, source, bound, likelihood_power)
+    joint = build_joint(joint_keys, call, bound, likelihood_power)
     names = tuple(site.name for site in joint.sites if site.name not in siblings)
-    block = _block(joint, source, names, values) if siblings else joint
+    block = _block(joint, call, names, values) if siblings else joint
     found = plan(plan_key, joint, kernel, None, settings)
     scales = _scales(joint, names, found.scales)
-    return Pilot(source, identity, siblings, joint, found, block, found._replace(scales=scales), transforms)
+    return Pilot(call, identity, siblings, joint, found, block, found._replace(scales=scales), transforms)
 
 
-def _identity(source: Source, bound) -> str:
+def _identity(call: ModelCall, bound) -> str:
     """Digest of what a model computes: of its start, its likelihood and its sites, its data and its priors."""
-    made = source.traced(("start", "constrain", "site_log_probs"), bound)
+    made = call.traced(("start", "constrain", "site_log_probs"), bound)
     digests = [p.program.digest for p in made.values()] + [array_digest(a) for a in jax.tree.leaves((made, bound))]
-    return f"{digests} {hash(jax.tree.structure(bound))} {source.sites}"
+    return f"{digests} {hash(jax.tree.structure(bound))} {call.sites}"
 
 
 def _transforms(first, other, siblings):
@@ -124,7 +122,7 @@ def _transforms(first, other, siblings):
     return transforms
 
 
-def _block(joint: JointDensity, source: Source, names: tuple[str, ...], siblings) -> JointDensity:
+def _block(joint: JointDensity, call: ModelCall, names: tuple[str, ...], siblings) -> JointDensity:
     """The joint density of some of its sites, given values of the others like `siblings`."""
     kept = _indices(joint, names)
     bound = {name: joint.bound[name] for name in names if name in joint.bound}
@@ -140,8 +138,8 @@ def _block(joint: JointDensity, source: Source, names: tuple[str, ...], siblings
         has_log_density=all(b.density.has_log_density for b in bound.values()),
     )  # fmt: skip
     of_block = ("log_prob", "start", "start_log_prob", "constrain")
-    made = source._replace(sites=block.sites).traced(of_block, bound, siblings, widths=block.widths(1.0))
-    return replace(block, programs=Programs(**made))
+    programs = call._replace(sites=block.sites).traced(of_block, bound, siblings, widths=block.widths(1.0))
+    return replace(block, programs=programs)
 
 
 def _scales(joint: JointDensity, names: tuple[str, ...], scales):

@@ -16,7 +16,7 @@ from ..diagnose.islands import Layout
 from ..diagnose.result import AnnealedRun
 from ..errors import ParameterError, check_number
 from .joint import JointDensity
-from .source import Source
+from .model_call import ModelCall
 
 #: Extra fields, those always kept.
 FIELDS = ("log_weight", "log_density", "acceptance_rate", "is_divergent", "ancestor")
@@ -30,7 +30,7 @@ class Posterior(NamedTuple):
     """Draws of a model's latents, in the order of their islands.
 
     Attributes:
-        source, joint: The model as it was read, and its joint density.
+        call, joint: The model as it was read, and its joint density.
         run: The anneal, in flat unconstrained coordinates.
         islands: How the draws are laid out as ArviZ's chains.
         positions: Flat points [chains, draws, d].
@@ -38,7 +38,7 @@ class Posterior(NamedTuple):
         fields: One value per draw [chains, draws], by the names in `FIELDS`.
     """
 
-    source: Source
+    call: ModelCall
     joint: JointDensity
     run: AnnealedRun
     islands: Layout
@@ -48,17 +48,17 @@ class Posterior(NamedTuple):
 
     @classmethod
     def of(
-        cls, source: Source, joint: JointDensity, run: AnnealedRun, islands: Layout, positions, **fields
+        cls, call: ModelCall, joint: JointDensity, run: AnnealedRun, islands: Layout, positions, **fields
     ) -> Posterior:
         """The draws at flat positions, with further fields of them."""
         for name, values in {"log_weight": run.log_weights, "ancestor": run.ancestors}.items():
             fields[name] = jnp.broadcast_to(values[:, None], positions.shape[:2])
         if joint.has_log_density:
             fields["log_density"] = _log_density(joint, positions)
-        return cls(source, joint, run, islands, positions, _constrain(joint, positions), fields)
+        return cls(call, joint, run, islands, positions, _constrain(joint, positions), fields)
 
     def by_site(self, program: str) -> dict[str, np.ndarray]:
-        """What one of the model's `Programs` makes of all draws [N, ...], by site."""
+        """What one of the model's programs makes of all draws [N, ...], by site."""
         flat = self.positions.reshape(-1, self.positions.shape[-1])
         return {name: np.asarray(value) for name, value in _map(self.joint, flat, program=program).items()}
 
@@ -88,8 +88,7 @@ def asked_for(names: Iterable[str]) -> list[str]:
         ParameterError: for unknown names.
     """
     known = (*FIELDS, *ALIASES)
-    unknown = [name for name in names if name not in known]
-    if unknown:
+    if unknown := [name for name in names if name not in known]:
         raise ParameterError(f"extra_fields must be among {known}; got {unknown[0]!r}.")
     return [name for name in names if name in ALIASES]
 

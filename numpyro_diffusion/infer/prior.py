@@ -53,20 +53,17 @@ class DiffusionPrior(dist.Distribution):
         check_density("nd.DiffusionPrior", density)
         check_time(t)
         check_proper(density)
-        self.density, self.t, self.bank, self.sampler = density, t, None, None
+        self.density, self.t, self.bank = density, t, None
+        self.sampler: Any = sampler
         if isinstance(sampler, AnnealedRun):
-            if sampler.samples.shape[1:] != density.event_shape:
-                raise ShapeError(
-                    f"the run's samples have event shape {sampler.samples.shape[1:]}, the density "
-                    f"{density.event_shape}."
-                )
-            self.bank = (jnp.asarray(sampler.samples), jnp.asarray(sampler.log_weights))
+            shape = sampler.samples.shape[1:]
+            if shape != density.event_shape:
+                raise ShapeError(f"the run's samples have event shape {shape}, the density {density.event_shape}.")
+            self.bank, self.sampler = (jnp.asarray(sampler.samples), jnp.asarray(sampler.log_weights)), None
         elif sampler is not None and not callable(sampler):
             raise ArgumentTypeError(
                 f"sampler must be the result of nd.anneal or a function; got {type(sampler).__name__}."
             )
-        else:
-            self.sampler = sampler
         super().__init__((), density.event_shape, validate_args=validate_args)
 
     def __repr__(self):

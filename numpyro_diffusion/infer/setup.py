@@ -19,10 +19,9 @@ from ..program import array_digest
 from .handlers import Bound, noise_level
 from .joint import JointDensity
 from .likelihood import data_draws, knots, likelihood_powers, widenings
-from .names import name_of
+from .model_call import ModelCall, Site, name_of, typed_key
 from .prior import StartDensity
 from .sites import counted, is_data, is_jacobian, is_latent, normal_sites, prior_of
-from .source import Programs, Site, Source, typed_key
 
 FORWARD_DRAWS = 256
 NO_START = (
@@ -45,12 +44,12 @@ def check_no_start(init_params) -> None:
         )
 
 
-def prepare(rng_key, source: Source, likelihood_power=None) -> tuple[Source, JointDensity]:
+def prepare(rng_key, call: ModelCall, likelihood_power=None) -> tuple[ModelCall, JointDensity]:
     """A model as it was read, and the joint density of its latents at every noise level.
 
     Args:
         rng_key: JAX random key, for forward draws of the model and for subsampled plates.
-        source: The model, not yet read.
+        call: The model, not yet read.
         likelihood_power: None, or a function t -> lambda with values from 0 at t = 1 to 1 at t = 0.
 
     Raises:
@@ -60,20 +59,20 @@ def prepare(rng_key, source: Source, likelihood_power=None) -> tuple[Source, Joi
         ParameterError: for NaN among the data, or a site whose log density is NaN at the start.
     """
     first_key, other_key, *joint_keys = jax.random.split(typed_key(rng_key), 4)
-    source, bound = read_model((first_key, other_key), source)
-    return source, build_joint(joint_keys, source, bound, likelihood_power)
+    call, bound = read_model((first_key, other_key), call)
+    return call, build_joint(joint_keys, call, bound, likelihood_power)
 
 
-def read_model(rng_keys, source: Source) -> tuple[Source, dict[str, Bound]]:
-    """The source with the layout of its latents, and the densities of its priors; errors as for `prepare`.
+def read_model(rng_keys, call: ModelCall) -> tuple[ModelCall, dict[str, Bound]]:
+    """The call, with the layout of its latents, and the densities of its priors; errors as for `prepare`.
 
     Args:
         rng_keys: Two keys, for two traces of the model: what differs between them depends on a latent.
     """
     first_key, other_key = rng_keys
-    sites = _first_trace(source, first_key)
+    sites = _first_trace(call, first_key)
     bound = _bind(sites)
-    _check_fixed(sites, _first_trace(source, other_key), bound)
+    _check_fixed(sites, _first_trace(call, other_key), bound)
     _check_latents(sites, bound)
     _check_data(sites)
     plates = {k: s["value"] for k, s in sites.items() if s["type"] == "plate" and len(s["value"]) < s["args"][0]}
@@ -84,10 +83,10 @@ def read_model(rng_keys, source: Source) -> tuple[Source, dict[str, Bound]]:
     )
     normal = normal_sites(sites, sum(site.size for site in layout))
     observed = {k: np.asarray(s["value"]) for k, s in sites.items() if is_data(s)}
-    return source._replace(sites=layout, plates=plates, normal=normal, observed=observed), bound
+    return call._replace(sites=layout, plates=plates, normal=normal, observed=observed), bound
 
 
-def build_joint(rng_keys, source: Source, bound: dict[str, Bound], likelihood_power=None) -> JointDensity:
+def build_joint(rng_keys, call: ModelCall, bound: dict[str, Bound], likelihood_power=None) -> JointDensity:
     """The joint density of a model that has been read; errors as for `prepare`.
 
     Args:
@@ -95,18 +94,18 @@ def build_joint(rng_keys, source: Source, bound: dict[str, Bound], likelihood_po
     """
     draw_key, power_key = rng_keys
     gaussian_key, power_key = jax.random.split(power_key)
-    size = sum(site.size for site in source.sites)
-    joint = JointDensity(name_of(source.model), bound, source.sites, source.view, Gaussian.standard(size))
-    kept = source.traced(("start", "start_log_prob", "constrain", "log_likelihood", "counted"), bound)
-    joint.programs = Programs(**kept, **source.traced(("site_log_probs", "generated", "predicted"), bound))
+    size = sum(site.size for site in call.sites)
+    joint = JointDensity(name_of(call.model), bound, call.sites, call.view, Gaussian.standard(size))
+    kept = call.traced(("start", "start_log_prob", "constrain", "log_likelihood", "counted"), bound)
+    joint.programs = kept | call.traced(("site_log_probs", "generated", "predicted"), bound)
     draws, log_probs = _starts(joint, draw_key)
     _check_start(log_probs)
     joint.moments = _moments(joint, draws)
     draws, ratios = data_draws(joint, gaussian_key, draws), knots(joint)
     joint.powers = likelihood_powers(joint, power_key, draws, ratios, likelihood_power)
-    if likelihood_power is None and source.normal:
-        joint.widenings = widenings(joint, draws, ratios, names=source.normal)
-    joint.programs = Programs(**kept, **source.traced(("log_prob",), bound, widths=joint.widths(1.0)))
+    if likelihood_power is None and call.normal:
+        joint.widenings = widenings(joint, draws, ratios, names=call.normal)
+    joint.programs = kept | call.traced(("log_prob",), bound, widths=joint.widths(1.0))
     return joint
 
 
@@ -124,12 +123,12 @@ class _record_starts(Messenger):
             noise_level(t=1.0, likelihood_power=0.0, bound=bound).process_message(msg)
 
 
-def _first_trace(source: Source, rng_key):
-    recorded = _record_starts(seed(source.model, rng_key))
+def _first_trace(call: ModelCall, rng_key):
+    recorded = _record_starts(seed(call.model, rng_key))
     try:
         # NumPyro's validation names no site, and one bad draw would do; `_check_start` looks at all of them.
         with validation_enabled(False):
-            return trace(recorded).get_trace(*source.args, **source.kwargs)
+            return trace(recorded).get_trace(*call.args, **call.kwargs)
     except UnsupportedModelError:
         raise
     except NotImplementedError as error:

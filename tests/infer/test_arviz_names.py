@@ -19,7 +19,8 @@ from scipy.stats import norm
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.infer.arviz import likelihood_dataset
-from numpyro_diffusion.infer.names import name_of, named, readable
+from numpyro_diffusion.infer.arviz_names import named, readable
+from numpyro_diffusion.infer.model_call import name_of
 from numpyro_diffusion.infer.sites import mask_of
 
 NOISE = 0.5

@@ -10,7 +10,7 @@ from densities import gaussian
 from numpyro.infer import MCMC
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.infer.source import typed_key
+from numpyro_diffusion.infer.model_call import typed_key
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEYS = {

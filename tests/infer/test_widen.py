@@ -11,7 +11,7 @@ from numpyro.handlers import seed, trace
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.infer.handlers import widened
-from numpyro_diffusion.infer.source import Source
+from numpyro_diffusion.infer.model_call import ModelCall
 
 MEAN, COVARIANCE = np.array([1.0, -0.5]), np.array([[1.0, 0.6], [0.6, 0.8]])
 A = np.array([[1.0, 2.0], [0.5, -1.0], [1.0, 1.9]])
@@ -38,7 +38,7 @@ def joint():
 
 
 def sites_at(model, args, joint, t):
-    source = Source.of(model, args, {})
+    source = ModelCall.of(model, args, {})
     at_t = source.at(t, joint.likelihood_power(t), joint.bound, joint.widths(t))
     return trace(seed(at_t, 0)).get_trace(*args)
 

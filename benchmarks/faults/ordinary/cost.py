@@ -14,7 +14,7 @@ from numpyro.infer import MCMC
 
 import numpyro_diffusion as nd
 from benchmarks.faults.ordinary.inputs import KEY, Input, require
-from numpyro_diffusion.infer.source import Source
+from numpyro_diffusion.infer.model_call import ModelCall
 
 #: Seconds that tracing anew may add to a run of the README's model, and how often it is timed.
 MOST_TRACING, REPEATS = 0.3, 7
@@ -57,7 +57,7 @@ def posterior(y, ring=None, **settings):
 
 def tracing() -> str:
     """Seconds of tracing in runs of README's model whose programs are there, side by side with all of the run."""
-    spent, traced, whole = [], Source.traced, []
+    spent, traced, whole = [], ModelCall.traced, []
 
     def timed(self, *args, **kwargs):
         start = _clocks()
@@ -68,7 +68,7 @@ def tracing() -> str:
 
     ring = nd.load_pretrained("ring")
     posterior(0.1, ring)
-    with _replaced(Source, "traced", timed):
+    with _replaced(ModelCall, "traced", timed):
         for i in range(REPEATS):
             spent.append(np.zeros(2))
             start = _clocks()

@@ -12,7 +12,7 @@ import numpy as np
 from ...checks.text import uncalibrated_shares
 from ...density.density import Density, Expression
 from ...errors import warn
-from ..record import BoundRecord, Record, RunRecord
+from ..result_fields import BoundFields, ResultFields, RunFields
 from . import statistics
 from .outweighed import outweighed
 from .overlap import disjoint_factors
@@ -22,7 +22,7 @@ from .untypical import off_evidence, untypical
 __all__ = ["findings", "uncalibrated", "warn_of"]
 
 
-def findings(run: Record) -> list[str]:
+def findings(run: ResultFields) -> list[str]:
     """What speaks against a run or a bound, each with its remedy; empty if nothing does.
 
     Args:
@@ -33,10 +33,10 @@ def findings(run: Record) -> list[str]:
 
     Cost: one evaluation of every factor of a product at up to 256 samples.
     """
-    return _own_findings(run) + (_mixture_findings(run.density) if isinstance(run, RunRecord) else [])
+    return _own_findings(run) + (_mixture_findings(run.density) if isinstance(run, RunFields) else [])
 
 
-def warn_of(run: Record) -> None:
+def warn_of(run: ResultFields) -> None:
     """Issue a DiagnosticWarning per finding, located at the caller's line outside this package.
 
     An uncalibrated density in a mixture is left out: building the mixture has warned of it already.
@@ -46,7 +46,7 @@ def warn_of(run: Record) -> None:
 
 
 def _own_findings(run):
-    if isinstance(run, BoundRecord):
+    if isinstance(run, BoundFields):
         return list(statistics.heavy_bounds(run))
     # What is wrong with the formula, and chains that are lost, are the cause of whatever else is wrong.
     found: list[str] = []

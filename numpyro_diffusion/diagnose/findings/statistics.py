@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...density.abstract import narrowest
-from ..record import BoundRecord, RunRecord
+from ..result_fields import BoundFields, RunFields
 from ..weights import HEAVY
 
 #: Shares of the population below which weights are called collapsed.
@@ -16,12 +16,12 @@ MOST_EVIDENCE_ERROR = 0.5
 MOST_TAIL = 0.1
 
 
-def closer_levels(run: RunRecord) -> str:
+def closer_levels(run: RunFields) -> str:
     """How to put levels closer, given how they were asked for."""
     return f"more levels than {len(run.levels)}" if run.levels_given else "level_ess closer to 1 (more levels)"
 
 
-def shorter_steps(run: RunRecord) -> str:
+def shorter_steps(run: RunFields) -> str:
     """How to take shorter steps, given how they were asked for."""
     steps = run.kernel.step_size
     if steps is None:
@@ -36,7 +36,7 @@ def least(share) -> float:
     return float(np.nan_to_num(share, nan=0.0).min())
 
 
-def escaped(run: RunRecord):
+def escaped(run: RunFields):
     """Chains that left the scale of every factor."""
     if not run.stats or not np.any(count := np.asarray(run.stats["escaped"])):
         return
@@ -54,7 +54,7 @@ def escaped(run: RunRecord):
         )
 
 
-def non_finite(run: RunRecord):
+def non_finite(run: RunFields):
     """Samples, evidences and weights that are not finite."""
     samples = np.asarray(run.samples)
     bad = int(np.sum(~np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)))
@@ -77,7 +77,7 @@ def non_finite(run: RunRecord):
         )
 
 
-def collapsed_weights(run: RunRecord):
+def collapsed_weights(run: RunFields):
     """Few chains, or few families of chains, that hold the weight."""
     if not run.stats or not run.is_weighted:
         return
@@ -105,7 +105,7 @@ def _missed(run) -> float:
     return max((nats for nats in (tail, gap) if nats > MOST_TAIL), default=0.0)
 
 
-def heavy_tails(run: RunRecord):
+def heavy_tails(run: RunFields):
     """Weights of which a few, seen or not, make up the mean."""
     if not run.stats or not run.is_weighted or not (missed := _missed(run)):
         return
@@ -123,7 +123,7 @@ def heavy_tails(run: RunRecord):
     )
 
 
-def acceptance(run: RunRecord):
+def acceptance(run: RunFields):
     """Acceptance far from what it should be, where there is one."""
     if not run.stats or not run.density.has_log_density:
         return
@@ -157,7 +157,7 @@ def _mean(values) -> float:
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def divergences(run: RunRecord):
+def divergences(run: RunFields):
     """Proposals of NaN or hopeless energy."""
     if not run.stats:
         return
@@ -175,7 +175,7 @@ def divergences(run: RunRecord):
         )
 
 
-def heavy_bounds(bound: BoundRecord):
+def heavy_bounds(bound: BoundFields):
     """A side of a bound whose weights have a heavy tail, or whose error is unknown."""
     sides = {"lower": ("forward", "points"), "upper": ("reverse",)}
     for side, names in sides.items():

@@ -5,7 +5,17 @@ at the start of a run. Its programs then hold every array they met, of whatever 
 Python holds later changes nothing.
 
 Programs take (bound, siblings, ...): the densities of the diffusion priors, and in a Gibbs block the values of the
-sites that other blocks own, else None.
+sites that other blocks own, else None. With x the flat point [d], there are
+
+    log_prob          x, t, power, widths by site -> log joint density
+    start             rng_key -> x, an exact draw at t = 1
+    start_log_prob    x -> its log density
+    constrain         x -> latent and deterministic sites
+    log_likelihood    x -> log likelihood of every observation, by site
+    counted           x -> which of them count
+    site_log_probs    x -> log density by site, at t = 1 with the plain likelihood
+    generated         rng_key, x -> log likelihood of data that the model generates at x
+    predicted         x -> (location, scale) of observed Normal sites
 """
 
 from __future__ import annotations
@@ -28,6 +38,12 @@ from ..program import Traced, array_digest, trace
 from .handlers import Bound, generated, noise_level, widened
 from .prior import StartDensity
 from .sites import is_data, mask_of, normal_parameters
+
+
+def name_of(model: Any) -> str:
+    """A model's name: its function's, or else its class's."""
+    inner = getattr(model, "func", None)  # of a partial
+    return getattr(model, "__name__", type(model).__name__ if inner is None else f"partial({name_of(inner)})")
 
 
 class Site(NamedTuple):
@@ -53,31 +69,7 @@ def ravel(sites: tuple[Site, ...], values: dict[str, Any]) -> jax.Array:
     return jnp.concatenate([jnp.ravel(values[site.name]) for site in sites])
 
 
-class Programs(NamedTuple):
-    """What a model computes: programs of (bound, siblings, ...). Those that only the set-up of a run needs may be None.
-
-    Attributes:
-        log_prob: (x [d], t, power, widths by site) -> log joint density.
-        start: (rng_key) -> x [d], an exact draw at t = 1; `start_log_prob`: (x [d]) -> its log density.
-        constrain: (x [d]) -> latent and deterministic sites.
-        log_likelihood: (x [d]) -> log likelihood of every observation, by site; `counted`: which of them count.
-        site_log_probs: (x [d]) -> log density by site, at t = 1 with the plain likelihood.
-        generated: (rng_key, x [d]) -> log likelihood of data that the model generates at x.
-        predicted: (x [d]) -> (location, scale) of observed Normal sites.
-    """
-
-    log_prob: Traced | None = None
-    start: Traced | None = None
-    start_log_prob: Traced | None = None
-    constrain: Traced | None = None
-    log_likelihood: Traced | None = None
-    counted: Traced | None = None
-    site_log_probs: Traced | None = None
-    generated: Traced | None = None
-    predicted: Traced | None = None
-
-
-class Source(NamedTuple):
+class ModelCall(NamedTuple):
     """A model, its arguments, and the layout of its latents.
 
     Attributes:
@@ -99,12 +91,12 @@ class Source(NamedTuple):
     observed: dict[str, np.ndarray] = {}
 
     @classmethod
-    def of(cls, model, args, kwargs, view: str = "gaussian") -> Source:
-        """The source of a model; numbers among its arguments become data, like arrays; Gibbs siblings are left out."""
+    def of(cls, model, args, kwargs, view: str = "gaussian") -> ModelCall:
+        """A model with its arguments: numbers become data, like arrays, and Gibbs siblings are left out."""
         kwargs = {k: _as_data(v) for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
         return cls(model, tuple(_as_data(a) for a in args), kwargs, view=view)
 
-    def is_called_like(self, other: Source) -> bool:
+    def is_called_like(self, other: ModelCall) -> bool:
         """Whether the other has the same arguments, but for siblings: arrays by content, other objects by identity."""
         own = {k: v for k, v in self.kwargs.items() if k != GIBBS_SITES_KWARG}
         (new, new_tree), (old, tree) = map(jax.tree.flatten, ((other.args, other.kwargs), (self.args, own)))
@@ -170,7 +162,7 @@ class Source(NamedTuple):
         """Programs by name.
 
         Args:
-            names: Fields of `Programs`.
+            names: Those of the module.
             bound, siblings: As the programs will be given; their values do not matter, shapes and structure do.
             widths: Variance and power by widened site, for log_prob.
         """

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import jax.numpy as jnp
 from numpyro.primitives import Messenger
 
 #: Dimensions of all draws, which no site and no plate can be called.
 RESERVED = ("chain", "draw", "sample")
-
-
-def name_of(model: Any) -> str:
-    """A model's name: its function's, or else its class's."""
-    inner = getattr(model, "func", None)  # of a partial
-    return getattr(model, "__name__", type(model).__name__ if inner is None else f"partial({name_of(inner)})")
 
 
 def readable(names: Iterable[str]) -> dict[str, str]:

@@ -12,12 +12,12 @@ from ..density.density import Density
 from .weights import effective_sample_size
 
 
-class Record:
+class ResultFields:
     """A run or a bound."""
 
 
 @dataclasses.dataclass(repr=False)
-class RunRecord(Record):
+class RunFields(ResultFields):
     """The fields of an annealed run; `result.AnnealedRun` says what they are."""
 
     samples: jax.Array
@@ -44,7 +44,7 @@ class RunRecord(Record):
 
 
 @dataclasses.dataclass(repr=False)
-class BoundRecord(Record):
+class BoundFields(ResultFields):
     """The fields of a stochastic bound; `result.Bound` says what they are."""
 
     kind: str

@@ -29,14 +29,9 @@ class Frozen(NamedTuple):
     joint: JointDensity
     levels: Level
 
-    @property
-    def num_levels(self) -> int:
-        """K."""
-        return self.levels.t.shape[0]
-
     def level(self, k, joint: JointDensity) -> Level:
         """Level k of a joint density with the arguments of the moment; k is clipped to those there are."""
-        one = jax.tree.map(lambda a: a[jnp.clip(k, 0, self.num_levels - 1)], self.levels)
+        one = jax.tree.map(lambda a: a[jnp.clip(k, 0, len(self.levels.t) - 1)], self.levels)
         return one._replace(density=joint)
 
 
