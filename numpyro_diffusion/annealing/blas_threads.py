@@ -23,10 +23,6 @@ def _set(library, count: int) -> None:
     getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
-def _is_by_thread(library) -> bool:
-    return getattr(library, "threading_layer", "") == "openmp" and hasattr(library, "_real_set_num_threads")
-
-
 class _Limit:
     """One limit for all that are inside: the first one in remembers what it finds, the last one out puts it back.
 
@@ -59,6 +55,11 @@ class _OwnLimit(_Limit, threading.local):
 _LOCK, _COMMON, _OWN = threading.Lock(), _Limit(), _OwnLimit()
 
 
+def _limit_of(library) -> _Limit:
+    is_own = getattr(library, "threading_layer", "") == "openmp" and hasattr(library, "_real_set_num_threads")
+    return _OWN if is_own else _COMMON
+
+
 def _forget() -> None:
     """In a forked child, where those inside no longer exist and nobody will release what they hold."""
     global _LOCK
@@ -84,13 +85,13 @@ def single_threaded_blas[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
         libraries = _libraries()
         with _LOCK:
-            _COMMON.enter(library for library in libraries if not _is_by_thread(library))
-        _OWN.enter(library for library in libraries if _is_by_thread(library))
+            for limit in (_COMMON, _OWN):
+                limit.enter(library for library in libraries if _limit_of(library) is limit)
         try:
             return function(*args, **kwargs)
         finally:
-            _OWN.leave()
             with _LOCK:
+                _OWN.leave()
                 _COMMON.leave()
 
     return limited

@@ -151,13 +151,10 @@ def _learn(population: Population, shape: _Shape, scale):
 
 
 def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, say=None) -> Plan:
-    """Levels and step sizes for a run; no pilot where both are given and nothing else is to be learnt.
+    """Levels (`anneal` says what may be given) and step sizes for a run; no pilot where nothing is to be learnt.
 
-    Args:
-        levels: None to place them by conditional ESS, a number of geometric levels, or the levels themselves.
-        settings: Those of the run. A density with a score only has no weights to learn a metric by, and moves in the
-            frame's.
-        say: Function of a text, told what the pilot is at.
+    A density with a score only has no weights to learn a metric by, and moves in the frame's. `say` is told what the
+    pilot is at.
 
     Raises:
         ParameterError: if there are not as many step sizes as levels, or none where acceptance cannot be measured.
@@ -174,8 +171,8 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
         raise ParameterError(
             f"{density!r} has only a score, from which acceptance cannot be measured. Give the kernel a step_size."
         )
-    if scored:
-        levels = geometric_levels(density, SCORE_LEVELS) if levels is None else levels
+    if scored and levels is None:
+        levels = geometric_levels(density, SCORE_LEVELS)
     if steps is not None and levels is not None and (scored or settings.metric == "frame"):
         return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy())
     return _pilot(rng_key, density, kernel, levels, settings, say or (lambda text: None))
