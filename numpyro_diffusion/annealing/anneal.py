@@ -183,10 +183,8 @@ def annealed(
     if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:
         key = jax.random.fold_in(level_key, state.num_done)
         state = state._replace(population=populations.resample(state.population, key))
-    x = populations.points(
-        held, state.population, float(state.plan.levels[state.num_done - 1]), frame_kind=settings.frame
-    )
-    samples, rows = gathered(x, mesh), history.arrays(state.num_done)
+    t, rows = float(state.plan.levels[state.num_done - 1]), history.arrays(state.num_done)
+    samples = gathered(populations.points(held, state.population, t, frame_kind=settings.frame), mesh)
     return _result(state, density, kernel, settings, samples=samples, history=rows, levels_given=levels is not None)
 
 

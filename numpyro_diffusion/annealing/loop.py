@@ -33,7 +33,7 @@ KIND = "annealing"
 
 
 class RunState(NamedTuple):
-    """Plan, population, reports of the levels behind it, and whether weights were dropped."""
+    """Plan, population, reports of the `num_done` levels behind it, and whether weights were dropped."""
 
     plan: Plan
     population: Population
@@ -42,13 +42,16 @@ class RunState(NamedTuple):
 
     @property
     def num_done(self) -> int:
-        """Levels behind it."""
         return len(self.stats)
 
     @property
     def is_complete(self) -> bool:
-        """Whether none is left."""
         return self.num_done == len(self.plan.levels)
+
+    @property
+    def most_have_left(self) -> bool:
+        """Whether more than half of the chains had left every scale when the last level ended."""
+        return bool(self.stats) and 2 * int(self.stats[-1].escaped) > self.population.log_weight.size
 
 
 def descend(
@@ -67,7 +70,7 @@ def descend(
     try:
         for i, key in keys.items():
             last = i == len(times) - 1
-            if not kernel.is_adjusted and most_have_left(state.stats, num_chains):
+            if not kernel.is_adjusted and state.most_have_left:
                 keeper.keep(packed, state, history.rows, settings.mesh, now=True)
                 break
             # Before the last level's steps everything is resampled: equal weights, and the steps part the copies.
@@ -93,11 +96,6 @@ def descend(
         keeper.keep(packed, state, history.rows, settings.mesh, now=True)
         _warn_of_interrupt(state, keeper)
     return state
-
-
-def most_have_left(stats: tuple[LevelStats, ...], num_chains: int) -> bool:
-    """Whether more than half of the chains had left every scale when the last level ended."""
-    return bool(stats) and 2 * int(stats[-1].escaped) > num_chains
 
 
 def _figures(level: LevelStats, density: Density, settings: Settings) -> dict[str, str]:
