@@ -56,12 +56,12 @@ class Settings:
     def checked(cls, **given) -> Settings:
         """Settings as a user gives them; ParameterError for values out of range, TypeError for a mesh that is none."""
         new = vars(cls(**given)).copy()
-        optional = ("chain_batch_size", "num_pilot_chains", "resample_threshold")
-        asked = [name for name, value in new.items() if not (value is None and name in optional)]
+        # None is fine where it is the default.
+        asked = [name for name, value in new.items() if value is not None or getattr(cls, name) is not None]
         for name in asked:
-            if name.startswith("num_") or name == "chain_batch_size":
+            if name in ("num_chains", "num_steps", "chain_batch_size", "num_pilot_chains"):
                 new[name] = check_integer(name, new[name])
-            elif name in ("level_ess", "resample_threshold"):
+            if name in ("level_ess", "resample_threshold"):
                 check_number(name, new[name], 0.0, 1.0)
                 new[name] = float(new[name])
         if new["level_ess"] in (0.0, 1.0):
