@@ -46,9 +46,8 @@ SCORE_LEVELS, REVERSE_LEVELS = 100, 250
 def _next_level(density: Density, population: Population, t, target, smallest, gap, *, frame_kind: str):
     """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if it does.
 
-    Returns it and its distance in that logarithm; `gap`, the distance before, says how far to look.
-
-    What is compared and interpolated is the root of -log ESS, which grows about linearly with the distance.
+    Returns it and its distance in that logarithm; `gap`, the distance before, says how far to look. What is compared
+    and interpolated is the root of -log ESS, which grows about linearly with the distance.
     """
     schedule, aim = density.schedule, jnp.sqrt(-jnp.log(target))
 
@@ -188,9 +187,8 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
     push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
     t, smallest, gap = jnp.ones(()), smallest_ratio(density), jnp.asarray(np.inf, dtype=float)
-    scale, shape = None, None
-    if settings.metric == "pilot":
-        scale, shape = jnp.eye(size), _Shape(jnp.eye(size), jnp.eye(size))
+    unit = jnp.eye(size) if settings.metric == "pilot" else None
+    scale, shape = unit, None if unit is None else _Shape(unit, unit)
     found: list[PlannedLevel] = []
     while True:
         i = len(found)
