@@ -24,14 +24,13 @@ from .blas_threads import single_threaded_blas
 from .devices import everywhere, gathered
 from .history import History, check_place
 from .kernels import Kernel, check_kernel
-from .loop import descend
+from .loop import KIND, RunState, descend, packed, unpacked
 from .pilot import plan
 from .plan import Plan
 from .population import LevelStats
 from .progress import Progress
 from .reverse import Reverse
 from .settings import Settings
-from .state import KIND, RunState, packed, unpacked
 
 
 @single_threaded_blas
@@ -142,15 +141,12 @@ def anneal(
 def prepared(
     purpose: str, rng_key, density: Density, kernel: Any, *others: type[Reverse], **settings
 ) -> tuple[jax.Array, Density, Kernel | Reverse, Settings]:
-    """The arguments of a run after all that can be refused at once, as its programs take them.
+    """The arguments of a run after all that can be refused at once, see `anneal`, as its programs take them.
 
     Args:
         purpose: Name of the caller, for messages.
         others: What may stand in a kernel's place.
         **settings: Of `Settings`.
-
-    Raises:
-        As `anneal`.
     """
     check_density(purpose, density)
     chosen = check_kernel(f"{purpose} takes", kernel, *others)
@@ -169,8 +165,8 @@ def annealed(
     keeper, mesh = keeper or Keeper(None, {}, 0.0), settings.mesh
     with Progress("reverse" if isinstance(kernel, Reverse) else "anneal", progress_bar) as progress:
         pilot_key, start_key, level_key = jax.random.split(rng_key, 3)
-        held = everywhere((density, kernel.without_step_size(), start_key, level_key), mesh)
-        held, mover, start_key, level_key = held
+        given = density, kernel.without_step_size(), start_key, level_key
+        held, mover, start_key, level_key = everywhere(given, mesh)
         saved = keeper.load(unpacked)
         check_place(keep_history, saved is None)
         if saved is not None:
@@ -187,10 +183,8 @@ def annealed(
     if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:
         key = jax.random.fold_in(level_key, state.num_done)
         state = state._replace(population=populations.resample(state.population, key))
-    x = populations.points(
-        held, state.population, float(state.plan.levels[state.num_done - 1]), frame_kind=settings.frame
-    )
-    samples, rows = gathered(x, mesh), history.arrays(state.num_done)
+    t, rows = float(state.plan.levels[state.num_done - 1]), history.arrays(state.num_done)
+    samples = gathered(populations.points(held, state.population, t, frame_kind=settings.frame), mesh)
     return _result(state, density, kernel, settings, samples=samples, history=rows, levels_given=levels is not None)
 
 

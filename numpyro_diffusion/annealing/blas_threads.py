@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 
@@ -17,55 +18,50 @@ def _libraries() -> list:
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-def _set(library, count: int) -> None:
+def _set(library, count: int | None) -> None:
     # The public method lets only the thread that first set a limit set another, and drops what all others ask for;
     # but the last one out may be any thread.
-    getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
+    if count is not None:
+        getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
-def _is_by_thread(library) -> bool:
-    return getattr(library, "threading_layer", "") == "openmp" and hasattr(library, "_real_set_num_threads")
+# One limit for all that are inside: the first one in remembers what it finds, the last one out puts it back. Were each
+# to do both, the second of two that overlap would remember the first one's limit, and leave it behind.
+_LOCK, _INSIDE, _FOUND = threading.Lock(), Counter(), {}
 
 
-class _Limit:
-    """One limit for all that are inside: the first one in remembers what it finds, the last one out puts it back.
-
-    Were each to do both, the second of two that overlap would remember the first one's limit, and leave it behind.
-    """
-
-    inside, found = 0, ()
-
-    def enter(self, libraries) -> None:
-        if self.inside == 0:
-            self.found = tuple((library, library.num_threads) for library in libraries)
-            for library, _ in self.found:
-                _set(library, 1)
-        self.inside += 1
-
-    def leave(self) -> None:
-        # Zero already where the process was forked in between.
-        self.inside = max(self.inside - 1, 0)
-        if self.inside == 0:
-            found, self.found = self.found, ()
-            for library, count in found:
-                if count is not None:
-                    _set(library, count)
+def _key(library) -> tuple[str, int | None]:
+    """A library, and the thread that it belongs to where each has a number of threads of its own."""
+    is_own = getattr(library, "threading_layer", "") == "openmp" and hasattr(library, "_real_set_num_threads")
+    return library.filepath, threading.get_ident() if is_own else None
 
 
-class _OwnLimit(_Limit, threading.local):
-    """The limit of one thread, for libraries that have a number of threads in each."""
+def _enter(library) -> None:
+    key = _key(library)
+    if key not in _FOUND:
+        _FOUND[key] = library, library.num_threads
+        _set(library, 1)
+    _INSIDE[key] += 1
 
 
-_LOCK, _COMMON, _OWN = threading.Lock(), _Limit(), _OwnLimit()
+def _leave(library) -> None:
+    key = _key(library)
+    if key not in _FOUND:
+        return  # the process was forked in between
+    _INSIDE[key] -= 1
+    if not _INSIDE[key]:
+        _set(*_FOUND.pop(key))
 
 
 def _forget() -> None:
     """In a forked child, where those inside no longer exist and nobody will release what they hold."""
     global _LOCK
     _LOCK = threading.Lock()
-    for limit in (_COMMON, _OWN):
-        limit.inside = min(limit.inside, 1)
-        limit.leave()
+    for (_, thread), found in _FOUND.items():
+        if thread in (None, threading.get_ident()):
+            _set(*found)
+    _INSIDE.clear()
+    _FOUND.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -84,13 +80,13 @@ def single_threaded_blas[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
         libraries = _libraries()
         with _LOCK:
-            _COMMON.enter(library for library in libraries if not _is_by_thread(library))
-        _OWN.enter(library for library in libraries if _is_by_thread(library))
+            for library in libraries:
+                _enter(library)
         try:
             return function(*args, **kwargs)
         finally:
-            _OWN.leave()
             with _LOCK:
-                _COMMON.leave()
+                for library in libraries:
+                    _leave(library)
 
     return limited

@@ -123,7 +123,7 @@ def _forward(rng_key, density: Density, kernel: Kernel, settings: Settings, leve
     run.warn()
     log_w = np.asarray(run.log_weights)
     value, _, pareto_k = _log_mean_exp(log_w)
-    # The run's own error knows of the corrections of unadjusted kernels, too, and its findings have been told.
+    # The run's own error knows of the corrections of unadjusted kernels, too.
     error = run.log_evidence_error
     return Bound("ais", value, error, np.nan, np.nan, {"forward": log_w}, run.levels, {"forward": pareto_k})
 
@@ -139,12 +139,10 @@ def raise_bound(
     density cancels: what is bounded is the likelihood of the samples that `anneal` would return.
 
     Args:
-        rng_key: JAX random key.
-        density: A density with log densities at every t.
         x_test: Points [n, *event_shape].
         kernel: A reversible kernel (persistence 0); HMC by default.
         num_repeats: Backward paths per point; log-mean-exp over them tightens the bound.
-        levels, chain_batch_size, progress_bar, **settings: As `ais_bound`.
+        rng_key, density, levels, chain_batch_size, progress_bar, **settings: As `ais_bound`.
 
     Returns:
         Bound with `lower` the mean over points, `lower_error` its standard error over points, NaN for a single one.
@@ -178,11 +176,9 @@ def bdmc(
     """Bidirectional Monte Carlo: the log evidence from below (forward AIS) and above (backward AIS).
 
     Args:
-        rng_key: JAX random key.
-        density: A density with log densities at every t.
         exact_samples: Exact draws [n, *event_shape] of the target at t = 0; one backward path starts at each.
         kernel: A reversible kernel (persistence 0); HMC by default.
-        num_chains, levels, progress_bar, **settings: As `ais_bound`.
+        rng_key, density, num_chains, levels, progress_bar, **settings: As `ais_bound`.
 
     Returns:
         Bound with `lower` and `upper`; in expectation lower <= log Z <= upper.

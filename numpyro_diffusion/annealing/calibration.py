@@ -16,7 +16,7 @@ from ..density.schedule import check_time
 from ..diagnose.normaliser import levels_of
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, warn
 from .anneal import anneal
-from .kernels import HMC, Kernel
+from .kernels import Kernel
 
 #: Nats above which an error is warned of: of a quadrature, and of a run that is to become a normaliser (an error then).
 MOST_ERROR, MOST_RUN_ERROR = 0.01, 1.0
@@ -53,14 +53,12 @@ class CalibrationReport:
         """Largest deviation of a mode's weight from `weights` (equal by default) over the levels; NaN without modes."""
         if self.mode_weights is None:
             return float("nan")
-        weights = np.full(self.mode_weights.shape[1], 1 / self.mode_weights.shape[1]) if weights is None else weights
-        return float(np.nanmax(np.abs(self.mode_weights - np.asarray(weights))))
+        weights = 1 / self.mode_weights.shape[1] if weights is None else np.asarray(weights)
+        return float(np.nanmax(np.abs(self.mode_weights - weights)))
 
     def __repr__(self):
-        return (
-            f"CalibrationReport({self.formula}, by {self.method}, {len(self.levels)} levels, largest |Z - 1| "
-            f"{self.drift:.4f})"
-        )
+        what = f"{self.formula}, by {self.method}, {len(self.levels)} levels"
+        return f"CalibrationReport({what}, largest |Z - 1| {self.drift:.4f})"
 
     def __str__(self):
         lines = [
@@ -119,18 +117,17 @@ def calibration_report(
             raise ShapeError(f"modes must have shape [M, {size}]; got {modes.shape}.")
     # What functions of the user's compute is read once, here.
     density, schedule = jax.tree.map(lambda a: a, density), density.schedule
+    measured, weights = (), None
     if method == "anneal":
-        run = anneal(
-            jax.random.key(0) if rng_key is None else rng_key, density, kernel or HMC(), num_chains=num_chains,
-            levels=levels, level_ess=0.98, progress_bar=progress_bar,
-        )  # fmt: skip
-        ratios = np.asarray(schedule.noise_to_signal(run.levels))
-        error = _grown(run.log_evidence_error, len(run.levels))
-        return CalibrationReport(run.levels, ratios, run.stats["log_evidence"], error, None, method, repr(density))
-    levels = schedule.levels(12, smallest=0.004) if levels is None else _checked_levels(levels)
-    measured = levels_of(density, levels)
-    weights = None if modes is None else np.stack([_mode_weights(level, modes) for level in measured])
-    log_z, error = (np.array([getattr(level, name) for level in measured]) for name in ("log_z", "error"))
+        rng_key = jax.random.key(0) if rng_key is None else rng_key
+        run = anneal(rng_key, density, kernel, num_chains=num_chains, levels=levels, progress_bar=progress_bar)
+        levels, log_z = run.levels, run.stats["log_evidence"]
+        error = _grown(run.log_evidence_error, len(levels))
+    else:
+        levels = schedule.levels(12, smallest=0.004) if levels is None else _checked_levels(levels)
+        measured = levels_of(density, levels)
+        weights = None if modes is None else np.stack([_mode_weights(level, modes) for level in measured])
+        log_z, error = (np.array([getattr(level, name) for level in measured]) for name in ("log_z", "error"))
     ratios = np.asarray(schedule.noise_to_signal(levels))
     report = CalibrationReport(levels, ratios, log_z, error, weights, method, repr(density))
     _warn(report, measured)
@@ -143,7 +140,6 @@ def _grown(error: float, count: int) -> np.ndarray:
 
 
 def _check_run(run) -> None:
-    """Raise ParameterError unless a run has measured log Z well enough to be taken out of a density."""
     what = f"log Z = {run.log_evidence:.3g} +- {run.log_evidence_error:.3g} nats"
     if not run.is_complete:
         raise ParameterError(f"the run was interrupted before its last level: {what}. Run nd.recalibrate to its end.")
@@ -222,26 +218,21 @@ def recalibrate(
             not finite or above a nat.
     """
     if not is_energy(density):
-        raise ArgumentTypeError(
-            f"nd.recalibrate takes a trained energy density; got {density!r}. Recalibrate its leaves."
-        )
+        rule = "nd.recalibrate takes a trained energy density"
+        raise ArgumentTypeError(f"{rule}; got {density!r}. Recalibrate its leaves.")
     if levels_per_knot < 1:
         raise ParameterError(f"levels_per_knot must be >= 1; got {levels_per_knot}.")
     low, high = np.log(np.asarray(density.sigmas))
     knots = np.linspace(low, high, NORMALISER_KNOTS)
     fine = np.linspace(high, low, (NORMALISER_KNOTS - 1) * levels_per_knot + 1)
     times = np.asarray(density.schedule.time(np.exp(fine)), dtype=float)
-    inner = times[(times > 0) & (times < 1)]
-    levels = np.concatenate([[1.0], inner, [0.0]])
-    run = anneal(
-        rng_key, density, kernel or HMC(), num_chains=num_chains, num_steps=num_steps, levels=levels,
-        progress_bar=progress_bar,
-    )  # fmt: skip
+    levels = np.concatenate([[1.0], times[(times > 0) & (times < 1)], [0.0]])
+    effort = {"num_chains": num_chains, "num_steps": num_steps, "levels": levels}
+    run = anneal(rng_key, density, kernel, **effort, progress_bar=progress_bar)
     _check_run(run)
     # Levels beyond the trained range count for its ends, where the density stays the same.
     ratios = np.clip(np.asarray(density.schedule.noise_to_signal(levels)), np.exp(low), np.exp(high))
-    found = run.stats["log_evidence"]
-    error = _grown(run.log_evidence_error, len(found))
+    found, error = run.stats["log_evidence"], _grown(run.log_evidence_error, len(levels))
     found = found * found**2 / (found**2 + error**2 + 1e-12)
     found = np.interp(knots, np.log(ratios)[::-1], found[::-1])
     old = np.interp(knots, *np.asarray(density.log_z))

@@ -8,22 +8,19 @@ exchange these numbers and the chains that resampling moves; within a level they
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..errors import ArgumentTypeError, ParameterError
 
 
 def checked_mesh(mesh, num_chains: int) -> Mesh | None:
-    """The mesh with automatic axes, or None for none.
-
-    Raises:
-        TypeError: if it is no mesh.
-        ParameterError: if its devices cannot have equal shares of the chains.
-    """
+    """The mesh with automatic axes; TypeError if it is none, ParameterError if it cannot share chains equally."""
     if mesh is None:
         return None
     if not isinstance(mesh, Mesh):
@@ -80,30 +77,27 @@ def everywhere(tree, mesh: Mesh | None):
     return jax.tree.map(put, tree)
 
 
-def replicated(tree, mesh: Mesh | None):
-    """Within a compiled function: the arrays, held by every device."""
-    return _constrained(tree, mesh, PartitionSpec())
+def replicated(tree, mesh: Mesh | None, axes: tuple[str, ...] = ()) -> Any:
+    """Within a compiled function: the arrays, held by every device, or shared out along their first axis by `axes`."""
+    spec = PartitionSpec(axes) if axes else PartitionSpec()
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
 
 
 def by_chain(tree, mesh: Mesh | None):
     """Within a compiled function: the arrays, shared out along their first axis."""
-    return tree if mesh is None else _constrained(tree, mesh, PartitionSpec(mesh.axis_names))
-
-
-def _constrained(tree, mesh, spec):
-    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
-
-
-@partial(jax.jit, static_argnames="mesh")
-def _gather(tree, *, mesh):
-    return replicated(tree, mesh)
+    return tree if mesh is None else replicated(tree, mesh, mesh.axis_names)
 
 
 def gathered(tree, mesh: Mesh | None):
     """The arrays, whole in every process: shares of other processes' devices are fetched."""
-    return tree if mesh is None or jax.process_count() == 1 else _gather(tree, mesh=mesh)
+    return tree if mesh is None or jax.process_count() == 1 else _replicated(tree, mesh)
 
 
-def on_host(tree, mesh: Mesh | None):
-    """The arrays as NumPy's."""
-    return jax.tree.map(np.asarray, gathered(tree, mesh))
+_replicated = jax.jit(replicated, static_argnums=1)
+
+
+def first_says(answer: bool, mesh: Mesh | None) -> bool:
+    """The answer of the first of a mesh's processes: they gather arrays together, or none does."""
+    if mesh is None or not mesh.is_multi_process:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))

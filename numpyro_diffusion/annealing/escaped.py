@@ -23,10 +23,5 @@ def escaped(density: Density, t, x) -> jax.Array:
     parts = density.leaves if isinstance(density, Expression) else ()
     known = [gaussian for part in (density, *parts) if (gaussian := part.gaussian(t)) is not None]
     lost = ~jnp.all(jnp.isfinite(x), axis=1)
-    if not known:
-        return lost
-    return lost | jnp.all(jnp.stack([_is_far(gaussian, x) for gaussian in known]), axis=0)
-
-
-def _is_far(gaussian, x):
-    return jnp.mean((x - gaussian.mean) ** 2, axis=1) > FAR**2 * jnp.mean(gaussian.variance)
+    far = [jnp.mean((x - g.mean) ** 2, axis=1) > FAR**2 * jnp.mean(g.variance) for g in known]
+    return lost | jnp.all(jnp.stack(far), axis=0) if far else lost

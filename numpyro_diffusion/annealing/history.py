@@ -20,35 +20,29 @@ from .population import ChainStats
 
 
 class History:
-    """Rows of `ChainStats`, one per level. Its place must have been checked.
+    """Rows of `ChainStats`, one per level. Of several processes the first alone writes to disk.
 
     Args:
-        where: False keeps nothing, True keeps them in memory, a path streams them to a Zarr group there.
+        where: False keeps nothing, True keeps them in memory, a path that `check_place` passed a Zarr group there.
         num_chains: Length of a row.
         num_done: Levels of an interrupted run that goes on; what a Zarr group has beyond them is dropped.
         rows: Rows of these levels, where they were kept in memory.
 
     Raises:
-        ParameterError: if Zarr is asked for and not installed, or the folder exists and belongs to something else.
-        CheckpointError: if the folder cannot be written.
+        ParameterError: if the folder belongs to something else.
+        CheckpointError: if it cannot be written; so does `add`.
     """
 
     def __init__(self, where: bool | str | Path, num_chains: int, num_done: int = 0, rows: Iterable[ChainStats] = ()):
-        self.rows = list(rows)
-        self.keeps_rows, self.path, self.group = where is True, None, None
-        if not isinstance(where, bool):
-            self.path = Path(where)
-            self.group = _open(self.path, num_chains, num_done)
+        self.rows, self.keeps_rows = list(rows), where is True
+        self.path = None if isinstance(where, bool) or jax.process_index() > 0 else Path(where)
+        self.group = None if self.path is None else _open(self.path, num_chains, num_done)
 
     def add(self, chains: ChainStats) -> None:
-        """Keep one level.
-
-        Raises:
-            CheckpointError: if it cannot be written.
-        """
+        """Keep one level."""
         if self.keeps_rows:
             self.rows.append(jax.tree.map(np.asarray, chains))
-        elif self.group is not None and jax.process_index() == 0:
+        elif self.group is not None:
             with _told(self.path):
                 for name, values in chains._asdict().items():
                     self.group[name].append(np.asarray(values)[None])  # pyright: ignore
@@ -66,7 +60,7 @@ class History:
 
 
 def check_place(where: bool | str | Path, is_new: bool) -> None:
-    """Nothing if the history of a new run, or of one that goes on, can be kept there: asked before the pilot.
+    """Asked before the pilot: whether the history of a new run, or of one that goes on, can be kept there.
 
     Raises:
         ParameterError: if Zarr is not installed, if a new run finds something there, or one that goes on no folder.
@@ -89,7 +83,7 @@ def check_place(where: bool | str | Path, is_new: bool) -> None:
         if kind is None:
             if not path.parent.is_dir():
                 raise OSError(errno.ENOTDIR, f"the folder {path.parent} does not exist")
-            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent):
+            with _beside(path):
                 return
         if kind != "a folder":
             raise ParameterError(f"{path} holds no history of the interrupted run: it is {kind}. Start anew.")
@@ -103,12 +97,10 @@ def check_place(where: bool | str | Path, is_new: bool) -> None:
 def _open(path: Path, num_chains: int, num_done: int):
     import zarr  # optional, and slow to import
 
-    if jax.process_index() > 0:
-        return None
     with _told(path):
         if num_done == 0 and not path.exists():
             # Made elsewhere and moved there whole, so that a folder of that name is never half made.
-            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            with _beside(path) as folder:
                 group = zarr.open_group(f"{folder}/history", mode="w-")
                 for name in ChainStats._fields:
                     # One level is one chunk: written whole, once.
@@ -120,6 +112,10 @@ def _open(path: Path, num_chains: int, num_done: int):
         except (FileNotFoundError, KeyError) as error:
             raise ParameterError(f"{path} holds no history of the interrupted run: {error}. Start anew.") from error
     return group
+
+
+def _beside(path: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
 
 
 def _cut(group, num_done: int) -> None:
@@ -135,11 +131,8 @@ def _cut(group, num_done: int) -> None:
 
 @contextlib.contextmanager
 def _told(path):
-    """What the system refuses, as this package says it."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise CheckpointError(
             f"cannot write {path}: {error.strerror or error}. Check that the folder exists, is writable and has space, "

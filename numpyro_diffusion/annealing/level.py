@@ -1,7 +1,7 @@
 r"""One noise level as chains see it: the log density that they move on, how they enter, move and leave.
 
-With :math:`x = m_t + L_t u` the frame's coordinates and S a lower triangular preconditioner, chains move
-:math:`v = S^{-1} u`; the log densities of u and of v differ by a constant, which is left out.
+Chains move v, of which the frame makes :math:`x = m_t + L_t S v`. The log densities of u = S v and of v differ by a
+constant, which is left out.
 """
 
 from __future__ import annotations

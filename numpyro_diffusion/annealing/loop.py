@@ -1,4 +1,4 @@
-"""The loop over noise levels: from the exact start at t = 1 to chains at t = 0.
+"""The loop over noise levels, from the exact start at t = 1 to chains at t = 0; what it carries, and keeps in a file.
 
 One compiled program serves all levels; the loop itself runs on the host, which gives progress bars, early failure,
 checkpoints and interrupts for free and costs nothing against the work of a level.
@@ -7,36 +7,61 @@ checkpoints and interrupts for free and costs nothing against the work of a leve
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from ..density.density import Density
 from ..disk.runs import Keeper
 from ..errors import warn
 from . import population as populations
+from .devices import first_says, gathered
+from .evidence import Account
 from .history import History
-from .kernels import Kernel
-from .population import LevelStats
+from .kernels import Kernel, KernelState
+from .plan import Plan
+from .population import ChainStats, LevelStats, Population
 from .progress import Progress
 from .reverse import Reverse
 from .settings import Settings
-from .state import RunState, packed
+
+KIND = "annealing"
+
+
+class RunState(NamedTuple):
+    """Plan, population, reports of the `num_done` levels behind it, and whether weights were dropped."""
+
+    plan: Plan
+    population: Population
+    stats: tuple[LevelStats, ...] = ()
+    collapsed: bool = False
+
+    @property
+    def num_done(self) -> int:
+        return len(self.stats)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.num_done == len(self.plan.levels)
+
+    @property
+    def most_have_left(self) -> bool:
+        """Whether more than half of the chains had left every scale when the last level ended."""
+        return bool(self.stats) and 2 * int(self.stats[-1].escaped) > self.population.log_weight.size
 
 
 def descend(
     state: RunState, density: Density, kernel: Kernel | Reverse, rng_key, settings: Settings, keeper: Keeper,
     history: History, progress: Progress,
 ) -> RunState:  # fmt: skip
-    """Take a population through the levels that are left.
+    """Take a population through the levels that are left, with a kernel without a step size and the key of all levels.
 
     An interrupt (Ctrl-C) ends it early, with a warning. So does a kernel that is not adjusted whose chains have left:
     the run's findings tell.
-
-    Args:
-        state: The run so far, at its start or between two levels.
-        density, kernel, rng_key, settings: What to sample, a kernel without a step size, the key of all levels.
-        keeper, history, progress: Where the state, and what each chain did, are kept, and shown.
     """
     times, num_chains = state.plan.levels, state.population.log_weight.size
     # All of them now: on CPUs a small program, like drawing one, waits until the level before has ended.
@@ -45,7 +70,7 @@ def descend(
     try:
         for i, key in keys.items():
             last = i == len(times) - 1
-            if not kernel.is_adjusted and most_have_left(state.stats, num_chains):
+            if not kernel.is_adjusted and state.most_have_left:
                 keeper.keep(packed, state, history.rows, settings.mesh, now=True)
                 break
             # Before the last level's steps everything is resampled: equal weights, and the steps part the copies.
@@ -61,7 +86,8 @@ def descend(
                     _warn_of_collapse(density, i, times)
             history.add(chains)
             state = RunState(state.plan, population, (*state.stats, level), collapsed)
-            keeper.keep(packed, state, history.rows, settings.mesh, now=last)
+            if keeper.path is not None and first_says(last or keeper.is_due, settings.mesh):
+                keeper.keep(packed, state, history.rows, settings.mesh, now=True)
             if progress.shown:
                 progress.step(t=f"{times[i]:.3f}", **_figures(level, density, settings))
     except KeyboardInterrupt:
@@ -70,11 +96,6 @@ def descend(
         keeper.keep(packed, state, history.rows, settings.mesh, now=True)
         _warn_of_interrupt(state, keeper)
     return state
-
-
-def most_have_left(stats: tuple[LevelStats, ...], num_chains: int) -> bool:
-    """Whether more than half of the chains had left every scale when the last level ended."""
-    return bool(stats) and 2 * int(stats[-1].escaped) > num_chains
 
 
 def _figures(level: LevelStats, density: Density, settings: Settings) -> dict[str, str]:
@@ -100,3 +121,38 @@ def _warn_of_interrupt(state: RunState, keeper: Keeper):
         f"interrupted after level {done} of {len(times)}: the samples are of the density at noise level "
         f"t = {times[done - 1]:.3g}, not at t = 0. {again}"
     )
+
+
+def packed(state: RunState, rows: Sequence[ChainStats], mesh: Mesh | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays and facts by name of a state and the rows of its history, for `disk.runs.Keeper`."""
+    arrays = {
+        **{name: a for name, a in state.plan._asdict().items() if a is not None},
+        **{f"population.{i}": np.asarray(a) for i, a in enumerate(gathered(jax.tree.leaves(state.population), mesh))},
+        **{f"stats.{i}": a for i, a in enumerate(_columns(state.stats))},
+        **{f"history.{i}": a for i, a in enumerate(_columns(rows[: state.num_done]))},
+    }
+    return arrays, {"collapsed": state.collapsed}
+
+
+def unpacked(arrays: dict[str, Any], facts: dict[str, Any]) -> tuple[RunState, tuple[ChainStats, ...]]:
+    """The state and the rows that were packed; KeyError, TypeError, ValueError or IndexError for anything else."""
+
+    def rows(name, cls):
+        columns = [arrays[f"{name}.{i}"] for i in range(len(cls._fields)) if f"{name}.{i}" in arrays]
+        return tuple(cls(*values) for values in zip(*columns, strict=True))
+
+    leaves = [jnp.asarray(arrays[f"population.{i}"]) for i in range(_POPULATION.num_leaves)]
+    state = RunState(
+        Plan(arrays["levels"], arrays["step_sizes"], arrays.get("scales")),
+        jax.tree.unflatten(_POPULATION, leaves),
+        rows("stats", LevelStats),
+        bool(facts["collapsed"]),
+    )
+    return state, rows("history", ChainStats)
+
+
+def _columns(rows):
+    return [np.stack([np.asarray(value) for value in column]) for column in zip(*rows, strict=True)]
+
+
+_POPULATION = jax.tree.structure(Population(KernelState(0, 0, 0, 0), 0, 0, 0, Account(0, 0, 0)))  # pyright: ignore

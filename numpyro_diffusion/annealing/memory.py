@@ -24,9 +24,6 @@ def default_batch_size(density: Density, num_chains: int) -> int | None:
 
     Pieces on a CPU have one size (a divisor of the population) where memory allows: a remainder would be compiled a
     second time.
-
-    Raises:
-        ParameterError: if not even one chain of a large density fits into memory.
     """
     large, piece = math.prod(density.event_shape) >= LARGE, num_chains
     if jax.default_backend() == "cpu":
@@ -36,6 +33,31 @@ def default_batch_size(density: Density, num_chains: int) -> int | None:
     if large:
         piece = chains_that_fit(density, piece)
     return piece if piece < num_chains else None
+
+
+def chains_that_fit(density: Density, num_chains: int) -> int:
+    """The largest number of chains up to `num_chains` that can be evaluated at once; ParameterError if not even one."""
+    free = free_bytes()
+    if free is None:
+        return num_chains
+    each = bytes_per_chain(density)
+    if each > free:
+        raise ParameterError(
+            f"one chain of {density!r} needs up to {each / 2**30:.2g} GiB, and {free / 2**30:.2g} GiB are free. Use "
+            "fewer conditions, a smaller network, rematerialise=True, or a device with more memory."
+        )
+    return max(1, min(num_chains, int(SHARE * free) // max(each, 1)))
+
+
+def free_bytes() -> int | None:
+    """What the first device has left, or None where it does not say."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 def bytes_per_chain(density: Density) -> int:
@@ -50,56 +72,29 @@ def _peak(jaxpr) -> int:
 
     Inputs are not counted: weights are not a chain's, and what an inner program is given is counted outside.
     """
-    last_use = {v: i for i, equation in enumerate(jaxpr.eqns) for v in equation.invars if not hasattr(v, "val")}
-    kept = {v for v in jaxpr.outvars if not hasattr(v, "val")}
+    last_use = {v: i for i, equation in enumerate(jaxpr.eqns) for v in _variables(equation.invars)}
+    last_use |= dict.fromkeys(_variables(jaxpr.outvars), len(jaxpr.eqns))
     held, peak, made = 0, 0, set()
     for i, equation in enumerate(jaxpr.eqns):
         inner = [_peak(part) for value in equation.params.values() for part in _programs(value)]
-        results = sum(_bytes(v) for v in equation.outvars)
+        results = _bytes(equation.outvars)
         peak = max(peak, held + max([results, *inner]))
         made |= set(equation.outvars)
         held += results
-        done = {v for v in [*equation.invars, *equation.outvars] if not hasattr(v, "val")} & made
-        held -= sum(_bytes(v) for v in done if last_use.get(v, -1) <= i and v not in kept)
+        held -= _bytes(v for v in {*_variables(equation.invars), *equation.outvars} & made if last_use.get(v, -1) <= i)
     return peak
 
 
-def _bytes(v) -> int:
-    return math.prod(v.aval.shape) * v.aval.dtype.itemsize
+def _variables(operands) -> list:
+    """What is no literal of a program's operands."""
+    return [v for v in operands if not hasattr(v, "val")]
 
 
-def _programs(value):
+def _programs(value) -> list:
     values = value if isinstance(value, list | tuple) else [value]
-    for one in values:
-        one = getattr(one, "jaxpr", one)  # closed ones hold theirs
-        if hasattr(one, "eqns"):
-            yield one
+    opened = [getattr(one, "jaxpr", one) for one in values]  # closed ones hold theirs
+    return [one for one in opened if hasattr(one, "eqns")]
 
 
-def free_bytes() -> int | None:
-    """What the first device has left, or None where it does not say."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def chains_that_fit(density: Density, num_chains: int) -> int:
-    """The largest number of chains up to `num_chains` that can be evaluated at once.
-
-    Raises:
-        ParameterError: if not even one chain fits.
-    """
-    free = free_bytes()
-    if free is None:
-        return num_chains
-    each = bytes_per_chain(density)
-    if each > free:
-        raise ParameterError(
-            f"one chain of {density!r} needs up to {each / 2**30:.2g} GiB, and {free / 2**30:.2g} GiB are free. Use "
-            "fewer conditions, a smaller network, rematerialise=True, or a device with more memory."
-        )
-    return max(1, min(num_chains, int(SHARE * free) // max(each, 1)))
+def _bytes(variables) -> int:
+    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in variables)

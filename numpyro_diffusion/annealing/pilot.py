@@ -46,9 +46,8 @@ SCORE_LEVELS, REVERSE_LEVELS = 100, 250
 def _next_level(density: Density, population: Population, t, target, smallest, gap, *, frame_kind: str):
     """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if it does.
 
-    Returns it and its distance in that logarithm; `gap`, the distance before, says how far to look.
-
-    What is compared and interpolated is the root of -log ESS, which grows about linearly with the distance.
+    Returns it and its distance in that logarithm; `gap`, the distance before, says how far to look. What is compared
+    and interpolated is the root of -log ESS, which grows about linearly with the distance.
     """
     schedule, aim = density.schedule, jnp.sqrt(-jnp.log(target))
 
@@ -151,13 +150,10 @@ def _learn(population: Population, shape: _Shape, scale):
 
 
 def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, say=None) -> Plan:
-    """Levels and step sizes for a run; no pilot where both are given and nothing else is to be learnt.
+    """Levels (`anneal` says what may be given) and step sizes for a run; no pilot where nothing is to be learnt.
 
-    Args:
-        levels: None to place them by conditional ESS, a number of geometric levels, or the levels themselves.
-        settings: Those of the run. A density with a score only has no weights to learn a metric by, and moves in the
-            frame's.
-        say: Function of a text, told what the pilot is at.
+    A density with a score only has no weights to learn a metric by, and moves in the frame's. `say` is told what the
+    pilot is at.
 
     Raises:
         ParameterError: if there are not as many step sizes as levels, or none where acceptance cannot be measured.
@@ -174,8 +170,8 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
         raise ParameterError(
             f"{density!r} has only a score, from which acceptance cannot be measured. Give the kernel a step_size."
         )
-    if scored:
-        levels = geometric_levels(density, SCORE_LEVELS) if levels is None else levels
+    if scored and levels is None:
+        levels = geometric_levels(density, SCORE_LEVELS)
     if steps is not None and levels is not None and (scored or settings.metric == "frame"):
         return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy())
     return _pilot(rng_key, density, kernel, levels, settings, say or (lambda text: None))
@@ -191,9 +187,8 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
     push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
     t, smallest, gap = jnp.ones(()), smallest_ratio(density), jnp.asarray(np.inf, dtype=float)
-    scale, shape = None, None
-    if settings.metric == "pilot":
-        scale, shape = jnp.eye(size), _Shape(jnp.eye(size), jnp.eye(size))
+    unit = jnp.eye(size) if settings.metric == "pilot" else None
+    scale, shape = unit, None if unit is None else _Shape(unit, unit)
     found: list[PlannedLevel] = []
     while True:
         i = len(found)

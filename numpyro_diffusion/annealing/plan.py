@@ -1,4 +1,4 @@
-"""Noise levels: as the user gives them, how many or which, and as a plan, with what moves take at each."""
+"""A run's plan, its noise levels and what moves take at each; and levels as the user gives them, how many or which."""
 
 from __future__ import annotations
 
@@ -41,11 +41,7 @@ def smallest_ratio(density: Density) -> float:
 
 
 def check_levels(levels: Any) -> np.ndarray:
-    """Levels as a decreasing array in [0, 1].
-
-    Raises:
-        ScheduleError: if they do not decrease, leave [0, 1], or are fewer than two.
-    """
+    """Levels as an array; ScheduleError if they do not decrease, leave [0, 1], or are fewer than two."""
     try:
         if np.asarray(levels).dtype == bool:
             raise TypeError("booleans are neither times nor numbers of levels")
@@ -71,10 +67,6 @@ def geometric_levels(density: Density, count: int) -> np.ndarray:
 
 
 def given_levels(levels, geometric: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Levels as an array where they are given: times, or a number of `geometric` ones.
-
-    Raises:
-        ParameterError, ScheduleError: as `NoiseSchedule.levels` and `check_levels`.
-    """
+    """Levels as an array where they are given, checked: times, or a number of `geometric` ones."""
     is_number = isinstance(levels, int | np.integer) and not isinstance(levels, bool)
     return check_levels(geometric(int(levels)) if is_number else levels)

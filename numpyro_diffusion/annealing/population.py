@@ -157,8 +157,7 @@ def predict(density: Density, population: Population, rng_key, planned: PlannedL
         density, (t_from, t), (before, after) = shared
         return after.coordinates(reverse_step(density, key, before.point(u, density.event_shape), t_from, t))
 
-    state = population.state
-    keys = chain_keys(rng_key, len(state.position))
+    state, keys = population.state, chain_keys(rng_key, population.log_weight.size)
     moved = settings.map_chains(one, (density, both, at_both), keys, state.position)
     return population._replace(state=state._replace(position=moved))
 

@@ -20,19 +20,16 @@ class Progress:
 
     def say(self, text: str) -> None:
         """What is being done, before there are levels to count."""
-        if self.shown:
-            self.bar.set_description(f"{self.name}, {text}")
+        self.bar.set_description(f"{self.name}, {text}")
 
     def begin(self, total: int, done: int = 0) -> None:
         """Levels to come, and those that are behind already; the first takes the time to compile."""
-        if self.shown:
-            self.bar.reset(total=total)
-            self.bar.update(done)
-            self.say("compiling")
+        self.bar.reset(total=total)
+        self.bar.update(done)
+        self.say("compiling")
 
     def step(self, **figures: str) -> None:
         """One level more, with figures to show beside the bar."""
-        if self.shown:
-            self.bar.set_description(self.name, refresh=False)
-            self.bar.set_postfix(figures, refresh=False)
-            self.bar.update(1)
+        self.bar.set_description(self.name, refresh=False)
+        self.bar.set_postfix(figures, refresh=False)
+        self.bar.update(1)

@@ -25,18 +25,17 @@ from ..pytree import register
 class Reverse:
     """Reverse diffusion in place of a kernel: `nd.anneal(rng_key, density, nd.Reverse())`. One evaluation per level.
 
-    A predictor that no steps follow: there is nothing to set, to tune, to accept or to weigh.
+    A predictor that no steps follow: there is nothing to set, to tune, to accept or to weigh, and nothing of Python
+    that it reads.
     """
 
     is_adjusted = False
     program_digest = None
 
     def without_step_size(self) -> Reverse:
-        """The kernel itself: it has none."""
         return self
 
     def frozen(self, size: int) -> Reverse:
-        """The kernel itself: it reads nothing of Python."""
         return self
 
 

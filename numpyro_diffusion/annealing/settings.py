@@ -54,41 +54,30 @@ class Settings:
 
     @classmethod
     def checked(cls, **given) -> Settings:
-        """Settings as a user gives them.
-
-        Raises:
-            ParameterError: for values out of range.
-            TypeError: for a mesh that is none.
-        """
-        new = cls(**given)
-        counts = {name: getattr(new, name) for name in ("num_chains", "num_steps")}
-        optional = {name: getattr(new, name) for name in ("chain_batch_size", "num_pilot_chains")}
-        counts |= {name: value for name, value in optional.items() if value is not None}
-        numbers: dict[str, Any] = {name: check_integer(name, value) for name, value in counts.items()}
-        check_number("level_ess", new.level_ess, 0.0, 1.0)
-        if not 0 < new.level_ess < 1:
-            raise ParameterError(f"level_ess must lie in (0, 1); got {new.level_ess}.")
-        if new.resample_threshold is not None:
-            check_number("resample_threshold", new.resample_threshold, 0.0, 1.0)
-            numbers["resample_threshold"] = float(new.resample_threshold)
+        """Settings as a user gives them; ParameterError for values out of range, TypeError for a mesh that is none."""
+        new = vars(cls(**given)).copy()
+        # None is fine where it is the default.
+        asked = [name for name, value in new.items() if value is not None or getattr(cls, name) is not None]
+        for name in asked:
+            if name in ("num_chains", "num_steps", "chain_batch_size", "num_pilot_chains"):
+                new[name] = check_integer(name, new[name])
+            if name in ("level_ess", "resample_threshold"):
+                check_number(name, new[name], 0.0, 1.0)
+                new[name] = float(new[name])
+        if new["level_ess"] in (0.0, 1.0):
+            raise ParameterError(f"level_ess must lie in (0, 1); got {new['level_ess']}.")
         for name, known in {"frame": FRAMES, "metric": METRICS}.items():
-            if getattr(new, name) not in known:
-                raise ParameterError(f"{name} must be one of {known}; got {getattr(new, name)!r}.")
-        numbers |= {"level_ess": float(new.level_ess), "predictor": bool(new.predictor)}
-        numbers["mesh"] = checked_mesh(new.mesh, numbers["num_chains"])
-        return dataclasses.replace(new, **numbers)
+            if new[name] not in known:
+                raise ParameterError(f"{name} must be one of {known}; got {new[name]!r}.")
+        new |= {"predictor": bool(new["predictor"]), "mesh": checked_mesh(new["mesh"], new["num_chains"])}
+        return cls(**new)
 
     def suited(self, density: Density, kernel: Kernel | Reverse) -> Settings:
-        """The settings for a density and a kernel: whether there are weights, and what reverse diffusion is.
-
-        Raises:
-            ParameterError: for metric "pilot" where no [d, d] matrix fits.
-        """
+        """The settings for a density and a kernel: whether there are weights, and what reverse diffusion is."""
         if isinstance(kernel, Reverse):
             # A predictor before no steps, in x itself.
-            return dataclasses.replace(
-                self, num_steps=0, predictor=True, weighted=False, frame="identity", metric="frame"
-            )
+            itself = {"frame": "identity", "metric": "frame"}
+            return dataclasses.replace(self, num_steps=0, predictor=True, weighted=False, **itself)
         if self.metric == "pilot" and isinstance(jax.eval_shape(lambda: gaussian_at(density, 0.5)).axes, CosineAxes):
             raise ParameterError(
                 f"metric 'pilot' learns a matrix [d, d], and {density!r} is one of images, d = "

@@ -62,9 +62,14 @@ class Keeper:
 
         return checkpoint.load(self.path, self.identity["kind"], made, "a run", "Choose another checkpoint_path.")
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to write, by this process's clock."""
+        return self.path is not None and time.monotonic() - self.saved > self.every
+
     def keep(self, packed: Callable[..., tuple[Mapping, Mapping]], *state: Any, now: bool = False) -> None:
         """Write `packed(*state)`, arrays by name and facts that JSON can hold, if it is time to, or `now`."""
-        if self.path is None or not (now or time.monotonic() - self.saved > self.every):
+        if self.path is None or not (now or self.is_due):
             return
         found, facts = packed(*state)
         if jax.process_index() == 0:

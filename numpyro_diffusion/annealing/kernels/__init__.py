@@ -17,11 +17,7 @@ __all__ = [
 
 
 def check_kernel[K](what: str, kernel: Any, *others: type[K]) -> Kernel | K:
-    """The kernel, HMC() for None; `others` may stand for it.
-
-    Raises:
-        TypeError: for anything else; `what` begins the sentence, "kernel must be" or "nd.anneal takes".
-    """
+    """The kernel, HMC() for None, or one of `others`; else a TypeError that begins with `what`: "nd.anneal takes"."""
     kernel = HMC() if kernel is None else kernel
     if not isinstance(kernel, (Kernel, *others)):
         raise ArgumentTypeError(f"{what} a kernel such as nd.HMC(); got {kernel!r}.")

@@ -8,9 +8,6 @@ Every step also reports its *log weight*, what it adds to an annealed importance
 .. math:: \log \frac{\gamma(x') F(x' \to x)}{\gamma(x) F(x \to x')} ,
 
 zero for kernels that leave :math:`\gamma` invariant, the Metropolis-Hastings log ratio for those that always accept.
-
-A point of infinite or NaN energy is never moved to, not even by the unadjusted kernels. Such a proposal counts as a
-divergence; BlackJAX's MALA does not report energies, so there it is one of acceptance probability zero.
 """
 
 from __future__ import annotations
@@ -75,15 +72,13 @@ class Kernel(abc.ABC):
     def step(self, rng_key, state: KernelState, logdensity_fn: Callable, step_size) -> tuple[KernelState, StepInfo]:
         """One transition of one chain.
 
-        Two things are promised, for which there are helpers. A point where the log density or its gradient is NaN or
-        infinite is never moved to: `refuse_plus_infinity` around `logdensity_fn` makes a Metropolis step reject those
-        of +inf, `finite_or_stay` keeps an unadjusted step where it was. And the report's `log_weight` is 0 where
-        `is_adjusted` (`invariant_info`), the log ratio above otherwise.
+        `state` holds value and gradient of `logdensity_fn`, and `step_size` is the level's, whatever the kernel's own.
+        Two things are promised, for which there are helpers:
 
-        Args:
-            rng_key, state: The chain, its log density and gradient those of `logdensity_fn`.
-            logdensity_fn: Log density of a position [d].
-            step_size: Of this level, in whose place the kernel's own does not count.
+        - A point of NaN or infinite energy is never moved to: `refuse_plus_infinity` around `logdensity_fn` makes a
+          Metropolis step reject +inf, `finite_or_stay` keeps an unadjusted step where it was. Such a proposal counts
+          as a divergence; BlackJAX's MALA reports no energies, so there it is one of acceptance probability zero.
+        - `log_weight` is 0 where `is_adjusted` (`invariant_info`), the log ratio otherwise (`finite_or_stay`).
         """
 
     def without_step_size(self) -> Kernel:

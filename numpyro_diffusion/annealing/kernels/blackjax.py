@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from blackjax.smc import resampling
@@ -11,7 +9,7 @@ from blackjax.smc import resampling
 from ...errors import ArgumentTypeError, check_number
 from ...program import array_digest, trace
 from ...pytree import register, replace
-from .base import Kernel, StepInfo, init, refuse_plus_infinity
+from .base import Kernel, finite_or_stay, init, invariant_info, refuse_plus_infinity
 from .settings import check_step_size, settings_text
 
 
@@ -64,10 +62,9 @@ class BlackJAX(Kernel):
         new, info = algorithm.step(step_key, algorithm.init(state.position, init_key))
         # Some algorithms report NaN for a proposal of NaN energy, which they reject, and rates beyond 0 by rounding.
         rate = jnp.clip(jnp.nan_to_num(getattr(info, "acceptance_rate", jnp.ones(()))), 0.0, 1.0)
-        moved = init(new.position, state.momentum, logdensity_fn)
-        fine = jnp.isfinite(moved.logdensity) & jnp.all(jnp.isfinite(moved.logdensity_grad))
-        diverged = ~fine | (rate <= 0) | getattr(info, "is_divergent", False)
-        return jax.tree.map(partial(jnp.where, fine), moved, state), StepInfo(rate, diverged, jnp.zeros_like(rate))
+        moved, report = finite_or_stay(init(new.position, state.momentum, logdensity_fn), state, jnp.zeros(()))
+        diverged = report.is_divergent | (rate <= 0) | getattr(info, "is_divergent", False)
+        return moved, invariant_info(rate, diverged)
 
 
 def systematic_resampling(rng_key, log_weights, num_samples: int) -> jax.Array:

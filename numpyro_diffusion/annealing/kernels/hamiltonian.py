@@ -47,8 +47,7 @@ class _Hamiltonian(Kernel):
         new, info, _ = generate(accept_key, start)
         # The proposal ends with its momentum flipped. Flipping once more keeps the direction after an acceptance
         # and reverses it after a rejection, without which partial refreshment has the wrong stationary law.
-        new = hmc.flip_momentum(new)
-        return KernelState(*start), KernelState(new.position, new.momentum, new.logdensity, new.logdensity_grad), info
+        return KernelState(*start), KernelState(*hmc.flip_momentum(new)), info
 
 
 @register(data=("step_size", "persistence"), static=("num_integration_steps",))
@@ -78,5 +77,4 @@ class UHMC(_Hamiltonian):
         start, new, info = self._propose(rng_key, state, logdensity_fn, step_size, _always_accept)
         log_ratio = new.logdensity - start.logdensity - 0.5 * (jnp.sum(new.momentum**2) - jnp.sum(start.momentum**2))
         # Staying put reverses the momentum, as a rejection does.
-        stay = KernelState(start.position, -start.momentum, start.logdensity, start.logdensity_grad)
-        return finite_or_stay(new, stay, log_ratio)
+        return finite_or_stay(new, start._replace(momentum=-start.momentum), log_ratio)

@@ -12,11 +12,7 @@ from ...errors import ParameterError
 
 
 def check_step_size(step_size):
-    """The step size as an array [] or [K], None, or what is being traced.
-
-    Raises:
-        ParameterError: unless it is positive and finite.
-    """
+    """The step size as an array [] or [K], None, or what is being traced; ParameterError unless positive and finite."""
     if step_size is None or isinstance(step_size, Tracer):
         return step_size
     try:
@@ -31,11 +27,7 @@ def check_step_size(step_size):
 
 
 def check_persistence(persistence):
-    """The share of momentum that is kept, as it is.
-
-    Raises:
-        ParameterError: unless it lies in [0, 1), or is being traced.
-    """
+    """The share of momentum that is kept, as it is; ParameterError unless it lies in [0, 1) or is being traced."""
     if isinstance(persistence, Tracer):
         return persistence
     try:
