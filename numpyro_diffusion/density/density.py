@@ -203,7 +203,7 @@ class Expression(Density):
         if not all(model.is_calibrated for model in self.models):
             return False
         if isinstance(self.coefficients, Tracer):
-            return True  # not known, and nearly always so: traced masses are mostly the shares of `nd.mixture`
+            return True  # traced masses cannot be added up; most are shares of `nd.mixture`, which sum to one
         return bool(abs(np.logaddexp.reduce(np.asarray(self.coefficients, dtype=np.float64))) < 1e-4)
 
     def log_density(self, x, t):
