@@ -28,7 +28,7 @@ def checked_path(name: str, path) -> Path:
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or "\0" in text:
         raise ParameterError(
-            f"{name} must be a path, as text or pathlib.Path, no zero character in it; got {shown(path)}."
+            f"{name} must be a path, as text or pathlib.Path without a zero character; got {shown(path)}."
         )
     return Path(path)
 
