@@ -77,15 +77,9 @@ def everywhere(tree, mesh: Mesh | None):
     return jax.tree.map(put, tree)
 
 
-def replicated(tree, mesh: Mesh | None, axes: tuple[str, ...] = ()) -> Any:
-    """Within a compiled function: the arrays, held by every device, or shared out along their first axis by `axes`."""
-    spec = PartitionSpec(axes) if axes else PartitionSpec()
-    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
-
-
-def by_chain(tree, mesh: Mesh | None):
-    """Within a compiled function: the arrays, shared out along their first axis."""
-    return tree if mesh is None else replicated(tree, mesh, mesh.axis_names)
+def replicated(tree, mesh: Mesh | None) -> Any:
+    """Within a compiled function: the arrays, held by every device."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def gathered(tree, mesh: Mesh | None):

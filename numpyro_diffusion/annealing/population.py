@@ -9,17 +9,17 @@ steps; *correct*, the log weights of unadjusted steps added; *report*.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..density.density import Density
 from ..diagnose.weights import Tail, conditional_ess, effective_sample_size, is_kept, pareto_tail
 from . import frame as frames
-from .devices import by_chain, chain_keys, map_chains, replicated
+from .devices import chain_keys, map_chains, replicated
 from .escaped import escaped
 from .evidence import Account, evidence_error, folded, new_account
 from .kernels import Kernel, KernelState, systematic_resampling
@@ -109,10 +109,12 @@ def start(density: Density, rng_key, *, num_chains: int, frame_kind: str, mesh: 
 
 
 def sharded(population: Population, mesh: Mesh | None) -> Population:
-    """The population with its arrays where `devices` says."""
-    state = population.state._replace(logdensity=replicated(population.state.logdensity, mesh))
-    state = state._replace(**{k: by_chain(getattr(state, k), mesh) for k in state._fields if k != "logdensity"})
-    return Population(state, *replicated(tuple(population[1:]), mesh))
+    """Within a compiled function: the population with its arrays where `devices` says."""
+    if mesh is None:
+        return population
+    whole, shares = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    places: Any = Population(KernelState(shares, shares, whole, shares), *[whole] * 4)  # pyright: ignore
+    return jax.lax.with_sharding_constraint(population, places)
 
 
 def reweigh(population: Population, state: KernelState, rng_key, threshold) -> tuple[Population, Reweighing]:
