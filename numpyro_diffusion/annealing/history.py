@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib.util
 import os
@@ -14,9 +13,11 @@ import jax
 import numpy as np
 
 from ..checks.text import shown
-from ..disk.paths import checked_path, what_is
-from ..errors import CheckpointError, ParameterError
+from ..disk.paths import checked_path, told, what_is
+from ..errors import ParameterError
 from .population import ChainStats
+
+REMEDY = "Check that the folder exists, is writable and has space, or choose another one for keep_history."
 
 
 class History:
@@ -43,7 +44,7 @@ class History:
         if self.keeps_rows:
             self.rows.append(jax.tree.map(np.asarray, chains))
         elif self.group is not None:
-            with _told(self.path):
+            with told("cannot write", self.path, REMEDY):
                 for name, values in chains._asdict().items():
                     self.group[name].append(np.asarray(values)[None])  # pyright: ignore
 
@@ -51,7 +52,7 @@ class History:
         """Arrays [num_done, N] by name, Zarr's where they lie on disk, or None."""
         if self.group is not None:
             # An interrupt may have come between a level's row and its end.
-            with _told(self.path):
+            with told("cannot write", self.path, REMEDY):
                 _cut(self.group, num_done)
             return {name: self.group[name] for name in ChainStats._fields}
         if not self.keeps_rows:
@@ -76,7 +77,7 @@ def check_place(where: bool | str | Path, is_new: bool) -> None:
         )
     if jax.process_index() > 0:
         return
-    with _told(path):
+    with told("cannot write", path, REMEDY):
         kind = what_is(path)
         if is_new and kind is not None:
             raise ParameterError(f"{path} exists already. Choose another folder for keep_history, or remove it.")
@@ -97,7 +98,7 @@ def check_place(where: bool | str | Path, is_new: bool) -> None:
 def _open(path: Path, num_chains: int, num_done: int):
     import zarr  # optional, and slow to import
 
-    with _told(path):
+    with told("cannot write", path, REMEDY):
         if num_done == 0 and not path.exists():
             # Made elsewhere and moved there whole, so that a folder of that name is never half made.
             with _beside(path) as folder:
@@ -127,14 +128,3 @@ def _cut(group, num_done: int) -> None:
             )
         if rows > num_done:
             group[name].resize((num_done, num_chains))
-
-
-@contextlib.contextmanager
-def _told(path):
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}. Check that the folder exists, is writable and has space, "
-            "or choose another one for keep_history."
-        ) from error

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ...checks.numbers import real_array
-from ...errors import ParameterError
+from ...errors import ParameterError, check_number
 
 
 def check_step_size(step_size):
@@ -28,14 +28,8 @@ def check_step_size(step_size):
 
 def check_persistence(persistence):
     """The share of momentum that is kept, as it is; ParameterError unless it lies in [0, 1) or is being traced."""
-    if isinstance(persistence, Tracer):
-        return persistence
-    try:
-        fine = not isinstance(persistence, bool | str) and 0 <= float(persistence) < 1
-    except (TypeError, ValueError):
-        fine = False
-    if not fine:
-        raise ParameterError(f"persistence must lie in [0, 1); got {persistence!r}. 0 refreshes the momentum fully.")
+    if not isinstance(persistence, Tracer):
+        check_number("persistence", persistence, 0.0, 1.0, "0 refreshes the momentum fully.", ends="[)")
     return persistence
 
 
