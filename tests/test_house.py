@@ -144,6 +144,23 @@ def test_no_long_files(folder):
     assert long == {}
 
 
+def test_the_architecture_names_what_there_is():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \|.*\| `(\w+)\.py` \|$", text, re.MULTILINE)
+    assert {room for room, _ in rows} == {room for room in ROOMS if room not in {"errors", "pytree", "program"}}
+    assert {f"{room}.{file}" for room, file in rows} <= set(TREES)
+    dotted = re.findall(rf"`((?:{'|'.join(ROOMS)})\.[\w.]+)`", text)
+    missing = []
+    for name in dotted:
+        module = name
+        while module not in TREES:
+            module = module.rpartition(".")[0]
+        first = name.removeprefix(module).lstrip(".").split(".")[0]
+        if not module or (first and first != "py" and not re.search(rf"\b{first}\b", ast.unparse(TREES[module]))):
+            missing.append(name)
+    assert missing == []
+
+
 def test_tests_mirror_the_rooms():
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and not path.name.startswith("__")}
     assert folders <= set(ROOMS)
