@@ -119,7 +119,7 @@ def test_folds_add_up_and_a_family_that_lasts_adds_up_faster():
 
 def test_tails_and_corrections_come_on_top():
     plain = new_account(400)
-    assert error_of(np.zeros(400), account=plain._replace(tail=jnp.array(0.7))) == pytest.approx(0.7)
+    assert error_of(np.zeros(400), account=plain._replace(tail_nats=jnp.array(0.7))) == pytest.approx(0.7)
     account = Account(plain.deviation.at[0].set(0.1), jnp.zeros(()), jnp.array(0.15))
     assert error_of(np.zeros(400), account=account) == pytest.approx(0.1), "within two standard errors"
     assert error_of(np.zeros(400), account=account._replace(correction=jnp.array(-1.5))) == pytest.approx(1.5)
