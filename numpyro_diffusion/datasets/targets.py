@@ -78,11 +78,7 @@ class Target:
 
 
 def target(name: str) -> Target:
-    """The composition of that name, one of `NAMES`.
-
-    Raises:
-        UnknownNameError: if there is none.
-    """
+    """The composition of that name, one of `NAMES`, else UnknownNameError."""
     if not isinstance(name, str) or name not in NAMES:
         raise UnknownNameError(f"no planar target is called {shown(name)}. There are {', '.join(NAMES)}.")
     return _target(name)
@@ -177,7 +173,6 @@ def _mixture() -> Target:
     modes = np.concatenate([MODES["left_column"], MODES["right_column"]])
     points, cell = _grid((0.6, 0.8))
     log_prob = _gaussians(points, modes)
-
     return Target(
         name="mixture",
         factors=("left_column", "right_column"),
