@@ -201,9 +201,7 @@ def _negation() -> Target:
         return _floored(x, _inside(x, large), np.where(_inside(x, small), log_height[1], log_height[0]))
 
     def draw(generator, num_samples):
-        def propose():
-            return large * generator.uniform(-1, 1, (2 * num_samples, 2))
-
+        propose = lambda: large * generator.uniform(-1, 1, (2 * num_samples, 2))
         found = _draw_accepted(num_samples, propose, lambda x: ~_inside(x, small))
         within = generator.random(num_samples) < shares[1]
         return np.where(within[:, None], small * generator.uniform(-1, 1, (num_samples, 2)), found)
