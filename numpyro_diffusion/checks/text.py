@@ -32,10 +32,10 @@ def layout(values) -> str:
     return shown(values) if dtype is None or shape is None else f"{dtype}{list(shape)}"
 
 
-def layouts(named) -> str:
-    """A NamedTuple of arrays, by their layouts."""
-    fields = (f"{field}={layout(value)}" for field, value in named._asdict().items())
-    return f"{type(named).__name__}({', '.join(fields)})"
+def layouts(self) -> str:
+    """The `__repr__` of a NamedTuple of arrays: their layouts."""
+    fields = (f"{field}={layout(value)}" for field, value in self._asdict().items())
+    return f"{type(self).__name__}({', '.join(fields)})"
 
 
 def check_name(name, what: str = "name") -> None:

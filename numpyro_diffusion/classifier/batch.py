@@ -30,8 +30,7 @@ class Batch(NamedTuple):
     positions: Any = None
     log_noise: Any = None
 
-    def __repr__(self) -> str:
-        return layouts(self)
+    __repr__ = layouts
 
 
 def as_array(name: str, value, dtype=None) -> jax.Array:

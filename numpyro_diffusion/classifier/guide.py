@@ -76,10 +76,8 @@ def _factor(config: ClassifierConfig, schedule: NoiseSchedule):
 def noised(draw: Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]):
     """Sampler of `Batch`es with noise, log-uniform over `NOISES`, to train a guide on.
 
-    Args:
-        draw: Sampler `(rng_key, n) -> (images [n, height, width, channels], integer labels [n])`.
+    It adds noise to what `draw(rng_key, n) -> (images [n, height, width, channels], integer labels [n])` gives.
     """
-
     if not callable(draw):
         raise ParameterError(f"draw must be a sampler (rng_key, n) -> (images, labels); got {shown(draw)}.")
 

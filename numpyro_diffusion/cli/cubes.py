@@ -34,6 +34,8 @@ def draw(
 ) -> Iterator[tuple[str, AnnealedRun]]:
     """Reverse diffusion and annealed HMC for the product of conditions (Du et al. 2023, Eq. 13), each when it is done.
 
+    Yields "reverse" and "HMC" with their runs.
+
     Args:
         density: Conditioned on one place, such as `nd.load_pretrained("cubes_16")`.
         places: Places (column, row) in [0, 1] that must all hold a cube, [c, 2].
@@ -41,9 +43,6 @@ def draw(
         num_images: Images of each.
         num_steps: HMC steps of three leapfrogs per level.
         progress_bar: Show levels.
-
-    Yields:
-        "reverse" and "HMC" with their runs.
     """
     target = compose_conditions(density, places)
     levels = target.schedule.levels(LEVELS, smallest=target.resolution)

@@ -116,9 +116,8 @@ def draw_digits(*, num_chains: int, seed: int) -> AnnealedRun:
     ends = zip(corners[:-1], corners[1:], counts, strict=True)
     parts = [np.geomspace(high, low, count, endpoint=False) for high, low, count in ends]
     ratios = np.append(np.concatenate(parts), corners[-1])
-    steps = np.exp(
-        np.interp(np.log(ratios), np.log([0.03, 0.1, 0.3, 1.0, 100.0]), np.log([0.05, 0.115, 0.3, 0.58, 0.63]))
-    )
+    at, sizes = np.log([0.03, 0.1, 0.3, 1.0, 100.0]), np.log([0.05, 0.115, 0.3, 0.58, 0.63])
+    steps = np.exp(np.interp(np.log(ratios), at, sizes))
     levels = np.append(np.asarray(density.schedule.time(ratios)), 0.0)
     levels[0] = 1.0
     return anneal(
@@ -176,7 +175,7 @@ def run(
     Rows of the table and pictures are written as they are there, so that a kill leaves those found so far.
 
     Args:
-        output: Folder, made if missing; earlier results in it are replaced.
+        output: Folder, made if missing (ParameterError if it cannot be); earlier results in it are replaced.
         seed: Seed of chains and truths.
         num_chains: Chains, and draws of the truth, per planar problem.
         num_digits: Digits drawn.
@@ -185,9 +184,6 @@ def run(
     Returns:
         What results.json holds: "planar", the rows of the table, and "digits" where that density is there; "settings",
         and "is_complete", false where the demonstration did not end.
-
-    Raises:
-        ParameterError: if the folder cannot be written.
     """
     begin, available = time.perf_counter(), set(list_pretrained())
     results = Results(Path(output), {"seed": seed, "num_chains": num_chains, "num_digits": num_digits})
@@ -196,9 +192,8 @@ def run(
     def told(row):
         results.found["planar"].append(row)
         results.update()
-        echo(
-            f"{row['problem']}, {row['sampler']}: LL {row['log_likelihood']:.2f} ({time.perf_counter() - begin:.0f} s)"
-        )
+        seconds = time.perf_counter() - begin
+        echo(f"{row['problem']}, {row['sampler']}: LL {row['log_likelihood']:.2f} ({seconds:.0f} s)")
 
     done: list[tuple[Target, Any]] = []
     # Two at a time: most of the minute is compilation, which leaves the second core idle. Digits take longest.

@@ -39,9 +39,7 @@ _file = click.Path(path_type=Path)
 
 
 @main.command()
-@click.option(
-    "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
-)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for results.")
 @click.option("--num-chains", type=count(10), default=1000, show_default=True, help="Chains per planar problem.")
 @_seed
 def demo(output, num_chains, seed) -> None:

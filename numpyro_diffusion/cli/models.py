@@ -79,12 +79,7 @@ def asks_for_models(command):
 
 
 def load_model(name: str) -> Density:
-    """The density in the file `name`, or the pretrained one of that name.
-
-    Raises:
-        CheckpointError: if the file cannot be read as one.
-        ParameterError: if there is neither.
-    """
+    """The density in the file `name` (CheckpointError if there is none in it), or the pretrained one of that name."""
     known = nd.list_pretrained()
     if name in known and not Path(name).is_file():
         return nd.load_pretrained(name)
@@ -94,11 +89,7 @@ def load_model(name: str) -> Density:
 
 
 def compose(models: Sequence[Density], operator: str | None, weights: Sequence[float], alpha, floor) -> Density:
-    """The models under one of `OPERATORS`; a single model stands for itself.
-
-    Raises:
-        ParameterError: if models, operator and settings do not go together.
-    """
+    """The models under one of `OPERATORS`; one stands for itself. ParameterError for what does not go together."""
     if operator is None:
         if len(models) > 1:
             raise ParameterError(f"{len(models)} models need an operator: --compose {' | '.join(OPERATORS)}.")

@@ -15,6 +15,9 @@ contrast                 :math:`p^2 / (\alpha p + (1 - \alpha) q)`
 All take densities on one event shape under one noise schedule, and raise ShapeError or ScheduleError for others,
 TypeError for what is no density, ParameterError for a number or vector of numbers out of its range, and ScoreOnlyError
 where a sum has a term that has only a score. Numbers may be traced; their values are then not checked.
+
+Sources: Du et al. (2023), arXiv:2302.11552; Dhariwal and Nichol (2021), arXiv:2105.05233; Ho and Salimans (2022),
+arXiv:2207.12598; Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes, arXiv:2309.16115.
 """
 
 from .conditions import classifier_free_guided, compose_conditions, guided

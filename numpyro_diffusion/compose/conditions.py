@@ -14,29 +14,25 @@ from .operators import vector_of
 def guided(density: Density, classifier: Density, scale: Any = 1.0) -> Density:
     r"""Classifier guidance, :math:`p(x, t) \, p(y | x, t)^s`; s = 1 is Bayes' rule.
 
+    See Dhariwal and Nichol (2021), Section 4, and Du et al. (2023), Section 3.3.
+
     Args:
         density: The density p.
         classifier: The likelihood log p(y | x, t) of one y as a factor, from `nd.as_density`. To be right at every
             noise level, it must have been trained on noised points.
         scale: Guidance scale s, finite.
-
-    References:
-        Dhariwal and Nichol (2021), arXiv:2105.05233, Section 4; Du et al. (2023), arXiv:2302.11552, Section 3.3.
     """
     check_densities("guidance", (density, classifier))
     return combine("product", [(density, 1.0), (classifier, exponent(scale, "scale"))])
 
 
 def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Density:
-    r"""Classifier-free guidance, :math:`p(x)^{1-s} \, p(x | c)^s`, in one batched network call.
+    r"""Classifier-free guidance, :math:`p(x)^{1-s} \, p(x | c)^s`, in one batched network call (Ho and Salimans 2022).
 
     Args:
         density: A density trained with conditions, `nd.fit(..., conditions=...)`.
         condition: Condition vector [k]; ShapeError for another length.
         scale: Guidance scale s, finite; 0 is unconditional, 1 conditional, more exaggerates the condition.
-
-    References:
-        Ho and Salimans (2022), arXiv:2207.12598.
     """
     given = _given("classifier-free guidance", density)
     scale = exponent(scale, "scale")
@@ -44,7 +40,7 @@ def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Dens
 
 
 def compose_conditions(density: Density, conditions: Any, weights: Any = None) -> Density:
-    r"""All conditions at once, :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}`.
+    r"""All conditions at once, :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}` (Du et al. 2023, Eq. 13).
 
     The exponent of the unconditional density is collected to :math:`1 - \sum_i w_i`, and everything costs one
     batched network call.
@@ -53,9 +49,6 @@ def compose_conditions(density: Density, conditions: Any, weights: Any = None) -
         density: A density trained with conditions, `nd.fit(..., conditions=...)`.
         conditions: Condition vectors [c, k], c >= 1; ShapeError for another shape, or a k that is not the network's.
         weights: Finite guidance scales w_i [c]; 1 by default.
-
-    References:
-        Du et al. (2023), arXiv:2302.11552, Eq. 13.
     """
     given = _given("compose_conditions", density)
     conditions = array_of("conditions", conditions, "an array [c, k]. One condition a row.")

@@ -14,30 +14,24 @@ from ..errors import ArgumentTypeError, ParameterError
 
 
 def product(*densities: Density, exponents: Any = None) -> Density:
-    r"""Density :math:`\prod_i p_i^{a_i}` (unnormalised), high where all are high.
+    r"""Density :math:`\prod_i p_i^{a_i}` (unnormalised), high where all are high (Du et al. 2023, Section 4.1).
 
     Args:
         *densities: At least one density.
         exponents: Finite numbers a_i, one per density; 1 by default.
-
-    References:
-        Du et al. (2023), arXiv:2302.11552, Section 4.1.
     """
     exponents = vector_of("exponents", exponents, len(densities))
     return combine("product", [(d, exponent(a)) for d, a in zip(densities, exponents, strict=True)])
 
 
 def mixture(*densities: Density, weights: Any = None) -> Density:
-    r"""Density :math:`\sum_i w_i p_i` with :math:`\sum_i w_i = 1`, high where any is high.
+    r"""Density :math:`\sum_i w_i p_i` with :math:`\sum_i w_i = 1`, high where any is (Du et al. 2023, Section 4.1).
 
     Exact for calibrated densities; otherwise the shares are arbitrary, and a warning says so.
 
     Args:
         *densities: At least one density.
         weights: Positive numbers, one per density, normalised to sum one; equal by default.
-
-    References:
-        Du et al. (2023), arXiv:2302.11552, Section 4.1.
     """
     check_densities("a mixture", densities, needs_log_density=True)
     log_weights = log_weights_of(weights, len(densities))
@@ -47,18 +41,16 @@ def mixture(*densities: Density, weights: Any = None) -> Density:
 def negation(density: Density, negated: Density, alpha: Any = 0.5, *, floor: Any = 0.0) -> Density:
     r"""Density :math:`p / ((1 - f) q + f p)^\alpha` (unnormalised): high where p is high, less so where q is high.
 
-    With `floor` f = 0 this is the paper's :math:`p / q^\alpha`, which is unbounded wherever q vanishes faster than p:
-    for calibrated densities it may have no finite mass at low noise, and its samples then run away from both. A small
-    floor keeps it proper at every noise level, and suppresses q's region by about :math:`(f p / q)^\alpha`.
+    With `floor` f = 0 this is :math:`p / q^\alpha` as in Du et al. (2023), Section 4.1. It is unbounded wherever q
+    vanishes faster than p: for calibrated densities it may have no finite mass at low noise, and its samples then run
+    away from both. A small floor, which is ours, keeps it proper at every noise level, and suppresses q's region by
+    about :math:`(f p / q)^\alpha`.
 
     Args:
         density: The density p.
         negated: The density q.
         alpha: Strength of the negation, in (0, 1].
         floor: Share f of p in the denominator, in [0, 1).
-
-    References:
-        Du et al. (2023), arXiv:2302.11552, Section 4.1; the floor is ours.
     """
     check_densities("a negation", (density, negated))
     alpha, floor = exponent(alpha, "alpha"), real("floor", floor)

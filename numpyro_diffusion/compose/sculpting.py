@@ -23,15 +23,12 @@ def harmonic_mean(p: Density, q: Density, *more: Density, alpha: Any = None, wei
 
     in which alpha stands beside p and hence belongs to 1 / q: weights = (1 - alpha, alpha). Zero where any is zero.
     Exact for calibrated densities; otherwise the weights absorb the unknown ratios of normalisers, and a warning
-    says so.
+    says so. See Garipov et al. (2023).
 
     Args:
         p, q, *more: Densities; one call evaluates each of them once.
         alpha: Weight of `p` in the denominator, in (0, 1), for two densities only; 0.5 by default.
         weights: Instead of alpha: positive weights w_i of 1 / p_i, normalised to sum one; equal by default.
-
-    References:
-        Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes. arXiv:2309.16115.
     """
     densities = (p, q, *more)
     check_densities("a harmonic mean", densities, needs_log_density=True)
@@ -51,15 +48,12 @@ def contrast(p: Density, q: Density, *more: Density, alpha: Any = None, weights:
 
     Against several densities it is :math:`p^2 / (w_0 p + \sum_i w_i q_i)`. It is at most :math:`p / w_0`, so unlike a
     negation it always has finite mass. Exact for calibrated densities; otherwise the weights absorb the unknown
-    ratios of normalisers, and a warning says so.
+    ratios of normalisers, and a warning says so. See Garipov et al. (2023).
 
     Args:
         p: The density to keep.
         q, *more: The densities to avoid.
         alpha, weights: As of `harmonic_mean`; weights are those in the denominator, p first.
-
-    References:
-        Garipov et al. (2023), arXiv:2309.16115.
     """
     densities = (p, q, *more)
     check_densities("a contrast", densities, needs_log_density=True)

@@ -37,7 +37,6 @@ PALETTE = np.array([*bytes.fromhex("575757ad23232a4bd71d6914814a198126c029d0d0ff
 GROUND, FALLOFF, AMBIENT = (0.74, 0.73, 0.72), 0.35, 0.35
 #: Scenes rendered at a time.
 CHUNK = 64
-MIN_SIZE = 8
 
 
 class Labels(NamedTuple):
@@ -48,18 +47,14 @@ class Labels(NamedTuple):
     colour: jax.Array
     count: jax.Array
 
-    def __repr__(self) -> str:
-        return layouts(self)
+    __repr__ = layouts
 
 
 def render(scene: Scene, size: int) -> jax.Array:
-    """The picture of a scene, RGB [size, size, 3] in [-1, 1].
+    """The picture of a scene, RGB [size, size, 3] in [-1, 1]; ParameterError unless `size` is an integer >= 8.
 
     A pixel is the mean of 2x2 rays, and of more where the picture is smaller than 24 pixels. Memory and time grow with
     `size` squared.
-
-    Raises:
-        ParameterError: if `size` is not an integer >= 8.
     """
     size = _checked_size(size)
     rays = max(2, math.ceil(48 / size))
@@ -74,10 +69,7 @@ def labelled(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, Labels]]:
     """Sampler `(rng_key, num_samples) -> (x [num_samples, size, size, 3], Labels)`; the number of cubes is uniform.
 
     It can be called within `jax.jit` (`num_samples` static) and is the same object for the same size. It renders
-    `CHUNK` pictures at a time, which bounds its memory.
-
-    Raises:
-        ParameterError: if `size` is not an integer >= 8.
+    `CHUNK` pictures at a time, which bounds its memory. Errors as of `render`.
     """
     return _labelled(_checked_size(size))
 
@@ -170,4 +162,4 @@ def _trace(scene, place):
 
 
 def _checked_size(size) -> int:
-    return check_integer("size", size, MIN_SIZE, remedy="Take 16 pixels of a side.")
+    return check_integer("size", size, 8, remedy="Take 16 pixels of a side.")

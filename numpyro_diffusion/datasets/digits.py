@@ -20,13 +20,10 @@ SPLITS = {"train": (0, NUM_TRAIN), "test": (NUM_TRAIN, None), "fit": (0, NUM_FIT
 
 
 def images(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, 64] in [-1, 1] and labels [n] of a split.
+    """Images [n, 64] in [-1, 1] and labels [n] of a split of `SPLITS`, else ParameterError.
 
     The first 1,500 of a fixed shuffle are "train", the rest "test". To choose settings without looking at the test
     scans, "train" parts into "fit", its first 1,250, and "validation".
-
-    Raises:
-        ParameterError: for another split.
     """
     if not isinstance(split, str) or split not in SPLITS:
         raise ParameterError(f"split must be one of {', '.join(SPLITS)}; got {shown(split)}.")
@@ -39,15 +36,11 @@ def images(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_hot(labels) -> np.ndarray:
-    """Labels [n] as condition vectors [n, 10].
-
-    Raises:
-        ParameterError: if a label is none of 0 to 9.
-    """
+    """Labels [n] as condition vectors [n, 10]; ParameterError if a label is none of 0 to 9."""
     values = np.asarray(labels)
     if not np.issubdtype(values.dtype, np.integer) or np.any((values < 0) | (values >= NUM_CLASSES)):
         raise ParameterError(f"labels must be whole numbers from 0 to {NUM_CLASSES - 1}; got {shown(labels)}.")
-    return np.eye(NUM_CLASSES, dtype=np.float32)[np.asarray(labels)]
+    return np.eye(NUM_CLASSES, dtype=np.float32)[values]
 
 
 def dequantise(rng_key: jax.Array, x) -> jax.Array:

@@ -30,11 +30,7 @@ NAMES = (*MODES, *BOXES)
 
 
 def exact(name: str, schedule: NoiseSchedule | None = None) -> Density:
-    """Closed form of the named density: the oracle for its trained counterpart.
-
-    Raises:
-        UnknownNameError: if the name is not one of `NAMES`.
-    """
+    """Closed form of a density of `NAMES`, else UnknownNameError: the oracle for its trained counterpart."""
     _check(name)
     if name in MODES:
         modes = MODES[name]
@@ -44,11 +40,7 @@ def exact(name: str, schedule: NoiseSchedule | None = None) -> Density:
 
 
 def sampler(name: str) -> Callable[[jax.Array, int], jax.Array]:
-    """Sampler `(rng_key, num_samples) -> [num_samples, 2]` of the named density.
-
-    Raises:
-        UnknownNameError: if the name is not one of `NAMES`.
-    """
+    """Sampler `(rng_key, num_samples) -> [num_samples, 2]` of a density of `NAMES`, else UnknownNameError."""
     _check(name)
 
     def sample(rng_key, num_samples):

@@ -53,8 +53,7 @@ class Scene(NamedTuple):
     frame: jax.Array
     light: jax.Array
 
-    def __repr__(self) -> str:
-        return layouts(self)
+    __repr__ = layouts
 
     @property
     def count(self) -> jax.Array:
@@ -68,12 +67,7 @@ def sample_scene(rng_key: jax.Array, num_cubes: int | None = None) -> Scene:
     Of `CANDIDATES` uniform places the first that fits is taken, cube by cube, in each of `LAYOUTS` layouts; of these
     the first is taken in which all cubes fit. One layout of five cubes fails once in 20,000 times.
 
-    Args:
-        rng_key: Random key; the same key gives the same scene.
-        num_cubes: Number of cubes, 1 to 5; uniform if None.
-
-    Raises:
-        ParameterError: for another number of cubes.
+    The number of cubes is uniform on 1 to 5 if None; ParameterError for another. The same key gives the same scene.
     """
     check_key(rng_key)
     count_key, camera_key, light_key, layout_key, half_key, colour_key = jax.random.split(rng_key, 6)
@@ -104,8 +98,7 @@ def sample_scene(rng_key: jax.Array, num_cubes: int | None = None) -> Scene:
 def positions(rng_key: jax.Array, count: int) -> jax.Array:
     """Places [count, 2] that the cubes of one scene could have, to ask for: those of a random scene of `count` cubes.
 
-    Raises:
-        ParameterError: if `count` is not one of 1 to 5.
+    ParameterError if `count` is not one of 1 to 5.
     """
     count = _checked_count("count", count)
     return sample_scene(rng_key, count).positions[:count]

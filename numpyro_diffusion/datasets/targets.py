@@ -78,11 +78,7 @@ class Target:
 
 
 def target(name: str) -> Target:
-    """The composition of that name, one of `NAMES`.
-
-    Raises:
-        UnknownNameError: if there is none.
-    """
+    """The composition of that name, one of `NAMES`, else UnknownNameError."""
     if not isinstance(name, str) or name not in NAMES:
         raise UnknownNameError(f"no planar target is called {shown(name)}. There are {', '.join(NAMES)}.")
     return _target(name)
@@ -177,7 +173,6 @@ def _mixture() -> Target:
     modes = np.concatenate([MODES["left_column"], MODES["right_column"]])
     points, cell = _grid((0.6, 0.8))
     log_prob = _gaussians(points, modes)
-
     return Target(
         name="mixture",
         factors=("left_column", "right_column"),
@@ -206,9 +201,7 @@ def _negation() -> Target:
         return _floored(x, _inside(x, large), np.where(_inside(x, small), log_height[1], log_height[0]))
 
     def draw(generator, num_samples):
-        def propose():
-            return large * generator.uniform(-1, 1, (2 * num_samples, 2))
-
+        propose = lambda: large * generator.uniform(-1, 1, (2 * num_samples, 2))
         found = _draw_accepted(num_samples, propose, lambda x: ~_inside(x, small))
         within = generator.random(num_samples) < shares[1]
         return np.where(within[:, None], small * generator.uniform(-1, 1, (num_samples, 2)), found)

@@ -226,7 +226,7 @@ def _log_densities(model, conditions, x, t):
     """Log densities of one point under all conditions of a model."""
     if len(conditions) == 1:
         return [model.log_density(x, t, *(c for c in conditions if c is not None))]
-    call = lambda condition: model.log_density(x, t, condition)  # noqa: E731
+    call = lambda condition: model.log_density(x, t, condition)
     stacked = jnp.stack([model.no_condition if c is None else c for c in conditions])
     if len(conditions) <= TOGETHER:
         return jax.vmap(call)(stacked)

@@ -24,24 +24,11 @@ from .gaussian import Gaussian, known_gaussians, log_normal, mixture_log_prob, m
 from .schedule import NoiseSchedule, VariancePreserving, check_time
 
 
-def _log_weights(weights: Any, count: int) -> Any:
-    """Logarithms [count] of weights that sum to one."""
-    weights = np.ones(count) if weights is None else finite_array("weights", weights, 1)
-    if weights.shape != (count,):
-        raise ShapeError(f"weights must have shape ({count},) to match means; got {weights.shape}.")
-    return log_shares(weights) if is_traced(weights) else constant(log_shares(weights))
-
-
 class _Exact(Density):
     """What both share: parameters are given once and for all, whatever the schedule."""
 
     def with_schedule(self, schedule):
         return replace(self, schedule=schedule)
-
-    def _scales(self, t) -> tuple[jax.Array, jax.Array]:
-        """alpha_t and sigma_t."""
-        check_time(t)
-        return self.schedule.alpha(t), self.schedule.sigma(t)
 
 
 @register(("components", "covariances", "log_weights"), ("schedule", "event_shape", "name"))
@@ -65,7 +52,10 @@ class GaussianMixture(_Exact):
         count, d = means.shape
         if covariances.shape != (count, d, d):
             raise ShapeError(f"covariances must have shape {(count, d, d)} to match means; got {covariances.shape}.")
-        self.log_weights = _log_weights(weights, count)
+        weights = np.ones(count) if weights is None else finite_array("weights", weights, 1)
+        if weights.shape != (count,):
+            raise ShapeError(f"weights must have shape ({count},) to match means; got {weights.shape}.")
+        self.log_weights = log_shares(weights) if is_traced(weights) else constant(log_shares(weights))
         # Derivatives of eigenvectors are infinite where eigenvalues are equal: covariances that may be differentiated
         # stay as they are, and cost a Cholesky factor at every evaluation.
         traced = is_traced(covariances)
@@ -96,7 +86,8 @@ class GaussianMixture(_Exact):
 
     def sample(self, rng_key, num_samples: int, t=0.0) -> jax.Array:
         """Exact draws [num_samples, d] at time t."""
-        alpha, sigma = self._scales(t)
+        check_time(t)
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         which, noise = jax.random.split(check_key(rng_key))
         k = jax.random.categorical(which, self.log_weights, shape=(num_samples,))
         z = jax.random.normal(noise, (num_samples, self.means.shape[1]))
@@ -149,7 +140,8 @@ class UniformBox(_Exact):
 
     def sample(self, rng_key, num_samples: int, t=0.0) -> jax.Array:
         """Exact draws [num_samples, d] at time t."""
-        alpha, sigma = self._scales(t)
+        check_time(t)
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         place, noise = jax.random.split(check_key(rng_key))
         u = jax.random.uniform(place, (num_samples, self.half_width.size), minval=-1.0, maxval=1.0)
         x = self.centre + self.half_width * u

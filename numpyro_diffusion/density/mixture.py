@@ -161,10 +161,7 @@ class MixtureBase(NamedTuple):
 
         A network beside a base learns what is wrong with the base on the training points, which the base has seen: it
         narrows what the base leaves too wide *there*. Held-out points then find the density too narrow. A factor above
-        one afterwards, chosen on held-out points, undoes that.
-
-        Raises:
-            ParameterError: if the factor is not positive.
+        one afterwards, chosen on held-out points, undoes that. ParameterError if it is not positive.
         """
         value = positive("factor", factor, "1 leaves the mixture as it is.")
         if not is_traced((value, self.eigenvalues)):

@@ -49,11 +49,7 @@ class _Config(Checked):
     takes_images: ClassVar[bool] = False
 
     def build(self, size: int, rng_key: jax.Array) -> tuple[Any, Any]:
-        """A fresh network and offset, for points of a size, as nnx (graph definition, state).
-
-        Raises:
-            ShapeError: if the network is for points of another size, or for longer conditions.
-        """
+        """A fresh network and offset as nnx (graph definition, state); ShapeError where it is for another size."""
         rngs = nnx.Rngs(params=rng_key)
         return nnx.split(nnx.Dict(network=self._network(size, rngs), offset=Offset(rngs=rngs)))
 
