@@ -141,13 +141,7 @@ def anneal(
 def prepared(
     purpose: str, rng_key, density: Density, kernel: Any, *others: type[Reverse], **settings
 ) -> tuple[jax.Array, Density, Kernel | Reverse, Settings]:
-    """The arguments of a run after all that can be refused at once, see `anneal`, as its programs take them.
-
-    Args:
-        purpose: Name of the caller, for messages.
-        others: What may stand in a kernel's place.
-        **settings: Of `Settings`.
-    """
+    """What a run for `purpose` takes, after all that can be refused at once; `others` may stand in a kernel's place."""
     check_density(purpose, density)
     chosen = check_kernel(f"{purpose} takes", kernel, *others)
     check_untraced(purpose, rng_key, density, chosen)

@@ -143,8 +143,7 @@ def _check_run(run) -> None:
     what = f"log Z = {run.log_evidence:.3g} +- {run.log_evidence_error:.3g} nats"
     if not run.is_complete:
         raise ParameterError(f"the run was interrupted before its last level: {what}. Run nd.recalibrate to its end.")
-    finite = np.all(np.isfinite(run.stats["log_evidence"])) and np.isfinite(run.log_evidence_error)
-    if not finite or run.log_evidence_error > MOST_RUN_ERROR:
+    if not np.all(np.isfinite(run.stats["log_evidence"])) or not run.log_evidence_error <= MOST_RUN_ERROR:
         raise ParameterError(
             f"a normaliser is taken out only if its error is at most {MOST_RUN_ERROR:g} nat; the run found {what}. Use "
             "more num_chains, num_steps or levels_per_knot, or a kernel that fits; the density is as it was."

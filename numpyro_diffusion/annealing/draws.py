@@ -19,10 +19,9 @@ from .settings import Settings
 def further_draws(
     density: Density, kernel: Kernel, x, rng_key, planned: PlannedLevel, settings: Settings, *, num_samples: int
 ):
-    """Go on from points x [N, *event_shape] at one level, a draw every `settings.num_steps` steps.
+    """Draws [N, num_samples, *event_shape], each `settings.num_steps` steps on, from points x [N, *event_shape].
 
-    Returns:
-        Draws [N, num_samples, *event_shape], acceptance rates and divergences [N, num_samples].
+    With them acceptance rates and divergences [N, num_samples].
     """
     frame = frame_at(density, planned.t, settings.frame)
     level = level_at(density, planned.t, settings.frame, planned.step_size, planned.scale)

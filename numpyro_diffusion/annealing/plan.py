@@ -52,8 +52,7 @@ def check_levels(levels: Any) -> np.ndarray:
         raise ScheduleError(f"levels must be a list of at least two times; got shape {levels.shape}.")
     if not np.all((levels >= 0) & (levels <= 1)):
         raise ScheduleError(f"levels must lie in [0, 1]; got {levels.min()} to {levels.max()}.")
-    wrong = np.flatnonzero(np.diff(levels) >= 0)
-    if len(wrong):
+    if len(wrong := np.flatnonzero(np.diff(levels) >= 0)):
         i = wrong[0]
         raise ScheduleError(
             f"levels must decrease; got {levels[i]:.6g} before {levels[i + 1]:.6g}. Reverse or sort them."

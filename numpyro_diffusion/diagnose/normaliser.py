@@ -88,11 +88,7 @@ class _LogDensity:
 
 
 def levels_of(density: Density, times: np.ndarray) -> list[Level]:
-    """The density's integral at each of the times, in their order.
-
-    Raises:
-        ParameterError: where no mass is found, or it is infinite.
-    """
+    """The density's integral at each of the times, in their order; ParameterError for no mass or an infinite one."""
     found: dict[float, Level] = {}
     previous = None
     for t in sorted({float(t) for t in times}, reverse=True):

@@ -94,10 +94,8 @@ def integrate(
 
     Args:
         log_density: Points [n, d] to log densities [n]; -inf where there is nothing, never NaN.
-        centre, spread: Where to look first, [d]; right or not.
-        seeds: Where more is known.
-        tolerance: Error of log Z to end with.
-        most: Evaluations to end with all the same.
+        centre, spread: Where to look first, [d]; right or not. With `seeds` where more is known.
+        tolerance, most: Error of log Z to end with, and evaluations to end with all the same.
         spacing: Least half-size [n] of cells around points [n, d], that of the numbers that can be told apart there.
 
     Raises:

@@ -12,17 +12,7 @@ from .result_fields import BoundFields, ResultFields, RunFields
 
 
 def summary(result: ResultFields) -> str:
-    """A short text about a run or a bound.
-
-    Args:
-        result: Result of `nd.anneal`, or of `nd.ais_bound`, `nd.raise_bound`, `nd.bdmc`.
-
-    Returns:
-        Lines without a final newline. Evidence in nats.
-
-    Raises:
-        TypeError: for anything else.
-    """
+    """A short text about a run or a bound, evidence in nats; TypeError for anything else."""
     if not isinstance(result, RunFields | BoundFields):
         raise ArgumentTypeError(f"summary takes the result of nd.anneal or of a bound; got {type(result).__name__}.")
     rows = _run_rows(result) if isinstance(result, RunFields) else _bound_rows(result)

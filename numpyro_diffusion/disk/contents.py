@@ -83,10 +83,7 @@ def named_leaves(state) -> dict[str, Any]:
 
 
 def restored(abstract, arrays: Mapping[str, np.ndarray]):
-    """The state with the structure and types of `abstract`, from arrays under the names of `named_leaves`.
-
-    Where one is missing, that is a KeyError.
-    """
+    """The state with structure and types of `abstract`, from arrays named by `named_leaves`; KeyError if one lacks."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     state = []
     for where, leaf in leaves:

@@ -91,10 +91,8 @@ def load(path: str | os.PathLike[str]) -> Density:
 def _described(arrays, config) -> Density:
     """The density of arrays and a config, which hold what they may hold."""
     name = config["name"]
-    kind, calibrated = (
-        check_choice("the class", config["class"], _CLASSES),
-        check_flag("calibrated", config["calibrated"]),
-    )
+    kind = check_choice("the class", config["class"], _CLASSES)
+    calibrated = check_flag("calibrated", config["calibrated"])
     contents.check_texts(name, config.get("card", {}))
     network = contents.network_of(config["network"], CONFIGS, len(arrays))
     schedule, event_shape = contents.schedule_of(config["schedule"]), contents.event_shape_of(config["event_shape"])

@@ -154,13 +154,7 @@ def likelihood_dataset(values: dict[str, np.ndarray], masks: dict[str, np.ndarra
     """Log likelihoods [chain, draw, ...] by site, of the entries that count.
 
     A site that is masked in part keeps their labels as coordinates; several axes become one, `{site}_entry`. Sites of
-    which nothing counts are left out.
-
-    Args:
-        values: By site.
-        masks: Which entries count, in the shape of the entries, by site; all where there is none.
-        dims: Names of axes by site; those of events may follow.
-        coords: Labels by axis.
+    which nothing counts are left out; where there is no mask, all counts.
     """
     found: dict[str, xr.DataArray] = {}
     masks = {name: mask for name, mask in masks.items() if not mask.all()}

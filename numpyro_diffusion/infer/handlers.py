@@ -43,9 +43,7 @@ def check_view(view: str) -> None:
 def seen(view: str, density: Density, x, t, known: Gaussian | None = None) -> jax.Array:
     """The view of points x [*batch, *event_shape] at noise level t.
 
-    Args:
-        view: One of `VIEWS`.
-        known: The density's Gaussian approximation at t = 0 if it is at hand; worth computing once, outside of loops.
+    `known` is the density's Gaussian approximation at t = 0, worth computing once, outside of loops.
     """
     check_view(view)
     alpha = density.schedule.alpha(t)

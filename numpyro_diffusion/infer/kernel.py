@@ -61,8 +61,7 @@ class AnnealedKernel(MCMCKernel):
         view, likelihood_power: As for `AnnealedMCMC`.
 
     Raises:
-        TypeError: if `model` is no function or `kernel` no kernel.
-        ParameterError: for values out of range.
+        TypeError, ParameterError: as for `AnnealedMCMC`.
 
     Cost: per step and chain one evaluation of value and gradient, plus `num_steps` times the kernel's own.
 
@@ -142,8 +141,7 @@ class AnnealedKernel(MCMCKernel):
 
         Raises:
             ParameterError: if `num_warmup` < 2, for `init_params`, or for arguments that are being traced.
-            ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
-            UnsupportedModelError, ShapeError: for models that cannot be annealed; the message names the site.
+            ScoreOnlyError, UnsupportedModelError, ShapeError: as for `AnnealedMCMC.run`.
         """
         kwargs = model_kwargs or {}
         if num_warmup < 2:

@@ -89,14 +89,7 @@ def start(first: Level, rng_key, *, weighted: bool) -> AnnealedState:
 def advance(
     kernel: Kernel, state: AnnealedState, before: Level, level: Level, weighs, *, num_steps: int
 ) -> AnnealedState:
-    """Take a chain from one level to the next, or on at the same one.
-
-    Args:
-        kernel, state: The chain and what moves it.
-        before, level: The level that it is at, and the one it goes to.
-        weighs: Whether the step adds to the log weight.
-        num_steps: Moves at the new level.
-    """
+    """Take a chain from the level `before` to the next, or on at the same one; if it `weighs`, it gains log weight."""
     fresh = level.enter(state.position, state.momentum)
     rng_key, move_key = jax.random.split(state.rng_key)
     moved, info = level.move(kernel, move_key, fresh, num_steps)

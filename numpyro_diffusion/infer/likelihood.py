@@ -57,11 +57,7 @@ def data_draws(joint: JointDensity, rng_key, draws):
 
 
 def likelihood_powers(joint: JointDensity, rng_key, draws, ratios, likelihood_power=None):
-    """Table [2, knots] of log noise-to-signal ratios and lambda there, from data-like points [n, d].
-
-    Raises:
-        ParameterError: if a given function leaves [0, 1].
-    """
+    """Table [2, knots] of log noise-to-signal ratios and lambda, from points [n, d]; ParameterError beyond [0, 1]."""
     if likelihood_power is None:
         return _matched_powers(joint, rng_key, draws, ratios)
     values = np.asarray([float(likelihood_power(float(t))) for t in joint.schedule.time(ratios)])
@@ -129,8 +125,7 @@ def widenings(joint: JointDensity, draws, ratios, *, names: tuple[str, ...]) -> 
     draws = draws[:LINEARISATIONS]
     _, variance, axes = joint.gaussian(0.0)
 
-    def predicted(z):
-        return joint.call("predicted", z)
+    predicted = partial(joint.call, "predicted")
 
     def sensitivities(z):
         jacobian = jax.jacfwd(lambda z: {name: loc for name, (loc, _) in predicted(z).items()})(z)

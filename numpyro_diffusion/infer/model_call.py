@@ -159,13 +159,7 @@ class ModelCall(NamedTuple):
         return {name: normal_parameters(sites[name]) for name in self.normal}
 
     def traced(self, names: tuple[str, ...], bound, siblings=None, widths=None) -> dict[str, Traced]:
-        """Programs by name.
-
-        Args:
-            names: Those of the module.
-            bound, siblings: As the programs will be given; their values do not matter, shapes and structure do.
-            widths: Variance and power by widened site, for log_prob.
-        """
+        """Programs by the module's names; of what they will be given, shapes and structure matter, values do not."""
         number = jax.ShapeDtypeStruct((), jnp.result_type(float))
         x = jax.ShapeDtypeStruct((sum(site.size for site in self.sites),), number.dtype)
         key, arrays = jax.random.key(0), {}

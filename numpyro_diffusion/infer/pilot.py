@@ -58,14 +58,9 @@ class Pilot(NamedTuple):
 def run_pilot(
     call: ModelCall, siblings: frozenset[str], kernel: Kernel, known: Pilot | None, settings: Settings, likelihood_power
 ) -> Pilot:
-    """Run the pilot of a model, less the sites that other blocks of a Gibbs kernel own.
+    """Run the pilot of a model, less `siblings`, the sites that other blocks of a Gibbs kernel own.
 
-    Args:
-        call: The model, not yet read.
-        siblings: The sites of other blocks.
-        kernel: What moves the chains.
-        known: An earlier pilot, which serves where the model computes the same with the same data.
-        settings, likelihood_power: Those of the kernel and of `setup.prepare`.
+    A `known` pilot serves where the model computes the same with the same data.
 
     Raises:
         ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.

@@ -82,11 +82,7 @@ class Posterior(NamedTuple):
 
 
 def asked_for(names: Iterable[str]) -> list[str]:
-    """NumPyro's names among the extra fields that `run` was asked for.
-
-    Raises:
-        ParameterError: for unknown names.
-    """
+    """NumPyro's names among the extra fields that `run` was asked for; ParameterError for unknown ones."""
     known = (*FIELDS, *ALIASES)
     if unknown := [name for name in names if name not in known]:
         raise ParameterError(f"extra_fields must be among {known}; got {unknown[0]!r}.")

@@ -47,10 +47,7 @@ def check_no_start(init_params) -> None:
 def prepare(rng_key, call: ModelCall, likelihood_power=None) -> tuple[ModelCall, JointDensity]:
     """A model as it was read, and the joint density of its latents at every noise level.
 
-    Args:
-        rng_key: JAX random key, for forward draws of the model and for subsampled plates.
-        call: The model, not yet read.
-        likelihood_power: None, or a function t -> lambda with values from 0 at t = 1 to 1 at t = 0.
+    The key is for forward draws of the model and for subsampled plates; `likelihood_power` as for `AnnealedMCMC`.
 
     Raises:
         UnsupportedModelError: for discrete latents, priors inside `scan`, improper latents, masked or subsampled
@@ -64,11 +61,8 @@ def prepare(rng_key, call: ModelCall, likelihood_power=None) -> tuple[ModelCall,
 
 
 def read_model(rng_keys, call: ModelCall) -> tuple[ModelCall, dict[str, Bound]]:
-    """The call, with the layout of its latents, and the densities of its priors; errors as for `prepare`.
-
-    Args:
-        rng_keys: Two keys, for two traces of the model: what differs between them depends on a latent.
-    """
+    """The call, with the layout of its latents, and the densities of its priors; errors as for `prepare`."""
+    # Two traces of the model: what differs between them depends on a latent.
     first_key, other_key = rng_keys
     sites = _first_trace(call, first_key)
     bound = _bind(sites)
@@ -87,11 +81,7 @@ def read_model(rng_keys, call: ModelCall) -> tuple[ModelCall, dict[str, Bound]]:
 
 
 def build_joint(rng_keys, call: ModelCall, bound: dict[str, Bound], likelihood_power=None) -> JointDensity:
-    """The joint density of a model that has been read; errors as for `prepare`.
-
-    Args:
-        rng_keys: Two keys, for forward draws and for the likelihood's power.
-    """
+    """The joint density of a model that has been read; errors as for `prepare`."""
     draw_key, power_key = rng_keys
     gaussian_key, power_key = jax.random.split(power_key)
     size = sum(site.size for site in call.sites)

@@ -78,10 +78,7 @@ def counted(fn: Any) -> jax.Array:
 
 
 def mask_of(site) -> jax.Array:
-    """Which entries of an observed site's log likelihood count, boolean in its shape.
-
-    An entry counts as long as one of the components of its event does.
-    """
+    """Which entries of an observed site's log likelihood count, in its shape: any component of their event does."""
     fn, shape = site["fn"], jnp.shape(site["value"])
     shape = jnp.broadcast_shapes(fn.shape(), shape)
     return jnp.broadcast_to(counted(fn), shape).any(axis=tuple(range(len(shape) - fn.event_dim, len(shape))))
@@ -90,8 +87,7 @@ def mask_of(site) -> jax.Array:
 def normal_parameters(site) -> tuple[jax.Array, jax.Array]:
     """Location and scale [n] of an observed Normal site."""
     normal, shape = unwrapped(site["fn"])[0], jnp.shape(site["value"])
-    loc, scale = (jnp.broadcast_to(v, shape).ravel() for v in (normal.loc, normal.scale))
-    return loc, scale
+    return jnp.broadcast_to(normal.loc, shape).ravel(), jnp.broadcast_to(normal.scale, shape).ravel()
 
 
 def normal_sites(sites, size: int) -> tuple[str, ...]:

@@ -21,16 +21,7 @@ from ..density.energy import ScoreModel
 
 
 def loss(density, rng_key, y, condition, time_score_weight, weighting="score"):
-    """Mean training loss over a batch of centred data.
-
-    Args:
-        density: EnergyDensity or ScoreModel.
-        rng_key: JAX random key, of noise levels and noise.
-        y: Centred data [n, d].
-        condition: [n, c + 1], or None.
-        time_score_weight: w, for calibrated densities.
-        weighting: Of the first term over noise levels, "score" or "denoiser".
-    """
+    """Mean training loss over centred data y [n, d] with conditions [n, c + 1] or None; w is `time_score_weight`."""
     n, d = y.shape
     order_key, place_key, noise_key = jax.random.split(rng_key, 3)
     low, high = jnp.log(density.sigmas[0]), jnp.log(density.sigmas[1])

@@ -91,11 +91,7 @@ class TrainingState(NamedTuple):
 
 
 def optimise(rng_key, task: Task, weights, config: TrainingConfig, keeper: Keeper, *, name: str, progress_bar: bool):
-    """Weights after the steps of `config`, as their exponential moving average.
-
-    An interrupt (Ctrl-C) ends it early, with a warning. Where there are several local devices, as many of them as
-    divide the batch share it. A run that the keeper knows goes on, and ends with the same weights as an uninterrupted
-    one.
+    """Weights after the steps of `config`, as their exponential moving average; see `fit` for interrupts and devices.
 
     Raises:
         ParameterError: if a loss is not finite.

@@ -19,12 +19,7 @@ MOST_DENSE = 512
 
 
 def outweighed(density: Density, t: float) -> list[tuple[str, float]]:
-    """Products in a formula whose denominators outweigh the numerators in some direction, and by what factor.
-
-    Args:
-        density: A density; without quotients there are none.
-        t: Noise level in [0, 1].
-    """
+    """Products in a formula whose denominators outweigh the numerators in some direction, and by what factor."""
     found = []
     products = [e for e in density.nodes if e.formula.kind == "product"] if isinstance(density, Expression) else []
     for product in products:

@@ -20,15 +20,9 @@ MOST_SAMPLES = 256
 
 
 def disjoint_factors(density: Density, samples: np.ndarray, t: float) -> list[str]:
-    """Factors of a product under which its samples are improbable.
+    """Factors of a product under which its samples [N, *event_shape] at time t are improbable, and by how many nats.
 
-    Args:
-        density: A density; one that is not a product of two or more factors has none.
-        samples: [N, *event_shape], its samples at time `t`.
-        t: Noise level in [0, 1].
-
-    Returns:
-        Descriptions, by name and by how many nats. Factors without a log density or moments are not judged.
+    A density that is no product has none; factors without a log density or moments are not judged.
     """
     factors = numerator(density)
     x = samples[np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)]

@@ -32,15 +32,9 @@ UNARRIVED = "The chains have not arrived: use more levels or num_steps, smaller 
 def untypical(density: Density, samples, t: float) -> list[str]:
     """Trained energies under which samples are far likelier, or unlikelier, than the data they were trained on.
 
-    Args:
-        density: What was sampled: an energy, or a composition or a model's joint density with energies in it.
-        samples: [N, *event_shape], at time `t`.
-        t: Noise level in [0, 1].
-
-    Returns:
-        Sentences with numbers and remedy. Energies without the field `typical` are not judged.
-
-    Cost: one evaluation of every energy at up to 256 samples.
+    The density is an energy, or a composition or a model's joint density with energies in it; samples
+    [N, *event_shape] are those at time t. Energies without the field `typical` are not judged. Cost: one evaluation of
+    every energy at up to 256 samples.
     """
     found = []
     for leaf, points, above, below in _judged(density, np.asarray(samples)):
