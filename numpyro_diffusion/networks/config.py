@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from functools import partial
@@ -42,7 +43,7 @@ def _grey_values(name: str, value, remedy: str) -> tuple[float, float]:
     return black, check_number(f"the second of {name}", value[1], black, LARGEST, remedy, ends="(]")
 
 
-class _Config(Checked):
+class _Config(Checked, abc.ABC):
     #: The one energy form the network can take, or None where the user chooses.
     form: ClassVar[str | None] = None
     #: Whether data are images [height, width, channels], with variances along cosines.
@@ -53,8 +54,9 @@ class _Config(Checked):
         rngs = nnx.Rngs(params=rng_key)
         return nnx.split(nnx.Dict(network=self._network(size, rngs), offset=Offset(rngs=rngs)))
 
+    @abc.abstractmethod
     def _network(self, size: int, rngs: nnx.Rngs) -> nnx.Module:
-        raise NotImplementedError
+        """The network for points of `size` numbers."""
 
 
 @dataclasses.dataclass(frozen=True)

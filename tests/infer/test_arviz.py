@@ -256,4 +256,5 @@ def test_printed_summary_is_that_of_arviz(which, request, capsys):
 @pytest.mark.parametrize("which", ["mcmc", "longer"])
 def test_plots(plot, which, request):
     pytest.importorskip("matplotlib").use("Agg")
-    getattr(az, f"plot_{plot}")(az.from_numpyro(request.getfixturevalue(which)), backend="matplotlib")
+    drawn = getattr(az, f"plot_{plot}")(az.from_numpyro(request.getfixturevalue(which)), backend="matplotlib")
+    assert drawn.viz["figure"].item().axes
