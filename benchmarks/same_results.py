@@ -3,7 +3,7 @@
     PYTHONPATH=<other checkout> python benchmarks/same_results.py --save before.npz
     python benchmarks/same_results.py --against before.npz
     ... --double                      # in double precision: what differs then is not rounding
-    ... --only annealed --only bounds # some of the sections composed, annealed, bounds, posteriors, fitted
+    ... --only annealed --only bounds # some of the sections, see --help
 
 Only names of `nd` are used. A row compares one result: the largest difference of any of its numbers, relative to the
 largest of them, and whether both are the same but for rounding (1e-4). Chains amplify rounding: one proposal that is
@@ -84,6 +84,14 @@ def composed():
     yield "classifier-free", lambda: {"log_prob": free().log_prob(image, 0.5)}
 
 
+def closed():
+    means, widths = np.array([[-1.0, 0.0], [1.0, 0.5]]), np.stack([0.1 * np.eye(2)] * 2)
+    product = nd.exact.GaussianMixture(means, widths) * nd.exact.GaussianMixture(0.8 * means, 2 * widths)
+    yield "closed, placed levels", lambda: of_run(nd.anneal(KEY, product, num_chains=64, level_ess=0.7, **QUIET))
+    yield "closed, MALA", lambda: of_run(nd.anneal(KEY, product, nd.MALA(), **SMALL))
+    yield "closed, no resampling", lambda: of_run(nd.anneal(KEY, product, resample_threshold=0.0, **SMALL))
+
+
 def of_density(density):
     leaves = jax.tree.leaves(density.state)
     found = {f"weights.{i}": a for i, a in enumerate(leaves)}
@@ -144,7 +152,7 @@ def bounds():
     yield "bdmc, ULA", lambda: of(nd.bdmc(KEY, mixture, x, nd.ULA(), num_chains=128, **few))
 
 
-SECTIONS = {f.__name__: f for f in (composed, annealed, bounds, posteriors, fitted)}
+SECTIONS = {f.__name__: f for f in (composed, annealed, closed, bounds, posteriors, fitted)}
 
 
 def results(only):
