@@ -1,0 +1,1 @@
+"""A score model becomes a calibrated energy."""
