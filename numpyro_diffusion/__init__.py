@@ -18,7 +18,7 @@ from .density.density import Density
 from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
 from .density.function import as_density
 from .density.mixture import MixtureBase
-from .density.schedule import NoiseSchedule, VarianceExploding, VariancePreserving
+from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
 from .diagnose import metrics, plots
 from .diagnose.result import AnnealedRun
 from .disk.densities import list_pretrained, load, load_pretrained, pretrained_card, save
