@@ -22,16 +22,16 @@ from ..errors import ParameterError, ScheduleError
 from .frame import checked_points, frame_of
 from .networks import network_of
 from .probe import check_network, point_function
-from .timesteps import checked_timesteps
+from .timesteps import checked_timesteps, written
 
 #: Resolution of a network in continuous time that begins at no noise, in standard deviations of the data.
 RESOLUTION = 0.002
 
 ARGUMENTS = """
     Args:
-        fn: The network, `(x [*event_shape], time) -> {returns}`: a function, a flax nnx module, a flax linen module with
-            `parameters=variables`, an equinox module. Called `fn(parameters, x, time)` where parameters are given and
-            `fn(x, time, condition)` where conditions are. Modules are put into evaluation mode.
+        fn: The network, `(x [*event_shape], time) -> {returns}`: a function, a flax nnx module, a flax linen module
+            with `parameters=variables`, an equinox module. Called `fn(parameters, x, time)` where parameters are given
+            and `fn(x, time, condition)` where conditions are. Modules are put into evaluation mode.
         event_shape: Shape of one point.
         schedule: The noise schedule that the network was trained under; `density.with_schedule` reads it under others.
         parameters: The weights, a pytree of arrays. What a function without parameters reads (closures, globals), and
@@ -59,7 +59,9 @@ ARGUMENTS = """
 """
 
 
-def _adapter(prediction: str, title: str, returns: str, kind: str = " with a score only") -> Callable[..., AdaptedModel]:
+def _adapter(
+    prediction: str, title: str, returns: str, kind: str = " with a score only"
+) -> Callable[..., AdaptedModel]:
     """The public function for one kind of prediction."""
 
     def adapter(
@@ -83,14 +85,11 @@ def _adapter(prediction: str, title: str, returns: str, kind: str = " with a sco
         points = checked_points(data, event_shape)
         moments = frame_of(event_shape, data_scale, points)
         check_name(name)
-        settings = {
-            "network": network_of(fn, parameters), "timesteps": checked_timesteps(timesteps, schedule),
-            "batched": batched,
-        }  # fmt: skip
+        network, timesteps = network_of(fn, parameters), checked_timesteps(timesteps, schedule)
+        name = name or getattr(fn, "__name__", type(fn).__name__)
         density = adapted(
-            prediction, event_shape, schedule, _null(conditions), moments, settings,
-            name or getattr(fn, "__name__", type(fn).__name__),
-        )  # fmt: skip
+            network, prediction, schedule, timesteps, batched, _null(conditions), moments, event_shape, name
+        )
         check_network(density)
         return density
 
@@ -99,12 +98,12 @@ def _adapter(prediction: str, title: str, returns: str, kind: str = " with a sco
     return adapter
 
 
-def adapted(prediction, event_shape, schedule, condition, moments, settings, name) -> AdaptedModel:
-    """The density of a network and how it is called: `settings` has "network", "timesteps" and "batched"."""
-    network = settings["network"]
-    fn = point_function(settings, schedule, () if prediction == "energy" else event_shape)
+def adapted(network, prediction, schedule, timesteps, batched, condition, moments, event_shape, name) -> AdaptedModel:
+    """The density of a network and how it is called."""
+    fn = point_function(network, schedule, timesteps, batched, () if prediction == "energy" else event_shape)
     first, _ = schedule.noise_range
     least = first or RESOLUTION * float(np.sqrt(np.mean(np.asarray(moments.variance, dtype=np.float64))))
+    settings = {"kind": network.kind, "timesteps": written(timesteps, schedule), "batched": batched}
     return AdaptedModel(
         fn, network.weights, condition, moments, prediction, schedule, least, settings, event_shape, name
     )
@@ -123,8 +122,8 @@ def _null(conditions):
         fine = False
     if not fine or not np.all(np.isfinite(array.astype(np.float64))):
         raise ParameterError(
-            f"conditions must be the one condition that stands for none, finite numbers; got {said(conditions)}. Give a "
-            "jax.ShapeDtypeStruct of a condition where the network was trained without one."
+            f"conditions must be the one condition that stands for none, finite numbers; got {said(conditions)}. Give "
+            "a jax.ShapeDtypeStruct of a condition where the network was trained without one."
         )
     with jax.ensure_compile_time_eval():
         return jnp.asarray(array)
@@ -144,22 +143,22 @@ def _check_linear(schedule) -> None:
 
 from_noise_prediction = _adapter(
     "noise",
-    r"A network that predicts the noise eps in x = alpha x_0 + sigma eps (DDPM) as a density; its score is -eps / sigma.",
+    "A network that predicts the noise eps in x = alpha x_0 + sigma eps as a density; its score is -eps / sigma.",
     "eps",
 )
 from_velocity = _adapter(
     "velocity",
-    "A network that predicts v = alpha eps - sigma x_0 in x = alpha x_0 + sigma eps as a density (Salimans and Ho 2022).",
+    "A network that predicts v = alpha eps - sigma x_0 (Salimans and Ho 2022) as a density.",
     "v",
 )
 from_denoiser = _adapter(
     "denoiser",
-    "A network that predicts the data x_0 in x = alpha x_0 + sigma eps as a density; its score is (alpha x_0 - x) / sigma^2.",
+    "A network that predicts the data x_0 as a density; its score is (alpha x_0 - x) / sigma^2.",
     "x_0",
 )
 from_flow = _adapter(
     "flow",
-    "A network that predicts u = eps - x_0 in x = (1 - tau) x_0 + tau eps (rectified flow) as a density (Lipman et al. 2023).",
+    "A network that predicts u = eps - x_0 in x = (1 - tau) x_0 + tau eps (rectified flow) as a density.",
     "u",
 )
 from_score = _adapter(

@@ -53,7 +53,9 @@ def network_of(fn: Any, parameters: Any) -> Network:
     """
     _check_arrays(parameters)
     if isinstance(fn, type) and issubclass(fn, nnx.Module | flax.linen.Module):
-        raise ArgumentTypeError(f"a network must be a module, not its class {fn.__name__}. Make one, {fn.__name__}(...).")
+        raise ArgumentTypeError(
+            f"a network must be a module, not its class {fn.__name__}. Make one, {fn.__name__}(...)."
+        )
     if isinstance(fn, nnx.Module):
         return _nnx(fn, parameters)
     if isinstance(fn, flax.linen.Module):
@@ -63,8 +65,8 @@ def network_of(fn: Any, parameters: Any) -> Network:
         return _equinox(equinox, fn, parameters)
     if not callable(fn):
         raise ArgumentTypeError(
-            f"a network must be callable, fn([parameters,] x, time[, condition]); got {shown(fn)}. Give a function or a "
-            "flax or equinox module, and weights as parameters=."
+            f"a network must be callable, fn([parameters,] x, time[, condition]); got {shown(fn)}. Give a function or "
+            "a flax or equinox module, and weights as parameters=."
         )
     if parameters is None:
         return Network(lambda _, *args: fn(*args), None, "function")
@@ -76,8 +78,8 @@ def _check_arrays(parameters) -> None:
         is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float)
         if not is_array or (isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufV"):
             raise ArgumentTypeError(
-                f"parameters must be a pytree of arrays; got {shown(leaf)} at {jax.tree_util.keystr(where) or 'its top'}. "
-                "Leave out what is no weight, or close over it."
+                f"parameters must be a pytree of arrays; got {shown(leaf)} at "
+                f"{jax.tree_util.keystr(where) or 'the top'}. Leave out what is no weight, or close over it."
             )
 
 
@@ -130,7 +132,9 @@ def _equinox(equinox, module, parameters) -> Network:
 
 def check_fit(given, expected) -> None:
     """Raise ParameterError unless two pytrees of weights have the same names and shapes; says which differ."""
-    found, wanted = ({jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(t)} for t in (given, expected))
+    found, wanted = (
+        {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(t)} for t in (given, expected)
+    )
     missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     shapes = [
         f"{name} {np.shape(found[name])} instead of {np.shape(wanted[name])}"

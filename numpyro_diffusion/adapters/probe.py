@@ -12,17 +12,18 @@ import numpy as np
 from ..checks.text import printable
 from ..density.adapted import AdaptedModel
 from ..errors import DiffusionError, ParameterError, ShapeError
+from .networks import Network
 from .timesteps import told
 
 NUM_POINTS, NUM_LEVELS = 3, 8
 
 
-def point_function(settings: dict[str, Any], schedule, shape: tuple[int, ...]) -> Callable:
+def point_function(network: Network, schedule, timesteps, batched: bool, shape: tuple[int, ...]) -> Callable:
     """`(weights, x, t, r, *condition) -> output [*shape]` of one point x in the network's units.
 
     A network of batches sees a batch of one. `jax.vmap` gives it all points in one call.
     """
-    call, tell, batched = settings["network"].call, told(settings["timesteps"], schedule), settings["batched"]
+    call, tell = network.call, told(timesteps, schedule)
     expected = (1, *shape) if batched else shape
 
     def fn(weights, x, t, r, *condition):
@@ -52,8 +53,8 @@ def check_network(density: AdaptedModel) -> None:
         levels = ", ".join(f"{value:.3g}" for value in np.asarray(r)[bad])
         raise ParameterError(
             f"{density!r} returns NaN or infinity at noise-to-signal ratios {levels}, of "
-            f"{', '.join(f'{value:.3g}' for value in np.asarray(r))} tried. Check the weights, what the network is told "
-            "there (timesteps=), and the schedule's ends."
+            f"{', '.join(f'{value:.3g}' for value in np.asarray(r))} tried. Check the weights, what the network is "
+            "told there (timesteps=), and the schedule's ends."
         )
 
 

@@ -1,4 +1,4 @@
-r"""What a network is told of the noise level: its own time, an index into a table of levels, or a function of the noise.
+r"""What a network is told of the noise level: its time, an index into a table of levels, or a function of the noise.
 
 At time t of the network's own schedule with K levels, t = k / (K - 1), the index k = (K - 1) t is told as it is
 ("fractional"), rounded ("integer"), or as the two whole numbers around it, whose outputs are blended linearly
@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..checks.numbers import array_of, is_traced
 from ..checks.text import shown
-from ..density.schedule import NoiseSchedule
+from ..density.tabulated import NoiseSchedule, TabulatedSchedule
 from ..errors import ParameterError, ShapeError
 
 INDICES = ("integer", "fractional", "blended")
@@ -25,7 +26,7 @@ TIMESTEPS = ("time", *INDICES, "sigma", "log_sigma", "log_snr", "none")
 
 def num_levels(schedule: NoiseSchedule) -> int | None:
     """Number of levels of a discrete schedule, None for one in continuous time."""
-    return getattr(schedule, "num_steps", None)
+    return schedule.num_steps if isinstance(schedule, TabulatedSchedule) and schedule.is_discrete else None
 
 
 def checked_timesteps(timesteps: Any, schedule: NoiseSchedule) -> Any:
@@ -78,15 +79,25 @@ def told(timesteps: Any, schedule: NoiseSchedule) -> Callable[[Any, Any], list[t
     if not isinstance(timesteps, str):
         return lambda t, r: [(_at(timesteps, t), 1.0)]
     if timesteps in INDICES:
-        return lambda t, r: _indices(timesteps, t * (num_levels(schedule) - 1))  # pyright: ignore[reportOptionalOperand]
+        return lambda t, r: _indices(timesteps, schedule.index(t))  # pyright: ignore[reportAttributeAccessIssue]
     value = {
-        "time": lambda t, r: t,
+        "time": lambda t, r: schedule.network_time(t),
         "sigma": lambda t, r: schedule.alpha(t) * r,
         "log_sigma": lambda t, r: jnp.log(schedule.alpha(t) * r),
         "log_snr": lambda t, r: -2 * jnp.log(r),
         "none": lambda t, r: None,
     }[timesteps]
     return lambda t, r: [(value(t, r), 1.0)]
+
+
+def written(timesteps: Any, schedule: NoiseSchedule) -> Any:
+    """`timesteps` as a file holds it: a function as what it tells at each level, or "function" in continuous time."""
+    if not callable(timesteps):
+        return timesteps
+    if (levels := num_levels(schedule)) is None:
+        return "function"
+    times = np.linspace(0.0, 1.0, levels, dtype=jnp.result_type(float))
+    return np.asarray(jax.vmap(timesteps)(times))
 
 
 def _at(table: np.ndarray, t):

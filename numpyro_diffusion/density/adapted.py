@@ -8,7 +8,7 @@ returns is turned into the predicted noise, and that into the score at y = x / a
     \text{denoiser} \; \hat\varepsilon = (y - \hat x_0) / r, \qquad
     \text{velocity} \; v = \alpha \varepsilon - \sigma x_0, \;
         \hat\varepsilon = (\sigma x + \alpha \hat v) / (\alpha^2 + \sigma^2), \\
-    \text{flow} \; u = \varepsilon - x_0, \; \hat\varepsilon = x + (1 - \tau) \hat u \text{ for } \alpha = 1 - \tau, \sigma = \tau,
+    \text{flow} \; u = \varepsilon - x_0, \; \hat\varepsilon = x + \alpha \hat u \text{ for } \alpha + \sigma = 1,
     \qquad \text{score} \; \hat\varepsilon = -\sigma \hat s(x), \qquad \text{energy} \; \log p(x, t) = -E(x, t),
 
 .. math:: \nabla_y \log p(y, r) = -\hat\varepsilon / r.
@@ -136,7 +136,7 @@ class AdaptedModel(ConditionalModel, Density):
         return self.parameters.read() if isinstance(self.parameters, Live) else self.parameters
 
     def output(self, y, r, condition=None):
-        """(x in the network's units, alpha, what the network returns) at y [*event_shape] and noise-to-signal ratio r."""
+        """(x in the network's units, alpha, what the network returns) at y = x / alpha and noise-to-signal ratio r."""
         t = self.origin.time(r)
         alpha = self.origin.alpha(t)
         given = () if self.condition is None else (self.no_condition if condition is None else condition,)
@@ -188,8 +188,8 @@ class AdaptedModel(ConditionalModel, Density):
         (_, known), (_, asked) = self.origin.noise_range, schedule.noise_range
         if asked > known * (1 + 1e-4):
             raise ScheduleError(
-                f"{self!r} was trained for noise-to-signal ratios up to {known:.4g}, but {schedule} asks for {asked:.4g}. "
-                f"Read it under a schedule that ends there, such as nd.VariancePreserving.cosine({known:.4g}), and the "
+                f"{self!r} was trained for noise-to-signal ratios up to {known:.4g}, but {schedule} asks for "
+                f"{asked:.4g}. Read it under one that ends there, nd.VariancePreserving.cosine({known:.4g}) say, and the "
                 "others of the formula with it."
             )
         return replace(self, schedule=schedule)
@@ -213,7 +213,7 @@ def condition_of(value, layout: jax.ShapeDtypeStruct) -> jax.Array:
     if array.shape != layout.shape:
         raise ShapeError(f"a condition must have shape {layout.shape}; got {array.shape}. Give one condition.")
     if is_traced(array):
-        return array.astype(layout.dtype)
+        return jnp.asarray(array, dtype=layout.dtype)
     if not np.all(np.isfinite(array.astype(np.float64))):
         raise ParameterError(f"a condition must be finite; got {said(value)}.")
     with jax.ensure_compile_time_eval():
