@@ -84,5 +84,5 @@ def _shrunk(variance: np.ndarray, count: int, size: int) -> tuple[np.ndarray, fl
     The oracle approximating shrinkage of Chen et al. (2010): a covariance of few points is too sure of itself.
     """
     mean, square = variance.sum() / size, np.sum(variance**2) / size
-    share = min((square + mean**2 * size) / ((count + 1) * max(square - mean**2, 1e-300)) , 1.0)
+    share = min((square + mean**2 * size) / ((count + 1) * max(square - mean**2, 1e-300)), 1.0)
     return (1 - share) * variance + share * mean, share * mean
