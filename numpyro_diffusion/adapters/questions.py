@@ -92,6 +92,8 @@ def units_of(data: np.ndarray) -> list[Units]:
         found += [Units(2 / 255, -1.0, "x / 127.5 - 1"), Units(1 / 255, 0.0, "x / 255")]
     elif low > -1.5 and high < 1.5:
         found += [Units(0.5, 0.5, "(x + 1) / 2"), Units(127.5, 127.5, "127.5 * (x + 1)")]
+    if abs(mean) > 0.1 * scale:
+        found.append(Units(1.0, -mean, f"x - {mean:.3g}, of mean zero"))
     if abs(scale - 1) > 0.1 or abs(mean) > 0.1 * scale:
         found.append(Units(1 / scale, -mean / scale, f"(x - {mean:.3g}) / {scale:.3g}, of mean zero and variance one"))
     return found
