@@ -14,6 +14,7 @@ import numpy as np
 
 from ..density.adapted import AdaptedModel
 from ..density.density import Conditional, Density
+from ..density.energy import EnergyDensity, ScoreModel
 from ..density.tabulated import NoiseSchedule
 from ..pytree import replace
 from .probe import PointFunction
@@ -33,6 +34,7 @@ class Answers:
         density: The density, its functions as they compute now.
         prediction: What its output is said to be, one of `density.adapted.PREDICTIONS` but "energy".
         schedule: The schedule that it was trained under, and `steps` its number of steps, None in continuous time.
+        is_ours: Whether it was trained by `nd.fit`, which leaves no conventions but the units open.
         timesteps: What it is said to be told, as `nd.from_*` was given it; None where that is not known.
     """
 
@@ -41,6 +43,7 @@ class Answers:
         self.density, self._given = jax.tree.map(lambda a: a, density), density
         model = density.model if isinstance(density, Conditional) else density
         self.is_adapted = isinstance(model, AdaptedModel) and model.prediction != "energy"
+        self.is_ours = isinstance(model, EnergyDensity | ScoreModel)
         self.prediction, self.schedule, self.timesteps = "score", density.schedule, None
         self._told: Density | None = None
         if isinstance(model, AdaptedModel) and self.is_adapted:

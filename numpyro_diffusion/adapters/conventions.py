@@ -104,7 +104,8 @@ def on_steps(answers: Answers, ratios: np.ndarray) -> np.ndarray:
     low, high = answers.schedule.noise_range
     if not answers.steps:
         return ratios
-    nearest = answers.schedule.ratios(np.round(level_of(answers, ratios).k) / (answers.steps - 1))
+    last = answers.steps - 1
+    nearest = answers.schedule.ratios(np.round(level_of(answers, ratios).t * last) / last)
     return np.where((ratios > low) & (ratios < high), nearest, ratios)
 
 
@@ -164,13 +165,8 @@ def _named(ways: list[Way], as_said: Way, reference: np.ndarray, prediction: str
     counted = np.where(np.isnan(excess), np.nan, _excess(before, best))
     totals, said = np.nanmean(excess, axis=1), np.nanmean(counted, axis=1)
     changes = np.array([way.changes(prediction) for way in ways])
-    fine = (
-        (said - totals > GAIN)
-        & (changes <= MOST_CHANGES)
-        & (totals < MOST / np.maximum(changes, 1) ** 2)
-        & (totals < SHARE * said)
-    )
-    fine &= np.sum(~np.isnan(excess), axis=1) >= FEWEST_LEVELS
+    fine = (said - totals > GAIN) & (changes <= MOST_CHANGES) & (totals < SHARE * said)
+    fine &= (totals < MOST / np.maximum(changes, 1) ** 2) & (np.sum(~np.isnan(excess), axis=1) >= FEWEST_LEVELS)
     candidates = [i for i in np.flatnonzero(fine) if _is_sure(ways[i], as_said, best)]
     if not candidates:
         return None

@@ -83,7 +83,8 @@ class ModelReport:
         return "\n".join([*lines, *(f"  - {finding}" for finding in self.findings)])
 
     def _best(self, i: int) -> str:
-        return f"{min(self.floor[i], self.reference[i]):.3g} to {self.reference[i]:.3g}"
+        floor = min(self.floor[i], self.reference[i])
+        return f"{floor if floor > 1e-4 * self.reference[i] else 0:.3g} to {self.reference[i]:.3g}"
 
     def __repr__(self) -> str:
         return f"ModelReport({self.name}: {len(self.findings) or 'no'} findings)"
