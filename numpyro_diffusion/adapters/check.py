@@ -28,7 +28,23 @@ from ..errors import (
     check_key,
     check_untraced,
 )  # fmt: skip
+from .answers import Answers, scores
+from .best_possible import BestPossible
+from .conventions import LEVELS, other_conventions
+from .noised import Noised, by_pair, noised, spread
+from .report import ModelReport
 
+#: Numbers noised per level where nothing else is said, and points at least and at most; those for other conventions.
+NUMBERS, FEWEST, MOST = 4096, 32, 512
+NUMBERS_TRIED, FEWEST_TRIED = 2048, 16
+#: Numbers of the data that stand for their distribution, and points at least.
+NUMBERS_KNOWN, FEWEST_KNOWN = 2**22, 500
+#: Points for curl per level.
+MOST_CURL = 32
+#: Points of data needed.
+FEWEST_DATA = 16
+#: Levels where nothing else is said, and their range in standard deviations of the data.
+NUM_LEVELS, RANGE = 12, (0.02, 20.0)
 #: At a trusted level excess, curl and drift are no larger than this, or not by so many standard errors.
 EXCESS, CURL, DRIFT, SURE = 0.2, 0.1, 0.1, 4.0
 #: The least that counts as predictable.
