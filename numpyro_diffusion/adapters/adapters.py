@@ -83,7 +83,8 @@ def _adapter(
         if prediction == "flow":
             _check_linear(schedule)
         points = checked_points(data, event_shape)
-        moments = frame_of(event_shape, data_scale, points)
+        with jax.ensure_compile_time_eval():
+            moments = frame_of(event_shape, data_scale, points)
         check_name(name)
         network, timesteps = network_of(fn, parameters), checked_timesteps(timesteps, schedule)
         name = name or getattr(fn, "__name__", type(fn).__name__)
