@@ -21,7 +21,7 @@ from ..density.schedule import NoiseSchedule
 from ..errors import ParameterError, ScheduleError
 from .frame import checked_points, frame_of
 from .networks import network_of
-from .probe import check_network, point_function
+from .probe import PointFunction, check_network
 from .timesteps import checked_timesteps, written
 
 #: Resolution of a network in continuous time that begins at no noise, in standard deviations of the data.
@@ -100,7 +100,7 @@ def _adapter(
 
 def adapted(network, batched, prediction, schedule, timesteps, condition, moments, event_shape, name) -> AdaptedModel:
     """The density of a network and how it is called."""
-    fn = point_function(network, schedule, timesteps, batched, () if prediction == "energy" else event_shape)
+    fn = PointFunction(network, schedule, timesteps, batched, () if prediction == "energy" else event_shape)
     first, _ = schedule.noise_range
     least = first or RESOLUTION * float(np.sqrt(np.mean(np.asarray(moments.variance, dtype=np.float64))))
     calling = Calling(network.kind, written(timesteps, schedule), batched)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from ..checks.text import printable
 from ..density.adapted import AdaptedModel
+from ..density.tabulated import NoiseSchedule
 from ..errors import DiffusionError, ParameterError, ShapeError
 from .networks import Network
 from .timesteps import told
@@ -19,27 +20,31 @@ from .timesteps import told
 NUM_POINTS, NUM_LEVELS = 3, 8
 
 
-def point_function(network: Network, schedule, timesteps, batched: bool, shape: tuple[int, ...]) -> Callable:
+@dataclasses.dataclass(frozen=True, eq=False)
+class PointFunction:
     """`(weights, x, t, r, *condition) -> output [*shape]` of one point x in the network's units.
 
     A network of batches sees a batch of one. `jax.vmap` gives it all points in one call.
     """
-    call, tell = network.call, told(timesteps, schedule)
-    expected = (1, *shape) if batched else shape
 
-    def fn(weights, x, t, r, *condition):
-        total: Any = 0.0
-        for time, weight in tell(t, r):
+    network: Network
+    schedule: NoiseSchedule
+    timesteps: Any
+    batched: bool
+    shape: tuple[int, ...]
+
+    def __call__(self, weights, x, t, r, *condition):
+        call, total = self.network.call, jnp.zeros(())
+        expected = (1, *self.shape) if self.batched else self.shape
+        for time, weight in told(self.timesteps, self.schedule)(t, r):
             args = [a for a in (x, time, *condition) if a is not None]
-            output = call(weights, *(a[None] for a in args)) if batched else call(weights, *args)
+            output = call(weights, *(a[None] for a in args)) if self.batched else call(weights, *args)
             if jnp.shape(output) != expected:
                 raise ShapeError(
                     f"the network must return shape {expected} for x {jnp.shape(args[0])}; got {jnp.shape(output)}."
                 )
             total = total + weight * output
-        return total[0] if batched else total
-
-    return fn
+        return total[0] if self.batched else total
 
 
 def check_network(density: AdaptedModel, other: AdaptedModel, batched: bool) -> None:

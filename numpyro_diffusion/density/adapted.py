@@ -189,8 +189,7 @@ class AdaptedModel(ConditionalModel, Density):
         if self.has_log_density:
             return self._log_prob_at(y, r, condition) - x.size * jnp.log(alpha)
         score = -self.predicted_noise(y, r, condition) / (r * alpha)
-        # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
-        return zero_with_gradient(x, jax.lax.stop_gradient(score))
+        return zero_with_gradient(x, score)
 
     def _moments(self, condition=None):
         return self.moments
