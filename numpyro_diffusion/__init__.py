@@ -4,6 +4,7 @@ The names below follow the path: schedules, densities, training, composition, sa
 """
 
 from . import datasets
+from .adapters.adapters import from_denoiser, from_energy, from_flow, from_noise_prediction, from_score, from_velocity
 from .annealing.anneal import anneal
 from .annealing.bounds import Bound, ais_bound, bdmc, raise_bound
 from .annealing.calibration import calibration_report, recalibrate

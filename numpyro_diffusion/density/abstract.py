@@ -141,10 +141,12 @@ class AbstractDensity(abc.ABC):
 
 
 class ConditionalModel(AbstractDensity):
-    """A density that can be conditioned: what depends on x takes a condition [k], and means none by None."""
+    """A density that can be conditioned: what depends on x takes a condition, and means none by None."""
 
     #: The condition that stands for none beside others, or None where the model takes none.
     no_condition: Any
+    #: Number of axes of one condition.
+    condition_ndim: int = 1
 
     @abc.abstractmethod
     def log_density(self, x, t, condition=None) -> jax.Array: ...

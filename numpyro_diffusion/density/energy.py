@@ -243,7 +243,7 @@ class ScoreModel(_NetworkDensity):
         y, r, log_alpha = self._units(x, t)
         score = (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
         # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
-        return _zero_with_gradient(x, jax.lax.stop_gradient(score))
+        return zero_with_gradient(x, jax.lax.stop_gradient(score))
 
     def score_at(self, y, r, condition=None):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""
@@ -259,13 +259,13 @@ def is_energy(density: Density) -> bool:
 
 
 @jax.custom_vjp
-def _zero_with_gradient(x, gradient):
+def zero_with_gradient(x, gradient):
     # Computed from both, so that under vmap the value is batched wherever the gradient is.
     return jnp.sum(0 * x) + jnp.sum(0 * gradient)
 
 
-_zero_with_gradient.defvjp(
-    lambda x, gradient: (_zero_with_gradient(x, gradient), gradient),
+zero_with_gradient.defvjp(
+    lambda x, gradient: (zero_with_gradient(x, gradient), gradient),
     lambda gradient, cotangent: (cotangent * gradient, jnp.zeros_like(gradient)),
 )
 
