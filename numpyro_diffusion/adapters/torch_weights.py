@@ -1,7 +1,7 @@
 r"""Weights of PyTorch networks in JAX ones: names, layouts, and a check of what comes out.
 
-A state dict names arrays by where they are in a network, and so do JAX libraries: what differs is the last part, as flax
-calls a `weight` a kernel, a scale or an embedding, and the order of axes:
+A state dict names arrays by where they are in a network, and so do JAX libraries. What differs is the last part, as
+flax calls a `weight` a kernel, a scale or an embedding, and the order of axes:
 
 ======================  ===========================  ===================================
 layer                   PyTorch                      flax
@@ -34,7 +34,9 @@ from ..errors import ArgumentTypeError, ParameterError, WeightsError, check_numb
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "same": lambda w: w,
     "kernel": lambda w: np.moveaxis(w, (0, 1), (-1, -2)) if w.ndim > 1 else w,
-    "transposed_kernel": lambda w: np.flip(np.moveaxis(w, (0, 1), (-2, -1)), range(w.ndim - 2)) if w.ndim > 1 else w,
+    "transposed_kernel": lambda w: (
+        np.flip(np.moveaxis(w, (0, 1), (-2, -1)), tuple(range(w.ndim - 2))) if w.ndim > 1 else w
+    ),
     "channels_last": lambda w: np.moveaxis(w, 0, -1) if w.ndim else w,
 }
 #: What flax calls PyTorch's weights and statistics.
@@ -71,7 +73,7 @@ def load_state_dict[T](
             are not finite: all are named, with both shapes.
         ParameterError: for a layout or a pattern that is none.
     """
-    names, layouts = _table("names", names), _table("layouts", layouts)
+    renamed, laid_out = _table("names", names), _table("layouts", layouts)
     arrays = {name: _array(name, value) for name, value in _dict(state_dict).items()}
     graphdef, tree, rest, transposed = None, network, None, set()
     if isinstance(network, nnx.Module):
@@ -81,7 +83,7 @@ def load_state_dict[T](
     places = {_name(where): leaf for where, leaf in leaves if _is_weight(leaf)}
     found, wrong = {}, []
     for source, array in sorted(arrays.items()):
-        target = _target(source, names, places)
+        target = _target(source, renamed, places)
         if target is None:
             continue
         if target not in places:
@@ -89,7 +91,7 @@ def load_state_dict[T](
         elif target in found:
             wrong.append(f"{source} goes to {target}, as another one does")
         else:
-            array = _laid_out(source, target, array, layouts, transposed)
+            array = _laid_out(source, target, array, laid_out, transposed)
             found[target] = array
             wrong += _misfits(source, target, array, places[target])
     wrong += [f"{name} {list(leaf.shape)} is missing" for name, leaf in places.items() if name not in found]
@@ -100,7 +102,7 @@ def load_state_dict[T](
         )
     new = [jnp.asarray(found[n], leaf.dtype) if (n := _name(where)) in found else leaf for where, leaf in leaves]
     tree = jax.tree_util.tree_unflatten(treedef, new)
-    return tree if graphdef is None else nnx.merge(graphdef, tree, rest)
+    return tree if graphdef is None else nnx.merge(graphdef, tree, rest)  # pyright: ignore[reportReturnType]
 
 
 def check_outputs(fn: Callable, inputs: tuple, outputs: Any, *, tolerance: float = 1e-4) -> float:
