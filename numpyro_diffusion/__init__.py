@@ -5,6 +5,7 @@ The names below follow the path: schedules, densities, training, composition, sa
 
 from . import datasets
 from .adapters.adapters import from_denoiser, from_energy, from_flow, from_noise_prediction, from_score, from_velocity
+from .adapters.check import check_model
 from .adapters.files import load, save
 from .adapters.torch_weights import check_outputs, load_state_dict
 from .annealing.anneal import anneal
