@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from flax import nnx
 
 from ..checks.text import shown
 from ..density.adapted import Live
-from ..errors import ArgumentTypeError, ParameterError
+from ..errors import ArgumentTypeError, ParameterError, WeightsError
 
 #: Flags of a network's call by their names, as they are in evaluation.
 FLAGS = {
@@ -42,6 +43,10 @@ class Network(NamedTuple):
     call: Callable
     weights: Any
     kind: str
+
+    def read(self) -> Any:
+        """The weights as they are now."""
+        return self.weights.read() if isinstance(self.weights, Live) else self.weights
 
 
 def network_of(fn: Any, parameters: Any) -> Network:
@@ -119,7 +124,16 @@ def _linen(module, parameters) -> Network:
             "module.init returned them or training left them."
         )
     flags = _flags(type(module).__call__)
-    return Network(lambda variables, *args: module.apply(variables, *args, **flags), parameters, "linen")
+
+    def call(variables, *args):
+        try:
+            return module.apply(variables, *args, **flags)
+        except flax.errors.FlaxError:
+            key = jax.random.key(0)
+            check_fit(variables, jax.eval_shape(lambda: module.init({"params": key, "dropout": key}, *args, **flags)))
+            raise
+
+    return Network(call, parameters, "linen")
 
 
 def _equinox(equinox, module, parameters) -> Network:
@@ -131,10 +145,8 @@ def _equinox(equinox, module, parameters) -> Network:
 
 
 def check_fit(given, expected) -> None:
-    """Raise ParameterError unless two pytrees of weights have the same names and shapes; says which differ."""
-    found, wanted = (
-        {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(t)} for t in (given, expected)
-    )
+    """Raise WeightsError unless two pytrees of weights have the same names and shapes; says which differ."""
+    found, wanted = _named(given), _named(expected)
     missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     shapes = [
         f"{name} {np.shape(found[name])} instead of {np.shape(wanted[name])}"
@@ -143,7 +155,12 @@ def check_fit(given, expected) -> None:
     if missing or unknown or shapes:
         parts = [("missing", missing), ("without a place", unknown), ("of another shape", shapes)]
         text = "; ".join(f"{what}: {_few(names)}" for what, names in parts if names)
-        raise ParameterError(f"these weights do not fit the network. {text}. Give those of this architecture.")
+        raise WeightsError(f"these weights do not fit the network. {text}. Give those of this architecture.")
+
+
+def _named(tree) -> dict[str, Any]:
+    """The leaves of a pytree by their path."""
+    return {jax.tree_util.keystr(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _few(names: list[str]) -> str:
