@@ -241,8 +241,7 @@ class ScoreModel(_NetworkDensity):
 
     def log_density(self, x, t, condition=None):
         # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
-        # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
-        return _zero_with_gradient(x, jax.lax.stop_gradient(self.point_score(x, t, condition)))
+        return zero_with_gradient(x, self.point_score(x, t, condition))
 
     def point_score(self, x, t, condition=None):
         y, r, log_alpha = self._units(x, t)
@@ -261,15 +260,16 @@ def is_energy(density: Density) -> bool:
     return isinstance(density.model if isinstance(density, Conditional) else density, EnergyDensity)
 
 
-@jax.custom_vjp
-def _zero_with_gradient(x, gradient):
+def _zero(x, gradient):
     # Computed from both, so that under vmap the value is batched wherever the gradient is.
     return jnp.sum(0 * x) + jnp.sum(0 * gradient)
 
 
-_zero_with_gradient.defvjp(
-    lambda x, gradient: (_zero_with_gradient(x, gradient), gradient),
-    lambda gradient, cotangent: (cotangent * gradient, jnp.zeros_like(gradient)),
+#: Zero, whose gradient with respect to x is `gradient`; that can be differentiated in turn, for divergences and curls.
+zero_with_gradient = jax.custom_vjp(_zero)
+# None: nothing flows back through the gradient itself, not even a backward pass of zeros.
+zero_with_gradient.defvjp(
+    lambda x, gradient: (_zero(x, gradient), gradient), lambda gradient, cotangent: (cotangent * gradient, None)
 )
 
 

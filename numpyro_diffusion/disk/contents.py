@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.fields import check_choice, check_integers
+from ..checks.fields import check_choice, check_flag, check_integers
 from ..checks.text import check_name, shown
-from ..density.schedule import NoiseSchedule, VarianceExploding, VariancePreserving
+from ..density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
 from ..errors import ParameterError, check_number
 from .checkpoint import to_json
 
-SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding)}
+SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding, LinearFlow, TabulatedSchedule)}
 #: Ranges of a schedule's numbers; what they may be together the schedule itself checks.
 SCHEDULE_RANGES = {
     "sigma_min": (0.0, 1e18), "sigma_max": (1e-18, 1e18), "rho": (0.1, 100.0), "beta_min": (1e-18, 1e3),
@@ -45,10 +45,23 @@ def check_texts(name, card) -> None:
         raise ParameterError(f"a card may take {LONGEST_CARD} characters as JSON; it takes {length}. Shorten it.")
 
 
+def schedule_fields(schedule: NoiseSchedule) -> dict[str, Any]:
+    """What a file says about a schedule: its type and fields, a table as a list of numbers."""
+    kind = check_choice("the schedule", type(schedule).__name__, SCHEDULES)
+    fields = dataclasses.asdict(schedule)  # pyright: ignore[reportArgumentType]
+    if isinstance(schedule, TabulatedSchedule):
+        fields["table"] = schedule.levels_of_noise.tolist()
+    return {"type": kind} | fields
+
+
 def schedule_of(fields: Any) -> NoiseSchedule:
     """The schedule that a file names, its numbers within `SCHEDULE_RANGES`."""
     fields = dict(fields)
     kind = check_choice("the schedule", fields.pop("type"), SCHEDULES)
+    if kind == TabulatedSchedule.__name__:
+        table = [check_number("a ratio of the schedule's table", r, 1e-18, 1e18) for r in fields.pop("table")]
+        check_flag("is_discrete", fields["is_discrete"])
+        return TabulatedSchedule.of(table, **fields)
     for name, span in SCHEDULE_RANGES.items():
         if name in fields:
             check_number(name, fields[name], *span)
@@ -102,8 +115,9 @@ def stored_weights(state, dtype: str | None) -> dict[str, np.ndarray]:
     if dtype is None:
         return arrays
     check_choice("dtype", dtype, WEIGHT_DTYPES, "Leave it out to keep that of the weights.")
+    whole = {k: v for k, v in arrays.items() if not jnp.issubdtype(v.dtype, jnp.floating)}
     with np.errstate(over="ignore"):
-        stored = {k: v.astype(jnp.dtype(dtype)) for k, v in arrays.items()}
+        stored = {k: v.astype(jnp.dtype(dtype)) for k, v in arrays.items()} | whole
     for k, v in stored.items():
         if np.all(np.isfinite(arrays[k])) and not np.all(np.isfinite(v)):
             largest = float(np.max(np.abs(arrays[k])))
@@ -141,15 +155,11 @@ def check_arrays(arrays: Mapping[str, np.ndarray], size: int, network) -> None:
         if rows not in (1, network.condition_size + 1):
             raise ParameterError(f"the base has {rows - 1} classes, the network {network.condition_size}")
     for name, shape in shapes.items():
-        array, (low, high) = arrays[name], RANGES.get(name, (-np.inf, np.inf))
-        if array.shape != shape or array.size == 0:
-            raise ParameterError(f"{name} has shape {array.shape}, expected {shape}")
-        least, most = float(array.min()), float(array.max())
-        if not (low <= least and most <= high):
-            raise ParameterError(f"{name} must lie in [{low:g}, {high:g}]; got {least:g} to {most:g}")
+        array = arrays[name]
+        check_range(name, array, shape, RANGES.get(name, (-np.inf, np.inf)))
         if name.endswith("eigenvectors"):
             for vectors in array.reshape(-1, size, size):
-                _check_orthonormal(name, vectors)
+                check_orthonormal(name, vectors)
     low, high = map(float, arrays["sigmas"])
     if not LENGTHS[0] <= low < high <= LENGTHS[1]:
         raise ParameterError(f"sigmas must increase within [{LENGTHS[0]:g}, {LENGTHS[1]:g}]; got {low:g} and {high:g}")
@@ -165,7 +175,16 @@ def check_arrays(arrays: Mapping[str, np.ndarray], size: int, network) -> None:
         )
 
 
-def _check_orthonormal(name: str, vectors: np.ndarray) -> None:
+def check_range(name: str, array: np.ndarray, shape: tuple[int, ...], span: tuple[float, float]) -> None:
+    """The shape of an array, and where its numbers lie."""
+    if array.shape != shape or array.size == 0:
+        raise ParameterError(f"{name} has shape {array.shape}, expected {shape}")
+    (low, high), least, most = span, float(array.min()), float(array.max())
+    if not (low <= least and most <= high):
+        raise ParameterError(f"{name} must lie in [{low:g}, {high:g}]; got {least:g} to {most:g}")
+
+
+def check_orthonormal(name: str, vectors: np.ndarray) -> None:
     """V'V = 1 by what it does to a few random vectors: d^2 operations, where the product would take d^3."""
     probes = np.random.default_rng(0).standard_normal((len(vectors), 4)).astype(np.float32)
     with np.errstate(all="ignore"):

@@ -63,19 +63,18 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         arrays |= {f"base.{k}": np.asarray(getattr(density.base, k)) for k in _BASE}
     card = {} if card is None else card
     contents.check_texts(density.name, card)
-    schedule = check_choice("the schedule", type(density.schedule).__name__, contents.SCHEDULES)
     config = {
         "kind": "density",
         "class": type(density).__name__,
         "event_shape": density.event_shape,
-        "schedule": {"type": schedule} | dataclasses.asdict(density.schedule),  # pyright: ignore
+        "schedule": contents.schedule_fields(density.schedule),
         "network": {"type": type(density.config).__name__} | dataclasses.asdict(density.config),
         "parameterisation": density.parameterisation,
         "calibrated": density.is_calibrated,
         "name": density.name,
         "card": card,
     }
-    checkpoint.save(path, arrays, config, _described)
+    checkpoint.save(path, arrays, config, described)
 
 
 def load(path: str | os.PathLike[str]) -> Density:
@@ -85,10 +84,10 @@ def load(path: str | os.PathLike[str]) -> Density:
         CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
             numbers or texts that no density has.
     """
-    return checkpoint.load(path, "density", _described, "a density")
+    return checkpoint.load(path, "density", described, "a density")
 
 
-def _described(arrays, config) -> Density:
+def described(arrays, config) -> Density:
     """The density of arrays and a config, which hold what they may hold."""
     name = config["name"]
     kind = check_choice("the class", config["class"], _CLASSES)
