@@ -16,13 +16,13 @@ import numpy as np
 from ..checks.fields import check_flag, check_instance, check_integers
 from ..checks.numbers import is_traced, said
 from ..checks.text import check_name
-from ..density.adapted import AdaptedModel, Calling
+from ..density.adapted import AdaptedModel
 from ..density.schedule import NoiseSchedule
 from ..errors import ParameterError, ScheduleError
 from .frame import checked_points, frame_of
 from .networks import network_of
-from .probe import check_network, point_function
-from .timesteps import checked_timesteps, written
+from .probe import PointFunction, check_network
+from .timesteps import checked_timesteps
 
 #: Resolution of a network in continuous time that begins at no noise, in standard deviations of the data.
 RESOLUTION = 0.002
@@ -83,13 +83,15 @@ def _adapter(
         if prediction == "flow":
             _check_linear(schedule)
         points = checked_points(data, event_shape)
-        moments = frame_of(event_shape, data_scale, points)
+        with jax.ensure_compile_time_eval():
+            moments = frame_of(event_shape, data_scale, points)
         check_name(name)
         network, timesteps = network_of(fn, parameters), checked_timesteps(timesteps, schedule)
         name = name or getattr(fn, "__name__", type(fn).__name__)
-        arguments = (prediction, schedule, timesteps, _null(conditions), moments, event_shape, name)
-        density, other = (adapted(network, is_batched, *arguments) for is_batched in (batched, not batched))
-        check_network(density, other, batched)
+        density = adapted(
+            network, prediction, schedule, timesteps, batched, _null(conditions), moments, event_shape, name
+        )
+        check_network(density)
         return density
 
     adapter.__name__ = adapter.__qualname__ = f"from_{prediction}" + ("_prediction" if prediction == "noise" else "")
@@ -97,15 +99,12 @@ def _adapter(
     return adapter
 
 
-def adapted(network, batched, prediction, schedule, timesteps, condition, moments, event_shape, name) -> AdaptedModel:
+def adapted(network, prediction, schedule, timesteps, batched, condition, moments, event_shape, name) -> AdaptedModel:
     """The density of a network and how it is called."""
-    fn = point_function(network, schedule, timesteps, batched, () if prediction == "energy" else event_shape)
+    fn = PointFunction(network, schedule, timesteps, batched, () if prediction == "energy" else event_shape)
     first, _ = schedule.noise_range
     least = first or RESOLUTION * float(np.sqrt(np.mean(np.asarray(moments.variance, dtype=np.float64))))
-    calling = Calling(network.kind, written(timesteps, schedule), batched)
-    return AdaptedModel(
-        fn, network.weights, condition, moments, prediction, schedule, least, calling, event_shape, name
-    )
+    return AdaptedModel(fn, network.weights, condition, moments, prediction, schedule, least, event_shape, name)
 
 
 def _null(conditions):
