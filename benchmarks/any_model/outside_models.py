@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.scipy.special import logsumexp
 
 import numpyro_diffusion as nd
@@ -212,12 +213,15 @@ def gaussians() -> list[nd.exact.GaussianMixture]:
 @cache
 def energy_factor():
     """The energy model to the power of 20, which fades with noise; at t = 0 it is what it is."""
-    network, schedule = mnist.energy_net(), mixture().schedule
+    graphdef, weights = nnx.split(mnist.energy_net())
+    schedule = mixture().schedule
 
-    def energy(x, r):
-        return -EXPONENT / (1 + (r / FADES_AT) ** 2) * network(x.reshape(1, *mnist.SHAPE))[0]
+    def log_factor(weights, x, t):
+        exponent = EXPONENT / (1 + (schedule.noise_to_signal(t) / FADES_AT) ** 2)
+        return exponent * nnx.merge(graphdef, weights)(x.reshape(1, *mnist.SHAPE))[0]
 
-    return nd.from_energy(energy, (784,), schedule, timesteps=schedule.noise_to_signal, name="ebm^20")
+    # A factor, not a density: `nd.from_energy` would take it for one that becomes a Gaussian of its own in noise.
+    return nd.as_density(log_factor, (784,), schedule, parameters=weights, name="ebm^20")
 
 
 @cache
