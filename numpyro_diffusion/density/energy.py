@@ -242,8 +242,7 @@ class ScoreModel(_NetworkDensity):
         # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
         y, r, log_alpha = self._units(x, t)
         score = (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
-        # Nothing flows back through the score itself: without saying so, a backward pass of zeros would.
-        return _zero_with_gradient(x, jax.lax.stop_gradient(score))
+        return _zero_with_gradient(x, score)
 
     def score_at(self, y, r, condition=None):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""
@@ -258,15 +257,16 @@ def is_energy(density: Density) -> bool:
     return isinstance(density.model if isinstance(density, Conditional) else density, EnergyDensity)
 
 
-@jax.custom_vjp
-def _zero_with_gradient(x, gradient):
+def _zero(x, gradient):
     # Computed from both, so that under vmap the value is batched wherever the gradient is.
     return jnp.sum(0 * x) + jnp.sum(0 * gradient)
 
 
+#: Zero, whose gradient with respect to x is `gradient`; that can be differentiated in turn, for divergences and curls.
+_zero_with_gradient = jax.custom_vjp(_zero)
+# None: nothing flows back through the gradient itself, not even a backward pass of zeros.
 _zero_with_gradient.defvjp(
-    lambda x, gradient: (_zero_with_gradient(x, gradient), gradient),
-    lambda gradient, cotangent: (cotangent * gradient, jnp.zeros_like(gradient)),
+    lambda x, gradient: (_zero(x, gradient), gradient), lambda gradient, cotangent: (cotangent * gradient, None)
 )
 
 

@@ -1,0 +1,68 @@
+r"""How far a score is from being the gradient of anything.
+
+A gradient has a symmetric Jacobian J. For a random probe v with independent normal entries
+
+.. math:: E |\tfrac12 (J - J') v|^2 = |\tfrac12 (J - J')|_F^2, \qquad
+          E (|J v|^2 + |J' v|^2) / 2 = |J|_F^2,
+
+so one product with J and one with its transpose tell the share of J that belongs to no log density. Metropolis steps
+along line integrals of the score are exact where that share is zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ..checks.points import as_points
+from ..density.abstract import check_density
+from ..density.density import Density
+from ..density.schedule import check_time
+from ..errors import ShapeError, check_key
+
+
+def score_curl(density: Density, x, t, rng_key) -> jax.Array:
+    """Relative curl of the score: the size of the antisymmetric part of its Jacobian, over that of the Jacobian.
+
+    Args:
+        density: A density with a score.
+        x: Points [*batch, *event_shape] at which to look; noised data, or samples, at time t.
+        t: Noise level in [0, 1], a scalar or [*batch].
+        rng_key: Key of the probes, one for each point.
+
+    Returns:
+        Relative curls [*batch] in [0, 1]: 0 for the gradient of a log density, up to rounding, 1 for a pure rotation.
+        One probe tells that of one point by a factor; average over points.
+
+    Raises:
+        ShapeError: if shapes do not fit.
+        ParameterError: if t is outside [0, 1].
+
+    Cost: for each point about three scores.
+    """
+    check_density("score_curl", density)
+    x, rng_key = as_points(x, density.event_shape), check_key(rng_key)
+    check_time(t)
+    batch, t = x.shape[: x.ndim - len(density.event_shape)], jnp.asarray(t, dtype=x.dtype)
+    if t.shape not in ((), batch):
+        raise ShapeError(f"t must be a scalar or match the batch of x, {batch}; got shape {t.shape}.")
+    flat = x.reshape((-1, *density.event_shape))
+    times = jnp.broadcast_to(t, batch).reshape(-1)
+    keys = jax.random.split(rng_key, math.prod(batch))
+    return _curls(density, flat, times, keys).reshape(batch)
+
+
+@jax.jit
+def _curls(density, x, times, keys):
+    def curl(point, t, key):
+        probe = jax.random.normal(key, point.shape, point.dtype)
+        _, transposed = jax.vjp(lambda y: jax.grad(density.log_density)(y, t), point)
+        (back,) = transposed(probe)
+        # The transpose of the transpose: a user's network may have rules for the reverse mode alone.
+        (forth,) = jax.linear_transpose(lambda v: transposed(v)[0], point)(probe)
+        size = jnp.sum(back**2) + jnp.sum(forth**2)
+        return jnp.sqrt(jnp.sum((forth - back) ** 2) / jnp.where(size > 0, 2 * size, 1.0))
+
+    return jax.vmap(curl)(x, times, keys)
