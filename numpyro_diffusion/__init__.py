@@ -21,6 +21,7 @@ from .density.schedule import NoiseSchedule, VarianceExploding, VariancePreservi
 from .diagnose import metrics, plots
 from .diagnose.result import AnnealedRun
 from .disk.densities import list_pretrained, load, load_pretrained, pretrained_card, save
+from .distillation.distil import distil
 from .infer import handlers
 from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC

@@ -1,0 +1,77 @@
+r"""Where a student begins: its form, its units, and the weights of a teacher of the same architecture.
+
+A score model's network f enters as s / (r sqrt(r^2 + s^2)) f, an energy's as -(s / r) E(u) with u = y / sqrt(r^2 + s^2)
+about. Were f linear and symmetric, E = -u . f / 2 would have the teacher's score: so the output of "inner_product" begins
+at -f / 2. The forms "l2" and "dae" take the teacher's features as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..density.abstract import narrowest
+from ..density.density import Conditional, Density
+from ..density.energy import EnergyDensity, ScoreModel, data_gaussian
+from ..density.mixture import MixtureBase
+from ..errors import ParameterError, check_number
+from ..networks.config import NetworkConfig
+from ..train.data import moments
+from ..train.fit import SIGMAS
+
+
+def fresh_student(
+    rng_key, teacher: Density, x, condition_size: int, *, network, parameterisation: str, base: MixtureBase | None,
+    sigmas, name: str,
+) -> EnergyDensity:  # fmt: skip
+    """An energy density for data x [n, *event_shape], before training; `sigmas` are as given, or None."""
+    model = teacher.model if isinstance(teacher, Conditional) else teacher
+    theirs = model if isinstance(model, ScoreModel) else None
+    config = network or (NetworkConfig() if theirs is None else theirs.config)
+    config = dataclasses.replace(config, condition_size=condition_size)
+    inherits = theirs is not None and base is None and config == theirs.config
+    if inherits:
+        gaussian = theirs.moments
+    else:
+        gaussian = data_gaussian(*moments(x, config), config, base)
+    student = EnergyDensity.fresh(
+        rng_key, config, teacher.event_shape, schedule=teacher.schedule,
+        parameterisation=config.form or parameterisation, sigmas=_noise_range(teacher, theirs, gaussian, *sigmas),
+        is_calibrated=True, base=base, name=name, moments=gaussian,
+    )  # fmt: skip
+    return student._replace(state=_inherited(theirs.state, student.parameterisation)) if inherits else student
+
+
+def _noise_range(teacher, theirs: ScoreModel | None, gaussian, low, high) -> jax.Array:
+    """Noise-to-signal ratios [2] at which the teacher is asked."""
+    least, most = teacher.schedule.noise_range
+    least = max(least, teacher.resolution)
+    if theirs is not None:
+        usual = tuple(float(s) for s in theirs.sigmas)
+    else:
+        std = float(np.sqrt(np.mean(gaussian.variance)))
+        usual = max(SIGMAS[0] * std, least), min(SIGMAS[1] * std, most)
+    remedy = f"Leave it out for {usual[0]:.3g} or {usual[1]:.3g}."
+    low = usual[0] if low is None else check_number("sigma_min", low, 0.0, remedy=remedy)
+    high = usual[1] if high is None else check_number("sigma_max", high, 0.0, remedy=remedy)
+    if not 0 < low < high:
+        raise ParameterError(f"need 0 < sigma_min < sigma_max; got {low} and {high}. {remedy}")
+    if low < least * (1 - 1e-4) or high > most * (1 + 1e-4):
+        raise ParameterError(
+            f"sigma_min and sigma_max must lie within the teacher's noise-to-signal ratios [{least:.3g}, {most:.3g}]; "
+            f"got {low:.3g} and {high:.3g}. {remedy}"
+        )
+    return jnp.array([low, high], dtype=float)
+
+
+def _inherited(state, parameterisation: str):
+    """The teacher's weights, as distinct arrays; the network's last layer as the form wants it."""
+
+    def scaled(path, leaf):
+        is_output = "network" in (keys := jax.tree_util.keystr(path)) and "'head'" in keys
+        return -0.5 * leaf if is_output and parameterisation == "inner_product" else jnp.array(leaf)
+
+    return jax.tree_util.tree_map_with_path(scaled, state)
