@@ -22,6 +22,7 @@ from .diagnose import metrics, plots
 from .diagnose.result import AnnealedRun
 from .disk.densities import list_pretrained, load, load_pretrained, pretrained_card, save
 from .distillation.distil import distil
+from .distillation.report import distillation_report
 from .infer import handlers
 from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC

@@ -95,8 +95,9 @@ def distil(
         rng_key: JAX random key.
         teacher: A model with a score alone: a `ScoreModel`, what `nd.from_noise_prediction` and its like make, or one
             of them given a condition.
-        data: Array [n, *event_shape], or a sampler `(rng_key, num_samples) -> x` (or `-> (x, conditions)`), which say
-            where the teacher is asked. None for the teacher's own samples by reverse diffusion: 20,000, or 2,000 images.
+        data: Array [n, *event_shape], or a sampler `(rng_key, num_samples) -> x` (or `-> (x, conditions)`), which
+            say where the teacher is asked. None for the teacher's own samples by reverse diffusion: 20,000, or 2,000
+            images.
         conditions: Array [n, c] of condition vectors for an array of data, of a teacher that takes such.
         parameterisation: Energy form "l2", "dae" or "inner_product", see `EnergyDensity`; "l2" is bounded above.
         sigma_min, sigma_max: Range of noise-to-signal ratios; a `ScoreModel`'s own by default, else 0.006 and 20
@@ -132,7 +133,7 @@ def distil(
     rng_key = check_key(rng_key)
     check_name(name)
     check_choice("parameterisation", parameterisation, PARAMETERISATIONS)
-    check_teacher(teacher)
+    check_teacher("nd.distil", teacher)
     teacher = jax.tree.map(lambda a: a, teacher)  # what a user's function computes is read once, here
     training = TrainingConfig() if training is None else training
     check_instance("training", training, TrainingConfig)

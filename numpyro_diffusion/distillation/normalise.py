@@ -10,8 +10,8 @@ from ..annealing.calibration import MOST_RUN_ERROR, log_z_by_annealing, recalibr
 from ..density.energy import EnergyDensity
 from ..errors import ParameterError, warn
 
-#: Standard error of log Z, in nats, that is good enough, and the efforts of annealed runs until it is reached, each some
-#: six times the one before.
+#: Standard error of log Z, in nats, that is good enough, and the efforts of annealed runs until it is reached, each
+#: some six times the one before.
 TARGET = 0.1
 EFFORTS = (
     {"num_chains": 1_000, "num_steps": 2, "levels_per_knot": 1},

@@ -1,8 +1,8 @@
 r"""Where a student begins: its form, its units, and the weights of a teacher of the same architecture.
 
 A score model's network f enters as s / (r sqrt(r^2 + s^2)) f, an energy's as -(s / r) E(u) with u = y / sqrt(r^2 + s^2)
-about. Were f linear and symmetric, E = -u . f / 2 would have the teacher's score: so the output of "inner_product" begins
-at -f / 2. The forms "l2" and "dae" take the teacher's features as they are.
+about. Were f linear and symmetric, E = -u . f / 2 would have the teacher's score: so the output of "inner_product"
+begins at -f / 2. The forms "l2" and "dae" take the teacher's features as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density.abstract import narrowest
 from ..density.density import Conditional, Density
 from ..density.energy import EnergyDensity, ScoreModel, data_gaussian
 from ..density.mixture import MixtureBase
@@ -32,17 +31,14 @@ def fresh_student(
     theirs = model if isinstance(model, ScoreModel) else None
     config = network or (NetworkConfig() if theirs is None else theirs.config)
     config = dataclasses.replace(config, condition_size=condition_size)
-    inherits = theirs is not None and base is None and config == theirs.config
-    if inherits:
-        gaussian = theirs.moments
-    else:
-        gaussian = data_gaussian(*moments(x, config), config, base)
+    heir = theirs if theirs is not None and base is None and config == theirs.config else None
+    gaussian = data_gaussian(*moments(x, config), config, base) if heir is None else heir.moments
     student = EnergyDensity.fresh(
         rng_key, config, teacher.event_shape, schedule=teacher.schedule,
         parameterisation=config.form or parameterisation, sigmas=_noise_range(teacher, theirs, gaussian, *sigmas),
         is_calibrated=True, base=base, name=name, moments=gaussian,
     )  # fmt: skip
-    return student._replace(state=_inherited(theirs.state, student.parameterisation)) if inherits else student
+    return student if heir is None else student._replace(state=_inherited(heir.state, student.parameterisation))
 
 
 def _noise_range(teacher, theirs: ScoreModel | None, gaussian, low, high) -> jax.Array:
@@ -50,10 +46,11 @@ def _noise_range(teacher, theirs: ScoreModel | None, gaussian, low, high) -> jax
     least, most = teacher.schedule.noise_range
     least = max(least, teacher.resolution)
     if theirs is not None:
-        usual = tuple(float(s) for s in theirs.sigmas)
+        usual = float(theirs.sigmas[0]), float(theirs.sigmas[1])
     else:
         std = float(np.sqrt(np.mean(gaussian.variance)))
-        usual = max(SIGMAS[0] * std, least), min(SIGMAS[1] * std, most)
+        usual = SIGMAS[0] * std, SIGMAS[1] * std
+    usual = max(usual[0], least), min(usual[1], most)
     remedy = f"Leave it out for {usual[0]:.3g} or {usual[1]:.3g}."
     low = usual[0] if low is None else check_number("sigma_min", low, 0.0, remedy=remedy)
     high = usual[1] if high is None else check_number("sigma_max", high, 0.0, remedy=remedy)

@@ -4,9 +4,9 @@ In units y = x / alpha_t at the noise-to-signal ratio r, with s = grad_y log p, 
 
 .. math:: \frac{\partial \log p(y, r)}{\partial \log r} = r^2 (\nabla \cdot s + |s|^2).
 
-The divergence is exact up to `EXACT` dimensions, d backward passes, and beyond by Hutchinson's estimate v . J v with one
-probe v of random signs, which is unbiased: on 8x8 digits it adds 0.5 to 3 nats of noise to time scores that vary by 4
-to 10, at a 64th of the cost, where the target of `train.losses`, |eps|^2 - d, adds 3 to 12.
+The divergence is exact up to `EXACT` dimensions, d backward passes, and beyond by Hutchinson's estimate v . J v with
+one probe v of random signs, which is unbiased: on 8x8 digits it adds 0.5 to 3 nats of noise to time scores that vary by
+4 to 10, at a 64th of the cost, where the target of `train.losses`, |eps|^2 - d, adds 3 to 12.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def takes_images(teacher: Density) -> bool:
     return len(teacher.event_shape) == 3
 
 
-def check_teacher(teacher) -> None:
+def check_teacher(what: str, teacher) -> None:
     """Raise ArgumentTypeError unless this is one score-only model."""
-    check_density("nd.distil", teacher)
-    if teacher.has_log_density:
-        raise ArgumentTypeError(
-            f"nd.distil takes a model with a score alone; {teacher!r} has a log density, and there is nothing to distil. "
-            "nd.recalibrate(rng_key, density) measures the normaliser of a trained energy and takes it out."
-        )
+    check_density(what, teacher)
     if isinstance(teacher, Expression):
         raise ArgumentTypeError(
-            f"nd.distil takes one model; got the composition {teacher!r}, whose score at a noise level is not that of a "
-            "noised density. Distil its factors, and compose what comes of them."
+            f"{what} takes one model; got the composition {teacher!r}, whose score at a noise level is not that of "
+            "noised data. Distil its factors, and compose what comes of them."
+        )
+    if teacher.has_log_density:
+        raise ArgumentTypeError(
+            f"{what} takes a model with a score alone; {teacher!r} has a log density, so there is nothing to distil. "
+            "nd.recalibrate(rng_key, density) measures the normaliser of a trained energy and takes it out."
         )
 
 
@@ -97,14 +97,14 @@ def scores(teacher: Density, y, r, condition, rng_key) -> tuple[jax.Array, jax.A
 
 
 def check_finite_scores(teacher: Density, x, conditions, sigmas, rng_key) -> None:
-    """Raise ParameterError where the teacher's scores of noised data x [n, *event_shape] are not finite, and say at which levels.
+    """Raise ParameterError where the teacher's scores of noised data x [n, *event_shape] are not finite.
 
-    `conditions` are [n, c] or None.
+    The message names the noise levels; `conditions` are [n, c] or None.
     """
     x, bad = jnp.asarray(x[:NUM_TRIED], dtype=float).reshape(min(len(x), NUM_TRIED), -1), {}
     if conditions is not None:
         conditions = jnp.asarray(np.append(conditions[: len(x)], np.ones((len(x), 1)), axis=1), dtype=float)
-    for level, r in enumerate(np.geomspace(*np.asarray(sigmas, dtype=np.float64), NUM_LEVELS)):
+    for level, r in enumerate(np.geomspace(float(sigmas[0]), float(sigmas[1]), NUM_LEVELS)):
         finite = _are_finite(teacher, x, conditions, r, jax.random.fold_in(rng_key, level))
         if not np.all(finite):
             bad[float(r)] = int(np.sum(~np.asarray(finite)))
