@@ -4,6 +4,7 @@ The names below follow the path: schedules, densities, training, composition, sa
 """
 
 from . import datasets
+from .adapters.adapters import from_denoiser, from_energy, from_flow, from_noise_prediction, from_score, from_velocity
 from .annealing.anneal import anneal
 from .annealing.bounds import Bound, ais_bound, bdmc, raise_bound
 from .annealing.calibration import calibration_report, recalibrate
@@ -17,7 +18,7 @@ from .density.density import Density
 from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
 from .density.function import as_density
 from .density.mixture import MixtureBase
-from .density.schedule import NoiseSchedule, VarianceExploding, VariancePreserving
+from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
 from .diagnose import metrics, plots
 from .diagnose.result import AnnealedRun
 from .disk.densities import list_pretrained, load, load_pretrained, pretrained_card, save

@@ -242,7 +242,7 @@ class ScoreModel(_NetworkDensity):
         # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
         y, r, log_alpha = self._units(x, t)
         score = (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
-        return _zero_with_gradient(x, score)
+        return zero_with_gradient(x, score)
 
     def score_at(self, y, r, condition=None):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""
@@ -263,9 +263,9 @@ def _zero(x, gradient):
 
 
 #: Zero, whose gradient with respect to x is `gradient`; that can be differentiated in turn, for divergences and curls.
-_zero_with_gradient = jax.custom_vjp(_zero)
+zero_with_gradient = jax.custom_vjp(_zero)
 # None: nothing flows back through the gradient itself, not even a backward pass of zeros.
-_zero_with_gradient.defvjp(
+zero_with_gradient.defvjp(
     lambda x, gradient: (_zero(x, gradient), gradient), lambda gradient, cotangent: (cotangent * gradient, None)
 )
 

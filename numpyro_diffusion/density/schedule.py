@@ -1,109 +1,25 @@
-r"""Noise schedules: how much signal and how much noise a point carries at time t.
+r"""Noise schedules in closed form: variance preserving and variance exploding, of continuous time.
 
-.. math:: x_t = \alpha_t x_0 + \sigma_t \varepsilon, \qquad \varepsilon \sim N(0, I), \quad t \in [0, 1].
-
-Noise grows with t: t = 0 is data, t = 1 is almost pure noise. What distinguishes two densities is
-only the noise-to-signal ratio :math:`r_t = \sigma_t / \alpha_t`; :math:`\alpha_t` is a choice of
-units. A density known under one schedule is therefore known under every other:
-
-.. math:: p'(x, t') = (\alpha_t / \alpha'_{t'})^d \, p(x \alpha_t / \alpha'_{t'}, t)
-          \quad\text{where}\quad r_t = r'_{t'}.
-
-Schedules are static: frozen, hashable, compared by value.
+What a schedule is stands in `abstract_schedule`; those of models from elsewhere, tables and flows, in `tabulated`.
 """
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import math
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from ..checks.numbers import array_of, check_squares_held, floats, is_traced, positive
 from ..errors import ParameterError
+from .abstract_schedule import floating
+from .tabulated import LinearFlow, NoiseSchedule, TabulatedSchedule
 
-#: Numbers of times that share a compiled program are rounded up to multiples of this.
-PIECE = 256
-
-
-def _floating(t) -> jax.Array:
-    return jnp.asarray(t, dtype=jnp.result_type(t, float))
-
-
-@partial(jax.jit, static_argnames="schedule")
-def _ratios(times, *, schedule):
-    return schedule.noise_to_signal(times)
-
-
-class NoiseSchedule(abc.ABC):
-    """Signal scale `alpha(t)` and noise scale `sigma(t)` for t in [0, 1], both for traced t."""
-
-    @abc.abstractmethod
-    def noise_to_signal(self, t) -> jax.Array:
-        """r_t = sigma_t / alpha_t, strictly increasing in t."""
-
-    @abc.abstractmethod
-    def time(self, noise_to_signal) -> jax.Array:
-        """The t in [0, 1] at which sigma_t / alpha_t has the given value; clipped to the schedule's range."""
-
-    @abc.abstractmethod
-    def alpha(self, t) -> jax.Array:
-        """Signal scale alpha_t."""
-
-    def sigma(self, t) -> jax.Array:
-        """Noise scale sigma_t."""
-        return self.alpha(t) * self.noise_to_signal(t)
-
-    def signal_lost(self, t) -> jax.Array:
-        """1 - alpha_t, accurate where it is small: what moves a point far from the origin at little noise."""
-        return 1 - self.alpha(t)
-
-    def ratios(self, times) -> np.ndarray:
-        """Noise-to-signal ratios [K] of times [K], on the host: one compiled program, however many there are."""
-        times = np.asarray(times, dtype=float)
-        padded = np.zeros(-(-max(len(times), 1) // PIECE) * PIECE, dtype=jnp.result_type(float))
-        padded[: len(times)] = times
-        return np.array(_ratios(padded, schedule=self), dtype=float)[: len(times)]
-
-    @property
-    def noise_range(self) -> tuple[float, float]:
-        """Noise-to-signal ratios at t = 0 and t = 1."""
-        with jax.ensure_compile_time_eval():
-            return float(self.noise_to_signal(0.0)), float(self.noise_to_signal(1.0))
-
-    def levels(self, num_levels: int, smallest: float = 0.002) -> np.ndarray:
-        """Decreasing times t [num_levels] from 1 to 0, geometric in the noise-to-signal ratio.
-
-        Args:
-            num_levels: Number of noise levels, at least 2; the last is t = 0.
-            smallest: The last ratio above that of t = 0 when the latter is zero, in data units.
-
-        Raises:
-            ParameterError: if `num_levels` < 2, or so many levels are no different floats.
-        """
-        if num_levels < 2:
-            raise ParameterError(f"num_levels must be at least 2; got {num_levels}. One level cannot anneal.")
-        low, high = self.noise_range
-        if low == 0 and not 0 < smallest < high:
-            raise ParameterError(
-                f"smallest must lie in (0, {high:.4g}), below the noise-to-signal ratio at t = 1; got {smallest:.4g}. "
-                "Lower it, or scale the data: noise at t = 1 must drown them."
-            )
-        ratios = np.geomspace(high, low, num_levels) if low > 0 else np.geomspace(high, smallest, num_levels - 1)
-        with jax.ensure_compile_time_eval():
-            times = np.array(self.time(ratios))
-        times = times if low > 0 else np.append(times, 0.0)
-        times[0], times[-1] = 1.0, 0.0
-        if not np.all(np.diff(times) < 0):
-            raise ParameterError(
-                f"{floats()} cannot tell {num_levels} levels of {self} apart. Use fewer, or another sigma_max."
-            )
-        return times
+__all__ = [
+    "LinearFlow", "NoiseSchedule", "TabulatedSchedule", "VarianceExploding", "VariancePreserving", "check_time",
+]  # fmt: skip
 
 
 def _check_numbers(schedule, at_least_zero: tuple[str, ...] = ()) -> None:
@@ -169,13 +85,13 @@ class VariancePreserving(NoiseSchedule):
         return cls("linear", beta_min=beta_min, beta_max=beta_max)
 
     def _log_alpha(self, t):
-        t = _floating(t)
+        t = floating(t)
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
     def _angles(self, t):
         """theta t, and where that is large pi / 2 - theta t: the difference itself would round to nothing."""
         full, left = math.atan(self.sigma_max), math.atan(1 / self.sigma_max)
-        t = _floating(t)
+        t = floating(t)
         angle = full * t
         is_large = angle > 0.25 * math.pi
         return angle, jnp.where(is_large, left + full * (1 - t), 1.0), is_large
@@ -188,12 +104,12 @@ class VariancePreserving(NoiseSchedule):
 
     def sigma(self, t):
         if self.shape == "cosine":
-            return jnp.sin(math.atan(self.sigma_max) * _floating(t))
+            return jnp.sin(math.atan(self.sigma_max) * floating(t))
         return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(t)))
 
     def signal_lost(self, t):
         if self.shape == "cosine":
-            return 2 * jnp.sin(0.5 * math.atan(self.sigma_max) * _floating(t)) ** 2
+            return 2 * jnp.sin(0.5 * math.atan(self.sigma_max) * floating(t)) ** 2
         return -jnp.expm1(self._log_alpha(t))
 
     def noise_to_signal(self, t):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density.energy import _zero_with_gradient
+from numpyro_diffusion.density.energy import zero_with_gradient
 from numpyro_diffusion.diagnose.curl import score_curl
 from numpyro_diffusion.errors import ParameterError, ShapeError
 
@@ -17,7 +17,7 @@ POINTS = jax.random.normal(jax.random.key(1), (200, 2))
 def rotated(angle: float, factor: float = 1.0):
     """The score of a round Gaussian, turned by an angle everywhere: its relative curl is |sin(angle)|."""
     turn = factor * jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
-    return nd.as_density(lambda x, t: _zero_with_gradient(x, -turn @ x), (2,))
+    return nd.as_density(lambda x, t: zero_with_gradient(x, -turn @ x), (2,))
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.01, 0.5, 1.5708, 3.0])

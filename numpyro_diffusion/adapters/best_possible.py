@@ -1,0 +1,88 @@
+r"""How well the noise in noised data can be predicted at all, from the data themselves.
+
+At noise-to-signal ratio r let :math:`y = x_0 + r \varepsilon`. The best prediction of the noise is its posterior mean,
+:math:`\varepsilon^* = -r \nabla \log p(y, r)`, and its error :math:`B = E|\varepsilon^* - \varepsilon|^2 / d` is what
+no network is below. B is not known, but data bracket it:
+
+- Whatever predicts the noise of points that it has not seen is above B. Tried are zero, the Gaussian with the other
+  points' mean and shrunk covariance, and the posterior mean under those other points, blurred by noise h,
+
+  .. math:: x_0 \mapsto \frac{h^2 y + r^2 \sum_i w_i x_i}{h^2 + r^2}, \qquad
+            w_i \propto \exp\left(-\frac{|y - x_i|^2}{2 (h^2 + r^2)}\right),
+
+  at a few h. The least of them at a level is the *reference*.
+- The least error possible is concave in the distribution of the data, so that under the empirical distribution of n
+  points, the point itself among them, it is below B on average: the *floor*, which memorises.
+
+Both are close where n points are dense at the scale of the noise. At small noise in many dimensions neither is, and a
+good network lies between.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+#: Blur h in units of the noise.
+BLURS = (0.0, 1.0, 3.0)
+#: Most points that stand for the data's distribution: distances to all of them are taken at each level.
+MOST_KNOWN = 4000
+
+
+class Reference(NamedTuple):
+    """At one level: noise [N, d] that the best of the tried predicts, and the floor, an error."""
+
+    noise: np.ndarray
+    floor: float
+
+
+class BestPossible:
+    """What can be predicted of data [n, d]; evaluated at noised copies of some of their points."""
+
+    def __init__(self, data: np.ndarray, chosen: np.ndarray):
+        """`chosen` are the rows that will be noised: the Gaussian is that of the others, where these are enough."""
+        self.data, self.chosen = data[:MOST_KNOWN], chosen
+        others = np.delete(data, chosen, axis=0)
+        self.mean = others.mean(0)
+        centred = others - self.mean
+        # Of n points in d dimensions at most n eigenvalues are not zero.
+        _, singular, self.axes = np.linalg.svd(centred, full_matrices=False)
+        self.variance, self.rest = _shrunk(singular**2 / len(others), len(others), data.shape[1])
+        self.squares = np.sum(self.data**2, axis=1)
+
+    def at(self, y: np.ndarray, noise: np.ndarray, ratio: float) -> Reference:
+        """The reference at points y [N, d], the noised `chosen` ones in that order, and the noise in them."""
+        distances = np.maximum(np.sum(y**2, axis=1)[:, None] + self.squares - 2 * y @ self.data.T, 0.0)
+        own = np.arange(len(y)), self.chosen
+        everywhere = (y - _weights(distances, ratio) @ self.data) / ratio
+        distances[own] = np.inf
+        tried = [np.zeros_like(y), (y - self.gaussian(y, ratio)) / ratio]
+        for blur in BLURS:
+            mean = _weights(distances, ratio * np.hypot(1.0, blur)) @ self.data
+            tried.append((y - mean) / (ratio * (1 + blur**2)))
+        errors = [np.mean((prediction - noise) ** 2) for prediction in tried]
+        return Reference(tried[int(np.argmin(errors))], float(np.mean((everywhere - noise) ** 2)))
+
+    def gaussian(self, y: np.ndarray, ratio: float) -> np.ndarray:
+        """Means of x_0 [N, d] given y [N, d] under the Gaussian."""
+        centred, share = y - self.mean, self.rest / (self.rest + ratio**2)
+        along = self.variance / (self.variance + ratio**2) - share
+        return self.mean + share * centred + (centred @ self.axes.T * along) @ self.axes
+
+
+def _weights(distances: np.ndarray, width: float) -> np.ndarray:
+    """Shares [N, n] of Gaussian kernels at squared distances [N, n]."""
+    exponents = -distances / (2 * width**2)
+    weights = np.exp(exponents - exponents.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _shrunk(variance: np.ndarray, count: int, size: int) -> tuple[np.ndarray, float]:
+    """Variances of `count` points towards their mean over `size` axes, and what axes without points have.
+
+    The oracle approximating shrinkage of Chen et al. (2010): a covariance of few points is too sure of itself.
+    """
+    mean, square = variance.sum() / size, np.sum(variance**2) / size
+    share = min((square + mean**2 * size) / ((count + 1) * max(square - mean**2, 1e-300)), 1.0)
+    return (1 - share) * variance + share * mean, share * mean

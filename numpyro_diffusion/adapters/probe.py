@@ -1,0 +1,104 @@
+"""A network called as it will be, before anything runs: on one point, at some noise levels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..checks.text import printable
+from ..density.adapted import AdaptedModel
+from ..density.tabulated import NoiseSchedule
+from ..errors import DiffusionError, ParameterError, ShapeError
+from .networks import Network
+from .timesteps import told
+
+NUM_POINTS, NUM_LEVELS = 3, 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PointFunction:
+    """`(weights, x, t, r, *condition) -> output [*shape]` of one point x in the network's units.
+
+    A network of batches sees a batch of one. `jax.vmap` gives it all points in one call.
+    """
+
+    network: Network
+    schedule: NoiseSchedule
+    timesteps: Any
+    batched: bool
+    shape: tuple[int, ...]
+
+    def __call__(self, weights, x, t, r, *condition):
+        call, total = self.network.call, jnp.zeros(())
+        expected = (1, *self.shape) if self.batched else self.shape
+        for time, weight in told(self.timesteps, self.schedule)(t, r):
+            args = [a for a in (x, time, *condition) if a is not None]
+            output = call(weights, *(a[None] for a in args)) if self.batched else call(weights, *args)
+            if jnp.shape(output) != expected:
+                raise ShapeError(
+                    f"the network must return shape {expected} for x {jnp.shape(args[0])}; got {jnp.shape(output)}."
+                )
+            total = total + weight * output
+        return total[0] if self.batched else total
+
+
+def check_network(density: AdaptedModel) -> None:
+    """Raise unless the network can be called, and returns finite numbers at all levels that are tried."""
+    failure = _failure(density)
+    if failure is not None:
+        raise failure
+    y, r = _noised(density)
+    found = np.asarray(_outputs(density, y, r))
+    bad = ~np.all(np.isfinite(found.reshape(len(r), -1)), axis=1)
+    if bad.any():
+        levels = ", ".join(f"{value:.3g}" for value in np.asarray(r)[bad])
+        raise ParameterError(
+            f"{density!r} returns NaN or infinity at noise-to-signal ratios {levels}, of "
+            f"{', '.join(f'{value:.3g}' for value in np.asarray(r))} tried. Check the weights, what the network is "
+            "told there (timesteps=), and the schedule's ends."
+        )
+
+
+def _noised(density):
+    """A few points [L, n, *event_shape] of the data's Gaussian with the noise of some levels, and the ratios [L]."""
+    low, high = density.least, density.origin.noise_range[1]
+    r = jnp.asarray(np.geomspace(low, high, NUM_LEVELS), dtype=float)
+    keys = jax.random.split(jax.random.key(0), NUM_POINTS)
+    at_data = jax.vmap(density.moments.sample)(keys).reshape(-1, *density.event_shape)
+    noise = jax.random.normal(jax.random.key(1), at_data.shape)
+    return at_data + r.reshape(-1, *[1] * at_data.ndim) * noise, r
+
+
+def _condition(density):
+    """The condition to try: the one that stands for none, or zeros."""
+    if density.condition is None:
+        return None
+    return jnp.zeros(density.condition.shape, density.condition.dtype) if density.null is None else density.null
+
+
+@jax.jit
+def _outputs(density, y, r):
+    condition = _condition(density)
+    return jax.vmap(lambda y, r: jax.vmap(lambda y: density.predicted_noise(y, r, condition))(y))(y, r)
+
+
+def _failure(density) -> Exception | None:
+    """What is wrong with a call on one point, or None."""
+    y = jax.ShapeDtypeStruct(density.event_shape, jnp.result_type(float))
+    r = jax.ShapeDtypeStruct((), y.dtype)
+    try:
+        jax.eval_shape(lambda y, r: density.output(y, r, _condition(density))[2], y, r)
+    except DiffusionError as error:
+        return error
+    except Exception as error:
+        failure = ParameterError(
+            f"{density!r} cannot be called on a point {density.event_shape}: {type(error).__name__}: "
+            f"{printable(str(error))[:300]}"
+        )
+        failure.__cause__ = error
+        return failure
+    return None
