@@ -137,8 +137,9 @@ def distil(
     teacher = jax.tree.map(lambda a: a, teacher)  # what a user's function computes is read once, here
     training = TrainingConfig() if training is None else training
     check_instance("training", training, TrainingConfig)
-    if network is not None:
-        check_instance("network", network, *CONFIGS.values())
+    for what, value, kinds in (("network", network, CONFIGS.values()), ("base", base, [MixtureBase])):
+        if value is not None:
+            check_instance(what, value, *kinds)
     init_key, step_key, try_key, draw_key, typical_key, z_key = jax.random.split(rng_key, 6)
     source = "" if data is not None else " from its samples"
     if data is None:

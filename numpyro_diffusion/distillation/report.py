@@ -122,7 +122,7 @@ def distillation_report(
     check_density("nd.distillation_report", density)
     if not is_energy(density):
         raise ArgumentTypeError(f"nd.distillation_report takes a trained energy first; got {density!r}. See nd.distil.")
-    check_teacher(teacher, "nd.distillation_report")
+    check_teacher("nd.distillation_report", teacher)
     x = np.asarray(data)
     if not density.event_shape == teacher.event_shape == x.shape[1:] or len(x) < 2:
         raise ShapeError(
