@@ -17,9 +17,9 @@ import jax
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.datasets import cubes, digits, planar
+from numpyro_diffusion.disk import checkpoint
 
 MODELS = Path(__file__).parent / "models"
-#: Seconds of training and of measuring log Z stand in the card.
 PLANAR = nd.TrainingConfig(num_steps=4_000, batch_size=512, learning_rate=2e-3)
 DIGITS = nd.TrainingConfig(num_steps=4_000, batch_size=256, learning_rate=1e-3)
 CUBES = nd.TrainingConfig(
@@ -67,6 +67,12 @@ def student(name: str, seed: int) -> Any:
         nd.save(model, path, card={"seed": seed, "seconds": round(time.perf_counter() - start, 1)})
         print(name, seed, time.perf_counter() - start, flush=True)
     return nd.load(path)
+
+
+def seconds(name: str, seed: int) -> float:
+    """What the training of a student, and measuring its log Z, took."""
+    _, config = checkpoint.read(MODELS / f"{name}_{seed}.safetensors", kind="density")
+    return config["card"]["seconds"]
 
 
 if __name__ == "__main__":

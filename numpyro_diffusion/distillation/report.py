@@ -28,9 +28,8 @@ from ..errors import ArgumentTypeError, ShapeError, check_integer, check_key
 from ..train.data import Points, check_finite
 from .teacher import check_teacher, score, takes_images
 
-#: Points whose scores are compared at a level, images that are evaluated together, and points whose likelihood a
-#: teacher's probability flow is asked for.
-NUM_POINTS, IMAGE_BATCH, NUM_LIKELIHOODS = 2048, 64, 512
+#: Points whose scores are compared at a level, and images that are evaluated together.
+NUM_POINTS, IMAGE_BATCH = 2048, 64
 
 
 @dataclasses.dataclass(repr=False)
@@ -92,6 +91,7 @@ def distillation_report(
     features: Callable[[Any], Any] | None = None,
     num_levels: int = 8,
     num_samples: int | None = None,
+    num_likelihoods: int = 500,
     num_chains: int = 1000,
     progress_bar: bool = False,
 ) -> DistillationReport:
@@ -106,6 +106,7 @@ def distillation_report(
             by default, for which they compare means and covariances.
         num_levels: Noise levels, geometric over the density's range.
         num_samples: Samples for the Frechet distances; as many as there are data, at most 2,000, by default.
+        num_likelihoods: Data whose log densities are compared; 0 for none, as of images the teacher's take long.
         num_chains: Chains of the annealed run that measures log Z beyond two dimensions; 0 does not measure it, as for
             images, for which it takes too long.
         progress_bar: Show how runs go.
@@ -115,7 +116,7 @@ def distillation_report(
         ShapeError: if event shapes differ.
         ParameterError: for NaN in the data, and settings out of range.
 
-    Cost: of scores 2 x 2,048 evaluations a level; log Z as `calibration_report`; probability flows of 512 points; and
+    Cost: of scores 2 x 2,048 evaluations a level; log Z as `calibration_report`; probability flows of 500 points; and
     two runs of reverse diffusion, which take most of the time.
     """
     rng_key = check_key(rng_key)
@@ -135,7 +136,7 @@ def distillation_report(
     ratios = np.geomspace(float(density.sigmas[0]), float(density.sigmas[1]), num_levels)  # pyright: ignore
     levels = np.array([_errors(density, teacher, x[:NUM_POINTS], r, keys[0]) for r in ratios]).T
     log_z, log_z_error = _log_z(density, keys[1], num_chains, progress_bar)
-    held_out = _held_out(density, teacher, x[:NUM_LIKELIHOODS], keys[2])
+    held_out = _held_out(density, teacher, x[: check_integer("num_likelihoods", num_likelihoods, 0)], keys[2])
     count = check_integer("num_samples", min(len(x), 2000) if num_samples is None else num_samples, 2)
     distances = _distances(density, teacher, x, count, features, keys[3], progress_bar)
     return DistillationReport(
@@ -177,12 +178,14 @@ def _log_z(density, rng_key, num_chains: int, progress_bar: bool) -> tuple[float
 
 def _held_out(density, teacher, x, rng_key) -> tuple[np.ndarray, np.ndarray]:
     """Log densities at t = 0 of points with the noise of the density's resolution, as both were trained."""
+    if not len(x):
+        return np.full(1, np.nan), np.full(1, np.nan)
     x = x + density.resolution * np.asarray(jax.random.normal(rng_key, x.shape))
     return np.asarray(density.log_prob(x)), np.asarray(teacher.log_prob(x))
 
 
 def _error(values) -> float:
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def _distances(density, teacher, x, count: int, features, rng_key, progress_bar) -> tuple[float, float, float]:
