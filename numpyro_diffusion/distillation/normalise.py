@@ -6,6 +6,7 @@ import math
 import warnings
 
 import jax
+import numpy as np
 
 from ..annealing.calibration import MOST_RUN_ERROR, log_z_by_annealing, recalibrate, without
 from ..density.energy import EnergyDensity
@@ -37,7 +38,7 @@ def normalised(rng_key, density: EnergyDensity, progress_bar: bool) -> EnergyDen
             run, log_z = log_z_by_annealing(key, density, None, **effort, progress_bar=progress_bar)
         if not run.is_complete:
             return _as_it_is(density, "the run that measures it was interrupted")
-        if run.log_evidence_error < error:
+        if run.log_evidence_error < error and np.all(np.isfinite(log_z.found)):
             best, error = log_z, run.log_evidence_error
         if error <= TARGET:
             break
