@@ -36,6 +36,10 @@ class ParameterError(DiffusionError, ValueError):
     """A value lies outside its range."""
 
 
+class WeightsError(ParameterError):
+    """Weights do not fit a network, or make another one of it; the message names them."""
+
+
 class ArgumentTypeError(ParameterError, TypeError):
     """An argument or operand is of a wrong kind: no density where one is needed, no number where one is needed."""
 

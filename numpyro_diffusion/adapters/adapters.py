@@ -16,7 +16,7 @@ import numpy as np
 from ..checks.fields import check_flag, check_instance, check_integers
 from ..checks.numbers import is_traced, said
 from ..checks.text import check_name
-from ..density.adapted import AdaptedModel
+from ..density.adapted import AdaptedModel, Calling
 from ..density.schedule import NoiseSchedule
 from ..errors import ParameterError, ScheduleError
 from .frame import checked_points, frame_of
@@ -87,10 +87,9 @@ def _adapter(
         check_name(name)
         network, timesteps = network_of(fn, parameters), checked_timesteps(timesteps, schedule)
         name = name or getattr(fn, "__name__", type(fn).__name__)
-        density = adapted(
-            network, prediction, schedule, timesteps, batched, _null(conditions), moments, event_shape, name
-        )
-        check_network(density)
+        arguments = (prediction, schedule, timesteps, _null(conditions), moments, event_shape, name)
+        density, other = (adapted(network, is_batched, *arguments) for is_batched in (batched, not batched))
+        check_network(density, other, batched)
         return density
 
     adapter.__name__ = adapter.__qualname__ = f"from_{prediction}" + ("_prediction" if prediction == "noise" else "")
@@ -98,14 +97,14 @@ def _adapter(
     return adapter
 
 
-def adapted(network, prediction, schedule, timesteps, batched, condition, moments, event_shape, name) -> AdaptedModel:
+def adapted(network, batched, prediction, schedule, timesteps, condition, moments, event_shape, name) -> AdaptedModel:
     """The density of a network and how it is called."""
     fn = PointFunction(network, schedule, timesteps, batched, () if prediction == "energy" else event_shape)
     first, _ = schedule.noise_range
     least = first or RESOLUTION * float(np.sqrt(np.mean(np.asarray(moments.variance, dtype=np.float64))))
-    settings = {"kind": network.kind, "timesteps": written(timesteps, schedule), "batched": batched}
+    calling = Calling(network.kind, written(timesteps, schedule), batched)
     return AdaptedModel(
-        fn, network.weights, condition, moments, prediction, schedule, least, settings, event_shape, name
+        fn, network.weights, condition, moments, prediction, schedule, least, calling, event_shape, name
     )
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen
 import jax
 import numpy as np
@@ -119,7 +120,16 @@ def _linen(module, parameters) -> Network:
             "module.init returned them or training left them."
         )
     flags = _flags(type(module).__call__)
-    return Network(lambda variables, *args: module.apply(variables, *args, **flags), parameters, "linen")
+
+    def call(variables, *args):
+        try:
+            return module.apply(variables, *args, **flags)
+        except flax.errors.FlaxError:
+            key = jax.random.key(0)
+            check_fit(variables, jax.eval_shape(lambda: module.init({"params": key, "dropout": key}, *args, **flags)))
+            raise
+
+    return Network(call, parameters, "linen")
 
 
 def _equinox(equinox, module, parameters) -> Network:

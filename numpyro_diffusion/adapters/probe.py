@@ -46,20 +46,34 @@ class PointFunction:
         return total[0] if self.batched else total
 
 
-def check_network(density: AdaptedModel) -> None:
-    """Raise unless the network can be called, and returns finite numbers at all levels that are tried."""
+def check_network(density: AdaptedModel, other: AdaptedModel, batched: bool) -> None:
+    """Raise unless the network can be called as it is said to, and returns finite numbers at all levels tried.
+
+    `other` is the density of the same network, called on batches if `density` calls it on points, or the reverse.
+    """
+    remedy = f"Give batched={not batched}"
     failure = _failure(density)
     if failure is not None:
+        if _failure(other) is None:
+            what = "one point at a time, not a batch" if batched else "batches only, not one point"
+            raise ParameterError(f"the network seems to take {what}. {remedy}. ({failure})") from failure
         raise failure
     y, r = _noised(density)
     found = np.asarray(_outputs(density, y, r))
     bad = ~np.all(np.isfinite(found.reshape(len(r), -1)), axis=1)
     if bad.any():
-        levels = ", ".join(f"{value:.3g}" for value in np.asarray(r)[bad])
+        tried, wrong = (", ".join(f"{value:.3g}" for value in np.asarray(r)[which]) for which in (bad >= 0, bad))
         raise ParameterError(
-            f"{density!r} returns NaN or infinity at noise-to-signal ratios {levels}, of "
-            f"{', '.join(f'{value:.3g}' for value in np.asarray(r))} tried. Check the weights, what the network is "
-            "told there (timesteps=), and the schedule's ends."
+            f"{density!r} returns NaN or infinity at noise-to-signal ratios {wrong}, of {tried} tried. Check the "
+            "weights, what the network is told there (timesteps=), and the ends of the schedule."
+        )
+    if density.calling.kind not in ("nnx", "linen") or batched or _failure(other) is not None:
+        return
+    # What modules do to one point may be no error and still be wrong: a group norm takes rows for a batch.
+    if not np.allclose(found, _outputs(other, y, r), rtol=1e-2, atol=1e-2 * float(np.std(found))):
+        raise ParameterError(
+            f"{density!r} gives other values on one point than on a batch of one, as modules do that are made for "
+            f"batches. {remedy}; or, if one point is meant, give a function, lambda x, time: module(x, time)."
         )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..checks.numbers import array_of, exponent
+import jax.numpy as jnp
+import numpy as np
+
+from ..checks.numbers import array_of, exponent, is_traced
 from ..density.abstract import check_densities
 from ..density.density import Density, combine
 from ..errors import ArgumentTypeError, ParameterError, ShapeError
@@ -30,8 +33,8 @@ def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Dens
     r"""Classifier-free guidance, :math:`p(x)^{1-s} \, p(x | c)^s`, in one batched network call (Ho and Salimans 2022).
 
     Args:
-        density: A density trained with conditions, `nd.fit(..., conditions=...)`.
-        condition: Condition vector [k]; ShapeError for another length.
+        density: A density that takes conditions, of `nd.fit(..., conditions=...)` or `nd.from_*(..., conditions=...)`.
+        condition: A condition of the network's shape, [k] for `nd.fit`; ShapeError for another.
         scale: Guidance scale s, finite; 0 is unconditional, 1 conditional, more exaggerates the condition.
     """
     given = _given("classifier-free guidance", density)
@@ -46,14 +49,19 @@ def compose_conditions(density: Density, conditions: Any, weights: Any = None) -
     batched network call.
 
     Args:
-        density: A density trained with conditions, `nd.fit(..., conditions=...)`.
-        conditions: Condition vectors [c, k], c >= 1; ShapeError for another shape, or a k that is not the network's.
+        density: A density that takes conditions, of `nd.fit(..., conditions=...)` or `nd.from_*(..., conditions=...)`.
+        conditions: c >= 1 conditions of the network's shape, [c, k] for `nd.fit`, [c] for class numbers; ShapeError for
+            another.
         weights: Finite guidance scales w_i [c]; 1 by default.
     """
     given = _given("compose_conditions", density)
-    conditions = array_of("conditions", conditions, "an array [c, k]. One condition a row.")
-    if conditions.ndim != 2:
-        raise ShapeError(f"conditions must have shape [c, k]; got {conditions.shape}. One condition is [1, k].")
+    ndim = 1 + density.condition_ndim  # pyright: ignore[reportAttributeAccessIssue]
+    shape = {1: "[c]", 2: "[c, k]"}.get(ndim, f"[c, ...] of {ndim} axes")
+    conditions = _rows(conditions, f"an array {shape}. One condition a row.")
+    if conditions.ndim != ndim:
+        raise ShapeError(
+            f"conditions must have shape {shape}; got {conditions.shape}. One condition has a first axis of one."
+        )
     if len(conditions) == 0:
         raise ParameterError("compose_conditions needs at least one condition; got none.")
     weights = [exponent(w) for w in vector_of("weights", weights, len(conditions))]
@@ -61,11 +69,20 @@ def compose_conditions(density: Density, conditions: Any, weights: Any = None) -
     return combine("product", [(given(None), exponent(1.0 - sum(weights))), *terms])
 
 
+def _rows(conditions: Any, what: str):
+    """Conditions as an array; class numbers stay whole."""
+    if is_traced(conditions):
+        return jnp.asarray(conditions)
+    checked = array_of("conditions", conditions, what)
+    whole = np.asarray(conditions)
+    return whole if whole.dtype.kind in "iu" else checked
+
+
 def _given(what: str, density: Any):
     given = getattr(density, "given", None)
     if given is None:
         raise ArgumentTypeError(
-            f"{what} needs a density trained with conditions, nd.fit(..., conditions=...); got {density!r}. "
-            "For densities of their own, use product, guided or p / q ** alpha."
+            f"{what} needs a density trained with conditions, nd.fit(..., conditions=...) or nd.from_*; got "
+            f"{density!r}. For densities of their own, use product, guided or p / q ** alpha."
         )
     return given

@@ -141,10 +141,12 @@ class AbstractDensity(abc.ABC):
 
 
 class ConditionalModel(AbstractDensity):
-    """A density that can be conditioned: what depends on x takes a condition [k], and means none by None."""
+    """A density that can be conditioned: what depends on x takes a condition, and means none by None."""
 
     #: The condition that stands for none beside others, or None where the model takes none.
     no_condition: Any
+    #: Number of axes of one condition.
+    condition_ndim: int = 1
 
     @abc.abstractmethod
     def log_density(self, x, t, condition=None) -> jax.Array: ...
@@ -208,10 +210,22 @@ def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool
                 "Compose densities of the same kind of points."
             )
         if density.schedule != first.schedule:
+            _check_overlap(what, first.schedule, density.schedule)
             raise ScheduleError(
                 f"{what} needs one schedule; got {first.schedule} and {density.schedule}. "
                 "Convert one with density.with_schedule(...), which is exact."
             )
+
+
+def _check_overlap(what: str, *schedules: NoiseSchedule) -> None:
+    """Raise ScheduleError where two schedules have no noise-to-signal ratio in common."""
+    (low, high), (other_low, other_high) = (schedule.noise_range for schedule in schedules)
+    if high < other_low or other_high < low:
+        raise ScheduleError(
+            f"{what} needs one schedule, and these do not overlap: noise-to-signal ratios from {low:.4g} to {high:.4g} "
+            f"and from {other_low:.4g} to {other_high:.4g}. Convert the density that is known at the other's ratios, "
+            "as closed forms are, with density.with_schedule(...)."
+        )
 
 
 def check_density(what: str, value) -> None:

@@ -1,7 +1,7 @@
 r"""A network that was trained elsewhere, as a density; made by `nd.from_noise_prediction` and its siblings.
 
-A network sees :math:`x = \alpha (x_0 + r \varepsilon)` in its own units, those of the schedule it was trained under. What it
-returns is turned into the predicted noise, and that into the score at y = x / alpha:
+A network sees :math:`x = \alpha (x_0 + r \varepsilon)` in its own units, those of the schedule it was trained under.
+What it returns is turned into the predicted noise, and that into the score at y = x / alpha:
 
 .. math::
     \text{noise} \; \hat\varepsilon, \qquad
@@ -39,6 +39,16 @@ from .schedule import NoiseSchedule
 PREDICTIONS = ("noise", "velocity", "denoiser", "flow", "score", "energy")
 
 
+class Calling(Label):
+    """How a network is called, for files and messages: what kind it is, what it is told of noise, points or batches.
+
+    What it computes is known by its operations, and so two densities do not differ by this.
+    """
+
+    def __init__(self, kind: str, timesteps: Any, batched: bool):
+        self.kind, self.timesteps, self.batched = kind, timesteps, batched
+
+
 class Live(NamedTuple):
     """Weights that are read when they are needed, as they are then: of a module that may be trained further."""
 
@@ -47,7 +57,7 @@ class Live(NamedTuple):
 
 @register(
     ("fn", "parameters", "null", "moments"),
-    ("prediction", "origin", "schedule", "condition", "least", "settings", "event_shape", "name"),
+    ("prediction", "origin", "schedule", "condition", "least", "calling", "event_shape", "name"),
     before=lambda density: density.as_now(),
 )  # fmt: skip
 class AdaptedModel(ConditionalModel, Density):
@@ -61,21 +71,21 @@ class AdaptedModel(ConditionalModel, Density):
         prediction: What the network predicts, one of `PREDICTIONS`.
         origin: The schedule that the network was trained under; `schedule` is the one that it is read under.
         condition: Shape and dtype of a condition, or None where the network takes none.
-        settings: How the network is called, for `nd.save`. What it computes is known by `fn`, so two densities do not
-            differ by this.
+        least: The resolution.
+        calling: How the network is called.
     """
 
     is_calibrated = False
     #: No table of typical log densities.
     typical = None
 
-    def __init__(self, fn, parameters, condition, moments, prediction, origin, least, settings, event_shape, name):
+    def __init__(self, fn, parameters, condition, moments, prediction, origin, least, calling, event_shape, name):
         self.fn, self.parameters, self.moments = fn, parameters, moments
         # `condition` is the one that stands for none, or a shape and dtype where there is none such.
         self.null = None if isinstance(condition, jax.ShapeDtypeStruct) else condition
         self.condition = None if condition is None else jax.ShapeDtypeStruct(condition.shape, condition.dtype)
         self.prediction, self.origin, self.schedule = prediction, origin, origin
-        self.least, self.settings = least, Label(settings)
+        self.least, self.calling = least, calling
         self.event_shape, self.name = event_shape, name
 
     @property
@@ -85,6 +95,10 @@ class AdaptedModel(ConditionalModel, Density):
     @property
     def resolution(self):
         return self.least
+
+    @property
+    def condition_ndim(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 1 if self.condition is None else len(self.condition.shape)
 
     @property
     def no_condition(self):
@@ -189,8 +203,8 @@ class AdaptedModel(ConditionalModel, Density):
         if asked > known * (1 + 1e-4):
             raise ScheduleError(
                 f"{self!r} was trained for noise-to-signal ratios up to {known:.4g}, but {schedule} asks for "
-                f"{asked:.4g}. Read it under one that ends there, nd.VariancePreserving.cosine({known:.4g}) say, and the "
-                "others of the formula with it."
+                f"{asked:.4g}. Read it under one that ends there, nd.VariancePreserving.cosine({known:.4g}) say, and "
+                "the others of the formula with it."
             )
         return replace(self, schedule=schedule)
 

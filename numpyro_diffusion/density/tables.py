@@ -18,12 +18,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..checks.numbers import finite_array, is_traced
+from ..checks.numbers import finite_array, is_traced, said
 from ..checks.text import shown
 from ..errors import ParameterError, check_integer, check_number
 
 #: Knots at which a function of time is read: its ratios are right at them, and log-linear in between.
 NUM_KNOTS = 4097
+#: Most levels of a table.
+MOST_LEVELS = 100_000
 #: How `diffusers` names its schedules of betas.
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 
@@ -70,17 +72,18 @@ def of_sigmas(sigmas: Any) -> np.ndarray:
 
 
 def of_log_snr(log_snr: Any) -> np.ndarray:
-    """Ratios of log(alpha^2 / sigma^2): a table by step, or a function of t in [0, 1] at `NUM_KNOTS` times."""
+    """Ratios of log(alpha^2 / sigma^2): a table by step, or a function of one t in [0, 1] at `NUM_KNOTS` times."""
     if isinstance(log_snr, Callable):
         times = np.linspace(0.0, 1.0, NUM_KNOTS)
-        with jax.enable_x64(True):
-            log_snr = np.asarray(log_snr(times))
-        if log_snr.shape != times.shape or not np.all(np.isfinite(log_snr)):
-            raise ParameterError(
-                f"log_snr must give one finite number a time in [0, 1]; got shape {log_snr.shape} of {times.shape}"
-                f"{', with NaN or infinity' if not np.all(np.isfinite(log_snr)) else ''}. Write it elementwise, and "
-                "where it is infinite at an end keep off it: lambda t: log_snr(1e-3 + 0.998 * t)."
-            )
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            values = [np.asarray(log_snr(t)) for t in times]
+        for t, value in zip(times, values, strict=True):
+            if value.shape != () or value.dtype.kind not in "fiu" or not np.isfinite(value):
+                raise ParameterError(
+                    f"log_snr must give one finite number for t in [0, 1]; got {said(value)} at t = {t:.4g}. Where it "
+                    "is infinite at an end, keep off it: lambda t: log_snr(1e-3 + 0.998 * t)."
+                )
+        log_snr = np.array(values)
     with np.errstate(over="ignore"):
         return np.exp(-0.5 * known_table("log_snr", log_snr))
 
@@ -96,7 +99,7 @@ def betas_of(config: Mapping[str, Any]) -> np.ndarray:
     if config.get("trained_betas") is not None:
         betas = known_table("trained_betas", config["trained_betas"])
     else:
-        num = check_integer("num_train_timesteps", config.get("num_train_timesteps", 1000), 2, 100_000)
+        num = check_integer("num_train_timesteps", config.get("num_train_timesteps", 1000), 2, MOST_LEVELS)
         start = check_number("beta_start", config.get("beta_start", 1e-4), 0, 1, ends="()")
         end = check_number("beta_end", config.get("beta_end", 0.02), 0, 1, ends="()")
         match config.get("beta_schedule", "linear"):

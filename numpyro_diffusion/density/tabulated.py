@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,8 +29,6 @@ from .abstract_schedule import AbstractSchedule, floating
 
 #: How the signal's scale follows from the noise-to-signal ratio.
 SCALINGS = ("variance_preserving", "variance_exploding", "linear_flow")
-#: Most levels of a table.
-MOST_LEVELS = 100_000
 
 
 class NoiseSchedule(AbstractSchedule):
@@ -75,7 +74,7 @@ class NoiseSchedule(AbstractSchedule):
         r"""A schedule by its log signal-to-noise ratio :math:`\log \alpha_t^2 / \sigma_t^2`, decreasing.
 
         Args:
-            log_snr: One number a step [K], or a function of t in [0, 1], elementwise, which is read at 4097 times.
+            log_snr: One number a step [K], or a function of one t in [0, 1], which is read at 4097 times.
             scaling: The signal's scale: "variance_preserving", "variance_exploding" or "linear_flow".
 
         Raises:
@@ -135,15 +134,19 @@ class TabulatedSchedule(NoiseSchedule):
         if self.scaling not in SCALINGS:
             raise ParameterError(f"scaling must be one of {', '.join(SCALINGS)}; got {shown(self.scaling)}.")
         table = self.levels_of_noise
-        if not 2 <= len(table) <= MOST_LEVELS:
-            raise ParameterError(f"a table must have from 2 to {MOST_LEVELS} levels; got {len(table)}.")
+        if not 2 <= len(table) <= tables.MOST_LEVELS:
+            raise ParameterError(
+                f"a table must have from 2 to {tables.MOST_LEVELS} levels with noise and signal; got {len(table)}. "
+                "Give one number a noise level."
+            )
         with np.errstate(over="ignore"):
             held = table.astype(floats())
         if len(wrong := np.flatnonzero(~(np.diff(held) > 0))):
             k = wrong[0]
             raise ParameterError(
-                f"noise must grow from step to step, and {floats()} tell it; got noise-to-signal ratios {table[k]:.9g} "
-                f"at step {k} and {table[k + 1]:.9g} at {k + 1}. Give the step of least noise first, each step once."
+                f"noise must grow from step to step, and {floats()} tell it; got noise-to-signal ratios "
+                f"{table[k]:.10g} at step {k} and {table[k + 1]:.10g} at {k + 1}. Give the step of least noise first, "
+                "each step once."
             )
         for k in (0, -1):
             remedy = "Leave out steps of hardly any noise or signal."
@@ -205,8 +208,11 @@ class TabulatedSchedule(NoiseSchedule):
         return jnp.clip((k + share) / (self.num_steps - 1), 0.0, 1.0)
 
     def __repr__(self) -> str:
-        low, high = self.levels_of_noise[[0, -1]]
-        return f"TabulatedSchedule({self.num_steps} levels, r from {low:.4g} to {high:.4g}, {self.scaling})"
+        (low, high), kind = self.levels_of_noise[[0, -1]], "steps" if self.is_discrete else "knots"
+        # Runs are known by what is printed: two tables must not print alike.
+        digest = hashlib.sha256(self.table).hexdigest()[:8]
+        span = f"{self.num_steps} {kind}, r from {low:.4g} to {high:.4g}"
+        return f"TabulatedSchedule({span}, {self.scaling}, {digest})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,19 +267,27 @@ def from_diffusers_config(config: Mapping[str, Any]) -> NoiseSchedule:
     is_flow = "FlowMatch" in kind or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
     has_betas = any(key in config for key in ("beta_schedule", "beta_start", "trained_betas"))
     if is_flow or ("shift" in config and not has_betas):
-        num = check_integer("num_train_timesteps", config.get("num_train_timesteps", 1000), 2, tables.NUM_KNOTS * 100)
-        shift = check_number("shift", config.get("shift", 1.0) or 1.0, 0, ends="()")
-        # The last step before pure noise, shifted: tau' = shift tau / (1 + (shift - 1) tau) scales the ratio.
-        return LinearFlow(min(shift * (num - 1.0), 1e5))
+        num = check_integer("num_train_timesteps", config.get("num_train_timesteps", 1000), 2, tables.MOST_LEVELS)
+        shift = check_number("shift", config.get("shift", 1.0), 0, ends="()")
+        # The last step before pure noise; tau' = shift tau / (1 + (shift - 1) tau) scales ratios tau / (1 - tau).
+        return LinearFlow(shift * (num - 1))
     if has_betas:
         return NoiseSchedule.from_betas(tables.betas_of(config))
     if "sigma_max" in config:
-        num = check_integer("num_train_timesteps", config.get("num_train_timesteps", 1000), 2, MOST_LEVELS)
+        num = check_integer("num_train_timesteps", config.get("num_train_timesteps", 1000), 2, tables.MOST_LEVELS)
         low = check_number("sigma_min", config.get("sigma_min", 0.002), 0, ends="()")
-        high, rho = check_number("sigma_max", config["sigma_max"], low, ends="()"), config.get("rho", 7.0)
-        if config.get("sigma_schedule", "karras") == "exponential":
-            return NoiseSchedule.from_sigmas(np.geomspace(low, high, num))
-        return NoiseSchedule.from_sigmas(tables.karras(low, high, check_number("rho", rho, 0.1, 1e3), num))
+        high = check_number("sigma_max", config["sigma_max"], low, ends="()")
+        match config.get("sigma_schedule", "karras"):
+            case "karras":
+                rho = check_number("rho", config.get("rho", 7.0), 0.1, 1e3)
+                return NoiseSchedule.from_sigmas(tables.karras(low, high, rho, num))
+            case "exponential":
+                return NoiseSchedule.from_sigmas(np.geomspace(low, high, num))
+            case other:
+                raise ParameterError(
+                    f"sigma_schedule must be karras or exponential; got {shown(other)}. Give the sigmas themselves: "
+                    "nd.NoiseSchedule.from_sigmas(scheduler.sigmas)."
+                )
     raise ParameterError(
         f"config must have betas (beta_schedule, trained_betas), sigmas (sigma_min, sigma_max, rho) or a flow's shift; "
         f"got {kind or 'a config'} with {shown(sorted(map(str, config)))}. Give its table to "

@@ -29,7 +29,7 @@ from ..checks.text import printable, shown
 from ..errors import CheckpointError, ParameterError
 from .paths import checked_path, open_regular, replace_file, told
 
-__all__ = ["load", "plain", "read", "save", "to_json", "write"]
+__all__ = ["load", "plain", "read", "read_state_dict", "save", "to_json", "write"]
 
 FORMAT = "numpyro_diffusion"
 FORMAT_VERSION = "1"
@@ -37,6 +37,8 @@ MAX_HEADER_BYTES = 100_000_000
 #: Most characters of an array's name: the path of a weight in its network.
 LONGEST_NAME = 500
 METADATA_KEYS = {"format", "format_version", "config", "sha256"}
+#: Endings of files that hold pickles, which run code when they are read.
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 # The names of safetensors. What is missing here (complex, text, objects) no density needs.
 DTYPES = {
@@ -91,12 +93,7 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
         header, content = _read_file(path)
     metadata = _checked_metadata(path, header)
     config = _parse_json(path, metadata["config"], "config")
-    try:
-        # safetensors itself checks names, dtypes, shapes and that the arrays fill the file without gap or overlap.
-        stored = safetensors.deserialize(content)
-        arrays = {k: np.frombuffer(v["data"], dtype=DTYPES[v["dtype"]]).reshape(v["shape"]) for k, v in stored}
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})") from error
+    arrays = _arrays_in(path, content)
     if metadata["sha256"] != _digest(metadata["config"], arrays):
         raise _damaged(path, "its content does not match its sha256")
     for name, array in arrays.items():
@@ -107,6 +104,30 @@ def read(path: str | os.PathLike[str], *, kind: str | None = None) -> tuple[dict
     if kind is not None and (found := config.get("kind")) != kind:
         raise CheckpointError(f"{path} must hold kind {kind!r}; it holds {shown(found)}. Give the file of a {kind}.")
     return arrays, config
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays by name of any safetensors file, such as a PyTorch model's state dict; nothing is unpickled.
+
+    Args:
+        path: File to read, customarily `*.safetensors`. Where PyTorch is, it writes one of a state dict with
+            `safetensors.torch.save_file(model.state_dict(), path)`. Parts of one model: `read(a) | read(b)`.
+
+    Returns:
+        The arrays as they are stored, for `nd.load_state_dict`.
+
+    Raises:
+        CheckpointError: if there is no such file, it holds a pickle by its name, or is no intact safetensors file.
+    """
+    path = checked_path("path", path)
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"{path} must be a safetensors file: {path.suffix} files hold pickles, which run code when they are read. "
+            "Where PyTorch is: safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')."
+        )
+    with told("cannot read", path, "Check the path and its permissions."):
+        _, content = _read_file(path)
+    return _arrays_in(path, content)
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,6 +230,15 @@ def _read_file(path: Path) -> tuple[dict[str, Any], bytes]:
         header_bytes = file.read(length)
         header = _parse_json(path, header_bytes, "header")
         return header, prefix + header_bytes + file.read(size - 8 - length)
+
+
+def _arrays_in(path: Path, content: bytes) -> dict[str, np.ndarray]:
+    try:
+        # safetensors itself checks names, dtypes, shapes and that the arrays fill the file without gap or overlap.
+        stored = safetensors.deserialize(content)
+        return {k: np.frombuffer(v["data"], dtype=DTYPES[v["dtype"]]).reshape(v["shape"]) for k, v in stored}
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"its arrays cannot be read ({printable(str(error))[:200]})") from error
 
 
 def _checked_metadata(path: Path, header: dict[str, Any]) -> dict[str, str]:

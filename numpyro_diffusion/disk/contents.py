@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.fields import check_choice, check_integers
+from ..checks.fields import check_choice, check_flag, check_integers
 from ..checks.text import check_name, shown
-from ..density.schedule import NoiseSchedule, VarianceExploding, VariancePreserving
+from ..density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
 from ..errors import ParameterError, check_number
 from .checkpoint import to_json
 
-SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding)}
+SCHEDULES = {cls.__name__: cls for cls in (VariancePreserving, VarianceExploding, LinearFlow, TabulatedSchedule)}
 #: Ranges of a schedule's numbers; what they may be together the schedule itself checks.
 SCHEDULE_RANGES = {
     "sigma_min": (0.0, 1e18), "sigma_max": (1e-18, 1e18), "rho": (0.1, 100.0), "beta_min": (1e-18, 1e3),
@@ -45,10 +45,23 @@ def check_texts(name, card) -> None:
         raise ParameterError(f"a card may take {LONGEST_CARD} characters as JSON; it takes {length}. Shorten it.")
 
 
+def schedule_fields(schedule: NoiseSchedule) -> dict[str, Any]:
+    """What a file says about a schedule: its type and fields, a table as a list of numbers."""
+    kind = check_choice("the schedule", type(schedule).__name__, SCHEDULES)
+    fields = dataclasses.asdict(schedule)  # pyright: ignore[reportArgumentType]
+    if isinstance(schedule, TabulatedSchedule):
+        fields["table"] = schedule.levels_of_noise.tolist()
+    return {"type": kind} | fields
+
+
 def schedule_of(fields: Any) -> NoiseSchedule:
     """The schedule that a file names, its numbers within `SCHEDULE_RANGES`."""
     fields = dict(fields)
     kind = check_choice("the schedule", fields.pop("type"), SCHEDULES)
+    if kind == TabulatedSchedule.__name__:
+        table = [check_number("a ratio of the schedule's table", r, 1e-18, 1e18) for r in fields.pop("table")]
+        check_flag("is_discrete", fields["is_discrete"])
+        return TabulatedSchedule.of(table, **fields)
     for name, span in SCHEDULE_RANGES.items():
         if name in fields:
             check_number(name, fields[name], *span)

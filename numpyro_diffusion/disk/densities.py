@@ -63,12 +63,11 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         arrays |= {f"base.{k}": np.asarray(getattr(density.base, k)) for k in _BASE}
     card = {} if card is None else card
     contents.check_texts(density.name, card)
-    schedule = check_choice("the schedule", type(density.schedule).__name__, contents.SCHEDULES)
     config = {
         "kind": "density",
         "class": type(density).__name__,
         "event_shape": density.event_shape,
-        "schedule": {"type": schedule} | dataclasses.asdict(density.schedule),  # pyright: ignore
+        "schedule": contents.schedule_fields(density.schedule),
         "network": {"type": type(density.config).__name__} | dataclasses.asdict(density.config),
         "parameterisation": density.parameterisation,
         "calibrated": density.is_calibrated,

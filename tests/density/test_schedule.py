@@ -16,6 +16,12 @@ SCHEDULES = {
     "exploding": nd.VarianceExploding(),
     "karras": nd.VarianceExploding(sigma_min=0.002, sigma_max=80.0),
     "exploding_rho_3": nd.VarianceExploding(sigma_min=0.01, sigma_max=5.0, rho=3.0),
+    "ddpm": nd.NoiseSchedule.from_betas(np.linspace(1e-4, 0.02, 1000)),
+    "edm": nd.NoiseSchedule.from_sigmas(np.geomspace(80.0, 0.002, 40)),
+    "two_levels": nd.NoiseSchedule.from_sigmas([0.1, 10.0]),
+    "log_snr": nd.NoiseSchedule.from_log_snr(lambda t: 10.0 - 20.0 * t),
+    "flow_table": nd.NoiseSchedule.from_log_snr(np.linspace(9.0, -9.0, 50), "linear_flow"),
+    "flow": nd.NoiseSchedule.linear_flow(),
 }
 T = np.linspace(0.0, 1.0, 41)
 
@@ -40,11 +46,16 @@ def test_time_is_clipped_to_the_range(schedule):
     np.testing.assert_allclose(schedule.time(jnp.array([0.0, 1e9])), [0.0, 1.0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cosine", "cosine_10", "linear"])
+@pytest.mark.parametrize("name", ["cosine", "cosine_10", "linear", "ddpm", "log_snr"])
 def test_variance_preserving_preserves_variance(name):
     schedule = SCHEDULES[name]
     np.testing.assert_allclose(schedule.alpha(T) ** 2 + schedule.sigma(T) ** 2, 1.0, atol=1e-5)
-    assert float(schedule.sigma(0.0)) == 0.0
+    np.testing.assert_allclose(schedule.sigma(0.0), {"ddpm": 0.01, "log_snr": np.exp(-5)}.get(name, 0.0), rtol=1e-4)
+
+
+@every_schedule
+def test_signal_and_what_is_lost_of_it_make_one(schedule):
+    np.testing.assert_allclose(schedule.alpha(T) + schedule.signal_lost(T), 1.0, rtol=1e-6)
 
 
 def test_cosine_reaches_sigma_max():
