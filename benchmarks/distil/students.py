@@ -58,13 +58,14 @@ def student(name: str, seed: int) -> Any:
     path = MODELS / f"{name}_{seed}.safetensors"
     if not path.exists():
         MODELS.mkdir(exist_ok=True)
-        data, how = settings(name)
+        (data, how), working = settings(name), MODELS / f".{name}_{seed}.training"
         start = time.perf_counter()
         model = nd.distil(
-            jax.random.key(seed), teacher(name), data, name=name, checkpoint_path=MODELS / f".{name}_{seed}.training",
+            jax.random.key(seed), teacher(name), data, name=name, checkpoint_path=working,
             progress_bar=False, **how,
         )  # fmt: skip
         nd.save(model, path, card={"seed": seed, "seconds": round(time.perf_counter() - start, 1)})
+        working.unlink(missing_ok=True)
         print(name, seed, time.perf_counter() - start, flush=True)
     return nd.load(path)
 
