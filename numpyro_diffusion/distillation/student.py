@@ -1,8 +1,10 @@
 r"""Where a student begins: its form, its units, and the weights of a teacher of the same architecture.
 
 A score model's network f enters as s / (r sqrt(r^2 + s^2)) f, an energy's as -(s / r) E(u) with u = y / sqrt(r^2 + s^2)
-about. Were f linear and symmetric, E = -u . f / 2 would have the teacher's score: so the output of "inner_product"
-begins at -f / 2. The forms "l2" and "dae" take the teacher's features as they are.
+about. Were f linear and symmetric, E = -u . f / 2 would have the teacher's score, and so the output of "inner_product"
+begins at -f / 2. The other forms take the teacher's features: "l2" with a tenth of its output, for an energy |f|^2 / 2
+that is small, "dae" as they are. Measured on the ring and the bar, 800 steps from there reach what two to five times as
+many reach from random weights.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from ..errors import ParameterError, check_number
 from ..networks.config import NetworkConfig
 from ..train.data import moments
 from ..train.fit import SIGMAS
+
+#: What the teacher's output is multiplied by; one where nothing is said.
+OUTPUT = {"inner_product": -0.5, "l2": 0.1}
 
 
 def fresh_student(
@@ -66,9 +71,10 @@ def _noise_range(teacher, theirs: ScoreModel | None, gaussian, low, high) -> jax
 
 def _inherited(state, parameterisation: str):
     """The teacher's weights, as distinct arrays; the network's last layer as the form wants it."""
+    factor = OUTPUT.get(parameterisation, 1.0)
 
     def scaled(path, leaf):
         is_output = "network" in (keys := jax.tree_util.keystr(path)) and "'head'" in keys
-        return -0.5 * leaf if is_output and parameterisation == "inner_product" else jnp.array(leaf)
+        return factor * leaf if is_output else jnp.array(leaf)
 
     return jax.tree_util.tree_map_with_path(scaled, state)

@@ -137,7 +137,7 @@ def test_a_score_model_of_the_same_architecture_is_the_start(form):
     assert np.array_equal(begins.sigmas, model.sigmas)
     theirs, ours = model.state["network"], begins.state["network"]
     assert same_weights(theirs["stem"], ours["stem"])
-    factor = -0.5 if form == "inner_product" else 1.0
+    factor = {"l2": 0.1, "dae": 1.0, "inner_product": -0.5}[form]
     assert same_weights(jax.tree.map(lambda a: factor * a, theirs["head"]), ours["head"])
     other = fresh_student(KEY, model, DATA, 0, network=NETWORK, sigmas=(None, None), **how)
     assert other.config == NETWORK
