@@ -37,8 +37,8 @@ from .report import ModelReport
 #: Numbers noised per level where nothing else is said, and points at least and at most; those for other conventions.
 NUMBERS, FEWEST, MOST = 4096, 32, 512
 NUMBERS_TRIED, FEWEST_TRIED = 2048, 16
-#: Numbers of the data that stand for their distribution, and points at least.
-NUMBERS_KNOWN, FEWEST_KNOWN = 2**22, 500
+#: Numbers of the data that stand for their distribution, and points at least and at most.
+NUMBERS_KNOWN, FEWEST_KNOWN, MOST_KNOWN = 2**22, 500, 4000
 #: Points for curl per level.
 MOST_CURL = 32
 #: Points of data needed.
@@ -91,7 +91,8 @@ def check_model(
     points, seed = _checked_data(data, density.event_shape), _key(rng_key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(seed)).ravel())
     size = points.shape[1]
-    points = points[rng.permutation(len(points))[: max(NUMBERS_KNOWN // size, FEWEST_KNOWN)]]
+    known = min(max(NUMBERS_KNOWN // size, FEWEST_KNOWN), MOST_KNOWN)
+    points = points[rng.permutation(len(points))[:known]]
     count = min(max(NUMBERS // size, FEWEST), MOST)
     count = count if num_points is None else check_integer("num_points", num_points, 2, remedy="128 are many.")
     times = _times(density, spread(points), levels)
