@@ -41,7 +41,8 @@ ARGUMENTS = """
         timesteps: What the network is told as `time`: "time", the schedule's t in [0, 1] (the default in continuous
             time); for the K levels of a discrete schedule "integer", the nearest index 0..K-1, "fractional", the index
             as a float, "blended", the outputs at the two nearest ones, blended, or an array [K]; "sigma", "log_sigma",
-            "log_snr"; "none" for a network that takes no time; or a function of t.
+            "log_snr"; "none" for a network that takes no time, an energy of which is one of data without noise; or a
+            function of t.
         conditions: The condition that stands for none, an array or a class number of the shape and dtype that the
             network takes; a `jax.ShapeDtypeStruct` where it was trained without one.
         batched: Whether the network takes batches only, x [n, *event_shape], time [n], condition [n, ...].
@@ -107,8 +108,7 @@ def _adapter(
 def _check_on(density: AdaptedModel, points: np.ndarray) -> None:
     """Warn of what speaks against the model, where that can be said: of p(x) at all levels, outside of tracing."""
     is_known = density.condition is None or density.null is not None
-    has_levels = density.prediction != "energy" or density.fn.timesteps != "none"
-    if is_known and has_levels and len(points) >= FEWEST_DATA and not isinstance(jnp.zeros(()), Tracer):
+    if is_known and not density.is_stretched and len(points) >= FEWEST_DATA and not isinstance(jnp.zeros(()), Tracer):
         for finding in check_model(density, points).findings:
             warn(f"{density!r}: {finding}")
 
@@ -118,7 +118,10 @@ def adapted(network, prediction, schedule, timesteps, batched, condition, moment
     fn = PointFunction(network, schedule, timesteps, batched, () if prediction == "energy" else event_shape)
     first, _ = schedule.noise_range
     least = first or RESOLUTION * float(np.sqrt(np.mean(np.asarray(moments.variance, dtype=np.float64))))
-    return AdaptedModel(fn, network.weights, condition, moments, prediction, schedule, least, event_shape, name)
+    is_stretched = prediction == "energy" and isinstance(timesteps, str) and timesteps == "none"
+    return AdaptedModel(
+        fn, network.weights, condition, moments, prediction, schedule, least, is_stretched, event_shape, name
+    )
 
 
 def _null(conditions):
