@@ -33,7 +33,8 @@ ARGUMENTS = """
     Args:
         fn: The network, `(x [*event_shape], time) -> {returns}`: a function, a flax nnx module, a flax linen module
             with `parameters=variables`, an equinox module. Called `fn(parameters, x, time)` where parameters are given
-            and `fn(x, time, condition)` where conditions are. Modules are put into evaluation mode.
+            and `fn(x, time, condition)` where conditions are. Modules are put into evaluation mode, not those that a
+            function of yours calls.
         event_shape: Shape of one point.
         schedule: The noise schedule that the network was trained under; `density.with_schedule` reads it under others.
         parameters: The weights, a pytree of arrays. What a function without parameters reads (closures, globals), and
@@ -81,7 +82,7 @@ def _adapter(
         data: Any = None,
         name: str | None = None,
     ) -> AdaptedModel:
-        event_shape = check_integers("event_shape", event_shape, axes="", remedy="Give the shape of one point.")
+        event_shape = check_integers("event_shape", event_shape, remedy="Give the shape of one point.")
         check_instance("schedule", schedule, NoiseSchedule, remedy="Give the one the network was trained under.")
         check_flag("batched", batched)
         if prediction == "flow":
