@@ -81,7 +81,7 @@ class Answers:
             density = other if conditional is None else replace(conditional, model=other)
             try:
                 density = jax.tree.map(lambda a: a, density)
-            except (TypeError, IndexError):  # a table of embeddings wants whole numbers
+            except Exception:  # a table of embeddings wants whole numbers, and says so in whatever way its library does
                 continue
             return density
         return self.density
