@@ -15,7 +15,16 @@ import numpy as np
 
 import numpyro_diffusion as nd
 from benchmarks.any_model.networks import (
-    COSINE, COSINE_STEPS, DDPM, EDM, FLOW, STEPS, Network, data_of, mixture, scans,
+    COSINE,
+    COSINE_STEPS,
+    DDPM,
+    EDM,
+    FLOW,
+    STEPS,
+    Network,
+    data_of,
+    mixture,
+    scans,
 )  # fmt: skip
 from benchmarks.table import RESULTS, arguments, measure
 from numpyro_diffusion.datasets import planar
@@ -143,6 +152,27 @@ def right(seed: int, density: Callable[[], nd.Density], data: Callable[[int], An
     return {"refused": bool(report.findings), "finding": " ".join(report.findings)}
 
 
+def through_adapter(density: nd.Density) -> nd.Density:
+    """A trained density as a network from elsewhere, so that all conventions are tried."""
+    return nd.from_score(density.score, density.event_shape, density.schedule, name=repr(density))
+
+
+@functools.cache
+def trained(name: str) -> nd.Density:
+    return through_adapter(nd.load_pretrained(name))
+
+
+@functools.cache
+def barely_trained() -> nd.Density:
+    training = nd.TrainingConfig(num_steps=300, batch_size=256)
+    density = nd.fit(jax.random.key(0), planar.sampler("ring"), model="score", training=training, progress_bar=False)
+    return through_adapter(density)
+
+
+def planar_data(name: str, seed: int) -> np.ndarray:
+    return np.asarray(planar.sampler(name)(jax.random.key(100 + seed), 1000))
+
+
 def right_ones() -> Iterator[tuple[str, Callable[[], nd.Density], Callable[[int], Any]]]:
     """(name, density, data of a seed)."""
     for base in SAID:
@@ -174,16 +204,15 @@ def right_ones() -> Iterator[tuple[str, Callable[[], nd.Density], Callable[[int]
     make_unit = functools.cache(lambda: nd.from_noise_prediction(in_unit, (2,), DDPM, timesteps="integer"))
     yield "ddpm, data and network in [0, 1]", make_unit, lambda seed: 0.5 * data_of(truth("ddpm"), seed) + 0.5
     for name in ("ring_score", "bar_score", "large_box_score", "left_column_score", "ring", "bar_paper"):
-        load = functools.cache(functools.partial(nd.load_pretrained, name))
-        target = name.removesuffix("_score").removesuffix("_paper")
-        yield (
-            f"trained, {name}",
-            load,
-            lambda seed, target=target: planar.sampler(target)(jax.random.key(100 + seed), 1000),
-        )
+        target = name.partition("_")[0] if name.startswith(("ring", "bar")) else name.removesuffix("_score")
+        yield f"trained, {name}", functools.partial(trained, name), functools.partial(planar_data, target)
+    yield "trained for 300 steps", barely_trained, functools.partial(planar_data, "ring")
     yield "closed form, mixture", mixture, functools.partial(data_of, truth("ddpm"))
-    box = functools.cache(functools.partial(planar.exact, "bar"))
-    yield "closed form, box", box, lambda seed: planar.sampler("bar")(jax.random.key(100 + seed), 1000)
+    yield (
+        "closed form, box",
+        functools.cache(functools.partial(planar.exact, "bar")),
+        functools.partial(planar_data, "bar"),
+    )
 
 
 def total(seed: int, kind: str) -> dict:

@@ -107,7 +107,7 @@ def check_model(
     findings += _findings(density, found, draws.scale, is_explained=other is not None)
     return ModelReport(
         name=repr(density), levels=times, is_trusted=_trusted(found) & (other is None), findings=findings,
-        num_points=count, **found._asdict(),
+        num_points=count - count % 2, **found._asdict(),
     )  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def _times(density: Density, scale: float, levels) -> np.ndarray:
 def _statistics(density: Density, best: BestPossible, draws: Noised, times: np.ndarray, rng_key) -> _Statistics:
     brightness = max(float(np.std(best.data.mean(axis=1))), 1e-12)
     # The mean of the data is known from as many points as it is taken of.
-    unknown = 1 / np.sqrt(max(len(best.data) - len(np.unique(draws.rows)), 1))
+    unknown = 1 / np.sqrt(best.num_others)
     rows, schedule = [], density.schedule
     ratios = schedule.ratios(times)
     alphas = np.asarray(schedule.alpha(jnp.asarray(times, dtype=float)), dtype=np.float64)

@@ -27,13 +27,13 @@ from .questions import Question, level_of, signal_scales
 from .readings import Products, Reading
 
 #: Levels at which ways are compared, in standard deviations of the data: where most can be told of them.
-LEVELS = np.geomspace(0.1, 4.0, 6)
+LEVELS = np.geomspace(0.1, 10.0, 7)
 #: Levels that two ways must have in common.
 FEWEST_LEVELS = 3
-#: The least that there is to get wrong, and the most that counts of an excess at one level.
-LEAST, MOST_EXCESS = 0.05, 2.0
+#: The least that can be predicted, and that cannot, which excesses are measured against; the most that counts of one.
+PREDICTABLE, UNPREDICTABLE, MOST_EXCESS = 0.05, 1e-3, 2.0
 #: A way is named if it gains so much, in errors of the mean too, ends below so much, and below a share of what was.
-GAIN, SURE, MOST, SHARE = 0.02, 5.0, 0.5, 0.5
+GAIN, SURE, MOST, SHARE = 0.01, 5.0, 0.5, 0.5
 #: More conventions than these are not all wrong at once: what they lower is chance.
 MOST_CHANGES = 3
 #: Ways whose excess is larger by no more than this are as good: the one with the fewest changes is named.
@@ -148,7 +148,7 @@ def _excess(errors: np.ndarray, best: np.ndarray) -> np.ndarray:
 
 
 def _at_stake(best: np.ndarray) -> np.ndarray:
-    return np.maximum(np.minimum(best, 1 - best), LEAST)
+    return np.minimum(np.maximum(best, UNPREDICTABLE), np.maximum(1 - best, PREDICTABLE))
 
 
 def _is_wrong(as_said: Way, reference: np.ndarray) -> bool:
