@@ -80,10 +80,14 @@ class Verdict(NamedTuple):
 def other_conventions(answers: Answers, draws: Noised, best: BestPossible) -> Verdict | None:
     """The conventions under which the network predicts far better than as it was said, or None."""
     ratios = on_steps(answers, LEVELS * draws.scale)
+    there, products = _products(answers, draws, ratios, Question())
+    # Only where the network can be asked as it was said, and answers in numbers.
+    there = there[products.are_numbers] if products else there
+    if len(there) < FEWEST_LEVELS:
+        return None
+    draws, ratios = draws._replace(noise=draws.noise[there]), ratios[there]
     reference = np.array([_reference(best, draws, *level) for level in zip(draws.noise, ratios, strict=True)])
     ways = list(_ways(answers, draws, ratios, questions.singles(answers, best.data)))
-    if not ways or ways[0].changes(answers.prediction):
-        return None
     as_said = ways[0]
     if _named(ways, as_said, reference, answers.prediction) is None and not _is_wrong(as_said, reference):
         return None
@@ -161,8 +165,7 @@ def _named(ways: list[Way], as_said: Way, reference: np.ndarray, prediction: str
     errors = np.array([np.mean(way.errors, axis=1) for way in ways])
     best = np.minimum(np.nanmin(errors, axis=0), reference)
     excess = _excess(errors, best)
-    before = np.mean(as_said.errors, axis=1)
-    counted = np.where(np.isnan(excess), np.nan, _excess(before, best))
+    counted = np.where(np.isnan(excess), np.nan, _excess(np.mean(as_said.errors, axis=1), best))
     totals, said = np.nanmean(excess, axis=1), np.nanmean(counted, axis=1)
     changes = np.array([way.changes(prediction) for way in ways])
     fine = (said - totals > GAIN) & (changes <= MOST_CHANGES) & (totals < SHARE * said)
@@ -182,7 +185,6 @@ def _is_sure(way: Way, as_said: Way, best: np.ndarray) -> bool:
 
 def _verdict(way: Way, as_said: Way, answers: Answers, ratios: np.ndarray) -> Verdict:
     there = ~np.isnan(way.errors[:, 0])
-    there &= ~np.isnan(as_said.errors[:, 0])
     before, after = (float(np.mean(w.errors[there])) for w in (as_said, way))
     return Verdict(_sentence(way, answers, before, after), before, after, ratios[there])
 
