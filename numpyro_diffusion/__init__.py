@@ -26,6 +26,8 @@ from .diagnose import metrics, plots
 from .diagnose.result import AnnealedRun
 from .disk.checkpoint import read_state_dict
 from .disk.densities import list_pretrained, load_pretrained, pretrained_card
+from .distillation.distil import distil
+from .distillation.report import distillation_report
 from .infer import handlers
 from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC

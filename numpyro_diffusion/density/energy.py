@@ -158,7 +158,8 @@ class _NetworkDensity(ConditionalModel, Density):
 
     @property
     def resolution(self):
-        return float(np.asarray(self.sigmas)[0])  # in NumPy: the caller may be traced
+        # In NumPy where it can be: the caller may be traced.
+        return self.sigmas[0] if is_traced(self.sigmas) else float(np.asarray(self.sigmas)[0])
 
     def _moments(self, condition=None):
         # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.

@@ -136,33 +136,43 @@ def whitened():
 
 # Wrong conventions, each with the words that name it.
 
+
+def network(conventions, x, k):
+    """What a network predicts that follows conventions: one program for all of them."""
+    k = jnp.where(conventions["reversed"], LAST - k, jnp.clip(conventions["counts"] * k, 0, LAST))
+    outputs = [EXACT[kind](x, k) for kind in ("noise", "velocity")]
+    return conventions["factor"] * jnp.stack(outputs)[conventions["kind"]]
+
+
+def following(make=nd.from_noise_prediction, **conventions):
+    """A network that follows conventions as its adapter is told of it, but for those given."""
+    usual = {"reversed": False, "counts": 1.0, "kind": 0, "factor": 1.0}
+    weights = {key: jnp.asarray(value) for key, value in (usual | conventions).items()}
+    return make(network, (2,), TABLE, parameters=weights, timesteps="integer", name="network")
+
+
 WRONG = {
-    "velocity": (lambda: of_table(EXACT["velocity"]), DATA, ["looks like velocity", "nd.from_velocity"]),
-    "noise": (lambda: of_table(EXACT["noise"], nd.from_velocity), DATA, ["looks like noise", "nd.from_noise_prediction"]),
-    "sign": (lambda: of_table(lambda x, k: -EXACT["noise"](x, k)), DATA, ["sign is flipped"]),
-    "scale": (lambda: of_table(lambda x, k: 3 * EXACT["noise"](x, k)), DATA, ["times as large", "multiply the output by 0.3"]),
-    "reversed": (
-        lambda: of_table(lambda x, k: EXACT["noise"](x, LAST - k)), DATA, ["other way", "timesteps=jnp.arange(1000)[::-1]"]
-    ),
-    "told t": (
-        lambda: of_table(lambda x, t: EXACT["noise"](x, LAST * jnp.clip(t, 0, 1)), timesteps="integer"), DATA,
-        ["told its time t", "timesteps='time'"],
-    ),
-    "units": (
-        lambda: of_table(exact("noise", TABLE, "fractional", whitened())), 3 * DATA + 5, ["other units", "variance one"]
-    ),
-    "two at once": (
-        lambda: of_table(lambda x, k: EXACT["velocity"](x, LAST - k)), DATA, ["looks like velocity", "other way"]
-    ),
-}  # fmt: skip
+    "velocity": ({"kind": 1}, ["looks like velocity", "nd.from_velocity"]),
+    "sign": ({"factor": -1.0}, ["sign is flipped"]),
+    "scale": ({"factor": 3.0}, ["times as large", "multiply the output by 0.3"]),
+    "reversed": ({"reversed": True}, ["other way", "timesteps=jnp.arange(1000)[::-1]"]),
+    "told t": ({"counts": float(LAST)}, ["told its time t", "timesteps='time'"]),
+    "two at once": ({"kind": 1, "reversed": True}, ["looks like velocity", "other way"]),
+}
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_named(what):
-    make, data, words = WRONG[what]
-    report = check(make(), data)
+    conventions, words = WRONG[what]
+    report = check(following(**conventions))
     assert all(word.lower() in report.findings[0].lower() for word in words), report.findings
     assert report.trusted is None and not report.is_trusted.any()
+
+
+def test_other_units_of_the_data_are_named():
+    assert check(following()).findings == []
+    report = check(of_table(exact("noise", TABLE, "fractional", whitened())), 3 * DATA + 5)
+    assert "other units" in report.findings[0] and "variance one" in report.findings[0]
 
 
 def test_a_density_of_ones_own_is_asked_at_other_times():
@@ -243,7 +253,8 @@ REFUSED = {
     "another shape": (lambda: check(mixture(), np.zeros((20, 3))), ShapeError, r"shape \[n, \*\(2,\)\]; got \(20, 3\)"),
     "one point": (lambda: check(mixture(), np.zeros(2)), ShapeError, r"got \(2,\)"),
     "channels first": (
-        lambda: check(nd.as_density(lambda x, t: -jnp.sum(x**2), (4, 4, 3)), IMAGES), ShapeError, r"np.moveaxis\(data, 1, -1\)"
+        lambda: check(nd.as_density(lambda x, t: -jnp.sum(x**2), (4, 4, 3)), IMAGES), ShapeError,
+        r"np.moveaxis\(data, 1, -1\)",
     ),
     "few points": (lambda: check(mixture(), DATA[:15]), ParameterError, "at least 16 points; got 15"),
     "NaN": (lambda: check(mixture(), np.where(DATA > 1, np.nan, DATA)), ParameterError, "finite; got .* Leave those"),
