@@ -62,23 +62,8 @@ class Way(NamedTuple):
         return self.question.changes + other
 
 
-class Verdict(NamedTuple):
-    """Conventions that lower the error.
-
-    Attributes:
-        sentence: What was found, and what to do about it.
-        before, after: Mean errors over the levels, as it was said and as it is named.
-        levels: Noise-to-signal ratios at which they were compared.
-    """
-
-    sentence: str
-    before: float
-    after: float
-    levels: np.ndarray
-
-
-def other_conventions(answers: Answers, draws: Noised, best: BestPossible) -> Verdict | None:
-    """The conventions under which the network predicts far better than as it was said, or None."""
+def other_conventions(answers: Answers, draws: Noised, best: BestPossible) -> str | None:
+    """What to change for the network to predict far better than as it was said, in a sentence; None if nothing does."""
     ratios = on_steps(answers, LEVELS * draws.scale)
     there, products = _products(answers, draws, ratios, Question())
     # Only where the network can be asked as it was said, and answers in numbers.
@@ -93,9 +78,7 @@ def other_conventions(answers: Answers, draws: Noised, best: BestPossible) -> Ve
         return None
     ways += _ways(answers, draws, ratios, questions.pairs(answers, best.data))
     way = _named(ways, as_said, reference, answers.prediction)
-    if way is None:
-        return None
-    return _verdict(way, as_said, answers, ratios)
+    return None if way is None else _sentence(way, as_said, answers)
 
 
 def _reference(best: BestPossible, draws: Noised, noise: np.ndarray, ratio: float) -> float:
@@ -156,7 +139,7 @@ def _at_stake(best: np.ndarray) -> np.ndarray:
 
 
 def _is_wrong(as_said: Way, reference: np.ndarray) -> bool:
-    """Whether the network as it is asked now is worse than the reference, beyond doubt."""
+    """Whether the network as it is asked now is worse than the reference."""
     return float(np.nanmean(_excess(np.mean(as_said.errors, axis=1), reference))) > GAIN
 
 
@@ -183,13 +166,9 @@ def _is_sure(way: Way, as_said: Way, best: np.ndarray) -> bool:
     return bool(np.mean(gains) > SURE * np.std(gains) / np.sqrt(len(gains)))
 
 
-def _verdict(way: Way, as_said: Way, answers: Answers, ratios: np.ndarray) -> Verdict:
+def _sentence(way: Way, as_said: Way, answers: Answers) -> str:
     there = ~np.isnan(way.errors[:, 0])
     before, after = (float(np.mean(w.errors[there])) for w in (as_said, way))
-    return Verdict(_sentence(way, answers, before, after), before, after, ratios[there])
-
-
-def _sentence(way: Way, answers: Answers, before: float, after: float) -> str:
     found, remedies = [], []
     kind, factor = way.reading
     units, scaling, telling = way.question
