@@ -24,6 +24,7 @@ import numpyro_diffusion as nd
 from benchmarks import table
 from benchmarks.any_model import mnist_networks as mnist
 from numpyro_diffusion import classifier
+from numpyro_diffusion.networks.classifier import ClassifierConfig
 
 FOLDER = Path(tempfile.gettempdir()) / "numpyro_diffusion_outside_models"
 #: Images of a run, and of each class asked for.
@@ -66,7 +67,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 def train(name: str, draw, num_outputs: int, embedding_size: int) -> classifier.Classifier:
     """A classifier of digits, kept in a file from one call of the benchmark to the next."""
     FOLDER.mkdir(exist_ok=True)
-    config = classifier.ClassifierConfig(
+    config = ClassifierConfig(
         image_shape=mnist.SHAPE, num_outputs=num_outputs, widths=(12, 24, 48), hidden_size=48,
         embedding_size=embedding_size,
     )  # fmt: skip
