@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "numpyro_diffusion"
 #: Public entry points, whose arguments are what users may set.
-ENTRY_POINTS = {"anneal", "fit", "AnnealedMCMC.__init__"}
+ENTRY_POINTS = {"anneal", "distil", "fit", "AnnealedMCMC.__init__"}
 #: Fields that a Gaussian consists of, beside its mean.
 SPREADS = {"covariance", "covariances", "variance", "eigenvalues", "root", "scale"}
 

@@ -5,6 +5,7 @@ The names below follow the path: schedules, densities, training, composition, sa
 
 from . import datasets
 from .adapters.adapters import from_denoiser, from_energy, from_flow, from_noise_prediction, from_score, from_velocity
+from .adapters.check import check_model
 from .adapters.files import load, save
 from .adapters.torch_weights import check_outputs, load_state_dict
 from .annealing.anneal import anneal
@@ -25,6 +26,8 @@ from .diagnose import metrics, plots
 from .diagnose.result import AnnealedRun
 from .disk.checkpoint import read_state_dict
 from .disk.densities import list_pretrained, load_pretrained, pretrained_card
+from .distillation.distil import distil
+from .distillation.report import distillation_report
 from .infer import handlers
 from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC

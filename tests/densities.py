@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density.energy import data_gaussian
+from numpyro_diffusion.density.energy import data_gaussian, zero_with_gradient
 from numpyro_diffusion.infer.model_call import ModelCall
 from numpyro_diffusion.infer.setup import prepare
+from numpyro_diffusion.pytree import register
 
 # One compiled program per structure: operation by operation, JAX would compile hundreds.
 log_prob_of = jax.jit(lambda density, x, t=0.0: density.log_prob(x, t))
@@ -140,6 +141,26 @@ class Unknown(nd.exact.GaussianMixture):
 
 def unknown():
     return Unknown(np.zeros((1, 2)), np.eye(2)[None])
+
+
+@register(("density",), ("schedule", "event_shape", "name"))
+class ScoreOf(nd.Density):
+    """The score of a density, and nothing else of it."""
+
+    has_log_density = False
+
+    def __init__(self, density, name="score"):
+        self.density, self.name = density, name
+        self.schedule, self.event_shape = density.schedule, density.event_shape
+
+    def log_density(self, x, t):
+        return zero_with_gradient(x, jax.grad(self.density.log_density)(x, t))
+
+    def with_schedule(self, schedule):
+        return ScoreOf(self.density.with_schedule(schedule), self.name)
+
+    def _moments(self):
+        return self.density._moments()
 
 
 def three():

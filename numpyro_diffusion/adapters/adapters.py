@@ -12,13 +12,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..checks.fields import check_flag, check_instance, check_integers
 from ..checks.numbers import is_traced, said
 from ..checks.text import check_name
 from ..density.adapted import AdaptedModel
 from ..density.schedule import NoiseSchedule
-from ..errors import ParameterError, ScheduleError
+from ..errors import ParameterError, ScheduleError, warn
+from .check import FEWEST_DATA, check_model
 from .frame import checked_points, frame_of
 from .networks import network_of
 from .probe import PointFunction, check_network
@@ -44,7 +46,8 @@ ARGUMENTS = """
             network takes; a `jax.ShapeDtypeStruct` where it was trained without one.
         batched: Whether the network takes batches only, x [n, *event_shape], time [n], condition [n, ...].
         data_scale: Standard deviation of the data, a number or an array [*event_shape]; where annealing begins.
-        data: Example points [n, *event_shape], to measure their mean and covariance instead.
+        data: Example points [n, *event_shape], to measure their mean and covariance instead, and to run
+            `nd.check_model` on where there are enough of them: it warns of wrong conventions.
         name: Name for formulas; the function's own by default.
 
     Returns:
@@ -92,11 +95,22 @@ def _adapter(
             network, prediction, schedule, timesteps, batched, _null(conditions), moments, event_shape, name
         )
         check_network(density)
+        if points is not None:
+            _check_on(density, points)
         return density
 
     adapter.__name__ = adapter.__qualname__ = f"from_{prediction}" + ("_prediction" if prediction == "noise" else "")
     adapter.__doc__ = f"{title}\n{ARGUMENTS.format(returns=returns, kind=kind)}"
     return adapter
+
+
+def _check_on(density: AdaptedModel, points: np.ndarray) -> None:
+    """Warn of what speaks against the model, where that can be said: of p(x) at all levels, outside of tracing."""
+    is_known = density.condition is None or density.null is not None
+    has_levels = density.prediction != "energy" or density.fn.timesteps != "none"
+    if is_known and has_levels and len(points) >= FEWEST_DATA and not isinstance(jnp.zeros(()), Tracer):
+        for finding in check_model(density, points).findings:
+            warn(f"{density!r}: {finding}")
 
 
 def adapted(network, prediction, schedule, timesteps, batched, condition, moments, event_shape, name) -> AdaptedModel:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..density.adapted import AdaptedModel
 from ..density.density import Conditional, Density
+from ..density.energy import EnergyDensity, ScoreModel
 from ..density.tabulated import NoiseSchedule
 from ..pytree import replace
 from .probe import PointFunction
@@ -30,8 +31,10 @@ class Answers:
     """The network of a density.
 
     Attributes:
+        density: The density, its functions as they compute now.
         prediction: What its output is said to be, one of `density.adapted.PREDICTIONS` but "energy".
         schedule: The schedule that it was trained under, and `steps` its number of steps, None in continuous time.
+        is_ours: Whether it was trained by `nd.fit`, which leaves no conventions but the units open.
         timesteps: What it is said to be told, as `nd.from_*` was given it; None where that is not known.
     """
 
@@ -40,6 +43,7 @@ class Answers:
         self.density, self._given = jax.tree.map(lambda a: a, density), density
         model = density.model if isinstance(density, Conditional) else density
         self.is_adapted = isinstance(model, AdaptedModel) and model.prediction != "energy"
+        self.is_ours = isinstance(model, EnergyDensity | ScoreModel)
         self.prediction, self.schedule, self.timesteps = "score", density.schedule, None
         self._told: Density | None = None
         if isinstance(model, AdaptedModel) and self.is_adapted:
@@ -53,7 +57,7 @@ class Answers:
 
     def at(self, x: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Outputs [M, *event_shape] at points x [M, *event_shape] in the network's units, told of `times` [M]."""
-        return self._in_pieces(self.density, x, times)
+        return _in_pieces(_outputs if self.is_adapted else _scores, self.density, x, times)
 
     @property
     def can_be_told(self) -> bool:
@@ -67,7 +71,7 @@ class Answers:
         """
         if self._told is None:
             self._told = self._told_anything()
-        return self._in_pieces(self._told, x, numbers)
+        return _in_pieces(_outputs, self._told, x, numbers)
 
     def _told_anything(self) -> Density:
         conditional = self._given if isinstance(self._given, Conditional) else None
@@ -82,23 +86,28 @@ class Answers:
             return density
         return self.density
 
-    def _in_pieces(self, density, x, numbers) -> np.ndarray:
-        size = min(max(PIECE // max(x[0].size, 1), 1), len(x))
-        # Whole pieces, so that one compiled program serves all.
-        index = np.arange(-(-len(x) // size) * size) % len(x)
-        parts = [_outputs(density, *_floats(x[i], numbers[i])) for i in index.reshape(-1, size)]
-        return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])[: len(x)]
+
+def scores(density: Density, x: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Scores [M, *event_shape] of points x [M, *event_shape] at `times` [M], a piece at a time."""
+    return _in_pieces(_scores, density, x, times)
 
 
-def _floats(*arrays):
-    return tuple(jnp.asarray(a, dtype=float) for a in arrays)
+def _in_pieces(fn, density, x, numbers) -> np.ndarray:
+    size = min(max(PIECE // max(x[0].size, 1), 1), len(x))
+    # Whole pieces, so that one compiled program serves all.
+    index = np.arange(-(-len(x) // size) * size) % len(x)
+    parts = [fn(density, jnp.asarray(x[i], float), jnp.asarray(numbers[i], float)) for i in index.reshape(-1, size)]
+    return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])[: len(x)]
+
+
+@jax.jit
+def _scores(density, x, times):
+    return jax.vmap(jax.grad(density.log_density))(x, times)
 
 
 @jax.jit
 def _outputs(density, x, numbers):
     model, condition = (density.model, density.condition) if isinstance(density, Conditional) else (density, None)
-    if not isinstance(model, AdaptedModel) or model.prediction == "energy":
-        return jax.vmap(jax.grad(density.log_density))(x, numbers)
     given = () if model.condition is None else (model.no_condition if condition is None else condition,)
     weights = model.weights
 

@@ -5,10 +5,11 @@ does better. Both are tried on the same noised data: `questions` are the ways to
 the ways of `readings`. Of a way w at levels l, in standard deviations of the data so that levels mean the same in all
 units,
 
-.. math:: S_w = \frac1L \sum_l \frac{E_{wl} - B_l}{1 - B_l}
+.. math:: S_w = \frac1L \sum_l \frac{E_{wl} - B_l}{\min(B_l, 1 - B_l)}
 
-is the share of what can be predicted that it misses, E being its error and B the least that was found, by any way or
-by the reference of `best_possible`. Another way is named if it misses far less than the one that was said.
+is its excess: E is its error, B the least that was found, by any way or by the reference of `best_possible`. At little
+noise hardly any of it can be predicted, 1 - B, and at much noise hardly any cannot, B; the excess is measured against
+what there is to get wrong. Another way is named if its excess is far less than that of the one that was said.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from . import questions
 from .answers import Answers
 from .best_possible import BestPossible
 from .noised import Noised, by_pair
-from .questions import Question, Units, level_of, signal_scales
+from .questions import Question, level_of, signal_scales
 from .readings import Products, Reading
 
 #: Levels at which ways are compared, in standard deviations of the data: where most can be told of them.
 LEVELS = np.geomspace(0.1, 4.0, 6)
 #: Levels that two ways must have in common.
 FEWEST_LEVELS = 3
-#: The least share of what can be predicted that counts as predictable, and the most that a way can miss.
-PREDICTABLE, MOST_MISSED = 0.05, 2.0
+#: The least that there is to get wrong, and the most that counts of an excess at one level.
+LEAST, MOST_EXCESS = 0.05, 2.0
 #: A way is named if it gains so much, in errors of the mean too, ends below so much, and below a share of what was.
-GAIN, SURE, MISSED, SHARE = 0.05, 5.0, 0.5, 0.5
+GAIN, SURE, MOST, SHARE = 0.02, 5.0, 0.5, 0.5
 #: More conventions than these are not all wrong at once: what they lower is chance.
 MOST_CHANGES = 3
-#: Ways that miss more by no more than this are as good: the one with the fewest changes is named.
+#: Ways whose excess is larger by no more than this are as good: the one with the fewest changes is named.
 AS_GOOD = 0.02
 
 ADAPTERS = {
@@ -76,23 +77,26 @@ class Verdict(NamedTuple):
     levels: np.ndarray
 
 
-def other_conventions(answers: Answers, draws: Noised, data: np.ndarray, best: BestPossible) -> Verdict | None:
+def other_conventions(answers: Answers, draws: Noised, best: BestPossible) -> Verdict | None:
     """The conventions under which the network predicts far better than as it was said, or None."""
     ratios = on_steps(answers, LEVELS * draws.scale)
-    reference = np.array(
-        [np.mean((best.at(y, n, r).noise - n) ** 2) for y, n, r in zip(draws.at(ratios), draws.noise, ratios, strict=True)]
-    )
-    ways = list(_ways(answers, draws, ratios, questions.singles(answers, data)))
+    reference = np.array([_reference(best, draws, *level) for level in zip(draws.noise, ratios, strict=True)])
+    ways = list(_ways(answers, draws, ratios, questions.singles(answers, best.data)))
     if not ways or ways[0].changes(answers.prediction):
         return None
     as_said = ways[0]
     if _named(ways, as_said, reference, answers.prediction) is None and not _is_wrong(as_said, reference):
         return None
-    ways += _ways(answers, draws, ratios, questions.pairs(answers, data))
+    ways += _ways(answers, draws, ratios, questions.pairs(answers, best.data))
     way = _named(ways, as_said, reference, answers.prediction)
     if way is None:
         return None
     return _verdict(way, as_said, answers, ratios)
+
+
+def _reference(best: BestPossible, draws: Noised, noise: np.ndarray, ratio: float) -> float:
+    found = best.at(draws.points + ratio * noise, draws.rows, noise, ratio)
+    return float(np.mean((found.noise - noise) ** 2))
 
 
 def on_steps(answers: Answers, ratios: np.ndarray) -> np.ndarray:
@@ -100,7 +104,8 @@ def on_steps(answers: Answers, ratios: np.ndarray) -> np.ndarray:
     low, high = answers.schedule.noise_range
     if not answers.steps:
         return ratios
-    nearest = answers.schedule.ratios(np.round(level_of(answers, ratios).k) / (answers.steps - 1))
+    last = answers.steps - 1
+    nearest = answers.schedule.ratios(np.round(level_of(answers, ratios).t * last) / last)
     return np.where((ratios > low) & (ratios < high), nearest, ratios)
 
 
@@ -137,27 +142,31 @@ def _products(answers: Answers, draws: Noised, ratios: np.ndarray, question: Que
     return there, Products(output.reshape(x.shape), x, noise, alpha, alpha * r)
 
 
-def _missed(errors: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """Shares of what can be predicted that are missed, of errors [..., L] by level."""
-    return np.clip((errors - best) / np.maximum(1 - best, PREDICTABLE), 0, MOST_MISSED)
+def _excess(errors: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """Excess [..., L] of errors [..., L] over the best ones [L]."""
+    return np.clip((errors - best) / _at_stake(best), 0, MOST_EXCESS)
+
+
+def _at_stake(best: np.ndarray) -> np.ndarray:
+    return np.maximum(np.minimum(best, 1 - best), LEAST)
 
 
 def _is_wrong(as_said: Way, reference: np.ndarray) -> bool:
     """Whether the network as it is asked now is worse than the reference, beyond doubt."""
-    return float(np.nanmean(_missed(np.mean(as_said.errors, axis=1), reference))) > GAIN
+    return float(np.nanmean(_excess(np.mean(as_said.errors, axis=1), reference))) > GAIN
 
 
 def _named(ways: list[Way], as_said: Way, reference: np.ndarray, prediction: str) -> Way | None:
     """The way that predicts best, with the fewest changes, if it is far better than the one that was said."""
     errors = np.array([np.mean(way.errors, axis=1) for way in ways])
     best = np.minimum(np.nanmin(errors, axis=0), reference)
-    missed = _missed(errors, best)
+    excess = _excess(errors, best)
     before = np.mean(as_said.errors, axis=1)
-    counted = np.where(np.isnan(missed), np.nan, _missed(before, best))
-    totals, said = np.nanmean(missed, axis=1), np.nanmean(counted, axis=1)
+    counted = np.where(np.isnan(excess), np.nan, _excess(before, best))
+    totals, said = np.nanmean(excess, axis=1), np.nanmean(counted, axis=1)
     changes = np.array([way.changes(prediction) for way in ways])
-    fine = (said - totals > GAIN) & (changes <= MOST_CHANGES) & (totals < MISSED) & (totals < SHARE * said)
-    fine &= np.sum(~np.isnan(missed), axis=1) >= FEWEST_LEVELS
+    fine = (said - totals > GAIN) & (changes <= MOST_CHANGES) & (totals < SHARE * said)
+    fine &= (totals < MOST / np.maximum(changes, 1) ** 2) & (np.sum(~np.isnan(excess), axis=1) >= FEWEST_LEVELS)
     candidates = [i for i in np.flatnonzero(fine) if _is_sure(ways[i], as_said, best)]
     if not candidates:
         return None
@@ -167,12 +176,13 @@ def _named(ways: list[Way], as_said: Way, reference: np.ndarray, prediction: str
 
 
 def _is_sure(way: Way, as_said: Way, best: np.ndarray) -> bool:
-    gains = np.nanmean((as_said.errors - way.errors) / np.maximum(1 - best, PREDICTABLE)[:, None], axis=0)
+    gains = np.nanmean((as_said.errors - way.errors) / _at_stake(best)[:, None], axis=0)
     return bool(np.mean(gains) > SURE * np.std(gains) / np.sqrt(len(gains)))
 
 
 def _verdict(way: Way, as_said: Way, answers: Answers, ratios: np.ndarray) -> Verdict:
     there = ~np.isnan(way.errors[:, 0])
+    there &= ~np.isnan(as_said.errors[:, 0])
     before, after = (float(np.mean(w.errors[there])) for w in (as_said, way))
     return Verdict(_sentence(way, answers, before, after), before, after, ratios[there])
 

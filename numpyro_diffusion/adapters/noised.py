@@ -12,13 +12,12 @@ import numpy as np
 
 
 class Noised(NamedTuple):
-    """Points with noise, in pairs.
+    """Points with noise, in pairs: the second half of the points repeats the first, with the opposite noise.
 
     Attributes:
-        points: Data [N, d]; the second half repeats the first.
-        rows: Which rows of the data these are [N].
-        noise: Standard normal noise [L, N, d] by level; the second half is that of the first, negated.
-        scale: Standard deviation of the data, a mean over coordinates.
+        points: Points [N, d], and `rows`, which of the data they are [N].
+        noise: Standard normal noise [L, N, d] by level.
+        scale: Standard deviation of the data, root mean square over coordinates.
     """
 
     points: np.ndarray
@@ -26,24 +25,22 @@ class Noised(NamedTuple):
     noise: np.ndarray
     scale: float
 
-    def at(self, ratios: np.ndarray, factor: float = 1.0, shift: float = 0.0) -> np.ndarray:
-        """Points y = factor x + shift + r eps [L, N, d]."""
-        return factor * self.points + shift + ratios[:, None, None] * self.noise
 
-
-def noised(rng: np.random.Generator, data: np.ndarray, num_points: int, num_levels: int) -> Noised:
-    """At most every other point of data [n, d], or these several times, with noise at `num_levels` levels."""
-    count = max(num_points // 2, 1)
-    rows = rng.permutation(len(data))[: max(min(count, len(data) // 2), 1)]
-    rows = np.resize(rows, count)
-    noise = rng.standard_normal((num_levels, count, data.shape[1]))
+def noised(rng: np.random.Generator, data: np.ndarray, held: np.ndarray, num_points: int, num_levels: int) -> Noised:
+    """`num_points` (or one less) of the rows `held` of data [n, d], each several times where they are too few."""
+    rows = np.resize(held, max(num_points // 2, 1))
+    noise = rng.standard_normal((num_levels, len(rows), data.shape[1]))
     noise /= np.sqrt(np.mean(noise**2, axis=(1, 2), keepdims=True))
     rows = np.concatenate([rows, rows])
-    scale = float(np.sqrt(data.var(axis=0).mean()))
-    return Noised(data[rows], rows, np.concatenate([noise, -noise], axis=1), scale)
+    return Noised(data[rows], rows, np.concatenate([noise, -noise], axis=1), spread(data))
+
+
+def spread(data: np.ndarray) -> float:
+    """Standard deviation of points [n, d], root mean square over coordinates."""
+    return float(np.sqrt(data.var(axis=0).mean()))
 
 
 def by_pair(errors: np.ndarray) -> np.ndarray:
-    """Means of errors [L, N] over the pairs, [L, N / 2]."""
-    half = errors.shape[1] // 2
-    return (errors[:, :half] + errors[:, half:]) / 2
+    """Means of errors [..., N] over the pairs, [..., N / 2]."""
+    half = errors.shape[-1] // 2
+    return (errors[..., :half] + errors[..., half:]) / 2

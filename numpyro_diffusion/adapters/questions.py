@@ -22,6 +22,8 @@ from .timesteps import told
 SHIFTS = (0.02, 0.05, 0.1, 0.2)
 #: What is told is one and the same up to this share of the largest.
 ALIKE = 5e-3
+#: Ways to count of `_other_numbers` that are of time, and may run the other way.
+NUM_TIMES = 3
 
 
 class Units(NamedTuple):
@@ -33,11 +35,10 @@ class Units(NamedTuple):
 
 
 class Level(NamedTuple):
-    """Noise-to-signal ratios r [L], and of the network's schedule times t, steps k = (K - 1) t, and alpha."""
+    """Noise-to-signal ratios r [L], and the times t and signal scales alpha of the network's schedule."""
 
     r: np.ndarray
     t: np.ndarray
-    k: np.ndarray
     alpha: np.ndarray
 
 
@@ -52,7 +53,7 @@ class Telling(NamedTuple):
 
 
 class Question(NamedTuple):
-    """One way to ask; `scaling` is a scale of the signal, see `density.tabulated.SCALINGS`, or "" for the schedule's."""
+    """One way to ask; `scaling` is one of `density.tabulated.SCALINGS`, or "" for the schedule's own."""
 
     units: Units = Units()
     scaling: str = ""
@@ -67,13 +68,16 @@ class Question(NamedTuple):
 def singles(answers: Answers, data: np.ndarray) -> Iterator[Question]:
     """The question as the density asks it, and those that differ in one respect."""
     yield Question()
-    yield from (Question(telling=telling) for telling in tellings(answers))
-    yield from (Question(scaling=scaling) for scaling in scalings(answers.schedule))
     yield from (Question(units=units) for units in units_of(data))
+    if not answers.is_ours:
+        yield from (Question(telling=telling) for telling in tellings(answers))
+        yield from (Question(scaling=scaling) for scaling in scalings(answers.schedule))
 
 
 def pairs(answers: Answers, data: np.ndarray) -> Iterator[Question]:
     """Those that differ in two respects."""
+    if answers.is_ours:
+        return
     for units in units_of(data):
         yield from (Question(units=units, telling=telling) for telling in tellings(answers))
         yield from (Question(units=units, scaling=scaling) for scaling in scalings(answers.schedule))
@@ -92,6 +96,8 @@ def units_of(data: np.ndarray) -> list[Units]:
         found += [Units(2 / 255, -1.0, "x / 127.5 - 1"), Units(1 / 255, 0.0, "x / 255")]
     elif low > -1.5 and high < 1.5:
         found += [Units(0.5, 0.5, "(x + 1) / 2"), Units(127.5, 127.5, "127.5 * (x + 1)")]
+    if abs(mean) > 0.1 * scale:
+        found.append(Units(1.0, -mean, f"x - {mean:.3g}, of mean zero"))
     if abs(scale - 1) > 0.1 or abs(mean) > 0.1 * scale:
         found.append(Units(1 / scale, -mean / scale, f"(x - {mean:.3g}) / {scale:.3g}, of mean zero and variance one"))
     return found
@@ -99,10 +105,9 @@ def units_of(data: np.ndarray) -> list[Units]:
 
 def scalings(schedule) -> list[str]:
     """Scales of the signal that are not the schedule's."""
-    alphas = signal_scales(np.array([1.0]))
-    with jax.ensure_compile_time_eval():
-        own = float(schedule.alpha(schedule.time(jnp.asarray(1.0))))
-    return [name for name, alpha in alphas.items() if abs(alpha[0] - own) > 1e-2]
+    one = np.array([1.0])
+    own = _numpy(lambda r: schedule.alpha(schedule.time(r)), one)
+    return [name for name, alpha in signal_scales(one).items() if abs(alpha - own)[0] > 1e-2]
 
 
 def signal_scales(r: np.ndarray) -> dict[str, np.ndarray]:
@@ -116,11 +121,13 @@ def signal_scales(r: np.ndarray) -> dict[str, np.ndarray]:
 
 def level_of(answers: Answers, r: np.ndarray) -> Level:
     """What the network's schedule makes of noise-to-signal ratios [L]."""
-    schedule = answers.schedule
+    t = _numpy(answers.schedule.time, r)
+    return Level(r, t, _numpy(answers.schedule.alpha, t))
+
+
+def _numpy(fn, *arrays: np.ndarray) -> np.ndarray:
     with jax.ensure_compile_time_eval():
-        t = np.asarray(schedule.time(jnp.asarray(r, dtype=float)), dtype=np.float64)
-        alpha = np.asarray(schedule.alpha(jnp.asarray(t, dtype=float)), dtype=np.float64)
-    return Level(r, t, t * ((answers.steps or 1000) - 1), alpha)
+        return np.asarray(fn(*(jnp.asarray(a, dtype=float) for a in arrays)), dtype=np.float64)
 
 
 def tellings(answers: Answers) -> list[Telling]:
@@ -134,18 +141,16 @@ def tellings(answers: Answers) -> list[Telling]:
 def _other_times(answers: Answers) -> Iterator[Telling]:
     """Time reversed or shifted, told in the way it is."""
     steps = answers.steps
-    what = f"jnp.arange({steps})" if steps else "lambda t: "
-    reverse = f"timesteps={what}[::-1]" if steps else f"timesteps={what}1 - t"
+    reverse = f"timesteps=jnp.arange({steps})[::-1]" if steps else "timesteps=lambda t: 1 - t"
     yield Telling("timesteps run the other way", reverse, time=lambda level: 1 - level.t, changes=1)
     shares = [n / (steps - 1) for n in (1, 2)] if steps else []
-    shares = sorted({*shares, *(share for share in SHIFTS if not shares or share > 1.5 * shares[-1])})
+    shares += [share for share in SHIFTS if not shares or share > 1.5 * shares[-1]]
     for shift in [sign * share for share in shares for sign in (1, -1)]:
-        by = f"{round(shift * (steps - 1)):+d} steps" if steps else f"{shift:+g}"
-        remedy = f"timesteps=jnp.clip({what} {by[:-6]}, 0, {steps - 1})" if steps else f"timesteps={what}t {shift:+g}"
-        yield Telling(
-            f"timesteps are shifted: the network expects about {by}", remedy,
-            time=lambda level, shift=shift: np.clip(level.t + shift, 0, 1), changes=1,
-        )  # fmt: skip
+        by = round(shift * ((steps or 1) - 1))
+        words = f"timesteps are shifted: the network expects about {f'{by:+d} steps' if steps else f'{shift:+g}'}"
+        moved = f"jnp.clip(jnp.arange({steps}) {by:+d}, 0, {(steps or 1) - 1})" if steps else f"lambda t: t {shift:+g}"
+        time = lambda level, shift=shift: np.clip(level.t + shift, 0, 1)
+        yield Telling(words, f"timesteps={moved}", time=time, changes=1)
 
 
 def _other_schedules(answers: Answers) -> Iterator[Telling]:
@@ -155,7 +160,7 @@ def _other_schedules(answers: Answers) -> Iterator[Telling]:
     if "variance_preserving" in scalings(schedule) or not isinstance(schedule, TabulatedSchedule | VariancePreserving):
         return
     for text, other in _schedules(steps):
-        times = lambda level, other=other: np.asarray(other.time(jnp.asarray(level.r, dtype=float)), dtype=np.float64)
+        times = lambda level, other=other: _numpy(other.time, level.r)
         if np.max(np.abs(times(own) - own.t)) > 0.01:
             yield Telling("the network was trained under another schedule", f"schedule={text}", time=times, changes=1)
 
@@ -172,47 +177,40 @@ def _schedules(steps: int | None) -> Iterator[tuple[str, NoiseSchedule]]:
         yield f"{make}({config})", NoiseSchedule.from_diffusers_config(config)
 
 
-def _other_numbers(answers: Answers) -> list[Telling]:
-    """Numbers of another kind, running either way."""
+def _other_numbers(answers: Answers) -> Iterator[Telling]:
+    """Numbers of another kind, those of time running either way."""
     schedule, steps = answers.schedule, answers.steps
     last = (steps or 1000) - 1
-    network_time = lambda t: np.asarray(schedule.network_time(jnp.asarray(t, dtype=float)), dtype=np.float64)
-    index = "timesteps='fractional'" if steps else "timesteps=lambda t: 999 * t"
-    of_time = [
-        ("its time t in [0, 1]", "timesteps='time'", network_time),
-        ("the index of its step", index, lambda t: t * last),
-        ("1000 t", "timesteps=lambda t: 1000 * t", lambda t: 1000.0 * t),
-    ]
-    found = [
-        Telling("the network is told sigma", "timesteps='sigma'", number=lambda level: level.alpha * level.r),
-        Telling("the network is told sigma / alpha", "timesteps=schedule.noise_to_signal", number=lambda level: level.r),
-        Telling("the network is told log sigma", "timesteps='log_sigma'", number=lambda level: np.log(level.alpha * level.r)),
-        Telling(
-            "the network is told log(sigma / alpha) / 4", "timesteps=lambda t: jnp.log(schedule.noise_to_signal(t)) / 4",
-            number=lambda level: np.log(level.r) / 4,
+    kinds = {
+        "its time t in [0, 1]": ("timesteps='time'", lambda level: _numpy(schedule.network_time, level.t)),
+        "the index of its step": (
+            "timesteps='fractional'" if steps else "timesteps=lambda t: 999 * t", lambda level: last * level.t
         ),
-        Telling("the network is told the log SNR", "timesteps='log_snr'", number=lambda level: -2 * np.log(level.r)),
-    ]  # fmt: skip
-    for what, remedy, number in of_time:
-        found.append(Telling(f"the network is told {what}", remedy, number=lambda level, n=number: n(level.t)))
+        "1000 t": ("timesteps=lambda t: 1000 * t", lambda level: 1000 * level.t),
+        "sigma": ("timesteps='sigma'", lambda level: level.alpha * level.r),
+        "sigma / alpha": ("timesteps=schedule.noise_to_signal", lambda level: level.r),
+        "log sigma": ("timesteps='log_sigma'", lambda level: np.log(level.alpha * level.r)),
+        "log(sigma / alpha) / 4": (
+            "timesteps=lambda t: jnp.log(schedule.noise_to_signal(t)) / 4", lambda level: np.log(level.r) / 4
+        ),
+        "the log SNR": ("timesteps='log_snr'", lambda level: -2 * np.log(level.r)),
+    }  # fmt: skip
     own = level_of(answers, np.geomspace(0.05, 20, 16))
     said = _as_told(answers, own)
-    found = [t._replace(changes=1) for t in found if not _alike(t.number(own), said)]  # pyright: ignore
-    # A way to count that runs the other way, too, is two changes; one that counts as now is among `_other_times`.
-    for what, remedy, number in of_time:
-        if not _alike(number(own.t), said):
-            words = f"the network is told {what}, and that the other way"
-            found.append(
-                Telling(words, f"{remedy}, of 1 - t", number=lambda level, n=number: n(1 - level.t), changes=2)
-            )
-    return found
+    for i, (what, (remedy, number)) in enumerate(kinds.items()):
+        if _alike(number(own), said):
+            continue
+        words = f"the network expects to be told {what}"
+        yield Telling(words, remedy, number=number, changes=1)
+        if i < NUM_TIMES:
+            other = lambda level, number=number: number(level._replace(t=1 - level.t))
+            yield Telling(f"{words}, and that the other way", f"{remedy}, of 1 - t", number=other, changes=2)
 
 
 def _as_told(answers: Answers, level: Level) -> np.ndarray:
     """What the network is told as it is."""
     tell = told(answers.timesteps, answers.schedule)
-    t, r = (jnp.asarray(a, dtype=float) for a in (level.t, level.r))
-    return np.asarray(jax.vmap(lambda t, r: tell(t, r)[0][0])(t, r), dtype=np.float64)
+    return _numpy(jax.vmap(lambda t, r: tell(t, r)[0][0]), level.t, level.r)
 
 
 def _alike(numbers, others) -> bool:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.interpolate import CubicSpline
 
+from ..checks.fields import check_choice
 from ..density.abstract import check_density
 from ..density.density import Density
 from ..density.energy import NORMALISER_KNOTS, EnergyDensity, is_energy
 from ..density.schedule import check_time
 from ..diagnose.normaliser import levels_of
+from ..diagnose.result import AnnealedRun
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, warn
 from .anneal import anneal
 from .kernels import Kernel
@@ -187,11 +190,20 @@ def _warn(report: CalibrationReport, measured) -> None:
             )
 
 
+class LogZ(NamedTuple):
+    """log Z of a density at its knots in log r [knots], and the standard errors [knots] of what was found."""
+
+    knots: np.ndarray
+    found: np.ndarray
+    error: np.ndarray
+
+
 def recalibrate(
     rng_key,
     density: EnergyDensity,
     kernel: Kernel | None = None,
     *,
+    method: str = "anneal",
     num_chains: int = 10_000,
     num_steps: int = 2,
     levels_per_knot: int = 1,
@@ -208,31 +220,63 @@ def recalibrate(
         rng_key: JAX random key.
         density: A trained energy density, calibrated or not.
         kernel: HMC by default.
+        method: "anneal", or "quadrature" at every third knot (d <= 2), which takes neither key nor kernel.
         num_chains, num_steps: Effort of the run, see `anneal`.
         levels_per_knot: Levels for each of the 64 knots; more in high dimension.
 
     Raises:
         TypeError: if the density is not a trained energy.
+        ShapeError: for quadrature in more than two dimensions.
         ParameterError: if levels_per_knot < 1, or the run did not measure log Z: interrupted, or with an error that is
-            not finite or above a nat.
+            not finite or above a nat; or if the integral is infinite.
     """
     if not is_energy(density):
         rule = "nd.recalibrate takes a trained energy density"
         raise ArgumentTypeError(f"{rule}; got {density!r}. Recalibrate its leaves.")
+    check_choice("method", method, ("anneal", "quadrature"))
+    if method == "quadrature":
+        return without(density, log_z_by_quadrature(density))
     if levels_per_knot < 1:
         raise ParameterError(f"levels_per_knot must be >= 1; got {levels_per_knot}.")
-    low, high = np.log(np.asarray(density.sigmas))
-    knots = np.linspace(low, high, NORMALISER_KNOTS)
+    effort = {"num_chains": num_chains, "num_steps": num_steps, "levels_per_knot": levels_per_knot}
+    run, log_z = log_z_by_annealing(rng_key, density, kernel, **effort, progress_bar=progress_bar)
+    _check_run(run)
+    return without(density, log_z)
+
+
+def log_z_by_annealing(
+    rng_key, density: EnergyDensity, kernel: Kernel | None, *, num_chains: int, num_steps: int, levels_per_knot: int,
+    progress_bar: bool,
+) -> tuple[AnnealedRun, LogZ]:  # fmt: skip
+    """log Z at the knots by an annealed run with a level at each, and the run."""
+    low, high, knots = _knots(density)
     fine = np.linspace(high, low, (NORMALISER_KNOTS - 1) * levels_per_knot + 1)
     times = np.asarray(density.schedule.time(np.exp(fine)), dtype=float)
     levels = np.concatenate([[1.0], times[(times > 0) & (times < 1)], [0.0]])
     effort = {"num_chains": num_chains, "num_steps": num_steps, "levels": levels}
     run = anneal(rng_key, density, kernel, **effort, progress_bar=progress_bar)
-    _check_run(run)
     # Levels beyond the trained range count for its ends, where the density stays the same.
-    ratios = np.clip(np.asarray(density.schedule.noise_to_signal(levels)), np.exp(low), np.exp(high))
-    found, error = run.stats["log_evidence"], _grown(run.log_evidence_error, len(levels))
-    found = found * found**2 / (found**2 + error**2 + 1e-12)
-    found = np.interp(knots, np.log(ratios)[::-1], found[::-1])
-    old = np.interp(knots, *np.asarray(density.log_z))
-    return density._replace(log_z=jnp.asarray(np.stack([knots, old + found]), dtype=float))
+    ratios = np.clip(np.asarray(density.schedule.noise_to_signal(run.levels)), np.exp(low), np.exp(high))
+    found, error = run.stats["log_evidence"], _grown(run.log_evidence_error, len(run.levels))
+    at_knots = (np.interp(knots, np.log(ratios)[::-1], values[::-1]) for values in (found, error))
+    return run, LogZ(knots, *at_knots)
+
+
+def log_z_by_quadrature(density: EnergyDensity) -> LogZ:
+    """log Z by quadrature, in one or two dimensions, at every third knot and by splines between; its errors."""
+    _, _, knots = _knots(density)
+    few = knots[::3]
+    report = calibration_report(density, levels=np.asarray(density.schedule.time(np.exp(few))), method="quadrature")
+    return LogZ(knots, CubicSpline(few, report.log_z)(knots), np.interp(knots, few, report.log_z_error))
+
+
+def _knots(density) -> tuple[float, float, np.ndarray]:
+    low, high = np.log(np.asarray(density.sigmas))
+    return low, high, np.linspace(low, high, NORMALISER_KNOTS)
+
+
+def without(density: EnergyDensity, log_z: LogZ) -> EnergyDensity:
+    """The density less log Z, each finding shrunk by what its error leaves of it."""
+    found = log_z.found * log_z.found**2 / (log_z.found**2 + log_z.error**2 + 1e-12)
+    old = np.interp(log_z.knots, *np.asarray(density.log_z))
+    return density._replace(log_z=jnp.asarray(np.stack([log_z.knots, old + found]), dtype=float))

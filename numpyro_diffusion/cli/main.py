@@ -1,4 +1,4 @@
-"""The command line: `numpyro-diffusion demo | train | sample | bench`.
+"""The command line: `numpyro-diffusion demo | train | distil | sample | bench`.
 
 Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
@@ -22,7 +22,7 @@ from ..disk import arrays as files
 from ..errors import ParameterError, ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
-from . import pictures
+from . import distillation, pictures
 from .console import Commands, echo, one_line
 from .models import SAMPLERS, Request, asks_for_models, count
 
@@ -108,6 +108,30 @@ def train(data, output, name, checkpoint, seed, force, **how) -> None:
     card |= {"num_steps": training.num_steps, "batch_size": training.batch_size, "training_seconds": seconds}
     nd.save(density, output, card=card)
     echo(f"{output}: trained in {seconds} s. Sample it: numpyro-diffusion sample --model {output} --output x.npy")
+
+
+@main.command()
+@click.option("--model", required=True, metavar="FILE|NAME", help="The teacher, a score-only model: a file, or a name.")
+@click.option("--data", type=_file, help="Array [n, *event_shape], floating point .npy; the teacher's samples if none.")
+@click.option("--output", type=_file, required=True, help="Calibrated energy density, .safetensors.")
+@click.option("--steps", type=count(), default=10_000, show_default=True, help="Optimiser steps.")
+@click.option("--batch-size", type=count(), default=512, show_default=True)
+@click.option("--report", is_flag=True, help="Compare with the teacher, on a tenth of the data that is held out.")
+@click.option("--name", help="Name in formulas; the output file's by default.")
+@click.option("--checkpoint", type=_file, help="Keep the run's state here, and resume from it.")
+@_seed
+@_force
+def distil(model, data, output, report, name, checkpoint, seed, force, **how) -> None:
+    """Make a calibrated energy density of a score-only model."""
+    files.check_apart(output=output, data=data, checkpoint=checkpoint, **distillation.model_file(model))
+    files.check_writable(output, force=force)
+    check_name(name, "--name")
+    training = nd.TrainingConfig(num_steps=how["steps"], batch_size=how["batch_size"])
+    x = None if data is None else files.read_array(data)
+    distillation.run(
+        model, x, output, training,
+        name=name or printable(output.stem)[:LONGEST_NAME], checkpoint=checkpoint, seed=seed, report=report, echo=echo,
+    )  # fmt: skip
 
 
 @main.command()

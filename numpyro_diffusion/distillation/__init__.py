@@ -1,1 +1,1 @@
-"""A score model becomes a calibrated energy."""
+"""Distillation: what only a score knows becomes a calibrated energy."""

@@ -30,7 +30,7 @@ NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES = 50_000, 5_000
 SIGMAS = (0.006, 20)
 
 
-class _Denoising(NamedTuple):
+class Denoising(NamedTuple):
     """A density, learnt from data; see `losses` for what is minimised."""
 
     density: Any
@@ -149,7 +149,7 @@ def fit(
         "sigma_min, sigma_max": sigmas, "base": fingerprint(base), **versions(),
     }  # fmt: skip
     weights = optimise(
-        step_key, _Denoising(density, batches), density.state, training,
+        step_key, Denoising(density, batches), density.state, training,
         Keeper(checkpoint_path, identity, checkpoint_every_seconds), name=name or "fit", progress_bar=progress_bar,
     )  # fmt: skip
     density = density._replace(state=weights)

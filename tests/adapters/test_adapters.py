@@ -1,5 +1,7 @@
 """Networks from elsewhere as densities: laws of closed forms, under their own schedule and under others."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from densities import mixture
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.adapted import AdaptedModel
-from numpyro_diffusion.errors import CheckpointError, ScoreOnlyError
+from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ScoreOnlyError
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CASES = [(p, s) for p in PREDICTIONS for s in SCHEDULES if p != "flow" or s == "flow"]
@@ -158,6 +160,17 @@ def test_moments_of_data_and_scales():
     np.testing.assert_allclose(scaled.gaussian(0.0).covariance, np.diag([1.0, 9.0]), rtol=1e-3, atol=1e-4)
     image = nd.from_noise_prediction(lambda x, t: x, (4, 4, 1), nd.VarianceExploding(), data_scale=0.5)
     np.testing.assert_allclose(image.moments.covariance, 0.25 * np.eye(16), atol=1e-6)
+
+
+def test_data_say_which_convention_is_wrong():
+    x = np.asarray(mixture().sample(jax.random.key(0), 500))
+    schedule, timesteps = SCHEDULES["betas"]
+    network = exact("noise", schedule, timesteps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapted("noise", "betas", data=x)
+    with pytest.warns(DiagnosticWarning, match="sign is flipped"):
+        nd.from_noise_prediction(lambda x, t: -network(x, t), (2,), schedule, timesteps=timesteps, data=x)
 
 
 def test_names():

@@ -10,7 +10,7 @@ from densities import network
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import calibration
 from numpyro_diffusion.datasets import planar
-from numpyro_diffusion.errors import ParameterError
+from numpyro_diffusion.errors import ParameterError, ShapeError
 
 
 @pytest.mark.parametrize("name", ["ring", "bar"])
@@ -48,6 +48,17 @@ def test_recalibrate_takes_out_a_normaliser():
     )
     assert before.drift > 0.5
     assert after.drift < 0.1
+
+
+def test_recalibrate_by_quadrature():
+    density = network("l2")
+    shifted = density._replace(log_z=density.log_z.at[1].add(np.linspace(-0.7, 0.2, 64)))
+    after = nd.recalibrate(jax.random.key(0), shifted, method="quadrature")
+    assert np.max(np.abs(nd.calibration_report(after, levels=[0.8, 0.3, 0.05, 0.0]).log_z)) < 5e-3
+    with pytest.raises(ShapeError, match="at most 2 dimensions"):
+        nd.recalibrate(jax.random.key(0), network("l2", event_shape=(4,)), method="quadrature")
+    with pytest.raises(ParameterError, match=r"method must be one of anneal, quadrature; got 'exact'"):
+        nd.recalibrate(jax.random.key(0), density, method="exact")
 
 
 def test_annealing_measures_what_quadrature_does():
