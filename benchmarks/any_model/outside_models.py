@@ -186,20 +186,20 @@ def guided(scale: float, row: str, seed: int, num_levels: int = 60) -> dict:
     return described(np.concatenate(found)) | {"right": np.mean(list(rights.values()))} | rights
 
 
-def product(row: str, seed: int) -> dict:
-    images, figures = outside_energy.product(seed)
+def product(row: str, seed: int, num_levels: int = 30) -> dict:
+    images, figures = outside_energy.product(seed, num_levels=num_levels)
     keep(row, seed, images)
     return described(images) | figures
 
 
-def picture() -> None:
+def picture(path: Path) -> None:
     """Samples of the first seed, a row for each sampler."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [(row, np.load(path)) for row in PICTURED if (path := FOLDER / f"{row}.npy").exists()]
+    rows = [(row, np.load(file)) for row in PICTURED if (file := FOLDER / f"{row}.npy").exists()]
     figure, axes = plt.subplots(len(rows), 16, figsize=(13, 0.95 * len(rows)), squeeze=False)
     for line, (row, samples) in zip(axes, rows, strict=True):
         every = max(1, len(samples) // 16)
@@ -208,21 +208,25 @@ def picture() -> None:
             axis.set_axis_off()
         line[0].set_title(row, loc="left", fontsize=9)
     figure.tight_layout(pad=0.3)
-    figure.savefig(table.RESULTS / "outside_unet.png", dpi=110)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     options = table.arguments(__doc__ or "", seeds=3)
-    image = mnist.reference
+    if not mnist.FOLDER.is_dir():
+        return print(
+            f"there are no models in {mnist.FOLDER}; the environment variable MNIST_MODELS says where they are"
+        )
+    image, settings = mnist.reference, {"num_levels": 10} if options.quick else {}
     rows = [
         ("U-Net: outputs", partial(
             outputs, mnist.epsilon_unet, (image("epsilon_x"), image("epsilon_t")), image("epsilon_out"))),
         ("energy model: outputs", partial(outputs, mnist.energy_net, (image("ebm_x"),), image("ebm_out").ravel())),
         ("data", data),
     ]  # fmt: skip
-    rows += [(row, partial(fn, row)) for row, fn in SAMPLED.items()]
+    rows += [(row, partial(fn, row, **settings)) for row, fn in SAMPLED.items()]
     table.measure("outside_models", options, rows, HEADER, COLUMNS)
-    picture()
+    picture(table.RESULTS / f"outside_unet{'_quick' if options.quick else ''}.png")
 
 
 SAMPLED = {

@@ -101,8 +101,8 @@ class NoiseSchedule(AbstractSchedule):
         ============================================= ===================== ==========================================
 
         `prediction_type` says which constructor the network needs: "epsilon" `nd.from_noise_prediction`,
-        "v_prediction" `nd.from_velocity`, "sample" `nd.from_denoiser`; FlowMatch networks `nd.from_flow`. EDM networks F
-        have the denoiser c_skip x + c_out F(c_in x, log(sigma) / 4), c of `sigma_data` (Karras et al. 2022, Table 1).
+        "v_prediction" `nd.from_velocity`, "sample" `nd.from_denoiser`; FlowMatch networks `nd.from_flow`. EDM networks
+        F have the denoiser c_skip x + c_out F(c_in x, log(sigma) / 4), c of `sigma_data` (Karras et al. 2022, Table 1).
 
         Raises:
             ParameterError: for a schedule that is not among these, by name.
