@@ -17,7 +17,7 @@ EXPONENT = 20
 #: Principal axes of the mixture that it is multiplied with.
 NUM_AXES = 16
 #: Noise-to-signal ratio at which it has lost half of its say: it was trained on clean images, and knows no others.
-FADES_AT = 0.3
+FADES_AT = 0.1
 
 
 @cache
@@ -81,7 +81,7 @@ def product(seed: int, num_chains: int = 128, num_levels: int = 40) -> tuple[np.
     """
     run = nd.anneal(
         jax.random.key(seed), mixture() * energy_factor(), nd.HMC(), num_chains=num_chains, num_pilot_chains=32,
-        levels=mixture().schedule.levels(num_levels, smallest=0.05), progress_bar=False,
+        levels=mixture().schedule.levels(num_levels, smallest=0.02), progress_bar=False,
     )  # fmt: skip
     samples = np.asarray(run.samples)
     parts = [nd.exact.GaussianMixture(m[None], c[None]) for m, c in zip(*components()[2:], strict=True)]

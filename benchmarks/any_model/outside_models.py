@@ -47,7 +47,7 @@ whole input hides from it. `nats` is what the energy model says of samples, on a
 
 The product multiplies a Gaussian mixture of the four digits along 16 principal axes by the energy model to the power of 20:
 contrastive divergence fixes no temperature, and at power one it moves log Z by a few hundredths of a nat. It has no noise
-levels, and so it is faded in, to half its exponent at a noise-to-signal ratio of 0.3. `log Z`, and the share of zeros, of
+levels, and so it is faded in, to half its exponent at a noise-to-signal ratio of 0.1. `log Z`, and the share of zeros, of
 which the mixture has .25, have a truth: importance weights of 20,000 exact draws of the mixture.
 """
 COLUMNS = [
