@@ -5,6 +5,8 @@ The names below follow the path: schedules, densities, training, composition, sa
 
 from . import datasets
 from .adapters.adapters import from_denoiser, from_energy, from_flow, from_noise_prediction, from_score, from_velocity
+from .adapters.check import check_model
+from .adapters.files import load, save
 from .adapters.torch_weights import check_outputs, load_state_dict
 from .annealing.anneal import anneal
 from .annealing.bounds import Bound, ais_bound, bdmc, raise_bound
@@ -23,7 +25,7 @@ from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, Vari
 from .diagnose import metrics, plots
 from .diagnose.result import AnnealedRun
 from .disk.checkpoint import read_state_dict
-from .disk.densities import list_pretrained, load, load_pretrained, pretrained_card, save
+from .disk.densities import list_pretrained, load_pretrained, pretrained_card
 from .distillation.distil import distil
 from .distillation.report import distillation_report
 from .infer import handlers

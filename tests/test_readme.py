@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -26,6 +27,14 @@ def test_python_runs(index, tmp_path, monkeypatch):
     if index == 0:
         assert names["samples"].shape == (500, 2)
         assert abs(names["run"].log_evidence - -0.471) < 0.2
+    if "mine" in names:  # a Gaussian at the centre of a ring leaves the ring
+        radius = np.linalg.norm(names["run"].samples, axis=1)
+        assert abs(radius.mean() - 0.5) < 0.02 and radius.std() < 0.06
+
+
+def test_a_model_from_elsewhere_takes_eight_lines():
+    (block,) = (block for block in blocks("python") if "nd.from_noise_prediction" in block)
+    assert len([line for line in block.splitlines() if line]) <= 8
 
 
 def test_there_is_an_example():

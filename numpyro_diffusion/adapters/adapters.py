@@ -12,17 +12,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..checks.fields import check_flag, check_instance, check_integers
 from ..checks.numbers import is_traced, said
 from ..checks.text import check_name
-from ..density.adapted import AdaptedModel, Calling
+from ..density.adapted import AdaptedModel
 from ..density.schedule import NoiseSchedule
-from ..errors import ParameterError, ScheduleError
+from ..errors import ParameterError, ScheduleError, warn
+from .check import FEWEST_DATA, check_model
 from .frame import checked_points, frame_of
 from .networks import network_of
 from .probe import PointFunction, check_network
-from .timesteps import checked_timesteps, written
+from .timesteps import checked_timesteps
 
 #: Resolution of a network in continuous time that begins at no noise, in standard deviations of the data.
 RESOLUTION = 0.002
@@ -44,7 +46,8 @@ ARGUMENTS = """
             network takes; a `jax.ShapeDtypeStruct` where it was trained without one.
         batched: Whether the network takes batches only, x [n, *event_shape], time [n], condition [n, ...].
         data_scale: Standard deviation of the data, a number or an array [*event_shape]; where annealing begins.
-        data: Example points [n, *event_shape], to measure their mean and covariance instead.
+        data: Example points [n, *event_shape], to measure their mean and covariance instead, and to run
+            `nd.check_model` on where there are enough of them: it warns of wrong conventions.
         name: Name for formulas; the function's own by default.
 
     Returns:
@@ -83,13 +86,17 @@ def _adapter(
         if prediction == "flow":
             _check_linear(schedule)
         points = checked_points(data, event_shape)
-        moments = frame_of(event_shape, data_scale, points)
+        with jax.ensure_compile_time_eval():
+            moments = frame_of(event_shape, data_scale, points)
         check_name(name)
         network, timesteps = network_of(fn, parameters), checked_timesteps(timesteps, schedule)
         name = name or getattr(fn, "__name__", type(fn).__name__)
-        arguments = (prediction, schedule, timesteps, _null(conditions), moments, event_shape, name)
-        density, other = (adapted(network, is_batched, *arguments) for is_batched in (batched, not batched))
-        check_network(density, other, batched)
+        density = adapted(
+            network, prediction, schedule, timesteps, batched, _null(conditions), moments, event_shape, name
+        )
+        check_network(density)
+        if points is not None:
+            _check_on(density, points)
         return density
 
     adapter.__name__ = adapter.__qualname__ = f"from_{prediction}" + ("_prediction" if prediction == "noise" else "")
@@ -97,15 +104,21 @@ def _adapter(
     return adapter
 
 
-def adapted(network, batched, prediction, schedule, timesteps, condition, moments, event_shape, name) -> AdaptedModel:
+def _check_on(density: AdaptedModel, points: np.ndarray) -> None:
+    """Warn of what speaks against the model, where that can be said: of p(x) at all levels, outside of tracing."""
+    is_known = density.condition is None or density.null is not None
+    has_levels = density.prediction != "energy" or density.fn.timesteps != "none"
+    if is_known and has_levels and len(points) >= FEWEST_DATA and not isinstance(jnp.zeros(()), Tracer):
+        for finding in check_model(density, points).findings:
+            warn(f"{density!r}: {finding}")
+
+
+def adapted(network, prediction, schedule, timesteps, batched, condition, moments, event_shape, name) -> AdaptedModel:
     """The density of a network and how it is called."""
     fn = PointFunction(network, schedule, timesteps, batched, () if prediction == "energy" else event_shape)
     first, _ = schedule.noise_range
     least = first or RESOLUTION * float(np.sqrt(np.mean(np.asarray(moments.variance, dtype=np.float64))))
-    calling = Calling(network.kind, written(timesteps, schedule), batched)
-    return AdaptedModel(
-        fn, network.weights, condition, moments, prediction, schedule, least, calling, event_shape, name
-    )
+    return AdaptedModel(fn, network.weights, condition, moments, prediction, schedule, least, event_shape, name)
 
 
 def _null(conditions):

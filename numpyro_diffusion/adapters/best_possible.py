@@ -5,12 +5,12 @@ At noise-to-signal ratio r let :math:`y = x_0 + r \varepsilon`. The best predict
 no network is below. B is not known, but data bracket it:
 
 - Whatever predicts the noise of points that it has not seen is above B. Tried are zero, the Gaussian with the other
-  points' mean and shrunk covariance, and the posterior mean under those other points, blurred by noise h,
+  points' mean and shrunk covariance, and the posterior mean under the other points, blurred by noise h,
 
   .. math:: x_0 \mapsto \frac{h^2 y + r^2 \sum_i w_i x_i}{h^2 + r^2}, \qquad
             w_i \propto \exp\left(-\frac{|y - x_i|^2}{2 (h^2 + r^2)}\right),
 
-  at a few h. The least of them at a level is the *reference*.
+  at a few h. The least of their errors at a level is the *reference*.
 - The least error possible is concave in the distribution of the data, so that under the empirical distribution of n
   points, the point itself among them, it is below B on average: the *floor*, which memorises.
 
@@ -26,37 +26,43 @@ import numpy as np
 
 #: Blur h in units of the noise.
 BLURS = (0.0, 1.0, 3.0)
-#: Most points that stand for the data's distribution: distances to all of them are taken at each level.
-MOST_KNOWN = 4000
 
 
 class Reference(NamedTuple):
-    """At one level: noise [N, d] that the best of the tried predicts, and the floor, an error."""
+    """At one level: the noise [N, d] that the best of those tried predicts, and the floor, an error."""
 
     noise: np.ndarray
     floor: float
 
 
 class BestPossible:
-    """What can be predicted of data [n, d]; evaluated at noised copies of some of their points."""
+    """What can be predicted of data [n, d].
 
-    def __init__(self, data: np.ndarray, chosen: np.ndarray):
-        """`chosen` are the rows that will be noised: the Gaussian is that of the others, where these are enough."""
-        self.data, self.chosen = data[:MOST_KNOWN], chosen
-        others = np.delete(data, chosen, axis=0)
-        self.mean = others.mean(0)
+    Args:
+        data: Points [n, d].
+        held: Rows that will be noised; the Gaussian is that of the other ones.
+    """
+
+    def __init__(self, data: np.ndarray, held: np.ndarray):
+        others = np.delete(data, held, axis=0)
+        self.data, self.squares, self.mean = data, np.sum(data**2, axis=1), others.mean(axis=0)
         centred = others - self.mean
-        # Of n points in d dimensions at most n eigenvalues are not zero.
-        _, singular, self.axes = np.linalg.svd(centred, full_matrices=False)
-        self.variance, self.rest = _shrunk(singular**2 / len(others), len(others), data.shape[1])
-        self.squares = np.sum(self.data**2, axis=1)
+        # Of the smaller of the two matrices of inner products: n points have at most n variances that are not zero.
+        if len(centred) < centred.shape[1]:
+            values, vectors = np.linalg.eigh(centred @ centred.T)
+            there = values > 1e-10 * values.max()
+            values, axes = values[there], vectors[:, there].T @ centred / np.sqrt(values[there])[:, None]
+        else:
+            values, vectors = np.linalg.eigh(centred.T @ centred)
+            axes = vectors.T
+        self.axes = axes
+        self.variance, self.rest = _shrunk(np.maximum(values, 0) / len(others), len(others), data.shape[1])
 
-    def at(self, y: np.ndarray, noise: np.ndarray, ratio: float) -> Reference:
-        """The reference at points y [N, d], the noised `chosen` ones in that order, and the noise in them."""
+    def at(self, y: np.ndarray, rows: np.ndarray, noise: np.ndarray, ratio: float) -> Reference:
+        """The reference at points y [N, d], the `rows` [N] of the data with `ratio` times the noise [N, d] in them."""
         distances = np.maximum(np.sum(y**2, axis=1)[:, None] + self.squares - 2 * y @ self.data.T, 0.0)
-        own = np.arange(len(y)), self.chosen
         everywhere = (y - _weights(distances, ratio) @ self.data) / ratio
-        distances[own] = np.inf
+        distances[np.arange(len(y)), rows] = np.inf
         tried = [np.zeros_like(y), (y - self.gaussian(y, ratio)) / ratio]
         for blur in BLURS:
             mean = _weights(distances, ratio * np.hypot(1.0, blur)) @ self.data
@@ -79,10 +85,11 @@ def _weights(distances: np.ndarray, width: float) -> np.ndarray:
 
 
 def _shrunk(variance: np.ndarray, count: int, size: int) -> tuple[np.ndarray, float]:
-    """Variances of `count` points towards their mean over `size` axes, and what axes without points have.
+    """Variances of `count` points drawn towards their mean over `size` axes, and what axes without points have.
 
     The oracle approximating shrinkage of Chen et al. (2010): a covariance of few points is too sure of itself.
     """
     mean, square = variance.sum() / size, np.sum(variance**2) / size
-    share = min((square + mean**2 * size) / ((count + 1) * max(square - mean**2, 1e-300)), 1.0)
+    spread = max(square - mean**2, 1e-12 * square)
+    share = min((square + size * mean**2) / ((count + 1) * spread), 1.0)
     return (1 - share) * variance + share * mean, share * mean

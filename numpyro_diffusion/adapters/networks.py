@@ -22,7 +22,7 @@ from flax import nnx
 
 from ..checks.text import shown
 from ..density.adapted import Live
-from ..errors import ArgumentTypeError, ParameterError
+from ..errors import ArgumentTypeError, ParameterError, WeightsError
 
 #: Flags of a network's call by their names, as they are in evaluation.
 FLAGS = {
@@ -43,6 +43,10 @@ class Network(NamedTuple):
     call: Callable
     weights: Any
     kind: str
+
+    def read(self) -> Any:
+        """The weights as they are now."""
+        return self.weights.read() if isinstance(self.weights, Live) else self.weights
 
 
 def network_of(fn: Any, parameters: Any) -> Network:
@@ -141,10 +145,8 @@ def _equinox(equinox, module, parameters) -> Network:
 
 
 def check_fit(given, expected) -> None:
-    """Raise ParameterError unless two pytrees of weights have the same names and shapes; says which differ."""
-    found, wanted = (
-        {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(t)} for t in (given, expected)
-    )
+    """Raise WeightsError unless two pytrees of weights have the same names and shapes; says which differ."""
+    found, wanted = _named(given), _named(expected)
     missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     shapes = [
         f"{name} {np.shape(found[name])} instead of {np.shape(wanted[name])}"
@@ -153,7 +155,12 @@ def check_fit(given, expected) -> None:
     if missing or unknown or shapes:
         parts = [("missing", missing), ("without a place", unknown), ("of another shape", shapes)]
         text = "; ".join(f"{what}: {_few(names)}" for what, names in parts if names)
-        raise ParameterError(f"these weights do not fit the network. {text}. Give those of this architecture.")
+        raise WeightsError(f"these weights do not fit the network. {text}. Give those of this architecture.")
+
+
+def _named(tree) -> dict[str, Any]:
+    """The leaves of a pytree by their path."""
+    return {jax.tree_util.keystr(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _few(names: list[str]) -> str:

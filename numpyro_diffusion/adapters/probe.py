@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..checks.text import printable
 from ..density.adapted import AdaptedModel
 from ..density.tabulated import NoiseSchedule
 from ..errors import DiffusionError, ParameterError, ShapeError
+from ..pytree import replace
 from .networks import Network
 from .timesteps import told
 
@@ -46,11 +48,10 @@ class PointFunction:
         return total[0] if self.batched else total
 
 
-def check_network(density: AdaptedModel, other: AdaptedModel, batched: bool) -> None:
-    """Raise unless the network can be called as it is said to, and returns finite numbers at all levels tried.
-
-    `other` is the density of the same network, called on batches if `density` calls it on points, or the reverse.
-    """
+def check_network(density: AdaptedModel) -> None:
+    """Raise unless the network can be called as it is said to, and returns finite numbers at all levels tried."""
+    batched, kind = density.fn.batched, density.fn.network.kind
+    other = replace(density, fn=dataclasses.replace(density.fn, batched=not batched))
     remedy = f"Give batched={not batched}"
     failure = _failure(density)
     if failure is not None:
@@ -58,8 +59,10 @@ def check_network(density: AdaptedModel, other: AdaptedModel, batched: bool) -> 
             what = "one point at a time, not a batch" if batched else "batches only, not one point"
             raise ParameterError(f"the network seems to take {what}. {remedy}. ({failure})") from failure
         raise failure
-    y, r = _noised(density)
-    found = np.asarray(_outputs(density, y, r))
+    if isinstance(jnp.zeros(()), Tracer):
+        return  # inside of a transformation no number is known
+    y, r = noised_points(density)
+    found = np.asarray(predicted(density, y, r))
     bad = ~np.all(np.isfinite(found.reshape(len(r), -1)), axis=1)
     if bad.any():
         tried, wrong = (", ".join(f"{value:.3g}" for value in np.asarray(r)[which]) for which in (bad >= 0, bad))
@@ -67,17 +70,17 @@ def check_network(density: AdaptedModel, other: AdaptedModel, batched: bool) -> 
             f"{density!r} returns NaN or infinity at noise-to-signal ratios {wrong}, of {tried} tried. Check the "
             "weights, what the network is told there (timesteps=), and the ends of the schedule."
         )
-    if density.calling.kind not in ("nnx", "linen") or batched or _failure(other) is not None:
+    if kind not in ("nnx", "linen") or batched or _failure(other) is not None:
         return
     # What modules do to one point may be no error and still be wrong: a group norm takes rows for a batch.
-    if not np.allclose(found, _outputs(other, y, r), rtol=1e-2, atol=1e-2 * float(np.std(found))):
+    if not np.allclose(found, predicted(other, y, r), rtol=1e-2, atol=1e-2 * float(np.std(found))):
         raise ParameterError(
             f"{density!r} gives other values on one point than on a batch of one, as modules do that are made for "
             f"batches. {remedy}; or, if one point is meant, give a function, lambda x, time: module(x, time)."
         )
 
 
-def _noised(density):
+def noised_points(density: AdaptedModel) -> tuple[jax.Array, jax.Array]:
     """A few points [L, n, *event_shape] of the data's Gaussian with the noise of some levels, and the ratios [L]."""
     low, high = density.least, density.origin.noise_range[1]
     r = jnp.asarray(np.geomspace(low, high, NUM_LEVELS), dtype=float)
@@ -85,6 +88,16 @@ def _noised(density):
     at_data = jax.vmap(density.moments.sample)(keys).reshape(-1, *density.event_shape)
     noise = jax.random.normal(jax.random.key(1), at_data.shape)
     return at_data + r.reshape(-1, *[1] * at_data.ndim) * noise, r
+
+
+def arguments(density: AdaptedModel) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Shapes and dtypes of what the network is called with, beside its weights."""
+    x, number = (jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for shape in (density.event_shape, ()))
+    tell = told(density.fn.timesteps, density.fn.schedule)
+    time = jax.eval_shape(lambda t, r: tell(t, r)[0][0], number, number)
+    args = [a for a in (x, time, density.condition) if a is not None]
+    lead = (1,) if density.fn.batched else ()
+    return tuple(jax.ShapeDtypeStruct((*lead, *a.shape), a.dtype) for a in args)
 
 
 def _condition(density):
@@ -95,7 +108,8 @@ def _condition(density):
 
 
 @jax.jit
-def _outputs(density, y, r):
+def predicted(density: AdaptedModel, y, r) -> jax.Array:
+    """The noise [L, n, *event_shape] that the network predicts of such points."""
     condition = _condition(density)
     return jax.vmap(lambda y, r: jax.vmap(lambda y: density.predicted_noise(y, r, condition))(y))(y, r)
 

@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 
 from ..density.abstract import check_density
 from ..density.density import Density
+from ..density.path import LEVEL_NODES, divergence_evaluations
 from ..density.proper import check_proper
 from ..diagnose.result import AnnealedRun
 from ..disk.runs import Keeper, sole_writer
-from ..errors import ParameterError, ScoreOnlyError, check_key, check_number, check_untraced
+from ..errors import ParameterError, check_key, check_number, check_untraced
 from ..program import fingerprint, versions
 from . import population as populations
 from .blas_threads import single_threaded_blas
@@ -101,7 +102,7 @@ def anneal(
         ParameterError, ScheduleError: for values out of range, and for improper compositions, the exponents of whose
             factors sum to zero or less.
         TracedError: inside jax.jit, vmap, grad or scan.
-        ScoreOnlyError: for a score-only density with a Metropolis-adjusted kernel.
+        ScoreOnlyError: for a score-only density with a BlackJAX algorithm that accepts by log densities.
         CheckpointError: if `checkpoint_path` cannot be written, is damaged, in use, or belongs to other arguments.
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
@@ -120,11 +121,6 @@ def anneal(
     if not isinstance(keep_history, bool | str | Path):
         raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
     check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
-    if kernel.is_adjusted and not density.has_log_density:
-        raise ScoreOnlyError(
-            f"{type(kernel).__name__} accepts by log densities, but {density!r} has only a score. "
-            "Use nd.ULA, nd.UHMC or nd.Reverse, or train an energy density."
-        )
     settings = settings.in_pieces(density, settings.num_chains)
     identity = {} if checkpoint_path is None else {
         "kind": KIND, "rng_key": fingerprint(rng_key), **density.identity(),
@@ -145,6 +141,7 @@ def prepared(
     check_density(purpose, density)
     chosen = check_kernel(f"{purpose} takes", kernel, *others)
     check_untraced(purpose, rng_key, density, chosen)
+    chosen = chosen.suited(density)
     rng_key, checked = check_key(rng_key), Settings.checked(**settings).suited(density, chosen)
     check_proper(density)
     # What functions of the user's compute is read once, here.
@@ -189,6 +186,8 @@ def _result(state: RunState, density: Density, kernel: Kernel | Reverse, setting
     else:
         stats = {k: np.stack([np.asarray(getattr(s, k)) for s in state.stats]) for k in LevelStats._fields}
         evaluations = done * (1 + settings.predictor + settings.num_steps * kernel.evaluations_per_step)
+        if weighted and not density.has_log_density:
+            evaluations += done * LEVEL_NODES * (1 + divergence_evaluations(math.prod(density.event_shape)))
     return AnnealedRun(
         log_weights=population.log_weight if weighted else jnp.zeros(settings.num_chains),
         log_evidence=float(population.evidence()) if weighted else float("nan"),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ..density.density import Density
+from ..density.path import Place
 from .frame import Frame, frame_at
 from .kernels import Kernel, KernelState, StepInfo, init
 
@@ -37,15 +38,23 @@ class Level(NamedTuple):
         """Log density of u, at v."""
         return _log_prob(self.density, self.t, self.frame, v)
 
-    def enter(self, u, momentum) -> KernelState:
+    def gain(self, rng_key, before: Level, u) -> jax.Array:
+        """Log density of u here less that at the level before: of score-only densities, along the path between them."""
+        places = (Place(level.point(level.frame.unscaled(u)), level.t) for level in (before, self))
+        return self.density.increment(rng_key, *places) + self.frame.log_det - before.frame.log_det
+
+    def enter(self, u, momentum, logdensity=None) -> KernelState:
         """A chain at u, for the moves of this level: one evaluation of value and gradient.
+
+        `logdensity` is that of u here, where the density cannot tell: with a score only, it is known by `gain`.
 
         THE ONLY PLACE WHERE A CHAIN'S STATE BEGINS. A cached log density and gradient belong to the level they were
         computed at, so that they are computed anew at each, also where t stays and a Gibbs sibling has changed.
         Carried across, chains reject and accept against the wrong density, at healthy acceptance rates, and silently
         sample another law.
         """
-        return init(self.frame.unscaled(u), momentum, self.log_prob)
+        state = init(self.frame.unscaled(u), momentum, self.log_prob)
+        return state if logdensity is None else state._replace(logdensity=logdensity)
 
     def leave(self, state: KernelState) -> KernelState:
         """The chain at u again; its gradient stays that in v."""

@@ -89,7 +89,7 @@ def descend(
             if keeper.path is not None and first_says(last or keeper.is_due, settings.mesh):
                 keeper.keep(packed, state, history.rows, settings.mesh, now=True)
             if progress.shown:
-                progress.step(t=f"{times[i]:.3f}", **_figures(level, density, settings))
+                progress.step(t=f"{times[i]:.3f}", **_figures(level, settings))
     except KeyboardInterrupt:
         if state.num_done == 0:
             raise
@@ -98,10 +98,10 @@ def descend(
     return state
 
 
-def _figures(level: LevelStats, density: Density, settings: Settings) -> dict[str, str]:
+def _figures(level: LevelStats, settings: Settings) -> dict[str, str]:
     """What there is of a level, as texts by name."""
-    moves = density.has_log_density and settings.num_steps > 0
-    figures = {"acceptance": f"{float(level.acceptance_rate):.2f}"} if moves else {}
+    rate = float(level.acceptance_rate)
+    figures = {"acceptance": f"{rate:.2f}"} if settings.num_steps > 0 and np.isfinite(rate) else {}
     return figures | ({"ess": f"{float(level.ess):.2f}"} if settings.weighted else {})
 
 

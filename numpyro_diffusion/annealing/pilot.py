@@ -34,6 +34,8 @@ PILOT_STEPS, PRECONDITIONED_STEPS = 4, 3
 #: How far the next level is looked for, in gaps between the two before, and how often that is halved before it is
 #: interpolated.
 REACH, HALVINGS = 3.0, 4
+#: The furthest that a score-only density's next level is looked for, for the quadrature between levels: a factor of e.
+SCORE_REACH = 1.0
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
 MAX_LEVELS = 400
@@ -52,13 +54,18 @@ def _next_level(density: Density, population: Population, t, target, smallest, g
     schedule, aim = density.schedule, jnp.sqrt(-jnp.log(target))
 
     def loss(s):
-        log_density = jax.vmap(level_at(density, s, frame_kind).log_prob)(population.state.position)
-        increment = log_density - population.state.logdensity
+        level = level_at(density, s, frame_kind)
+        if density.has_log_density:
+            increment = jax.vmap(level.log_prob)(population.state.position) - population.state.logdensity
+        else:
+            gain = partial(level.gain, jax.random.key(0), level_at(density, t, frame_kind))
+            increment = jax.vmap(gain)(population.state.position)
         ess = conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
         return jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
 
-    high = jnp.log(schedule.noise_to_signal(t))
-    low = jnp.minimum(jnp.maximum(jnp.log(smallest), high - REACH * gap), high - 1e-3)
+    high, end = jnp.log(schedule.noise_to_signal(t)), jnp.log(smallest)
+    reach = REACH * gap if density.has_log_density else jnp.minimum(REACH * gap, SCORE_REACH)
+    low = jnp.minimum(jnp.maximum(end, high - reach), high - 1e-3)
 
     def halve(_, ends):
         (low, above), (near, below) = ends
@@ -72,7 +79,8 @@ def _next_level(density: Density, population: Population, t, target, smallest, g
     # Always move: 2 % of a factor at least.
     found = jnp.minimum(found, high - 0.02)
     time = jnp.minimum(schedule.time(jnp.exp(found)), t * (1 - 1e-4))
-    return jnp.where(loss(jnp.zeros_like(t)) <= aim, 0.0, time), high - found
+    is_near = True if density.has_log_density else high - end <= SCORE_REACH
+    return jnp.where((loss(jnp.zeros_like(t)) <= aim) & is_near, 0.0, time), high - found
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -84,7 +92,7 @@ def _pilot_level(
     resample_key, move_key, predict_key = jax.random.split(rng_key, 3)
     population = predict(density, population, predict_key, planned, settings)
     level = level_at(density, planned.t, settings.frame, scale=planned.scale)
-    population, _ = enter(level, population, resample_key, 0.5, settings)
+    population, _ = enter(level, population, resample_key, 0.5, settings, planned.previous)
 
     def one_step(carry, inputs):
         state, log_step = carry
@@ -152,7 +160,7 @@ def _learn(population: Population, shape: _Shape, scale):
 def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, say=None) -> Plan:
     """Levels (`anneal` says what may be given) and step sizes for a run; no pilot where nothing is to be learnt.
 
-    A density with a score only has no weights to learn a metric by, and moves in the frame's. `say` is told what the
+    A density whose chains have no weights, because there is only a score, has geometric levels. `say` is told what the
     pilot is at.
 
     Raises:
@@ -161,14 +169,14 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
     if isinstance(kernel, Reverse):
         levels = given_levels(REVERSE_LEVELS if levels is None else levels, density.schedule.levels)
         return Plan(levels, np.full(len(levels), np.nan))
-    steps, scored = kernel.step_size, not density.has_log_density
+    steps, scored = kernel.step_size, not (density.has_log_density or settings.weighted)
     levels = None if levels is None else given_levels(levels, partial(geometric_levels, density))
     if steps is not None and np.ndim(steps) == 1 and (levels is None or len(levels) != len(steps)):
         count = "levels placed by conditional ESS" if levels is None else f"{len(levels)} levels"
         raise ParameterError(f"got {len(steps)} step sizes for {count}. Give one step size, or as many as levels.")
-    if scored and steps is None:
+    if steps is None and not (density.has_log_density or kernel.num_nodes):
         raise ParameterError(
-            f"{density!r} has only a score, from which acceptance cannot be measured. Give the kernel a step_size."
+            f"{density!r} has only a score, from which {kernel!r} cannot measure acceptance. Give it a step_size."
         )
     if scored and levels is None:
         levels = geometric_levels(density, SCORE_LEVELS)
@@ -200,10 +208,12 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
             log_step = jnp.asarray(np.log(fixed[i]), dtype=float)
         say(f"pilot: level {i + 1}, t = {float(t):.3g}")
         before = jnp.asarray(found[-1].t) if settings.predictor and i else None
-        planned, gain = PlannedLevel(t, scale=scale, before=before), push * (0.8 if i else 1.5)
+        previous = jnp.asarray(found[-1].t if i else 1.0)
+        planned, gain = PlannedLevel(t, None, scale, before, previous), push * (0.8 if i else 1.5)
         # The first level has the start's step size to find; later ones follow their predecessor.
         for sweep in range(3 if i == 0 and fixed is None else 1):
             key = jax.random.fold_in(level_key, 10 * i + sweep)
+            planned = planned if sweep == 0 else planned._replace(previous=t)
             population, log_step = _pilot_level(density, mover, population, key, planned, log_step, gain, settings)
         found.append(PlannedLevel(float(t), float(jnp.exp(log_step)), scale))
         if shape is not None:
@@ -213,7 +223,7 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
         if levels is None and _gives_up(population, found, settings.level_ess):
             found.append(found[-1]._replace(t=0.0))
             break
-    times, steps, scales, _ = zip(*found, strict=True)
+    times, steps, scales, *_ = zip(*found, strict=True)
     return Plan(np.asarray(times), np.asarray(steps), None if shape is None else np.stack(scales))
 
 

@@ -13,12 +13,14 @@ from ..errors import ScheduleError
 
 
 class PlannedLevel(NamedTuple):
-    """What a plan says of one level: its time, step size and scale, and the time from which a predictor steps there."""
+    """What a plan says of one level: its time, step size and scale, the time from which a predictor steps there, if one
+    does, and the time of the level before, 1 at the first."""
 
     t: Any
     step_size: Any = None
     scale: Any = None
     before: Any = None
+    previous: Any = None
 
 
 class Plan(NamedTuple):
@@ -32,7 +34,8 @@ class Plan(NamedTuple):
         """Level i, with the time before it if a predictor is taken: none steps to the first."""
         scale = None if self.scales is None else self.scales[i]
         before = float(self.levels[i - 1]) if predictor and i else None
-        return PlannedLevel(float(self.levels[i]), float(self.step_sizes[i]), scale, before)
+        previous = float(self.levels[i - 1]) if i else 1.0
+        return PlannedLevel(float(self.levels[i]), float(self.step_sizes[i]), scale, before, previous)
 
 
 def smallest_ratio(density: Density) -> float:

@@ -101,11 +101,17 @@ def start(density: Density, rng_key, *, num_chains: int, frame_kind: str, mesh: 
     def one(density, key):
         position_key, momentum_key = jax.random.split(key)
         u, log_prob = frames.start(density, position_key, frame_kind)
-        return KernelState(u, jax.random.normal(momentum_key, u.shape), log_prob, jnp.zeros_like(u))
+        state = KernelState(u, jax.random.normal(momentum_key, u.shape), log_prob, jnp.zeros_like(u))
+        if density.has_log_density or not density.has_increments:
+            return state, jnp.zeros(())
+        # With a score only, log densities are known from here on, by what they gain.
+        frame = frames.frame_at(density, 1.0, frame_kind)
+        first = density.first_log_density(frame.point(u, density.event_shape)) + frame.log_det
+        return state._replace(logdensity=first), first - log_prob
 
-    state = map_chains(one, density, chain_keys(rng_key, num_chains), mesh=mesh)
-    weights = jnp.zeros(num_chains), jnp.arange(num_chains), jnp.zeros(())
-    return sharded(Population(state, *weights, new_account(num_chains)), mesh)
+    state, log_weight = map_chains(one, density, chain_keys(rng_key, num_chains), mesh=mesh)
+    others = jnp.arange(num_chains), jnp.zeros(()), new_account(num_chains)
+    return sharded(Population(state, log_weight, *others), mesh)
 
 
 def sharded(population: Population, mesh: Mesh | None) -> Population:
@@ -165,10 +171,21 @@ def predict(density: Density, population: Population, rng_key, planned: PlannedL
 
 
 def enter(
-    level: Level, population: Population, rng_key, threshold, settings: Settings
+    level: Level, population: Population, rng_key, threshold, settings: Settings, previous=None
 ) -> tuple[Population, Reweighing]:
-    """Chains at a level, weighed if they are to be."""
-    fresh = settings.map_chains(Level.enter, level, population.state.position, population.state.momentum)
+    """Chains at a level, weighed if they are to be; with a score only, by what they gain since the `previous` time."""
+    state, density = population.state, level.density
+    if density.has_log_density or not settings.weighted:
+        fresh = settings.map_chains(Level.enter, level, state.position, state.momentum)
+    else:
+
+        def one(levels, key, state):
+            (level, before), u = levels, state.position
+            return level.enter(u, state.momentum, state.logdensity + level.gain(key, before, u))
+
+        # Folded in: keys of densities with log densities stay what they are.
+        keys = chain_keys(jax.random.fold_in(rng_key, 1), population.log_weight.size)
+        fresh = settings.map_chains(one, (level, level_at(density, previous, settings.frame)), keys, state)
     fresh = fresh._replace(logdensity=replicated(fresh.logdensity, settings.mesh))
     if settings.weighted:
         return reweigh(population, fresh, rng_key, threshold)
@@ -191,7 +208,7 @@ def advance(
         stats = LevelStats(*[none] * len(LevelStats._fields))._replace(escaped=jnp.zeros((), int))
         return sharded(population, settings.mesh), stats, ChainStats(jnp.full(num_chains, none), jnp.zeros(num_chains))
     level = level_at(density, planned.t, settings.frame, planned.step_size, planned.scale)
-    population, change = enter(level, population, resample_key, threshold, settings)
+    population, change = enter(level, population, resample_key, threshold, settings, planned.previous)
     population, moves = _move(level, kernel, population, move_key, settings)
     # What a resampling has folded into the evidence is in its account.
     tail = change.tail._replace(nats=jnp.where(change.resampled, 0.0, change.tail.nats))
@@ -224,7 +241,7 @@ def _move(
     density, keys = level.density, chain_keys(rng_key, population.log_weight.size)
     state, *reports = settings.map_chains(one, (level, kernel), keys, population.state)
     acceptance, diverged, correction = replicated(reports, settings.mesh)
-    if not density.has_log_density:
+    if not (density.has_log_density or kernel.num_nodes):
         acceptance = jnp.full(acceptance.shape, jnp.nan)
     x = jax.vmap(lambda v: jnp.ravel(level.point(v)))(state.position)
     moves = Moves(acceptance, diverged, correction, escaped(density, level.t, x))

@@ -35,6 +35,9 @@ class Reverse:
     def without_step_size(self) -> Reverse:
         return self
 
+    def suited(self, density: Density) -> Reverse:
+        return self
+
     def frozen(self, size: int) -> Reverse:
         return self
 

@@ -83,7 +83,10 @@ class Settings:
                 f"metric 'pilot' learns a matrix [d, d], and {density!r} is one of images, d = "
                 f"{math.prod(density.event_shape)}, whose frame keeps variances only. Use metric='frame'."
             )
-        return dataclasses.replace(self, weighted=is_weighted(density, kernel) and not self.predictor)
+        weighted = is_weighted(density, kernel) and not self.predictor
+        if weighted and not density.has_log_density and self.watches(density):
+            weighted = False  # in so many dimensions weights by a score alone are asked for, or not defined
+        return dataclasses.replace(self, weighted=weighted)
 
     def in_pieces(self, density: Density, num_chains: int) -> Settings:
         """The settings with pieces that fit into memory, where none are asked for."""
@@ -110,5 +113,5 @@ class Settings:
 
 
 def is_weighted(density: Density, kernel: Kernel) -> bool:
-    """Whether a kernel's chains have weights: not without log densities, nor where no ratio of its steps is known."""
-    return density.has_log_density and kernel.has_ratio
+    """Whether a kernel's chains can have weights: not where it is unknown what log densities gain, or a step's ratio."""
+    return density.has_increments and kernel.has_ratio and (density.has_log_density or kernel.num_nodes is not None)

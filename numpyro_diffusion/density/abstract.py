@@ -10,15 +10,21 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 
 from ..checks.points import as_points
-from ..errors import ArgumentTypeError, ParameterError, ScheduleError, ScoreOnlyError, ShapeError
+from ..errors import (
+    ArgumentTypeError, ParameterError, ScheduleError, ScoreOnlyError, ShapeError, check_integer, check_key,
+)  # fmt: skip
 from ..program import fingerprint, trace
+from . import path
 from .gaussian import Gaussian
+from .path import Place
+from .probability_flow import FlowLogProb, flow_log_density
 from .schedule import NoiseSchedule, check_time
 
 
@@ -41,6 +47,27 @@ class AbstractDensity(abc.ABC):
     @abc.abstractmethod
     def log_density(self, x: jax.Array, t: jax.Array) -> jax.Array:
         """Log density (nats) of one point x [*event_shape] at time t."""
+
+    def point_score(self, x: jax.Array, t: jax.Array) -> jax.Array:
+        """Score of one point x [*event_shape] at time t, which JAX can differentiate in x."""
+        return jax.grad(self.log_density)(x, t)
+
+    @property
+    def has_increments(self) -> bool:
+        """Whether `increment` is known; not for mixtures of score-only models, which depend on more than scores."""
+        return self.has_log_density or type(self).point_score is not AbstractDensity.point_score
+
+    def increment(self, rng_key, start: Place, end: Place) -> jax.Array:
+        """log p(end) - log p(start) in nats: by the score along the path between them where that is all there is."""
+        if self.has_log_density:
+            return self.log_density(*end) - self.log_density(*start)
+        return path.increment(self, rng_key, start, end)
+
+    def first_log_density(self, x) -> jax.Array:
+        """Log density of one point at t = 1; of the Gaussian that the density is there, where there is only a score."""
+        if self.has_log_density:
+            return self.log_density(x, jnp.ones(()))
+        return self.start_log_prob(jnp.ravel(x))
 
     @abc.abstractmethod
     def with_schedule(self, schedule: NoiseSchedule) -> Self:
@@ -83,10 +110,34 @@ class AbstractDensity(abc.ABC):
         Raises:
             ShapeError: if the trailing axes of x are not `event_shape`.
             ParameterError: if t is outside [0, 1].
-            ScoreOnlyError: if there is only a score.
+
+        Of score-only models, by the probability flow: see `flow_log_prob`, which gives an error too.
         """
-        self.require_log_density("log_prob")
-        return self._batched(self.log_density, x, t, ())
+        if self.has_log_density:
+            return self._batched(self.log_density, x, t, ())
+        return self.flow_log_prob(x, t).log_prob
+
+    def flow_log_prob(self, x, t=0.0, *, rng_key=None, num_probes: int = path.PROBES) -> FlowLogProb:
+        """Log density in nats as `log_prob` has it, of score-only models by their probability flow, and its error.
+
+        Arguments, shapes and errors are those of `log_prob`. Divergences are exact up to 64 dimensions; beyond,
+        `num_probes` probes, drawn by `rng_key` (key 0 by default), estimate them, and `error` is the standard error
+        that they leave. See `probability_flow`; a formula's value is that of its models' log densities.
+
+        Cost: some 100 scores, each with its divergence, for every point and score-only model.
+        """
+        rng_key = jax.random.key(0) if rng_key is None else check_key(rng_key)
+        check_integer("num_probes", num_probes, 2)
+        check_density("flow_log_prob", self)
+        check_time(t)
+        value = _flow_log_probs(self, rng_key, as_points(x, self.event_shape), t, num_probes=num_probes)
+        return FlowLogProb(value[..., 0], value[..., 1])
+
+    def _flow_log_density(self, rng_key, x, t, num_probes) -> FlowLogProb:
+        """Of one point."""
+        if self.has_log_density:
+            return FlowLogProb(self.log_density(x, t), jnp.zeros(()))
+        return flow_log_density(self, rng_key, x, t, num_probes)
 
     def score(self, x, t=0.0) -> jax.Array:
         """Score grad_x log p(x, t) [*batch, *event_shape]; arguments and errors as in `log_prob`."""
@@ -150,6 +201,9 @@ class ConditionalModel(AbstractDensity):
 
     @abc.abstractmethod
     def log_density(self, x, t, condition=None) -> jax.Array: ...
+    def point_score(self, x, t, condition=None) -> jax.Array:
+        return jax.grad(self.log_density)(x, t, condition)
+
     @abc.abstractmethod
     def gaussian(self, t, condition=None) -> Gaussian | None: ...
     @abc.abstractmethod
@@ -188,6 +242,13 @@ def batch_log_prob(density: AbstractDensity, x, t) -> jax.Array:
 @jax.jit
 def _batch_log_prob(density, x, t):
     return jax.vmap(lambda point: density.log_density(point, t))(x)
+
+
+# Compiled: operation by operation an integration would take minutes.
+@partial(jax.jit, static_argnames="num_probes")
+def _flow_log_probs(density: AbstractDensity, rng_key, x, t, *, num_probes: int):
+    one = lambda x, t: jnp.stack(density._flow_log_density(rng_key, x, t, num_probes))
+    return density._batched(one, x, t, (2,))
 
 
 def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 from ..checks.numbers import is_traced, said
 from ..errors import ParameterError, ScheduleError, ShapeError
 from ..program import Traced, trace
-from ..pytree import Label, register, replace
+from ..pytree import register, replace
 from .abstract import ConditionalModel
 from .density import Conditional, Density
 from .energy import zero_with_gradient
@@ -37,16 +37,6 @@ from .gaussian import Gaussian
 from .schedule import NoiseSchedule
 
 PREDICTIONS = ("noise", "velocity", "denoiser", "flow", "score", "energy")
-
-
-class Calling(Label):
-    """How a network is called, for files and messages: what kind it is, what it is told of noise, points or batches.
-
-    What it computes is known by its operations, and so two densities do not differ by this.
-    """
-
-    def __init__(self, kind: str, timesteps: Any, batched: bool):
-        self.kind, self.timesteps, self.batched = kind, timesteps, batched
 
 
 class Live(NamedTuple):
@@ -57,7 +47,7 @@ class Live(NamedTuple):
 
 @register(
     ("fn", "parameters", "null", "moments"),
-    ("prediction", "origin", "schedule", "condition", "least", "calling", "event_shape", "name"),
+    ("prediction", "origin", "schedule", "condition", "least", "event_shape", "name"),
     before=lambda density: density.as_now(),
 )  # fmt: skip
 class AdaptedModel(ConditionalModel, Density):
@@ -72,20 +62,19 @@ class AdaptedModel(ConditionalModel, Density):
         origin: The schedule that the network was trained under; `schedule` is the one that it is read under.
         condition: Shape and dtype of a condition, or None where the network takes none.
         least: The resolution.
-        calling: How the network is called.
     """
 
     is_calibrated = False
     #: No table of typical log densities.
     typical = None
 
-    def __init__(self, fn, parameters, condition, moments, prediction, origin, least, calling, event_shape, name):
+    def __init__(self, fn, parameters, condition, moments, prediction, origin, least, event_shape, name):
         self.fn, self.parameters, self.moments = fn, parameters, moments
         # `condition` is the one that stands for none, or a shape and dtype where there is none such.
         self.null = None if isinstance(condition, jax.ShapeDtypeStruct) else condition
         self.condition = None if condition is None else jax.ShapeDtypeStruct(condition.shape, condition.dtype)
         self.prediction, self.origin, self.schedule = prediction, origin, origin
-        self.least, self.calling = least, calling
+        self.least = least
         self.event_shape, self.name = event_shape, name
 
     @property

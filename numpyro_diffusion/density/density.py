@@ -11,8 +11,7 @@ the unconditional density's exponent 1 - c. A model under several conditions is 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,13 +22,13 @@ from jax.core import Tracer
 
 from ..checks.numbers import exponent, is_traced, log_mass, real
 from ..checks.text import uncalibrated_shares
-from ..errors import ArgumentTypeError, DivisionByZeroError, warn
+from ..errors import ArgumentTypeError, DivisionByZeroError, ScoreOnlyError, warn
 from ..pytree import register, replace
 from .abstract import AbstractDensity, ConditionalModel, check_densities
+from .composed import Composed
 from .formula import Kind, Leaf, Node, as_array, as_list, fold, formula_text, gaussian_of, log_value, merge, nest
+from .leaves import are_one, place, under_all
 
-#: Most conditions of one model that are evaluated in one call.
-TOGETHER = 64
 NO_DIFFERENCE = "a difference of densities may be negative; got {}. For 'p and not q' write p / q ** alpha."
 
 
@@ -131,6 +130,9 @@ class Conditional(Density):
     def log_density(self, x, t):
         return self.model.log_density(x, t, self.condition)
 
+    def point_score(self, x, t):
+        return self.model.point_score(x, t, self.condition)
+
     def with_schedule(self, schedule):
         return replace(self, model=self.model.with_schedule(schedule))
 
@@ -145,7 +147,7 @@ class Conditional(Density):
 
 
 @register(("models", "conditions", "coefficients"), ("formula", "schedule", "event_shape"))
-class Expression(Density):
+class Expression(Composed, Density):
     """A formula over distinct models. Made by the algebra or by `numpyro_diffusion.compose`, never by hand.
 
     What is computed is given by four attributes; `leaves`, `terms` and `nodes` show the same as densities.
@@ -191,7 +193,6 @@ class Expression(Density):
         return [self, *(node for term, _ in self.terms if isinstance(term, Expression) for node in term.nodes)]
 
     def _parts(self) -> list[tuple[Density, Any]]:
-        # As `terms`, but expressions still know all models.
         parts = [self.leaf(f) if isinstance(f, Leaf) else replace(self, formula=f) for f in self.formula.children]
         return list(zip(parts, self.formula.own(as_list(self.coefficients)), strict=True))
 
@@ -207,9 +208,25 @@ class Expression(Density):
         return bool(abs(np.logaddexp.reduce(np.asarray(self.coefficients, dtype=np.float64))) < 1e-4)
 
     def log_density(self, x, t):
-        values = [_log_densities(*pair, x, t) for pair in zip(self.models, self.conditions, strict=True)]
-        node = partial(log_value, self.coefficients)
-        return fold(self.formula, lambda leaf: values[leaf.model][leaf.condition], node)
+        if not self.has_increments:
+            raise ScoreOnlyError(
+                f"{self!r} mixes score-only models, whose shares at one point need log densities. Sample it by "
+                "nd.Reverse(), which tracks them along each path; or make energies of them with nd.distil."
+            )
+        return self.value(self.of_leaves(lambda density: density.log_density(x, t)))
+
+    def of_leaves(self, call: Callable) -> dict[Leaf, Any]:
+        """`call(density)` for every distinct leaf; several conditions of a model in one call."""
+
+        def under(model, *condition):
+            return call(Conditional(model, *condition, None) if condition else model)
+
+        values = [under_all(*pair, under) for pair in zip(self.models, self.conditions, strict=True)]
+        return {leaf: values[leaf.model][leaf.condition] for leaf in self.formula.leaves}
+
+    def value(self, log_densities: dict[Leaf, Any]) -> jax.Array:
+        """The log density of one point, of those of the leaves."""
+        return fold(self.formula, log_densities.__getitem__, partial(log_value, self.coefficients))
 
     def with_schedule(self, schedule):
         return replace(self, models=tuple(model.with_schedule(schedule) for model in self.models), schedule=schedule)
@@ -222,18 +239,6 @@ class Expression(Density):
         return formula_text(self.formula, lambda leaf: repr(self.leaf(leaf)), self.coefficients)
 
 
-def _log_densities(model, conditions, x, t):
-    """Log densities of one point under all conditions of a model."""
-    if len(conditions) == 1:
-        return [model.log_density(x, t, *(c for c in conditions if c is not None))]
-    call = lambda condition: model.log_density(x, t, condition)
-    stacked = jnp.stack([model.no_condition if c is None else c for c in conditions])
-    if len(conditions) <= TOGETHER:
-        return jax.vmap(call)(stacked)
-    # One piece is in memory at once, also where gradients would otherwise keep what every piece computes on its way.
-    return jax.lax.map(jax.checkpoint(call), stacked, batch_size=TOGETHER)
-
-
 def _collected(kind: Kind, terms: Sequence[tuple[Density, Any]]) -> Expression:
     """The expression of these terms, in which each model, condition and leaf stands once.
 
@@ -243,9 +248,9 @@ def _collected(kind: Kind, terms: Sequence[tuple[Density, Any]]) -> Expression:
 
     def leaf(density) -> Leaf:
         is_given = isinstance(density, Conditional)
-        i = _place(models, density.model if is_given else density, _are_one)
+        i = place(models, density.model if is_given else density, are_one)
         conditions.extend([] for _ in range(len(models) - len(conditions)))
-        return Leaf(i, _place(conditions[i], density.condition if is_given else None), density.name)
+        return Leaf(i, place(conditions[i], density.condition if is_given else None), density.name)
 
     def node(kind, terms) -> Node:
         found: dict[Leaf | Node, Any] = {}
@@ -258,21 +263,6 @@ def _collected(kind: Kind, terms: Sequence[tuple[Density, Any]]) -> Expression:
 
     formula = node(kind, terms)
     return Expression(tuple(models), tuple(map(tuple, conditions)), as_array(coefficients), formula)
-
-
-def _are_one(a: Density, b: Density) -> bool:
-    """Whether two models are one, or copies whose fields are the very same; in one formula schedules are equal."""
-    if a is b or type(a) is not type(b) or vars(a).keys() != vars(b).keys():
-        return a is b
-    return all(value is vars(b)[field] for field, value in vars(a).items() if field != "schedule")
-
-
-def _place(known: list, value, same=operator.is_) -> int:
-    """Where a value stands in a list; it is added where it does not."""
-    where = next((i for i, one in enumerate(known) if same(one, value)), len(known))
-    if where == len(known):
-        known.append(value)
-    return where
 
 
 def combine(kind: Kind, terms: Sequence[tuple[Density, Any]]) -> Density:

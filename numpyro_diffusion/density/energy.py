@@ -158,7 +158,8 @@ class _NetworkDensity(ConditionalModel, Density):
 
     @property
     def resolution(self):
-        return float(np.asarray(self.sigmas)[0])  # in NumPy: the caller may be traced
+        # In NumPy where it can be: the caller may be traced.
+        return self.sigmas[0] if is_traced(self.sigmas) else float(np.asarray(self.sigmas)[0])
 
     def _moments(self, condition=None):
         # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
@@ -240,9 +241,11 @@ class ScoreModel(_NetworkDensity):
 
     def log_density(self, x, t, condition=None):
         # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
+        return zero_with_gradient(x, self.point_score(x, t, condition))
+
+    def point_score(self, x, t, condition=None):
         y, r, log_alpha = self._units(x, t)
-        score = (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
-        return zero_with_gradient(x, score)
+        return (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
 
     def score_at(self, y, r, condition=None):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""

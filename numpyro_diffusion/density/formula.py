@@ -49,6 +49,12 @@ class Node(NamedTuple):
         """The distinct leaves, as they come."""
         return list(dict.fromkeys(fold(self, lambda leaf: [leaf], lambda _, parts: sum(parts, []))))
 
+    @property
+    def sums(self) -> list[Node]:
+        """The mixtures of more than one term, itself among them."""
+        nodes = fold(self, lambda _: [], lambda node, parts: [node, *sum(parts, [])])
+        return [node for node in nodes if node.kind == "mixture" and len(node.children) > 1]
+
 
 Formula = Leaf | Node
 

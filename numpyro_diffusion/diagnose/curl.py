@@ -60,8 +60,9 @@ def _curls(density, x, times, keys):
         probe = jax.random.normal(key, point.shape, point.dtype)
         _, transposed = jax.vjp(lambda y: jax.grad(density.log_density)(y, t), point)
         (back,) = transposed(probe)
-        # The transpose of the transpose: a user's network may have rules for the reverse mode alone.
-        (forth,) = jax.linear_transpose(lambda v: transposed(v)[0], point)(probe)
+        # The transpose of the transpose: networks may have rules for the reverse mode alone.
+        _, twice = jax.vjp(lambda v: transposed(v)[0], probe)
+        (forth,) = twice(probe)
         size = jnp.sum(back**2) + jnp.sum(forth**2)
         return jnp.sqrt(jnp.sum((forth - back) ** 2) / jnp.where(size > 0, 2 * size, 1.0))
 

@@ -38,6 +38,11 @@ class RunFields(ResultFields):
     levels_given: bool = False
 
     @property
+    def has_acceptance(self) -> bool:
+        """Whether acceptance is known: by log densities, or by line integrals of the score."""
+        return self.density.has_log_density or getattr(self.kernel, "num_nodes", None) is not None
+
+    @property
     def ess(self) -> float:
         """Effective sample size of `log_weights`, in chains; NaN where weights are not defined, or all are zero."""
         return float(effective_sample_size(self.log_weights)) if self.is_weighted else float("nan")

@@ -80,7 +80,7 @@ def _run_rows(run):
         shapes = np.asarray(run.stats["pareto_k"], dtype=float)
         if np.any(np.isfinite(shapes)):
             yield "Pareto k", f"{np.nanmax(shapes):.2f} at most (from 0.5 on the tail of the weights is heavy)"
-    if run.stats and not run.density.has_log_density:
+    if run.stats and not run.has_acceptance:
         yield "acceptance", "none: the density has only a score"
     elif rate := _acceptance(run):
         aim = f", tuned to {run.kernel.target_acceptance:.2f}" if run.kernel.step_size is None else ""

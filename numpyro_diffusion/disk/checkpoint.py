@@ -48,6 +48,7 @@ DTYPES = {
     **{f"F{n}": np.dtype(f"float{n}") for n in (16, 32, 64)},
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+DTYPES_BY_NAME = {dtype.name: dtype for dtype in DTYPES.values()}
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mapping[str, Any]) -> None:

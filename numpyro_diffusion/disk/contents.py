@@ -115,8 +115,9 @@ def stored_weights(state, dtype: str | None) -> dict[str, np.ndarray]:
     if dtype is None:
         return arrays
     check_choice("dtype", dtype, WEIGHT_DTYPES, "Leave it out to keep that of the weights.")
+    whole = {k: v for k, v in arrays.items() if not jnp.issubdtype(v.dtype, jnp.floating)}
     with np.errstate(over="ignore"):
-        stored = {k: v.astype(jnp.dtype(dtype)) for k, v in arrays.items()}
+        stored = {k: v.astype(jnp.dtype(dtype)) for k, v in arrays.items()} | whole
     for k, v in stored.items():
         if np.all(np.isfinite(arrays[k])) and not np.all(np.isfinite(v)):
             largest = float(np.max(np.abs(arrays[k])))
@@ -154,15 +155,11 @@ def check_arrays(arrays: Mapping[str, np.ndarray], size: int, network) -> None:
         if rows not in (1, network.condition_size + 1):
             raise ParameterError(f"the base has {rows - 1} classes, the network {network.condition_size}")
     for name, shape in shapes.items():
-        array, (low, high) = arrays[name], RANGES.get(name, (-np.inf, np.inf))
-        if array.shape != shape or array.size == 0:
-            raise ParameterError(f"{name} has shape {array.shape}, expected {shape}")
-        least, most = float(array.min()), float(array.max())
-        if not (low <= least and most <= high):
-            raise ParameterError(f"{name} must lie in [{low:g}, {high:g}]; got {least:g} to {most:g}")
+        array = arrays[name]
+        check_range(name, array, shape, RANGES.get(name, (-np.inf, np.inf)))
         if name.endswith("eigenvectors"):
             for vectors in array.reshape(-1, size, size):
-                _check_orthonormal(name, vectors)
+                check_orthonormal(name, vectors)
     low, high = map(float, arrays["sigmas"])
     if not LENGTHS[0] <= low < high <= LENGTHS[1]:
         raise ParameterError(f"sigmas must increase within [{LENGTHS[0]:g}, {LENGTHS[1]:g}]; got {low:g} and {high:g}")
@@ -178,7 +175,16 @@ def check_arrays(arrays: Mapping[str, np.ndarray], size: int, network) -> None:
         )
 
 
-def _check_orthonormal(name: str, vectors: np.ndarray) -> None:
+def check_range(name: str, array: np.ndarray, shape: tuple[int, ...], span: tuple[float, float]) -> None:
+    """The shape of an array, and where its numbers lie."""
+    if array.shape != shape or array.size == 0:
+        raise ParameterError(f"{name} has shape {array.shape}, expected {shape}")
+    (low, high), least, most = span, float(array.min()), float(array.max())
+    if not (low <= least and most <= high):
+        raise ParameterError(f"{name} must lie in [{low:g}, {high:g}]; got {least:g} to {most:g}")
+
+
+def check_orthonormal(name: str, vectors: np.ndarray) -> None:
     """V'V = 1 by what it does to a few random vectors: d^2 operations, where the product would take d^3."""
     probes = np.random.default_rng(0).standard_normal((len(vectors), 4)).astype(np.float32)
     with np.errstate(all="ignore"):

@@ -74,7 +74,7 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         "name": density.name,
         "card": card,
     }
-    checkpoint.save(path, arrays, config, _described)
+    checkpoint.save(path, arrays, config, described)
 
 
 def load(path: str | os.PathLike[str]) -> Density:
@@ -84,10 +84,10 @@ def load(path: str | os.PathLike[str]) -> Density:
         CheckpointError: if the file is missing, damaged, foreign, does not fit the architecture it names, or holds
             numbers or texts that no density has.
     """
-    return checkpoint.load(path, "density", _described, "a density")
+    return checkpoint.load(path, "density", described, "a density")
 
 
-def _described(arrays, config) -> Density:
+def described(arrays, config) -> Density:
     """The density of arrays and a config, which hold what they may hold."""
     name = config["name"]
     kind = check_choice("the class", config["class"], _CLASSES)

@@ -79,11 +79,6 @@ def run_pilot(
         call = call._replace(kwargs={**call.kwargs, GIBBS_SITES_KWARG: discrete})
     first_key, second_key, *joint_keys = jax.random.split(joint_key, 4)
     call, bound = read_model((first_key, second_key), call)
-    if kernel.is_adjusted and not all(b.density.has_log_density for b in bound.values()):
-        raise ScoreOnlyError(
-            f"{type(kernel).__name__} accepts by log densities, but a diffusion prior of the model has only a score. "
-            "Use nd.ULA or nd.UHMC with a step_size, or train an energy density."
-        )
     identity = _identity(call, bound)
     if known is not None and known.identity == identity and known.siblings == siblings:
         return known

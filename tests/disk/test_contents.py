@@ -266,9 +266,9 @@ def test_names_and_cards_that_may_be(path, name):
 
 def test_orthonormal_axes_pass_in_many_dimensions():
     V = np.linalg.qr(np.random.default_rng(0).normal(size=(300, 300)))[0].astype(np.float32)
-    contents._check_orthonormal("V", V)
+    contents.check_orthonormal("V", V)
     for change in (lambda V: V.__setitem__((0, 0), V[0, 0] + 0.01), lambda V: V.__setitem__((slice(None), 7), V[:, 8])):
         off = V.copy()
         change(off)
         with pytest.raises(ParameterError, match="orthonormal"):
-            contents._check_orthonormal("V", off)
+            contents.check_orthonormal("V", off)

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ...density.density import Density
+from ...errors import ScoreOnlyError
 from ...pytree import replace
 from .settings import settings_text
 
@@ -65,6 +67,10 @@ class Kernel(abc.ABC):
     target_acceptance: float = 0.6
     #: Gradient evaluations of one step.
     evaluations_per_step: int = 1
+    #: Nodes of the line integral that stands for a score-only density, None where there are log densities; and how many
+    #: are usual, None for kernels that need log densities.
+    num_nodes: int | None = None
+    score_nodes: int | None = None
     #: What sets apart two kernels of equal settings, see `frozen`.
     program_digest: Any = None
 
@@ -87,6 +93,19 @@ class Kernel(abc.ABC):
 
     def frozen(self, size: int) -> Kernel:
         """The kernel with what it reads of Python as that is now, in `size` dimensions."""
+        return self
+
+    def suited(self, density: Density) -> Kernel:
+        """The kernel for a density: with nodes where that has only a score, ScoreOnlyError if the kernel knows none."""
+        if density.has_log_density:
+            return self if self.num_nodes is None else replace(self, num_nodes=None)
+        if self.score_nodes is not None:
+            return replace(self, num_nodes=self.num_nodes or self.score_nodes)
+        if self.is_adjusted:
+            raise ScoreOnlyError(
+                f"{self!r} accepts by log densities, but {density!r} has only a score. Use nd.HMC or nd.MALA, which "
+                "integrate the score along their steps."
+            )
         return self
 
     def first_step_size(self, size: int) -> float:

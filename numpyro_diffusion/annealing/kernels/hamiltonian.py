@@ -12,6 +12,7 @@ from blackjax.mcmc.proposal import static_binomial_sampling
 from ...errors import check_integer
 from ...pytree import register
 from .base import Kernel, KernelState, finite_or_stay, invariant_info, refuse_plus_infinity
+from .line_integral import by_score, check_nodes
 from .settings import check_persistence, check_step_size
 
 
@@ -22,15 +23,16 @@ def _always_accept(rng_key, log_ratio, state, new):
 
 class _Hamiltonian(Kernel):
     target_acceptance = 0.7
+    score_nodes = 5
 
-    def __init__(self, step_size=None, num_integration_steps: int = 3, persistence: float = 0.0):
-        self.step_size = check_step_size(step_size)
+    def __init__(self, step_size=None, num_integration_steps: int = 3, persistence: float = 0.0, *, num_nodes=None):
+        self.step_size, self.num_nodes = check_step_size(step_size), check_nodes(num_nodes)
         self.num_integration_steps = check_integer("num_integration_steps", num_integration_steps)
         self.persistence = check_persistence(persistence)
 
     @property
     def evaluations_per_step(self):
-        return self.num_integration_steps
+        return self.num_integration_steps + (0 if self.num_nodes is None else self.num_nodes - 2)
 
     def first_step_size(self, size):
         return 0.6 * size ** (-1 / 4)
@@ -43,6 +45,9 @@ class _Hamiltonian(Kernel):
         start = integrators.IntegratorState(state.position, momentum, state.logdensity, state.logdensity_grad)
         integrator = integrators.velocity_verlet(refuse_plus_infinity(logdensity_fn), metric.kinetic_energy)
         effort = step_size, self.num_integration_steps
+        if self.num_nodes is not None:
+            integrator = by_score(integrator, self.num_integration_steps, logdensity_fn, self.num_nodes)
+            effort = step_size, 1
         generate = hmc.hmc_proposal(integrator, metric.kinetic_energy, *effort, sample_proposal=sample_proposal)
         new, info, _ = generate(accept_key, start)
         # The proposal ends with its momentum flipped. Flipping once more keeps the direction after an acceptance
@@ -50,7 +55,7 @@ class _Hamiltonian(Kernel):
         return KernelState(*start), KernelState(*hmc.flip_momentum(new)), info
 
 
-@register(data=("step_size", "persistence"), static=("num_integration_steps",))
+@register(data=("step_size", "persistence"), static=("num_integration_steps", "num_nodes"))
 class HMC(_Hamiltonian):
     """Hamiltonian Monte Carlo with partial momentum refreshment (Du et al. 2023, Algorithm 3).
 
@@ -58,6 +63,8 @@ class HMC(_Hamiltonian):
         step_size: Leapfrog step; None tunes to 70 % acceptance.
         num_integration_steps: Leapfrog steps L per transition, each one gradient.
         persistence: Share gamma in [0, 1) of the momentum that is kept, v <- gamma v + sqrt(1 - gamma^2) xi.
+        num_nodes: For score-only densities, nodes of the line integral that stands for log densities, see
+            `line_integral`; 5 by default, of which three are gradients more per transition.
     """
 
     def step(self, rng_key, state, logdensity_fn, step_size):
@@ -66,7 +73,7 @@ class HMC(_Hamiltonian):
         return new, invariant_info(info.acceptance_rate, ~jnp.isfinite(info.energy))
 
 
-@register(data=("step_size", "persistence"), static=("num_integration_steps",))
+@register(data=("step_size", "persistence"), static=("num_integration_steps", "num_nodes"))
 class UHMC(_Hamiltonian):
     """Unadjusted HMC: accepts every trajectory (Du et al. 2023, Algorithm 2). Arguments as for `HMC`, tuned to 95 %."""
 

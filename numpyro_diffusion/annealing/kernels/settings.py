@@ -36,6 +36,8 @@ def check_persistence(persistence):
 def settings_text(name: str, settings: dict[str, Any]) -> str:
     """A constructor's call in one line: arrays by shape, functions by name, no persistence where there is none."""
     shown = {k: v for k, v in settings.items() if k != "persistence" or isinstance(v, Tracer) or np.any(v != 0)}
+    if shown.get("num_nodes", 0) is None:
+        del shown["num_nodes"]
     parts = [_short(v) if k == "algorithm" else f"{k}={_short(v)}" for k, v in shown.items()]
     return f"{name}({', '.join(parts)})"
 

@@ -125,7 +125,7 @@ def heavy_tails(run: RunFields):
 
 def acceptance(run: RunFields):
     """Acceptance far from what it should be, where there is one."""
-    if not run.stats or not run.density.has_log_density:
+    if not run.stats or not run.has_acceptance:
         return
     rate, kernel = np.asarray(run.stats["acceptance_rate"]), run.kernel
     name, target = type(kernel).__name__, kernel.target_acceptance

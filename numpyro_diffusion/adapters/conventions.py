@@ -1,0 +1,222 @@
+r"""Which conventions a network follows, if they are not those that were said.
+
+A network that is asked in the wrong way predicts noise badly, and another way of asking, or of reading what it answers,
+does better. Both are tried on the same noised data: `questions` are the ways to ask, and every answer is read in all
+the ways of `readings`. Of a way w at levels l, in standard deviations of the data so that levels mean the same in all
+units,
+
+.. math:: S_w = \frac1L \sum_l \frac{E_{wl} - B_l}{\min(B_l, 1 - B_l)}
+
+is its excess: E is its error, B the least that was found, by any way or by the reference of `best_possible`. At little
+noise hardly any of it can be predicted, 1 - B, and at much noise hardly any cannot, B; the excess is measured against
+what there is to get wrong. Another way is named if its excess is far less than that of the one that was said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from . import questions
+from .answers import Answers
+from .best_possible import BestPossible
+from .noised import Noised, by_pair
+from .questions import Question, level_of, signal_scales
+from .readings import Products, Reading
+
+#: Levels at which ways are compared, in standard deviations of the data: where most can be told of them.
+LEVELS = np.geomspace(0.1, 4.0, 6)
+#: Levels that two ways must have in common.
+FEWEST_LEVELS = 3
+#: The least that there is to get wrong, and the most that counts of an excess at one level.
+LEAST, MOST_EXCESS = 0.05, 2.0
+#: A way is named if it gains so much, in errors of the mean too, ends below so much, and below a share of what was.
+GAIN, SURE, MOST, SHARE = 0.02, 5.0, 0.5, 0.5
+#: More conventions than these are not all wrong at once: what they lower is chance.
+MOST_CHANGES = 3
+#: Ways whose excess is larger by no more than this are as good: the one with the fewest changes is named.
+AS_GOOD = 0.02
+
+ADAPTERS = {
+    "noise": "nd.from_noise_prediction", "denoiser": "nd.from_denoiser", "velocity": "nd.from_velocity",
+    "flow": "nd.from_flow", "score": "nd.from_score", "residual": "nd.from_noise_prediction",
+}  # fmt: skip
+NAMES = {
+    "noise": "noise (epsilon)", "denoiser": "data (x_0)", "velocity": "velocity (v-prediction)",
+    "flow": "flow (eps - x_0)", "score": "a score", "residual": "noise times sigma",
+}  # fmt: skip
+
+
+class Way(NamedTuple):
+    """A question and a reading, and its errors by level and pair [L, N / 2]; NaN at levels it cannot be asked at."""
+
+    question: Question
+    reading: Reading
+    errors: np.ndarray
+
+    def changes(self, prediction: str) -> int:
+        """Number of conventions that differ from what was said."""
+        other = (self.reading.kind != prediction) + (self.reading.factor < 0) + (abs(self.reading.factor) != 1)
+        return self.question.changes + other
+
+
+class Verdict(NamedTuple):
+    """Conventions that lower the error.
+
+    Attributes:
+        sentence: What was found, and what to do about it.
+        before, after: Mean errors over the levels, as it was said and as it is named.
+        levels: Noise-to-signal ratios at which they were compared.
+    """
+
+    sentence: str
+    before: float
+    after: float
+    levels: np.ndarray
+
+
+def other_conventions(answers: Answers, draws: Noised, best: BestPossible) -> Verdict | None:
+    """The conventions under which the network predicts far better than as it was said, or None."""
+    ratios = on_steps(answers, LEVELS * draws.scale)
+    reference = np.array([_reference(best, draws, *level) for level in zip(draws.noise, ratios, strict=True)])
+    ways = list(_ways(answers, draws, ratios, questions.singles(answers, best.data)))
+    if not ways or ways[0].changes(answers.prediction):
+        return None
+    as_said = ways[0]
+    if _named(ways, as_said, reference, answers.prediction) is None and not _is_wrong(as_said, reference):
+        return None
+    ways += _ways(answers, draws, ratios, questions.pairs(answers, best.data))
+    way = _named(ways, as_said, reference, answers.prediction)
+    if way is None:
+        return None
+    return _verdict(way, as_said, answers, ratios)
+
+
+def _reference(best: BestPossible, draws: Noised, noise: np.ndarray, ratio: float) -> float:
+    found = best.at(draws.points + ratio * noise, draws.rows, noise, ratio)
+    return float(np.mean((found.noise - noise) ** 2))
+
+
+def on_steps(answers: Answers, ratios: np.ndarray) -> np.ndarray:
+    """Ratios [L] at steps of the network's schedule, where that has steps and reaches them."""
+    low, high = answers.schedule.noise_range
+    if not answers.steps:
+        return ratios
+    last = answers.steps - 1
+    nearest = answers.schedule.ratios(np.round(level_of(answers, ratios).t * last) / last)
+    return np.where((ratios > low) & (ratios < high), nearest, ratios)
+
+
+def _ways(answers: Answers, draws: Noised, ratios: np.ndarray, asked: Iterable[Question]) -> Iterable[Way]:
+    for question in asked:
+        there, products = _products(answers, draws, ratios, question)
+        if products is None:
+            continue
+        # As it was said comes first.
+        for reading in sorted(products.readings(), key=lambda r: r != Reading(answers.prediction, 1.0)):
+            errors = np.full((len(ratios), draws.noise.shape[1] // 2), np.nan)
+            errors[there] = by_pair(products.errors(reading))
+            yield Way(question, reading, errors)
+
+
+def _products(answers: Answers, draws: Noised, ratios: np.ndarray, question: Question):
+    """(Levels at which it can be asked, inner products there or None where these are too few)."""
+    units, telling = question.units, question.telling
+    low, high = answers.schedule.noise_range
+    r = ratios * units.factor
+    there = np.flatnonzero((r > 0.99 * low) & (r < 1.01 * high))
+    if len(there) < FEWEST_LEVELS:
+        return there, None
+    r, noise = r[there], draws.noise[there]
+    level = level_of(answers, r)
+    alpha = signal_scales(r)[question.scaling] if question.scaling else level.alpha
+    x = alpha[:, None, None] * (units.factor * draws.points + units.shift + r[:, None, None] * noise)
+    shaped = x.reshape(-1, *answers.density.event_shape)
+    if telling.number is not None:
+        output = answers.told(shaped, np.repeat(telling.number(level), noise.shape[1]))
+    else:
+        time = level.t if telling.time is None else telling.time(level)
+        output = answers.at(shaped, np.repeat(time, noise.shape[1]))
+    return there, Products(output.reshape(x.shape), x, noise, alpha, alpha * r)
+
+
+def _excess(errors: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """Excess [..., L] of errors [..., L] over the best ones [L]."""
+    return np.clip((errors - best) / _at_stake(best), 0, MOST_EXCESS)
+
+
+def _at_stake(best: np.ndarray) -> np.ndarray:
+    return np.maximum(np.minimum(best, 1 - best), LEAST)
+
+
+def _is_wrong(as_said: Way, reference: np.ndarray) -> bool:
+    """Whether the network as it is asked now is worse than the reference, beyond doubt."""
+    return float(np.nanmean(_excess(np.mean(as_said.errors, axis=1), reference))) > GAIN
+
+
+def _named(ways: list[Way], as_said: Way, reference: np.ndarray, prediction: str) -> Way | None:
+    """The way that predicts best, with the fewest changes, if it is far better than the one that was said."""
+    errors = np.array([np.mean(way.errors, axis=1) for way in ways])
+    best = np.minimum(np.nanmin(errors, axis=0), reference)
+    excess = _excess(errors, best)
+    before = np.mean(as_said.errors, axis=1)
+    counted = np.where(np.isnan(excess), np.nan, _excess(before, best))
+    totals, said = np.nanmean(excess, axis=1), np.nanmean(counted, axis=1)
+    changes = np.array([way.changes(prediction) for way in ways])
+    fine = (said - totals > GAIN) & (changes <= MOST_CHANGES) & (totals < SHARE * said)
+    fine &= (totals < MOST / np.maximum(changes, 1) ** 2) & (np.sum(~np.isnan(excess), axis=1) >= FEWEST_LEVELS)
+    candidates = [i for i in np.flatnonzero(fine) if _is_sure(ways[i], as_said, best)]
+    if not candidates:
+        return None
+    least = min(totals[i] for i in candidates)
+    as_good = [i for i in candidates if totals[i] <= least + AS_GOOD]
+    return ways[min(as_good, key=lambda i: (changes[i], totals[i]))]
+
+
+def _is_sure(way: Way, as_said: Way, best: np.ndarray) -> bool:
+    gains = np.nanmean((as_said.errors - way.errors) / _at_stake(best)[:, None], axis=0)
+    return bool(np.mean(gains) > SURE * np.std(gains) / np.sqrt(len(gains)))
+
+
+def _verdict(way: Way, as_said: Way, answers: Answers, ratios: np.ndarray) -> Verdict:
+    there = ~np.isnan(way.errors[:, 0])
+    there &= ~np.isnan(as_said.errors[:, 0])
+    before, after = (float(np.mean(w.errors[there])) for w in (as_said, way))
+    return Verdict(_sentence(way, answers, before, after), before, after, ratios[there])
+
+
+def _sentence(way: Way, answers: Answers, before: float, after: float) -> str:
+    found, remedies = [], []
+    kind, factor = way.reading
+    units, scaling, telling = way.question
+    if kind != answers.prediction:
+        found.append(f"its output looks like {NAMES[kind]}, not {NAMES[answers.prediction]}")
+        remedies.append(_reading_remedy(kind, answers))
+    if factor < 0:
+        found.append("its sign is flipped")
+        remedies.append("give the network's output the other sign")
+    if abs(factor) != 1:
+        found.append(f"its output is {1 / abs(factor):.3g} times as large as it should be")
+        remedies.append(f"multiply the output by {abs(factor):.3g}")
+    if units.text:
+        found.append(f"the data seem to be in other units than the network's, {units.text}")
+        remedies.append(f"bring the data to {units.text}, and compose in these units")
+    if scaling:
+        found.append(f"the network expects its input scaled as {scaling.replace('_', ' ')}")
+        remedies.append(f"give the schedule with scaling='{scaling}', as NoiseSchedule.from_log_snr does")
+    if telling.changes:
+        found.append(telling.words)
+        remedies.append(f"give {telling.remedy}" if answers.is_adapted else f"the same for its t ({telling.remedy})")
+    what, how = "; ".join(found), "; ".join(remedies)
+    return (
+        f"{what}: the predicted noise would have the mean squared error {after:.2g} in place of {before:.2g}. "
+        f"{how[0].upper()}{how[1:]}."
+    )
+
+
+def _reading_remedy(kind: str, answers: Answers) -> str:
+    if not answers.is_adapted:
+        return f"make the density with {ADAPTERS[kind]}"
+    return f"use {ADAPTERS[kind]}" + (", of the output over sigma" if kind == "residual" else "")
