@@ -21,7 +21,7 @@ from numpyro_diffusion.disk import checkpoint
 
 MODELS = Path(__file__).parent / "models"
 PLANAR = nd.TrainingConfig(num_steps=3_000, batch_size=512, learning_rate=2e-3)
-DIGITS = nd.TrainingConfig(num_steps=4_000, batch_size=256, learning_rate=1e-3)
+DIGITS = nd.TrainingConfig(num_steps=8_000, batch_size=256, learning_rate=1e-3)
 CUBES = nd.TrainingConfig(
     num_steps=1_000, batch_size=32, learning_rate=5e-4, max_gradient_norm=10.0, time_score_weight=0.1,
     condition_dropout=0.15, weighting="denoiser",
