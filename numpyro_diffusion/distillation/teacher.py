@@ -126,7 +126,13 @@ def _are_finite(teacher, y, conditions, r, rng_key):
     return jnp.isfinite(time_score) & jnp.all(jnp.isfinite(score), axis=1)
 
 
-def drawn(rng_key, teacher: Density, count: int | None = None, *, progress_bar: bool) -> Any:
-    """Samples of the teacher by reverse diffusion [n, *event_shape]."""
-    count = count or (NUM_DRAWN_OF_IMAGES if takes_images(teacher) else NUM_DRAWN)
-    return np.asarray(anneal(rng_key, teacher, Reverse(), num_chains=count, progress_bar=progress_bar).samples)
+def drawn(rng_key, teacher: Density, *, progress_bar: bool) -> Any:
+    """Samples of the teacher by reverse diffusion [n, *event_shape]; ParameterError if Ctrl-C ends that early."""
+    count = NUM_DRAWN_OF_IMAGES if takes_images(teacher) else NUM_DRAWN
+    run = anneal(rng_key, teacher, Reverse(), num_chains=count, progress_bar=progress_bar)
+    if not run.is_complete:
+        raise ParameterError(
+            f"the teacher's samples are still noise: their run was interrupted at t = {run.levels[-1]:.3g}. Run nd.distil "
+            "anew, or give data."
+        )
+    return np.asarray(run.samples)
