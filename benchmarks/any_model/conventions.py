@@ -15,7 +15,16 @@ import numpy as np
 
 import numpyro_diffusion as nd
 from benchmarks.any_model.networks import (
-    COSINE, COSINE_STEPS, DDPM, EDM, FLOW, STEPS, Network, data_of, mixture, scans,
+    COSINE,
+    COSINE_STEPS,
+    DDPM,
+    EDM,
+    FLOW,
+    STEPS,
+    Network,
+    data_of,
+    mixture,
+    scans,
 )  # fmt: skip
 from benchmarks.table import RESULTS, arguments, measure
 from numpyro_diffusion.datasets import planar

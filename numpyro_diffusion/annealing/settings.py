@@ -113,5 +113,5 @@ class Settings:
 
 
 def is_weighted(density: Density, kernel: Kernel) -> bool:
-    """Whether a kernel's chains can have weights: not where it is unknown what log densities gain, or a step's ratio."""
+    """Whether chains can have weights: not where it is unknown what log densities gain, or the ratio of a step."""
     return density.has_increments and kernel.has_ratio and (density.has_log_density or kernel.num_nodes is not None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
@@ -18,7 +18,11 @@ import jax.numpy as jnp
 
 from ..checks.points import as_points
 from ..errors import (
-    ArgumentTypeError, ParameterError, ScheduleError, ScoreOnlyError, ShapeError, check_integer, check_key,
+    ArgumentTypeError,
+    ScoreOnlyError,
+    ShapeError,
+    check_integer,
+    check_key,
 )  # fmt: skip
 from ..program import fingerprint, trace
 from . import path
@@ -48,14 +52,10 @@ class AbstractDensity(abc.ABC):
     def log_density(self, x: jax.Array, t: jax.Array) -> jax.Array:
         """Log density (nats) of one point x [*event_shape] at time t."""
 
-    def point_score(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        """Score of one point x [*event_shape] at time t, which JAX can differentiate in x."""
-        return jax.grad(self.log_density)(x, t)
-
     @property
     def has_increments(self) -> bool:
         """Whether `increment` is known; not for mixtures of score-only models, which depend on more than scores."""
-        return self.has_log_density or type(self).point_score is not AbstractDensity.point_score
+        return True
 
     def increment(self, rng_key, start: Place, end: Place) -> jax.Array:
         """log p(end) - log p(start) in nats: by the score along the path between them where that is all there is."""
@@ -201,9 +201,6 @@ class ConditionalModel(AbstractDensity):
 
     @abc.abstractmethod
     def log_density(self, x, t, condition=None) -> jax.Array: ...
-    def point_score(self, x, t, condition=None) -> jax.Array:
-        return jax.grad(self.log_density)(x, t, condition)
-
     @abc.abstractmethod
     def gaussian(self, t, condition=None) -> Gaussian | None: ...
     @abc.abstractmethod
@@ -249,44 +246,6 @@ def _batch_log_prob(density, x, t):
 def _flow_log_probs(density: AbstractDensity, rng_key, x, t, *, num_probes: int):
     one = lambda x, t: jnp.stack(density._flow_log_density(rng_key, x, t, num_probes))
     return density._batched(one, x, t, (2,))
-
-
-def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:
-    """Raise unless these can be terms of one formula: at least one density, on one event shape, under one schedule."""
-    if not densities:
-        raise ParameterError(f"{what} needs at least one density; got none.")
-    for density in densities:
-        if not isinstance(density, AbstractDensity):
-            raise ArgumentTypeError(
-                f"{what} takes densities; got {type(density).__name__}. Give numbers by keyword, and wrap functions "
-                "in nd.as_density."
-            )
-        if needs_log_density:
-            density.require_log_density(what)
-    first = densities[0]
-    for density in densities[1:]:
-        if density.event_shape != first.event_shape:
-            raise ShapeError(
-                f"{what} needs one event shape; got {first.event_shape} and {density.event_shape}. "
-                "Compose densities of the same kind of points."
-            )
-        if density.schedule != first.schedule:
-            _check_overlap(what, first.schedule, density.schedule)
-            raise ScheduleError(
-                f"{what} needs one schedule; got {first.schedule} and {density.schedule}. "
-                "Convert one with density.with_schedule(...), which is exact."
-            )
-
-
-def _check_overlap(what: str, *schedules: NoiseSchedule) -> None:
-    """Raise ScheduleError where two schedules have no noise-to-signal ratio in common."""
-    (low, high), (other_low, other_high) = (schedule.noise_range for schedule in schedules)
-    if high < other_low or other_high < low:
-        raise ScheduleError(
-            f"{what} needs one schedule, and these do not overlap: noise-to-signal ratios from {low:.4g} to {high:.4g} "
-            f"and from {other_low:.4g} to {other_high:.4g}. Convert the density that is known at the other's ratios, "
-            "as closed forms are, with density.with_schedule(...)."
-        )
 
 
 def check_density(what: str, value) -> None:

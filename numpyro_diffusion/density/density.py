@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -24,10 +23,11 @@ from ..checks.numbers import exponent, is_traced, log_mass, real
 from ..checks.text import uncalibrated_shares
 from ..errors import ArgumentTypeError, DivisionByZeroError, ScoreOnlyError, warn
 from ..pytree import register, replace
-from .abstract import AbstractDensity, ConditionalModel, check_densities
+from .abstract import AbstractDensity, ConditionalModel
 from .composed import Composed
 from .formula import Kind, Leaf, Node, as_array, as_list, fold, formula_text, gaussian_of, log_value, merge, nest
 from .leaves import are_one, place, under_all
+from .operands import check_densities
 
 NO_DIFFERENCE = "a difference of densities may be negative; got {}. For 'p and not q' write p / q ** alpha."
 
@@ -130,9 +130,6 @@ class Conditional(Density):
     def log_density(self, x, t):
         return self.model.log_density(x, t, self.condition)
 
-    def point_score(self, x, t):
-        return self.model.point_score(x, t, self.condition)
-
     def with_schedule(self, schedule):
         return replace(self, model=self.model.with_schedule(schedule))
 
@@ -219,7 +216,7 @@ class Expression(Composed, Density):
         """`call(density)` for every distinct leaf; several conditions of a model in one call."""
 
         def under(model, *condition):
-            return call(Conditional(model, *condition, None) if condition else model)
+            return call(Conditional(model, condition[0], None) if condition else model)
 
         values = [under_all(*pair, under) for pair in zip(self.models, self.conditions, strict=True)]
         return {leaf: values[leaf.model][leaf.condition] for leaf in self.formula.leaves}

@@ -241,11 +241,9 @@ class ScoreModel(_NetworkDensity):
 
     def log_density(self, x, t, condition=None):
         # A function whose gradient is the score and whose value is zero: linear algebra of scores follows by itself.
-        return zero_with_gradient(x, self.point_score(x, t, condition))
-
-    def point_score(self, x, t, condition=None):
         y, r, log_alpha = self._units(x, t)
-        return (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
+        score = (self.score_at(y, r, condition) / jnp.exp(log_alpha)).reshape(self.event_shape)
+        return zero_with_gradient(x, score)
 
     def score_at(self, y, r, condition=None):
         """Score of p(y, r) with respect to centred y [d] at noise-to-signal ratio r."""

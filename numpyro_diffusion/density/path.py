@@ -9,10 +9,10 @@ so that along any path from (y, r) to (y', r')
 
 .. math:: \log \frac{p(y', r')}{p(y, r)} = \int s \cdot dy + r^2 \left( \mathrm{div}\, s + |s|^2 \right) d \log r .
 
-On the path y is affine in r, as points of pure noise are, and the quadrature, Gauss and Lobatto's, is in log r. What it gives is
-independent of the path only where s is a gradient; a learnt score is one but for its curl (`diagnose.curl`). The
-divergence is exact up to `EXACT_SIZE` dimensions; beyond, probes estimate what it differs by from that of the density's
-Gaussian approximation (Hutchinson 1990).
+On the path y is affine in r, as points of pure noise are, and the quadrature, Gauss and Lobatto's, is in log r. What it
+gives is independent of the path only where s is a gradient; a learnt score is one but for its curl (`diagnose.curl`).
+The divergence is exact up to `EXACT_SIZE` dimensions; beyond, probes estimate what it differs by from that of the
+density's Gaussian approximation (Hutchinson 1990).
 
 Sources: Song et al. (2021), arXiv:2011.13456; Sjoberg et al. (2023), arXiv:2307.14012.
 """
@@ -88,7 +88,7 @@ def score_at(density, y, r, probes) -> tuple[jax.Array, jax.Array]:
     scaled = None if gaussian is None else gaussian._replace(variance=gaussian.variance / alpha**2)
 
     def score(y):
-        return alpha * jnp.ravel(density.point_score((alpha * y).reshape(density.event_shape), t))
+        return alpha * jnp.ravel(jax.grad(density.log_density)((alpha * y).reshape(density.event_shape), t))
 
     return divergence(score, y, probes, scaled)
 
@@ -99,7 +99,9 @@ def divergence_evaluations(size: int) -> int:
 
 
 def increment(density, rng_key, start: Place, end: Place, num_nodes: int = LEVEL_NODES) -> jax.Array:
-    """log p(end) - log p(start), in nats, of a density that gives `point_score(x, t)`, below its resolution unchanged.
+    """log p(end) - log p(start), in nats, of a density whose score JAX can differentiate.
+
+    Below its resolution it stays what it is there.
 
     Cost: `num_nodes` scores and divergences.
     """

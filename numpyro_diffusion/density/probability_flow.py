@@ -32,7 +32,7 @@ class FlowLogProb(NamedTuple):
 
 
 def flow_log_density(density, rng_key, x, t, num_probes: int = PROBES) -> FlowLogProb:
-    """Of one point x [*event_shape] at time t under a model that gives `point_score`."""
+    """Of one point x [*event_shape] at time t under one model."""
     schedule, size = density.schedule, x.size
     alpha, last = schedule.alpha(t), schedule.alpha(1.0)
     log_r = jnp.log(jnp.maximum(schedule.noise_to_signal(t), density.resolution))

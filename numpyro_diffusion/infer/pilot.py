@@ -26,7 +26,7 @@ from ..annealing.plan import Plan
 from ..annealing.settings import Settings
 from ..density.gaussian import Gaussian
 from ..density.schedule import NoiseSchedule
-from ..errors import ScoreOnlyError, UnsupportedModelError, warn
+from ..errors import UnsupportedModelError, warn
 from ..program import array_digest
 from ..pytree import replace
 from .joint import JointDensity
