@@ -21,9 +21,9 @@ import numpy as np
 from ..annealing.anneal import anneal
 from ..annealing.reverse import Reverse
 from ..density.abstract import ConditionalModel, check_density
-from ..density.density import Density, Expression
+from ..density.density import Conditional, Density, Expression
 from ..density.energy import ScoreModel
-from ..density.path import divergence
+from ..density.path import score_at
 from ..errors import ArgumentTypeError, ParameterError, ShapeError
 
 #: Most dimensions in which divergences are exact.
@@ -67,34 +67,29 @@ def check_conditions(teacher: Density, conditions) -> None:
         )
 
 
-def _condition(teacher, condition):
-    """What the teacher takes for a condition [c + 1], whose last entry says whether there is one; None for none."""
+def _given(teacher, condition) -> Density:
+    """The teacher under a condition [c + 1], whose last entry says whether there is one; None for none."""
     if condition is None:
-        return ()
-    if isinstance(teacher, ScoreModel):
-        return (condition,)
-    nothing = jnp.asarray(teacher.no_condition)
-    given = condition[:-1].reshape(nothing.shape).astype(nothing.dtype)
-    return (jnp.where(condition[-1] > 0, given, nothing),)
+        return teacher
+    if not isinstance(teacher, ScoreModel):
+        nothing = jnp.asarray(teacher.no_condition)
+        given = condition[:-1].reshape(nothing.shape).astype(nothing.dtype)
+        condition = jnp.where(condition[-1] > 0, given, nothing)
+    return Conditional(teacher, condition, None)
 
 
-def score(density: Density, y, r, condition=None) -> jax.Array:
-    """Score [d] of p(y, r) at y = x / alpha [d], under a condition [c + 1] or none."""
+def score(density: Density, y, r) -> jax.Array:
+    """Score [d] of p(y, r) at y = x / alpha [d]."""
     t = density.schedule.time(r)
     alpha = density.schedule.alpha(t)
-    x = (alpha * y).reshape(density.event_shape)
-    return alpha * jnp.ravel(density.point_score(x, t, *_condition(density, condition)))
+    return alpha * jnp.ravel(jax.grad(density.log_density)((alpha * y).reshape(density.event_shape), t))
 
 
 def scores(teacher: Density, y, r, condition, rng_key) -> tuple[jax.Array, jax.Array]:
-    """Score [d] at y [d], and the time score; the key is for the probe of many dimensions."""
+    """Score [d] at y [d] under a condition [c + 1] or none, and the time score; the key is for a probe."""
     probes = None if y.size <= EXACT else jax.random.rademacher(rng_key, (1, y.size), y.dtype)
-    t = teacher.schedule.time(r)
-    gaussian = teacher.gaussian(t, *_condition(teacher, condition))
-    if gaussian is not None:
-        gaussian = gaussian._replace(variance=gaussian.variance / teacher.schedule.alpha(t) ** 2)
-    value, found = divergence(lambda z: score(teacher, z, r, condition), y, probes, gaussian)
-    return value, r**2 * (found[0] + jnp.sum(value**2))
+    value, divergence = score_at(_given(teacher, condition), y, r, probes)
+    return value, r**2 * (divergence[0] + jnp.sum(value**2))
 
 
 def check_finite_scores(teacher: Density, x, conditions, sigmas, rng_key) -> None:
@@ -132,7 +127,7 @@ def drawn(rng_key, teacher: Density, *, progress_bar: bool) -> Any:
     run = anneal(rng_key, teacher, Reverse(), num_chains=count, progress_bar=progress_bar)
     if not run.is_complete:
         raise ParameterError(
-            f"the teacher's samples are still noise: their run was interrupted at t = {run.levels[-1]:.3g}. Run nd.distil "
-            "anew, or give data."
+            f"the teacher's samples are still noise: their run was interrupted at t = {run.levels[-1]:.3g}. Run "
+            "nd.distil anew, or give data."
         )
     return np.asarray(run.samples)
