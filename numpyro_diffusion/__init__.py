@@ -19,6 +19,7 @@ from .compose.sculpting import contrast, harmonic_mean
 from .density import exact
 from .density.density import Density
 from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
+from .density.equal import equal_density
 from .density.function import as_density
 from .density.mixture import MixtureBase
 from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving

@@ -17,6 +17,7 @@ import numpy as np
 import numpyro_diffusion as nd
 from benchmarks.table import arguments, best_seconds, measure
 from benchmarks.train.cubes import PRESETS, SIGMA_MAX, SIGMA_MIN
+from numpyro_diffusion.annealing import advance as onward
 from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.memory import bytes_per_chain, chains_that_fit, free_bytes
 from numpyro_diffusion.annealing.plan import PlannedLevel
@@ -99,7 +100,7 @@ def level(seed: int, dtype: str, size: int, chains: int, matrix: int) -> dict:
     density, key = energy(dtype, size), jax.random.key(seed)
     population = populations.start(density, key, num_chains=chains, frame_kind="whitened")
     kernel, settings = LEAPFROGS.without_step_size(), Settings(num_steps=2, weighted=False)
-    step = jax.jit(lambda *args: populations.advance(density, kernel, *args, settings))
+    step = jax.jit(lambda *args: onward.advance(density, kernel, *args, settings))
     found = figures(step, (population, key, PlannedLevel(0.8, 0.1), 0.0), dtype, chains, matrix)
     # XLA counts the body of a loop once: what the level takes is seven evaluations.
     count = 7 * evaluation(seed, dtype, size, chains, matrix)["teraflop"]

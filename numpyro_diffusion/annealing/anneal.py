@@ -21,6 +21,7 @@ from ..disk.runs import Keeper, sole_writer
 from ..errors import ParameterError, check_key, check_number, check_untraced
 from ..program import fingerprint, versions
 from . import population as populations
+from .advance import LevelStats
 from .blas_threads import single_threaded_blas
 from .devices import everywhere, gathered
 from .history import History, check_place
@@ -28,7 +29,6 @@ from .kernels import Kernel, check_kernel
 from .loop import KIND, RunState, descend, packed, unpacked
 from .pilot import plan
 from .plan import Plan
-from .population import LevelStats
 from .progress import Progress
 from .reverse import Reverse
 from .settings import Settings
@@ -165,7 +165,8 @@ def annealed(
         else:
             known = isinstance(levels, Plan)
             found = levels if known else plan(pilot_key, density, kernel, levels, settings, progress.say)
-            places = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
+            places: Any = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
+            places["tracks"] = isinstance(kernel, Reverse) and kernel.tracks(density)
             state, rows = RunState(found, populations.start(held, start_key, **places)), ()
             keeper.keep(packed, state, rows, mesh, now=True)
         history = History(keep_history, settings.num_chains, state.num_done, rows)
@@ -181,13 +182,14 @@ def annealed(
 
 def _result(state: RunState, density: Density, kernel: Kernel | Reverse, settings: Settings, **found) -> AnnealedRun:
     population, done, weighted = state.population, state.num_done, settings.weighted
+    stats = {k: np.stack([np.asarray(getattr(s, k)) for s in state.stats]) for k in LevelStats._fields}
+    between = LEVEL_NODES * (1 + divergence_evaluations(math.prod(density.event_shape)))
     if isinstance(kernel, Reverse):
-        stats, evaluations = {}, done - 1
+        tracks = kernel.tracks(density)
+        stats, evaluations = (stats, done * (1 + between)) if tracks else ({}, done - 1)
     else:
-        stats = {k: np.stack([np.asarray(getattr(s, k)) for s in state.stats]) for k in LevelStats._fields}
         evaluations = done * (1 + settings.predictor + settings.num_steps * kernel.evaluations_per_step)
-        if weighted and not density.has_log_density:
-            evaluations += done * LEVEL_NODES * (1 + divergence_evaluations(math.prod(density.event_shape)))
+        evaluations += done * between * (weighted and not density.has_log_density)
     return AnnealedRun(
         log_weights=population.log_weight if weighted else jnp.zeros(settings.num_chains),
         log_evidence=float(population.evidence()) if weighted else float("nan"),

@@ -15,7 +15,7 @@ import numpy as np
 from ..checks.text import shown
 from ..disk.paths import checked_path, told, what_is
 from ..errors import ParameterError
-from .population import ChainStats
+from .advance import ChainStats
 
 REMEDY = "Check that the folder exists, is writable and has space, or choose another one for keep_history."
 

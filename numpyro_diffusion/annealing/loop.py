@@ -18,13 +18,14 @@ from jax.sharding import Mesh
 from ..density.density import Density
 from ..disk.runs import Keeper
 from ..errors import warn
-from . import population as populations
+from . import advance as onward
+from .advance import ChainStats, LevelStats
 from .devices import first_says, gathered
 from .evidence import Account
 from .history import History
 from .kernels import Kernel, KernelState
 from .plan import Plan
-from .population import ChainStats, LevelStats, Population
+from .population import Population
 from .progress import Progress
 from .reverse import Reverse
 from .settings import Settings
@@ -78,7 +79,7 @@ def descend(
             if state.collapsed:
                 population, due = population._replace(log_weight=jnp.zeros_like(population.log_weight)), 0.0
             planned = state.plan.at(i, settings.predictor)
-            population, level, chains = populations.advance(density, kernel, population, key, planned, due, settings)
+            population, level, chains = onward.advance(density, kernel, population, key, planned, due, settings)
             collapsed = state.collapsed
             if settings.weighted and settings.watches(density) and not collapsed:
                 collapsed = float(level.conditional_ess) * num_chains < 2
@@ -141,10 +142,13 @@ def unpacked(arrays: dict[str, Any], facts: dict[str, Any]) -> tuple[RunState, t
         columns = [arrays[f"{name}.{i}"] for i in range(len(cls._fields)) if f"{name}.{i}" in arrays]
         return tuple(cls(*values) for values in zip(*columns, strict=True))
 
-    leaves = [jnp.asarray(arrays[f"population.{i}"]) for i in range(_POPULATION.num_leaves)]
+    # Of which tracked chains have one more.
+    count = sum(name.startswith("population.") for name in arrays)
+    structure = jax.tree.structure(_POPULATION if count == jax.tree.structure(_POPULATION).num_leaves else _TRACKED)
+    leaves = [jnp.asarray(arrays[f"population.{i}"]) for i in range(structure.num_leaves)]
     state = RunState(
         Plan(arrays["levels"], arrays["step_sizes"], arrays.get("scales")),
-        jax.tree.unflatten(_POPULATION, leaves),
+        jax.tree.unflatten(structure, leaves),
         rows("stats", LevelStats),
         bool(facts["collapsed"]),
     )
@@ -155,4 +159,5 @@ def _columns(rows):
     return [np.stack([np.asarray(value) for value in column]) for column in zip(*rows, strict=True)]
 
 
-_POPULATION = jax.tree.structure(Population(KernelState(0, 0, 0, 0), 0, 0, 0, Account(0, 0, 0)))  # pyright: ignore
+_POPULATION = Population(KernelState(0, 0, 0, 0), 0, 0, 0, Account(0, 0, 0))  # pyright: ignore
+_TRACKED = _POPULATION._replace(state=KernelState(0, 0, 0, 0, 0))

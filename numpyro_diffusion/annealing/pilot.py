@@ -20,10 +20,11 @@ import numpy as np
 from ..density.density import Density
 from ..diagnose.weights import conditional_ess
 from ..errors import ParameterError, warn
+from .advance import enter, predict
 from .kernels import Kernel
 from .level import level_at
 from .plan import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
-from .population import Population, enter, predict, start
+from .population import Population, start
 from .reverse import Reverse
 from .settings import WATCHED_SIZE, Settings
 
@@ -39,9 +40,9 @@ SCORE_REACH = 1.0
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
 MAX_LEVELS = 400
-#: Levels where none are given and nothing tells how far apart they should be: of a density with a score only, and of
-#: reverse diffusion.
-SCORE_LEVELS, REVERSE_LEVELS = 100, 250
+#: Levels where none are given and nothing tells how far apart they should be: of a density with a score only, of
+#: reverse diffusion, and of that where it tracks log densities.
+SCORE_LEVELS, REVERSE_LEVELS, TRACKED_LEVELS = 100, 250, 150
 
 
 @partial(jax.jit, static_argnames="frame_kind")
@@ -167,7 +168,9 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
         ParameterError: if there are not as many step sizes as levels, or none where acceptance cannot be measured.
     """
     if isinstance(kernel, Reverse):
-        levels = given_levels(REVERSE_LEVELS if levels is None else levels, density.schedule.levels)
+        tracks = kernel.tracks(density)
+        place = partial(geometric_levels, density) if tracks else density.schedule.levels
+        levels = given_levels((TRACKED_LEVELS if tracks else REVERSE_LEVELS) if levels is None else levels, place)
         return Plan(levels, np.full(len(levels), np.nan))
     steps, scored = kernel.step_size, not (density.has_log_density or settings.weighted)
     levels = None if levels is None else given_levels(levels, partial(geometric_levels, density))

@@ -16,27 +16,50 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from ..checks.fields import check_flag
 from ..density.density import Density
+from ..density.equal import EqualDensity
+from ..errors import ParameterError
 from ..pytree import register
 
 
-@register(data=(), static=())
+@register(data=(), static=("weighted",))
 @dataclasses.dataclass(frozen=True)
 class Reverse:
-    """Reverse diffusion in place of a kernel: `nd.anneal(rng_key, density, nd.Reverse())`. One evaluation per level.
+    """Reverse diffusion in place of a kernel: `nd.anneal(rng_key, density, nd.Reverse())`.
 
-    A predictor that no steps follow: there is nothing to set, to tune, to accept or to weigh, and nothing of Python
-    that it reads.
+    A predictor that no steps follow: there is nothing to tune or to accept, and nothing of Python that it reads.
+
+    Args:
+        weighted: Whether to track log densities along the paths and to weigh these, which makes products, powers,
+            guidance and mixtures of score-only models right and gives their evidence; see `tracked`. None is False,
+            one evaluation per level as usual, but for mixtures of score-only models, which need it.
     """
+
+    weighted: bool | None = None
 
     is_adjusted = False
     program_digest = None
+    num_nodes = None
+
+    def __post_init__(self):
+        if self.weighted is not None:
+            check_flag("weighted", self.weighted)
 
     def without_step_size(self) -> Reverse:
         return self
 
     def suited(self, density: Density) -> Reverse:
-        return self
+        """With `weighted` decided; ParameterError where there is no density to weigh by."""
+        if isinstance(density, EqualDensity):
+            if self.weighted:
+                raise ParameterError(f"{density!r} is no density, and has no weights. Leave out weighted=True.")
+            return Reverse(False)
+        return Reverse(not density.has_increments if self.weighted is None else self.weighted)
+
+    def tracks(self, density: Density) -> bool:
+        """Whether log densities of leaves are tracked along the paths."""
+        return bool(self.weighted) or isinstance(density, EqualDensity)
 
     def frozen(self, size: int) -> Reverse:
         return self

@@ -77,7 +77,8 @@ class Settings:
         if isinstance(kernel, Reverse):
             # A predictor before no steps, in x itself.
             itself = {"frame": "identity", "metric": "frame"}
-            return dataclasses.replace(self, num_steps=0, predictor=True, weighted=False, **itself)
+            weighted = bool(kernel.weighted)
+            return dataclasses.replace(self, num_steps=0, predictor=True, weighted=weighted, **itself)
         if self.metric == "pilot" and isinstance(jax.eval_shape(lambda: gaussian_at(density, 0.5)).axes, CosineAxes):
             raise ParameterError(
                 f"metric 'pilot' learns a matrix [d, d], and {density!r} is one of images, d = "

@@ -33,7 +33,7 @@ def mixture(*densities: Density, weights: Any = None) -> Density:
         *densities: At least one density.
         weights: Positive numbers, one per density, normalised to sum one; equal by default.
     """
-    check_densities("a mixture", densities, needs_log_density=True)
+    check_densities("a mixture", densities)
     log_weights = log_weights_of(weights, len(densities))
     return combine("mixture", list(zip(densities, log_weights, strict=True)))
 

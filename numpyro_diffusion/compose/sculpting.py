@@ -31,7 +31,7 @@ def harmonic_mean(p: Density, q: Density, *more: Density, alpha: Any = None, wei
         weights: Instead of alpha: positive weights w_i of 1 / p_i, normalised to sum one; equal by default.
     """
     densities = (p, q, *more)
-    check_densities("a harmonic mean", densities, needs_log_density=True)
+    check_densities("a harmonic mean", densities)
     log_shares = _log_shares(alpha, weights, len(densities), alpha_first=False)
     # Written with products, not with inverses: a density that is zero then kills the numerator, and no 1 / 0 arises.
     # From last to first, so that two densities print as p * q / (alpha * p + (1 - alpha) * q).
@@ -56,7 +56,7 @@ def contrast(p: Density, q: Density, *more: Density, alpha: Any = None, weights:
         alpha, weights: As of `harmonic_mean`; weights are those in the denominator, p first.
     """
     densities = (p, q, *more)
-    check_densities("a contrast", densities, needs_log_density=True)
+    check_densities("a contrast", densities)
     log_shares = _log_shares(alpha, weights, len(densities), alpha_first=True)
     denominator = combine("mixture", list(zip(densities, log_shares, strict=True)))
     return combine("product", [(p, 2.0), (denominator, -1.0)])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ..checks.numbers import is_traced
 from .abstract import AbstractDensity
 from .formula import Leaf, Node
 from .probability_flow import FlowLogProb
@@ -31,9 +32,14 @@ class Composed(AbstractDensity):
         mixed = [self.leaf(leaf) for node in self.formula.sums for leaf in node.leaves]
         return all(leaf.has_increments for leaf in self.of_formula()) and all(leaf.has_log_density for leaf in mixed)
 
-    def of_formula(self) -> list[AbstractDensity]:
+    def of_formula(self) -> Sequence[AbstractDensity]:
         """The distinct leaves as densities."""
         return [self.leaf(leaf) for leaf in self.formula.leaves]
+
+    @property
+    def resolution(self):
+        known = [leaf.resolution for leaf in self.of_formula()]
+        return jnp.min(jnp.stack([jnp.asarray(r) for r in known])) if is_traced(known) else min(known)
 
     def increment(self, rng_key, start, end):
         def ends(density):

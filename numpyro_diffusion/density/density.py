@@ -165,10 +165,6 @@ class Expression(Composed, Density):
         return all(model.has_log_density for model in self.models)
 
     @property
-    def resolution(self):
-        return min(model.resolution for model in self.models)
-
-    @property
     def leaves(self) -> tuple[Density, ...]:
         """The distinct densities of the formula: models under their conditions."""
         return tuple(map(self.leaf, self.formula.leaves))
@@ -273,11 +269,11 @@ def combine(kind: Kind, terms: Sequence[tuple[Density, Any]]) -> Density:
     what floats do not hold.
     """
     is_sum = kind == "mixture" and len(terms) > 1
-    check_densities(f"a {kind}", [density for density, _ in terms], needs_log_density=is_sum)
+    check_densities(f"a {kind}", [density for density, _ in terms])
     flat: list[tuple[Any, Any]] = []
     for density, coefficient in terms:
         leaves = density.leaves if isinstance(density, Expression) else (density,)
-        if is_sum and (unknown := [repr(leaf) for leaf in leaves if not leaf.is_calibrated]):
+        if is_sum and (unknown := [repr(leaf) for leaf in leaves if leaf.has_log_density and not leaf.is_calibrated]):
             warn(uncalibrated_shares(unknown))
         if isinstance(density, Expression) and density.formula.kind == kind:
             flat += [(part, nest(kind, coefficient, c)) for part, c in density._parts()]

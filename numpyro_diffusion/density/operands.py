@@ -10,7 +10,7 @@ from .abstract import AbstractDensity
 from .schedule import NoiseSchedule
 
 
-def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool = False) -> None:
+def check_densities(what: str, densities: Sequence[Any]) -> None:
     """Raise unless these can be terms of one formula: at least one density, on one event shape, under one schedule."""
     if not densities:
         raise ParameterError(f"{what} needs at least one density; got none.")
@@ -20,8 +20,6 @@ def check_densities(what: str, densities: Sequence[Any], needs_log_density: bool
                 f"{what} takes densities; got {type(density).__name__}. Give numbers by keyword, and wrap functions "
                 "in nd.as_density."
             )
-        if needs_log_density:
-            density.require_log_density(what)
     first = densities[0]
     for density in densities[1:]:
         if density.event_shape != first.event_shape:

@@ -40,7 +40,7 @@ class RunFields(ResultFields):
     @property
     def has_acceptance(self) -> bool:
         """Whether acceptance is known: by log densities, or by line integrals of the score."""
-        return self.density.has_log_density or getattr(self.kernel, "num_nodes", None) is not None
+        return bool(self.stats) and bool(np.any(np.isfinite(np.asarray(self.stats["acceptance_rate"], dtype=float))))
 
     @property
     def ess(self) -> float:

@@ -81,7 +81,7 @@ def _run_rows(run):
         if np.any(np.isfinite(shapes)):
             yield "Pareto k", f"{np.nanmax(shapes):.2f} at most (from 0.5 on the tail of the weights is heavy)"
     if run.stats and not run.has_acceptance:
-        yield "acceptance", "none: the density has only a score"
+        yield "acceptance", "none: there are no Metropolis ratios of these steps"
     elif rate := _acceptance(run):
         aim = f", tuned to {run.kernel.target_acceptance:.2f}" if run.kernel.step_size is None else ""
         yield "acceptance", rate + aim

@@ -7,6 +7,7 @@ import pytest
 from densities import untrained
 from exact_problems import LEVELS, NUM_CHAINS, P2, Q2, SCHEDULE, assert_moments, gaussian, mixture, sample
 
+from numpyro_diffusion.annealing import advance as onward
 from numpyro_diffusion.annealing import pilot as tuning
 from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.devices import chain_keys
@@ -67,7 +68,7 @@ def test_a_state_carried_across_levels_is_silently_wrong_and_advance_is_not():
 
     population = populations.start(density, start_key, num_chains=NUM_CHAINS, frame_kind="identity")
     for i, t in enumerate(levels):
-        population, stats, _ = populations.advance(
+        population, stats, _ = onward.advance(
             density, kernel.without_step_size(), population, jax.random.fold_in(key, i), PlannedLevel(float(t), 0.04),
             0.5, Settings(frame="identity"),
         )  # fmt: skip
@@ -87,7 +88,7 @@ def test_a_state_carried_across_levels_is_silently_wrong_and_advance_is_not():
 
 
 def cache_sizes():
-    functions = [populations.advance, populations.start, populations.points, tuning._pilot_level, tuning._next_level]
+    functions = [onward.advance, populations.start, populations.points, tuning._pilot_level, tuning._next_level]
     return [f._cache_size() for f in functions]
 
 

@@ -41,12 +41,13 @@ if devices > processes:
     from numpyro_diffusion.annealing.devices import checked_mesh, everywhere
     from numpyro_diffusion.annealing.plan import PlannedLevel
     from numpyro_diffusion.annealing.settings import Settings
+    from numpyro_diffusion.annealing import advance as onward
     from numpyro_diffusion.annealing import population as populations
 
     auto = checked_mesh(mesh, 64)
     density, kernel, key = everywhere((p * q, nd.HMC().without_step_size(), jax.random.key(0)), auto)
     population = populations.start(density, key, num_chains=64, frame_kind="whitened", mesh=auto)
-    program = populations.advance.lower(
+    program = onward.advance.lower(
         density, kernel, population, key, PlannedLevel(0.9, 0.3), 0.5, Settings(chain_batch_size=8, mesh=auto)
     ).compile().as_text()
 if number == 0:

@@ -10,7 +10,7 @@ import pytest
 from densities import mixture
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.annealing import population as populations
+from numpyro_diffusion.annealing import advance as onward
 from numpyro_diffusion.annealing.history import History
 from numpyro_diffusion.disk.runs import Interrupt, sole_writer
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
@@ -32,7 +32,7 @@ def anneal(**changes):
 
 def stop_at(monkeypatch, level, error):
     """The level, counted from 1, fails once."""
-    original, calls = populations.advance, []
+    original, calls = onward.advance, []
 
     def advance(*args, **kwargs):
         calls.append(None)
@@ -40,7 +40,7 @@ def stop_at(monkeypatch, level, error):
             raise error
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(populations, "advance", advance)
+    monkeypatch.setattr(onward, "advance", advance)
 
 
 def assert_equal(found, expected):

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.annealing import population as populations
+from numpyro_diffusion.annealing import advance as onward
 from numpyro_diffusion.cli import cubes as demo_cubes
 from numpyro_diffusion.cli import demo, models
 from numpyro_diffusion.cli import main as cli
@@ -81,7 +81,7 @@ def test_samples_are_written_and_repeat_with_the_seed(folder, tmp_path):
 
 
 def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
-    output, original, calls = tmp_path / "x.npy", populations.advance, []
+    output, original, calls = tmp_path / "x.npy", onward.advance, []
     arguments = ["sample", "--model", folder / "a.safetensors", *FEW, "--checkpoint", tmp_path / "state"]
 
     def advance(*args, **kwargs):
@@ -91,7 +91,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(populations, "advance", advance)
+        patch.setattr(onward, "advance", advance)
         result = invoke(*arguments, "--output", output)
     assert result.exit_code == 1 and "The same command goes on" in result.output
     assert not output.exists()

@@ -30,6 +30,8 @@ from .settings import settings_text
 class KernelState(NamedTuple):
     """One chain: `position` [d], `momentum` [d], `logdensity` and `logdensity_grad` [d] *at the present level*.
 
+    Reverse diffusion that tracks log densities keeps those of the density's `leaves` [m], see `tracked`.
+
     While a chain moves, `position` is v, the coordinates of moves; between levels it is u, those of the frame alone
     (`Level.enter`, `Level.leave`). The gradient stays that in v, and a level that is entered computes it anew.
     """
@@ -38,6 +40,7 @@ class KernelState(NamedTuple):
     momentum: Any
     logdensity: Any
     logdensity_grad: Any
+    leaves: Any = ()
 
 
 class StepInfo(NamedTuple):

@@ -96,6 +96,6 @@ def _mixture_findings(density) -> list[str]:
 
 
 def uncalibrated(density: Density) -> list[str]:
-    """Names of the leaves of a density that are not calibrated."""
+    """Names of the leaves of a density with log densities that are not calibrated; scores are tracked from noise on."""
     leaves = density.leaves if isinstance(density, Expression) else (density,)
-    return [repr(leaf) for leaf in leaves if not leaf.is_calibrated]
+    return [repr(leaf) for leaf in leaves if leaf.has_log_density and not leaf.is_calibrated]

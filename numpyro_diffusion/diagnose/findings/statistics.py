@@ -23,7 +23,8 @@ def closer_levels(run: RunFields) -> str:
 
 def shorter_steps(run: RunFields) -> str:
     """How to take shorter steps, given how they were asked for."""
-    steps = run.kernel.step_size
+    if isinstance(steps := getattr(run.kernel, "step_size", ()), tuple):
+        return closer_levels(run)
     if steps is None:
         return "steps shorter than the tuned ones: step_size=0.5 * run.stats['step_size'] with levels=run.levels"
     if np.ndim(steps):
@@ -125,7 +126,7 @@ def heavy_tails(run: RunFields):
 
 def acceptance(run: RunFields):
     """Acceptance far from what it should be, where there is one."""
-    if not run.stats or not run.has_acceptance:
+    if not run.has_acceptance:
         return
     rate, kernel = np.asarray(run.stats["acceptance_rate"]), run.kernel
     name, target = type(kernel).__name__, kernel.target_acceptance
