@@ -42,7 +42,8 @@ def flow_log_density(density, rng_key, x, t, num_probes: int = PROBES) -> FlowLo
     def velocity(state, u):
         # From u = 0 at the point's level to u = 1 at the last.
         y, _ = state
-        r = jnp.exp(log_r + u * (log_last - log_r))
+        # The solver steps beyond the end and interpolates: nothing is known of the score there.
+        r = jnp.exp(log_r + jnp.minimum(u, 1.0) * (log_last - log_r))
         s, div = score_at(density, y, r, probes)
         return -(r**2) * s * (log_last - log_r), r**2 * div * (log_last - log_r)
 
