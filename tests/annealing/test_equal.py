@@ -11,6 +11,7 @@ from refusals import assert_refused, refusals
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ScheduleError, ScoreOnlyError, ShapeError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 A = gaussian((-1.0, 0.0), ((0.5, 0.0), (0.0, 0.5)), "a")
 B = gaussian((1.0, 0.5), ((0.4, 0.1), (0.1, 0.8)), "b")
 C = gaussian((0.0, 1.5), ((0.7, 0.0), (0.0, 0.3)), "c")
@@ -95,7 +96,8 @@ REFUSED = {
     "weighted": (
         lambda: sample(nd.equal_density(A, B), nd.Reverse(weighted=True)), ParameterError,
         r"has no weights. Leave out weighted=True"),
-    "HMC": (lambda: sample(nd.equal_density(A, network("score")), nd.HMC()), ScoreOnlyError, r"Sample it by nd.Reverse\(\)"),
+    "HMC": (
+        lambda: sample(nd.equal_density(A, network("score")), nd.HMC()), ScoreOnlyError, r"Sample it by nd.Reverse\(\)"),
     "ULA": (lambda: sample(nd.equal_density(A, B), nd.ULA(0.1)), ScoreOnlyError, r"Sample it by nd.Reverse\(\)"),
     "a log density": (lambda: nd.equal_density(A, B).score(np.zeros(2)), ScoreOnlyError, r"nd.product"),
     "in a product": (lambda: (nd.equal_density(A, B) * A).score(np.zeros(2)), ScoreOnlyError, r"nd.product"),

@@ -1,6 +1,5 @@
 """Reverse diffusion that tracks log densities: weights of products, and mixtures of score-only models."""
 
-
 import jax
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.tracked import tracked_step
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 P, Q = ScoreOf(P2, "p"), ScoreOf(Q2, "q")
 #: Two modes 4 apart, where shares show.
