@@ -1,4 +1,4 @@
-"""Probability flows that begin where next to nothing moves: the solver's first step would lead beyond all noise levels."""
+"""Probability flows that begin where next to nothing moves: the solver's first step would lead beyond all levels."""
 
 import numpy as np
 
