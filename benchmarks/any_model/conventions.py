@@ -22,6 +22,7 @@ from benchmarks.any_model.networks import (
     FLOW,
     STEPS,
     Network,
+    conventions,
     data_of,
     mixture,
     scans,
@@ -35,7 +36,7 @@ HEADER = """# Conventions of networks, told from their answers
 
 `python benchmarks/any_model/conventions.py`. Networks are the exact predictions of a Gaussian mixture in the plane or of the shipped density of digits (d = 64), made as the first words say: `ddpm` (noise, 1,000 linear betas, told the index), `edm` (denoiser,
 told sigma), `flow` (eps - x_0, told tau), `cosine` (velocity, told t), `digits` (as `ddpm`). Rows "wrong": the network follows another convention than the adapter was told, the one after the colon. `named`: the first finding of `nd.check_model` says which
-(share of seeds); `refused`: there is a finding. Rows "right": nothing is wrong, and `refused` counts false alarms. Data: 1,000 points, or the 297 test scans. Each seed draws its own points and noise; the last two rows are sums over rows.
+(share of seeds); `refused`: there is a finding. Rows "right": nothing is wrong, and `refused` counts false alarms. Data: 600 points, or the 297 test scans. Each seed draws its own points and noise; the last two rows are sums over rows.
 """
 
 #: What adapters are told, by base: (constructor, schedule, timesteps).
@@ -131,8 +132,14 @@ def adapted(base: str, which: int | None) -> nd.Density:
     """A network of `WRONG`, or the right one for None, under the conventions of its base."""
     make, schedule, timesteps = SAID[base]
     other = {} if which is None else WRONG[which][2]
-    network = Network(truth(base), **RIGHT[base] | other)
-    return make(network, truth(base).event_shape, schedule, timesteps=timesteps, name=base)
+    return network_as(make, base, schedule, timesteps, RIGHT[base] | other, name=base)
+
+
+def network_as(make, base: str, schedule, timesteps, follows: dict, name: str) -> nd.Density:
+    """A network that `follows` conventions, as the adapter `make` is told of it."""
+    network = Network(truth(base), follows["schedule"])
+    weights = conventions(**{key: value for key, value in follows.items() if key != "schedule"})
+    return make(network, truth(base).event_shape, schedule, timesteps=timesteps, parameters=weights, name=name)
 
 
 def wrong(seed: int, which: int) -> dict:
@@ -150,6 +157,27 @@ def right(seed: int, density: Callable[[], nd.Density], data: Callable[[int], An
     """Whether there is an alarm where nothing is wrong."""
     report = nd.check_model(density(), data(seed), rng_key=jax.random.key(seed))
     return {"refused": bool(report.findings), "finding": " ".join(report.findings)}
+
+
+def through_adapter(density: nd.Density) -> nd.Density:
+    """A trained density as a network from elsewhere, so that all conventions are tried."""
+    return nd.from_score(density.score, density.event_shape, density.schedule, name=repr(density))
+
+
+@functools.cache
+def trained(name: str) -> nd.Density:
+    return through_adapter(nd.load_pretrained(name))
+
+
+@functools.cache
+def barely_trained() -> nd.Density:
+    training = nd.TrainingConfig(num_steps=300, batch_size=256)
+    density = nd.fit(jax.random.key(0), planar.sampler("ring"), model="score", training=training, progress_bar=False)
+    return through_adapter(density)
+
+
+def planar_data(name: str, seed: int) -> np.ndarray:
+    return np.asarray(planar.sampler(name)(jax.random.key(100 + seed), 600))
 
 
 def right_ones() -> Iterator[tuple[str, Callable[[], nd.Density], Callable[[int], Any]]]:
@@ -170,29 +198,31 @@ def right_ones() -> Iterator[tuple[str, Callable[[], nd.Density], Callable[[int]
         ),
         "cosine, noise": (nd.from_noise_prediction, COSINE, "time", {"schedule": COSINE, "told": "time"}),
     }  # fmt: skip
-    for name, (make, schedule, timesteps, conventions) in others.items():
+    for name, (make, schedule, timesteps, follows) in others.items():
 
         @functools.cache
-        def density(make=make, schedule=schedule, timesteps=timesteps, conventions=conventions, name=name):
-            network = Network(truth("ddpm"), **RIGHT["ddpm"] | conventions)
-            found = make(network, (2,), schedule, timesteps=timesteps, name="network")
+        def density(make=make, schedule=schedule, timesteps=timesteps, follows=follows, name=name):
+            found = network_as(make, "ddpm", schedule, timesteps, RIGHT["ddpm"] | follows, name="network")
             return found.with_schedule(nd.VariancePreserving.cosine(50.0)) if "read" in name else found
 
         yield name, density, functools.partial(data_of, truth("ddpm"))
-    in_unit = Network(truth("ddpm"), DDPM, units=UNIT)
-    make_unit = functools.cache(lambda: nd.from_noise_prediction(in_unit, (2,), DDPM, timesteps="integer"))
-    yield "ddpm, data and network in [0, 1]", make_unit, lambda seed: 0.5 * data_of(truth("ddpm"), seed) + 0.5
+    unit = RIGHT["ddpm"] | {"units": UNIT}
+    make_unit = functools.partial(network_as, nd.from_noise_prediction, "ddpm", DDPM, "integer", unit, "network")
+    yield (
+        "ddpm, data and network in [0, 1]",
+        functools.cache(make_unit),
+        lambda seed: 0.5 * data_of(truth("ddpm"), seed) + 0.5,
+    )
     for name in ("ring_score", "bar_score", "large_box_score", "left_column_score", "ring", "bar_paper"):
-        load = functools.cache(functools.partial(nd.load_pretrained, name))
-        target = name.removesuffix("_score").removesuffix("_paper")
-        yield (
-            f"trained, {name}",
-            load,
-            lambda seed, target=target: planar.sampler(target)(jax.random.key(100 + seed), 1000),
-        )
+        target = name.partition("_")[0] if name.startswith(("ring", "bar")) else name.removesuffix("_score")
+        yield f"trained, {name}", functools.partial(trained, name), functools.partial(planar_data, target)
+    yield "trained for 300 steps", barely_trained, functools.partial(planar_data, "ring")
     yield "closed form, mixture", mixture, functools.partial(data_of, truth("ddpm"))
-    box = functools.cache(functools.partial(planar.exact, "bar"))
-    yield "closed form, box", box, lambda seed: planar.sampler("bar")(jax.random.key(100 + seed), 1000)
+    yield (
+        "closed form, box",
+        functools.cache(functools.partial(planar.exact, "bar")),
+        functools.partial(planar_data, "bar"),
+    )
 
 
 def total(seed: int, kind: str) -> dict:

@@ -28,7 +28,7 @@ MEANS = np.array([[0.5, 0.2], [-0.5, 0.4], [0.0, -0.6]])
 COVARIANCES = np.array([[[0.02, 0.01], [0.01, 0.03]], [[0.01, 0.0], [0.0, 0.01]], [[0.05, 0.0], [0.0, 0.004]]])
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 
-#: What a network is told: time t from what it is told, under its schedule; what is out of range is the nearest end.
+#: What a network is told: time t from what it is told, under its schedule.
 DECODE: dict[str, Callable[[Any, Any], Any]] = {
     "time": lambda schedule, told: told,
     "index": lambda schedule, told: told / (STEPS - 1),
@@ -43,6 +43,7 @@ DECODE: dict[str, Callable[[Any, Any], Any]] = {
     "log ratio / 4": lambda schedule, told: schedule.time(jnp.exp(jnp.clip(4 * told, -10.0, 10.0))),
     "log SNR": lambda schedule, told: schedule.time(jnp.exp(jnp.clip(-told / 2, -10.0, 10.0))),
 }
+KINDS = ("noise", "denoiser", "velocity", "flow", "score", "residual")
 
 
 def mixture() -> nd.exact.GaussianMixture:
@@ -59,36 +60,43 @@ def data_of(density: nd.Density, seed: int) -> np.ndarray:
     """Points that a density is meant for."""
     key = jax.random.key(100 + seed)
     if isinstance(density, nd.exact.GaussianMixture):
-        return np.asarray(density.sample(key, 1000))
+        return np.asarray(density.sample(key, 600))
     return np.asarray(digits.dequantise(key, jnp.asarray(digits.images("test")[0])))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """`(x, told) -> output` of one point, as a network trained on `density` under these conventions gives it.
+    """`(conventions, x, told) -> output` of one point, as a network trained on `density` gives it.
 
-    `units` are factor and shift that its training data were multiplied with and moved by.
+    Conventions are arrays, so that networks which differ in nothing else share their compiled programs.
     """
 
     density: Any
     schedule: Any
-    kind: str = "noise"
-    told: str = "index"
-    factor: float = 1.0
-    units: tuple[float, float] = (1.0, 0.0)
 
-    def __call__(self, x, told):
-        t = jnp.clip(DECODE[self.told](self.schedule, jnp.asarray(told, dtype=float)), 0.0, 1.0)
+    def __call__(self, conventions, x, told):
+        told = jnp.asarray(told, dtype=float)
+        # What is out of range is the nearest end.
+        times = jnp.stack([jnp.clip(decode(self.schedule, told), 0.0, 1.0) for decode in DECODE.values()])
+        t = times[conventions["told"]]
         t = jnp.maximum(t, 1e-4) if self.schedule.noise_range[0] == 0 else t
         alpha, r = self.schedule.alpha(t), self.schedule.noise_to_signal(t)
-        factor, shift = self.units
-        noise, sigma = self._noise((x / alpha - shift) / factor, r / factor), alpha * r
+        sigma, factor, shift = alpha * r, conventions["units"][0], conventions["units"][1]
+        y, r_there = (x / alpha - shift) / factor, r / factor
+        noise = -r_there * jax.grad(self.density.log_density)(y, EXPLODING.time(r_there))
         denoised = x / alpha - r * noise
-        outputs = {
-            "noise": noise, "denoiser": denoised, "velocity": alpha * noise - sigma * denoised,
-            "flow": noise - denoised, "score": -noise / sigma, "residual": sigma * noise,
-        }  # fmt: skip
-        return self.factor * outputs[self.kind]
+        outputs = [
+            noise, denoised, alpha * noise - sigma * denoised, noise - denoised, -noise / sigma, sigma * noise,
+        ]  # fmt: skip
+        return conventions["factor"] * jnp.stack(outputs)[conventions["kind"]]
 
-    def _noise(self, y, r):
-        return -r * jax.grad(self.density.log_density)(y, EXPLODING.time(r))
+
+def conventions(kind="noise", told="index", factor=1.0, units=(1.0, 0.0)) -> dict[str, Any]:
+    """What a `Network` was trained to predict and to be told, the factor of its output, and its data's units.
+
+    The units are a factor that its training data were multiplied with, and what was added to them then.
+    """
+    return {
+        "kind": jnp.asarray(KINDS.index(kind)), "told": jnp.asarray(list(DECODE).index(told)),
+        "factor": jnp.asarray(float(factor)), "units": jnp.asarray(units, dtype=float),
+    }  # fmt: skip

@@ -33,7 +33,8 @@ ARGUMENTS = """
     Args:
         fn: The network, `(x [*event_shape], time) -> {returns}`: a function, a flax nnx module, a flax linen module
             with `parameters=variables`, an equinox module. Called `fn(parameters, x, time)` where parameters are given
-            and `fn(x, time, condition)` where conditions are. Modules are put into evaluation mode.
+            and `fn(x, time, condition)` where conditions are. Modules are put into evaluation mode, not those that a
+            function of yours calls.
         event_shape: Shape of one point.
         schedule: The noise schedule that the network was trained under; `density.with_schedule` reads it under others.
         parameters: The weights, a pytree of arrays. What a function without parameters reads (closures, globals), and
@@ -41,7 +42,8 @@ ARGUMENTS = """
         timesteps: What the network is told as `time`: "time", the schedule's t in [0, 1] (the default in continuous
             time); for the K levels of a discrete schedule "integer", the nearest index 0..K-1, "fractional", the index
             as a float, "blended", the outputs at the two nearest ones, blended, or an array [K]; "sigma", "log_sigma",
-            "log_snr"; "none" for a network that takes no time; or a function of t.
+            "log_snr"; "none" for a network that takes no time, an energy of which is one of data without noise; or a
+            function of t.
         conditions: The condition that stands for none, an array or a class number of the shape and dtype that the
             network takes; a `jax.ShapeDtypeStruct` where it was trained without one.
         batched: Whether the network takes batches only, x [n, *event_shape], time [n], condition [n, ...].
@@ -80,7 +82,7 @@ def _adapter(
         data: Any = None,
         name: str | None = None,
     ) -> AdaptedModel:
-        event_shape = check_integers("event_shape", event_shape, axes="", remedy="Give the shape of one point.")
+        event_shape = check_integers("event_shape", event_shape, remedy="Give the shape of one point.")
         check_instance("schedule", schedule, NoiseSchedule, remedy="Give the one the network was trained under.")
         check_flag("batched", batched)
         if prediction == "flow":
@@ -107,8 +109,7 @@ def _adapter(
 def _check_on(density: AdaptedModel, points: np.ndarray) -> None:
     """Warn of what speaks against the model, where that can be said: of p(x) at all levels, outside of tracing."""
     is_known = density.condition is None or density.null is not None
-    has_levels = density.prediction != "energy" or density.fn.timesteps != "none"
-    if is_known and has_levels and len(points) >= FEWEST_DATA and not isinstance(jnp.zeros(()), Tracer):
+    if is_known and not density.is_stretched and len(points) >= FEWEST_DATA and not isinstance(jnp.zeros(()), Tracer):
         for finding in check_model(density, points).findings:
             warn(f"{density!r}: {finding}")
 
@@ -118,7 +119,10 @@ def adapted(network, prediction, schedule, timesteps, batched, condition, moment
     fn = PointFunction(network, schedule, timesteps, batched, () if prediction == "energy" else event_shape)
     first, _ = schedule.noise_range
     least = first or RESOLUTION * float(np.sqrt(np.mean(np.asarray(moments.variance, dtype=np.float64))))
-    return AdaptedModel(fn, network.weights, condition, moments, prediction, schedule, least, event_shape, name)
+    is_stretched = prediction == "energy" and isinstance(timesteps, str) and timesteps == "none"
+    return AdaptedModel(
+        fn, network.weights, condition, moments, prediction, schedule, least, is_stretched, event_shape, name
+    )
 
 
 def _null(conditions):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ class Answers:
             density = other if conditional is None else replace(conditional, model=other)
             try:
                 density = jax.tree.map(lambda a: a, density)
-            except (TypeError, IndexError):  # a table of embeddings wants whole numbers
+            except Exception:  # a table of embeddings wants whole numbers, and says so in whatever way its library does
                 continue
             return density
         return self.density
@@ -107,7 +108,8 @@ def _scores(density, x, times):
 
 @jax.jit
 def _outputs(density, x, numbers):
-    model, condition = (density.model, density.condition) if isinstance(density, Conditional) else (density, None)
+    model: Any = density.model if isinstance(density, Conditional) else density
+    condition = density.condition if isinstance(density, Conditional) else None
     given = () if model.condition is None else (model.no_condition if condition is None else condition,)
     weights = model.weights
 

@@ -20,6 +20,7 @@ good network lies between.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -45,18 +46,9 @@ class BestPossible:
 
     def __init__(self, data: np.ndarray, held: np.ndarray):
         others = np.delete(data, held, axis=0)
-        self.data, self.squares, self.mean = data, np.sum(data**2, axis=1), others.mean(axis=0)
-        centred = others - self.mean
-        # Of the smaller of the two matrices of inner products: n points have at most n variances that are not zero.
-        if len(centred) < centred.shape[1]:
-            values, vectors = np.linalg.eigh(centred @ centred.T)
-            there = values > 1e-10 * values.max()
-            values, axes = values[there], vectors[:, there].T @ centred / np.sqrt(values[there])[:, None]
-        else:
-            values, vectors = np.linalg.eigh(centred.T @ centred)
-            axes = vectors.T
-        self.axes = axes
-        self.variance, self.rest = _shrunk(np.maximum(values, 0) / len(others), len(others), data.shape[1])
+        self.data, self.squares, self.num_others = data, np.sum(data**2, axis=1), len(others)
+        #: Means of x_0 [N, d] given points [N, d] at a noise-to-signal ratio, under the Gaussian.
+        self.gaussian = _gaussian_denoiser(others)
 
     def at(self, y: np.ndarray, rows: np.ndarray, noise: np.ndarray, ratio: float) -> Reference:
         """The reference at points y [N, d], the `rows` [N] of the data with `ratio` times the noise [N, d] in them."""
@@ -70,11 +62,28 @@ class BestPossible:
         errors = [np.mean((prediction - noise) ** 2) for prediction in tried]
         return Reference(tried[int(np.argmin(errors))], float(np.mean((everywhere - noise) ** 2)))
 
-    def gaussian(self, y: np.ndarray, ratio: float) -> np.ndarray:
-        """Means of x_0 [N, d] given y [N, d] under the Gaussian."""
-        centred, share = y - self.mean, self.rest / (self.rest + ratio**2)
-        along = self.variance / (self.variance + ratio**2) - share
-        return self.mean + share * centred + (centred @ self.axes.T * along) @ self.axes
+
+def _gaussian_denoiser(points: np.ndarray) -> Callable[[np.ndarray, float], np.ndarray]:
+    """(y [N, d], r) -> the posterior mean of x_0 under a Gaussian with the moments of points [n, d], shrunk."""
+    count, size = points.shape
+    mean = points.mean(axis=0)
+    centred = points - mean
+    # Of the smaller of the two matrices of inner products: n points have at most n variances that are not zero.
+    if count < size:
+        values, vectors = np.linalg.eigh(centred @ centred.T)
+        there = values > 1e-10 * values.max()
+        values, axes = values[there], vectors[:, there].T @ centred / np.sqrt(values[there])[:, None]
+    else:
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        axes = vectors.T
+    variances, rest = _shrunk(np.maximum(values, 0) / count, count, size)
+
+    def denoised(y, ratio):
+        centred, share = y - mean, rest / (rest + ratio**2)
+        along = variances / (variances + ratio**2) - share
+        return mean + share * centred + (centred @ axes.T * along) @ axes
+
+    return denoised
 
 
 def _weights(distances: np.ndarray, width: float) -> np.ndarray:

@@ -66,8 +66,8 @@ def check_model(
         density: A density with a score: from elsewhere, trained here, closed form, or of your own; `.given(condition)`
             for a conditional one, with data of that condition.
         data: Points [n, *event_shape] of the distribution that the model is meant for, at least 16. Some that it was
-            not trained on: a network that has memorised its data predicts their noise too well. Tome
-            thousand of them stand for the distribution.
+            not trained on: a network that has memorised its data predicts their noise too well. Four
+            thousand of them, fewer of large ones, stand for the distribution.
         rng_key: Key of the points and of their noise; a fixed one by default.
         num_points: Noised points at each level; by default such that these hold about 4,000 numbers, 32 to 512 points.
         levels: Times t in (0, 1], or how many; by default twelve, geometric in the noise-to-signal ratio between 0.02
@@ -103,11 +103,11 @@ def check_model(
     found = _statistics(answers.density, best, draws, times, jax.random.fold_in(seed, 1))
     draws = noised(rng, points, held, min(max(NUMBERS_TRIED // size, FEWEST_TRIED), count), len(LEVELS))
     other = other_conventions(answers, draws, best)
-    findings = [] if other is None else [other.sentence]
+    findings = [] if other is None else [other]
     findings += _findings(density, found, draws.scale, is_explained=other is not None)
     return ModelReport(
         name=repr(density), levels=times, is_trusted=_trusted(found) & (other is None), findings=findings,
-        num_points=count, **found._asdict(),
+        num_points=count - count % 2, **found._asdict(),
     )  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def _times(density: Density, scale: float, levels) -> np.ndarray:
 def _statistics(density: Density, best: BestPossible, draws: Noised, times: np.ndarray, rng_key) -> _Statistics:
     brightness = max(float(np.std(best.data.mean(axis=1))), 1e-12)
     # The mean of the data is known from as many points as it is taken of.
-    unknown = 1 / np.sqrt(max(len(best.data) - len(np.unique(draws.rows)), 1))
+    unknown = 1 / np.sqrt(best.num_others)
     rows, schedule = [], density.schedule
     ratios = schedule.ratios(times)
     alphas = np.asarray(schedule.alpha(jnp.asarray(times, dtype=float)), dtype=np.float64)

@@ -27,13 +27,13 @@ from .questions import Question, level_of, signal_scales
 from .readings import Products, Reading
 
 #: Levels at which ways are compared, in standard deviations of the data: where most can be told of them.
-LEVELS = np.geomspace(0.1, 4.0, 6)
+LEVELS = np.geomspace(0.1, 10.0, 7)
 #: Levels that two ways must have in common.
 FEWEST_LEVELS = 3
-#: The least that there is to get wrong, and the most that counts of an excess at one level.
-LEAST, MOST_EXCESS = 0.05, 2.0
+#: The least that can be predicted, and that cannot, which excesses are measured against; the most that counts of one.
+PREDICTABLE, UNPREDICTABLE, MOST_EXCESS = 0.05, 1e-3, 2.0
 #: A way is named if it gains so much, in errors of the mean too, ends below so much, and below a share of what was.
-GAIN, SURE, MOST, SHARE = 0.02, 5.0, 0.5, 0.5
+GAIN, SURE, MOST, SHARE = 0.01, 5.0, 0.5, 0.5
 #: More conventions than these are not all wrong at once: what they lower is chance.
 MOST_CHANGES = 3
 #: Ways whose excess is larger by no more than this are as good: the one with the fewest changes is named.
@@ -62,36 +62,23 @@ class Way(NamedTuple):
         return self.question.changes + other
 
 
-class Verdict(NamedTuple):
-    """Conventions that lower the error.
-
-    Attributes:
-        sentence: What was found, and what to do about it.
-        before, after: Mean errors over the levels, as it was said and as it is named.
-        levels: Noise-to-signal ratios at which they were compared.
-    """
-
-    sentence: str
-    before: float
-    after: float
-    levels: np.ndarray
-
-
-def other_conventions(answers: Answers, draws: Noised, best: BestPossible) -> Verdict | None:
-    """The conventions under which the network predicts far better than as it was said, or None."""
+def other_conventions(answers: Answers, draws: Noised, best: BestPossible) -> str | None:
+    """What to change for the network to predict far better than as it was said, in a sentence; None if nothing does."""
     ratios = on_steps(answers, LEVELS * draws.scale)
+    there, products = _products(answers, draws, ratios, Question())
+    # Only where the network can be asked as it was said, and answers in numbers.
+    there = there[products.are_numbers] if products else there
+    if len(there) < FEWEST_LEVELS:
+        return None
+    draws, ratios = draws._replace(noise=draws.noise[there]), ratios[there]
     reference = np.array([_reference(best, draws, *level) for level in zip(draws.noise, ratios, strict=True)])
     ways = list(_ways(answers, draws, ratios, questions.singles(answers, best.data)))
-    if not ways or ways[0].changes(answers.prediction):
-        return None
     as_said = ways[0]
     if _named(ways, as_said, reference, answers.prediction) is None and not _is_wrong(as_said, reference):
         return None
     ways += _ways(answers, draws, ratios, questions.pairs(answers, best.data))
     way = _named(ways, as_said, reference, answers.prediction)
-    if way is None:
-        return None
-    return _verdict(way, as_said, answers, ratios)
+    return None if way is None else _sentence(way, as_said, answers)
 
 
 def _reference(best: BestPossible, draws: Noised, noise: np.ndarray, ratio: float) -> float:
@@ -148,11 +135,11 @@ def _excess(errors: np.ndarray, best: np.ndarray) -> np.ndarray:
 
 
 def _at_stake(best: np.ndarray) -> np.ndarray:
-    return np.maximum(np.minimum(best, 1 - best), LEAST)
+    return np.minimum(np.maximum(best, UNPREDICTABLE), np.maximum(1 - best, PREDICTABLE))
 
 
 def _is_wrong(as_said: Way, reference: np.ndarray) -> bool:
-    """Whether the network as it is asked now is worse than the reference, beyond doubt."""
+    """Whether the network as it is asked now is worse than the reference."""
     return float(np.nanmean(_excess(np.mean(as_said.errors, axis=1), reference))) > GAIN
 
 
@@ -161,8 +148,7 @@ def _named(ways: list[Way], as_said: Way, reference: np.ndarray, prediction: str
     errors = np.array([np.mean(way.errors, axis=1) for way in ways])
     best = np.minimum(np.nanmin(errors, axis=0), reference)
     excess = _excess(errors, best)
-    before = np.mean(as_said.errors, axis=1)
-    counted = np.where(np.isnan(excess), np.nan, _excess(before, best))
+    counted = np.where(np.isnan(excess), np.nan, _excess(np.mean(as_said.errors, axis=1), best))
     totals, said = np.nanmean(excess, axis=1), np.nanmean(counted, axis=1)
     changes = np.array([way.changes(prediction) for way in ways])
     fine = (said - totals > GAIN) & (changes <= MOST_CHANGES) & (totals < SHARE * said)
@@ -180,14 +166,9 @@ def _is_sure(way: Way, as_said: Way, best: np.ndarray) -> bool:
     return bool(np.mean(gains) > SURE * np.std(gains) / np.sqrt(len(gains)))
 
 
-def _verdict(way: Way, as_said: Way, answers: Answers, ratios: np.ndarray) -> Verdict:
+def _sentence(way: Way, as_said: Way, answers: Answers) -> str:
     there = ~np.isnan(way.errors[:, 0])
-    there &= ~np.isnan(as_said.errors[:, 0])
     before, after = (float(np.mean(w.errors[there])) for w in (as_said, way))
-    return Verdict(_sentence(way, answers, before, after), before, after, ratios[there])
-
-
-def _sentence(way: Way, answers: Answers, before: float, after: float) -> str:
     found, remedies = [], []
     kind, factor = way.reading
     units, scaling, telling = way.question

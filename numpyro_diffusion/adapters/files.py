@@ -196,7 +196,7 @@ def _moments_in(arrays, event_shape) -> Gaussian:
         contents.check_range("vectors", arrays["vectors"], (size, size), (-1.001, 1.001))
         contents.check_orthonormal("vectors", arrays["vectors"])
         axes = DenseAxes(jnp.asarray(arrays["vectors"], dtype=float))
-    return Gaussian(*(jnp.asarray(arrays[name], dtype=float) for name in ("mean", "variance")), axes)
+    return Gaussian(jnp.asarray(arrays["mean"], dtype=float), jnp.asarray(arrays["variance"], dtype=float), axes)
 
 
 def _check_probe(density: AdaptedModel, y, r, noise) -> None:

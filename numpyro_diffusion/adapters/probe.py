@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,9 +124,12 @@ def _failure(density) -> Exception | None:
     except DiffusionError as error:
         return error
     except Exception as error:
+        # A module that a function calls is the user's own, not a copy that is put into evaluation mode.
+        is_training = isinstance(error, flax.errors.TraceContextError)
+        remedy = ". Call module.eval() on the module in it: it changes state as in training" if is_training else ""
         failure = ParameterError(
             f"{density!r} cannot be called on a point {density.event_shape}: {type(error).__name__}: "
-            f"{printable(str(error))[:300]}"
+            f"{printable(str(error))[:300]}{remedy}"
         )
         failure.__cause__ = error
         return failure

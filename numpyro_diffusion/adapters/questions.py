@@ -22,8 +22,6 @@ from .timesteps import told
 SHIFTS = (0.02, 0.05, 0.1, 0.2)
 #: What is told is one and the same up to this share of the largest.
 ALIKE = 5e-3
-#: Ways to count of `_other_numbers` that are of time, and may run the other way.
-NUM_TIMES = 3
 
 
 class Units(NamedTuple):
@@ -180,13 +178,14 @@ def _schedules(steps: int | None) -> Iterator[tuple[str, NoiseSchedule]]:
 def _other_numbers(answers: Answers) -> Iterator[Telling]:
     """Numbers of another kind, those of time running either way."""
     schedule, steps = answers.schedule, answers.steps
-    last = (steps or 1000) - 1
-    kinds = {
+    # In continuous time an index of one in a thousand is alike.
+    kinds = {"the index of its step": ("timesteps='fractional'", lambda level: (steps - 1) * level.t)} if steps else {}
+    kinds |= {
         "its time t in [0, 1]": ("timesteps='time'", lambda level: _numpy(schedule.network_time, level.t)),
-        "the index of its step": (
-            "timesteps='fractional'" if steps else "timesteps=lambda t: 999 * t", lambda level: last * level.t
-        ),
         "1000 t": ("timesteps=lambda t: 1000 * t", lambda level: 1000 * level.t),
+    }
+    num_times = len(kinds)
+    kinds |= {
         "sigma": ("timesteps='sigma'", lambda level: level.alpha * level.r),
         "sigma / alpha": ("timesteps=schedule.noise_to_signal", lambda level: level.r),
         "log sigma": ("timesteps='log_sigma'", lambda level: np.log(level.alpha * level.r)),
@@ -202,7 +201,7 @@ def _other_numbers(answers: Answers) -> Iterator[Telling]:
             continue
         words = f"the network expects to be told {what}"
         yield Telling(words, remedy, number=number, changes=1)
-        if i < NUM_TIMES:
+        if i < num_times:
             other = lambda level, number=number: number(level._replace(t=1 - level.t))
             yield Telling(f"{words}, and that the other way", f"{remedy}, of 1 - t", number=other, changes=2)
 

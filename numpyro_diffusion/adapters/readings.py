@@ -59,6 +59,11 @@ class Products:
         self.xx, self.xn, self.nn = dot(x, x), dot(x, noise), dot(noise, noise)
         self.alpha, self.sigma = alpha[:, None], sigma[:, None]
 
+    @property
+    def are_numbers(self) -> np.ndarray:
+        """Levels [L] at which all outputs are finite."""
+        return np.all(np.isfinite(self.oo), axis=1)
+
     def errors(self, reading: Reading) -> np.ndarray:
         """|eps_hat - eps|^2 / d [L, N], what is no number and what is too large cut off."""
         a, b = rule(reading.kind, self.alpha, self.sigma)

@@ -1,4 +1,4 @@
-"""The command line: `numpyro-diffusion demo | train | distil | sample | bench`.
+"""The command line: `numpyro-diffusion demo | train | distil | sample | bench | check`.
 
 Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
@@ -24,7 +24,7 @@ from . import cubes as demo_cubes
 from . import demo as demonstration
 from . import distillation, pictures
 from .console import Commands, echo, one_line
-from .models import SAMPLERS, Request, asks_for_models, count
+from .models import SAMPLERS, Request, asks_for_models, count, load_model
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -172,6 +172,27 @@ def bench(num_chains, seed, **asked) -> None:
     echo(f"{'sampler':<8} {'levels':>6} {'evals':>6} {'seconds':>8} {'acceptance':>10} {'ESS':>5} {'log evidence':>18}")
     for name in SAMPLERS:
         echo(f"{name:<8} {_bench_row(request, density, name, num_chains, seed)}")
+
+
+@main.command()
+@click.option("--model", "name", required=True, metavar="FILE|NAME", help="A density: a file, or a pretrained one.")
+@click.option("--data", type=_file, required=True, help="Array [n, *event_shape] of what it should model, .npy.")
+@click.option("--output", type=_file, help="Picture of the report, .png.")
+@click.option("--num-points", type=count(2), help="Noised points at each level; by default few for images.")
+@_seed
+@_force
+def check(name, data, output, num_points, seed, force) -> None:
+    """Check a model on data: how well it predicts noise, by level, and what is wrong where it does not."""
+    files.check_apart(output=output, data=data, model=name if Path(name).is_file() else None)
+    if output is not None:
+        files.check_writable(output, force=force)
+        pyplot()  # before the work
+    density = load_model(name)
+    report = nd.check_model(density, files.read_array(data), rng_key=jax.random.key(seed), num_points=num_points)
+    echo(report)
+    if output is not None:
+        files.write(output, pictures.png(report.plot()))
+        echo(f"{output}: written")
 
 
 def _bench_row(request: Request, density, name, num_chains, seed) -> str:

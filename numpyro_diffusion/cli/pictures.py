@@ -39,7 +39,7 @@ def compositions(problems: Sequence[Target], samples: Sequence[Sequence[np.ndarr
     for ax in axes.flat:
         ax.set(xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[], aspect="equal")
         ax.spines[:].set_color("#cccccc")
-    return _png(figure)
+    return png(figure)
 
 
 def digits(drawn, real, count: int = 10) -> bytes:
@@ -58,7 +58,7 @@ def digits(drawn, real, count: int = 10) -> bytes:
         ax.imshow(block[:-1, :-1], cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
         ax.set_title(title, fontsize=11)
         ax.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def cubes(places, runs, shares) -> bytes:
@@ -73,7 +73,7 @@ def cubes(places, runs, shares) -> bytes:
             ax.set(xticks=[], yticks=[])
             if i == 0:
                 ax.set_title(f"{name}: {shares[name]:.0%} right", loc="left", fontsize=9)
-    return _png(figure, dpi=120)
+    return png(figure, dpi=120)
 
 
 @jax.jit
@@ -87,7 +87,8 @@ def _figure(width: float, height: float):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure, dpi: int = 130) -> bytes:
+def png(figure, dpi: int = 130) -> bytes:
+    """A figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=dpi)
     return buffer.getvalue()

@@ -15,6 +15,10 @@ What it returns is turned into the predicted noise, and that into the score at y
 
 (Salimans and Ho 2022, Lipman et al. 2023, Karras et al. 2022.) Any schedule reads them by the ratio r. Below the least
 ratio that the network knows the density stays what it is there: that is its `resolution`.
+
+An energy of data without noise, one that takes no time, is no diffusion model. Here it becomes wide with the noise as
+Gaussian data of its mean m and covariance C would, so that it can be annealed:
+:math:`\log p(y, r) = -E(m + (C / (C + r^2))^{1/2} (y - m)) + \tfrac12 \log |C / (C + r^2)|`.
 """
 
 from __future__ import annotations
@@ -47,7 +51,7 @@ class Live(NamedTuple):
 
 @register(
     ("fn", "parameters", "null", "moments"),
-    ("prediction", "origin", "schedule", "condition", "least", "event_shape", "name"),
+    ("prediction", "origin", "schedule", "condition", "least", "is_stretched", "event_shape", "name"),
     before=lambda density: density.as_now(),
 )  # fmt: skip
 class AdaptedModel(ConditionalModel, Density):
@@ -62,20 +66,20 @@ class AdaptedModel(ConditionalModel, Density):
         origin: The schedule that the network was trained under; `schedule` is the one that it is read under.
         condition: Shape and dtype of a condition, or None where the network takes none.
         least: The resolution.
+        is_stretched: Whether it is an energy of data without noise.
     """
 
     is_calibrated = False
     #: No table of typical log densities.
     typical = None
 
-    def __init__(self, fn, parameters, condition, moments, prediction, origin, least, event_shape, name):
+    def __init__(self, fn, parameters, condition, moments, prediction, origin, least, is_stretched, event_shape, name):
         self.fn, self.parameters, self.moments = fn, parameters, moments
         # `condition` is the one that stands for none, or a shape and dtype where there is none such.
         self.null = None if isinstance(condition, jax.ShapeDtypeStruct) else condition
         self.condition = None if condition is None else jax.ShapeDtypeStruct(condition.shape, condition.dtype)
         self.prediction, self.origin, self.schedule = prediction, origin, origin
-        self.least = least
-        self.event_shape, self.name = event_shape, name
+        self.least, self.is_stretched, self.event_shape, self.name = least, is_stretched, event_shape, name
 
     @property
     def has_log_density(self):  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -169,8 +173,14 @@ class AdaptedModel(ConditionalModel, Density):
 
     def _log_prob_at(self, y, r, condition=None):
         """log p(y, r), of an energy."""
+        log_scale = 0.0
+        if self.is_stretched:
+            mean, variance, axes = self.moments
+            share = variance / (variance + r**2)
+            shrunk = axes.point(jnp.sqrt(share) * axes.coordinates(jnp.ravel(y) - mean))
+            y, r, log_scale = (mean + shrunk).reshape(y.shape), self.least, 0.5 * jnp.sum(jnp.log(share))
         _, alpha, energy = self.output(y, r, condition)
-        return y.size * jnp.log(alpha) - energy
+        return y.size * jnp.log(alpha) + log_scale - energy
 
     def log_density(self, x, t, condition=None):
         alpha = self.schedule.alpha(t)
@@ -189,7 +199,7 @@ class AdaptedModel(ConditionalModel, Density):
 
     def with_schedule(self, schedule: NoiseSchedule) -> AdaptedModel:
         (_, known), (_, asked) = self.origin.noise_range, schedule.noise_range
-        if asked > known * (1 + 1e-4):
+        if asked > known * (1 + 1e-4) and not self.is_stretched:
             raise ScheduleError(
                 f"{self!r} was trained for noise-to-signal ratios up to {known:.4g}, but {schedule} asks for "
                 f"{asked:.4g}. Read it under one that ends there, nd.VariancePreserving.cosine({known:.4g}) say, and "

@@ -12,6 +12,8 @@ x from the Gaussian its prior is there, theta from its own distribution, which i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +23,7 @@ from ..density.abstract import gaussian_at
 from ..density.axes import DenseAxes
 from ..density.density import Density
 from ..density.gaussian import Gaussian
+from ..density.path import Place
 from ..errors import UnsupportedModelError
 from ..program import Traced, fingerprint
 from ..pytree import register
@@ -89,6 +92,34 @@ class JointDensity(Density):
 
     def log_density(self, x, t):
         return self.call("log_prob", x, t, self.likelihood_power(t), self.widths(t))
+
+    def _of_scores(self, x, of_point: Callable) -> jax.Array:
+        """Sum of `of_point(density, point)` over the points of the priors that have only a score."""
+        values, total = self.unravel(x), jnp.zeros(())
+        for name, prior in self.bound.items():
+            if not prior.density.has_log_density:
+                points = values[name].reshape((-1, *prior.density.event_shape))
+                total += jnp.sum(jax.vmap(partial(of_point, prior.density))(jnp.arange(len(points)), points))
+        return total
+
+    @property
+    def has_increments(self):
+        return all(prior.density.has_increments for prior in self.bound.values())
+
+    def increment(self, rng_key, start, end):
+        # Where there is only a score, the log density is zero: it gains what is known.
+        ends = self.unravel(end.x)
+        names = {id(prior.density): name for name, prior in self.bound.items()}
+
+        def gain(density, i, x):
+            x_to = ends[names[id(density)]].reshape((-1, *density.event_shape))[i]
+            return density.increment(jax.random.fold_in(rng_key, i), Place(x, start.t), Place(x_to, end.t))
+
+        return self.log_density(*end) - self.log_density(*start) + self._of_scores(start.x, gain)
+
+    def first_log_density(self, x):
+        first = self._of_scores(x, lambda density, i, point: density.first_log_density(point))
+        return self.log_density(x, jnp.ones(())) + first
 
     def start(self, rng_key):
         x = self.call("start", typed_key(rng_key))

@@ -164,10 +164,11 @@ class AnnealedKernel(MCMCKernel):
         joint = self._joint(frozen, model_args, kwargs)
         weighted = self._is_weighted(joint, kwargs)
         i = state.i if single else state.i[0]
+        kernel = self.kernel.suited(joint)
         before, here, annealing = frozen.level(i - 1, joint), frozen.level(i, joint), i < len(frozen.levels.t)
 
         def step(chain):
-            return advance(self.kernel, chain, before, here, annealing & weighted, num_steps=self.num_steps)
+            return advance(kernel, chain, before, here, annealing & weighted, num_steps=self.num_steps)
 
         chains = state._replace(frozen=None)
         return (step(chains) if single else jax.vmap(step)(chains))._replace(frozen=frozen)
@@ -216,7 +217,7 @@ class AnnealedKernel(MCMCKernel):
 
     def _is_weighted(self, joint, kwargs) -> bool:
         # Given other values at every sweep, there is no one path of densities to weigh along.
-        return is_weighted(joint, self.kernel) and not kwargs.get(GIBBS_SITES_KWARG)
+        return joint.has_log_density and is_weighted(joint, self.kernel) and not kwargs.get(GIBBS_SITES_KWARG)
 
     def _prepare(self, num_warmup, args, kwargs) -> Frozen:
         siblings = frozenset(kwargs.get(GIBBS_SITES_KWARG, {}))

@@ -113,7 +113,7 @@ class AnnealedMCMC:
                 the data, or a site whose log density is NaN at the start.
             UnsupportedModelError: for models that cannot be annealed; the message names the site.
             ShapeError: if an observed value does not fit its distribution.
-            ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
+            ScoreOnlyError: for a score-only prior with a BlackJAX algorithm that accepts by log densities.
         """
         check_no_start(init_params)
         check_untraced("nd.AnnealedMCMC.run", rng_key, args, kwargs)

@@ -63,7 +63,7 @@ def run_pilot(
     A `known` pilot serves where the model computes the same with the same data.
 
     Raises:
-        ScoreOnlyError: for a score-only prior with a Metropolis-adjusted kernel.
+        ScoreOnlyError: for a score-only prior with a BlackJAX algorithm that accepts by log densities.
         UnsupportedModelError: for a block without a diffusion prior, or with a support that depends on other sites;
             and, like ShapeError and ParameterError, as for `setup.prepare`.
     """
@@ -83,6 +83,7 @@ def run_pilot(
     if known is not None and known.identity == identity and known.siblings == siblings:
         return known
     joint = build_joint(joint_keys, call, bound, likelihood_power)
+    kernel = kernel.suited(joint)
     names = tuple(site.name for site in joint.sites if site.name not in siblings)
     block = _block(joint, call, names, values) if siblings else joint
     found = plan(plan_key, joint, kernel, None, settings)

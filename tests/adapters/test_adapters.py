@@ -42,12 +42,23 @@ def test_energies_have_log_densities_up_to_a_constant():
     assert density.has_log_density and not density.is_calibrated
 
 
+def test_energies_of_data_without_noise_become_wide_with_it():
+    variance = np.array([0.5, 2.0])
+    energy = lambda x: 0.5 * jnp.sum(x**2 / variance)
+    schedule, other = nd.VarianceExploding(0.0, 10.0), nd.VariancePreserving.cosine()
+    density = nd.from_energy(energy, (2,), schedule, timesteps="none", data_scale=np.sqrt(variance))
+    true = nd.exact.GaussianMixture(np.zeros((1, 2)), np.diag(variance)[None])
+    for d, t in ((density, 0.3), (density.with_schedule(other), 0.6), (density.with_schedule(other), 1.0)):
+        difference = d.log_prob(POINTS, t) - true.with_schedule(d.schedule).log_prob(POINTS, t)
+        np.testing.assert_allclose(difference, np.log(2 * np.pi), atol=2e-3)
+
+
 def test_others_have_scores_only():
     density = adapted()
     assert isinstance(density, AdaptedModel) and not density.has_log_density
     assert density.log_density(POINTS[0], 0.5) == 0
     with pytest.raises(ScoreOnlyError):
-        density.log_prob(POINTS)
+        nd.mixture(density, mixture())
 
 
 def test_predicted_noise_is_the_score_in_units_of_variance_exploding():

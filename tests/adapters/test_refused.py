@@ -38,6 +38,9 @@ class Net(nnx.Module):
         return self.b(self.a(x))
 
 
+DROPOUT = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+
 def linen(width=3):
     return Dense(width).init(KEY, jnp.zeros(2), 0.0)
 
@@ -86,6 +89,8 @@ REFUSED = {
         lambda: noise(lambda x, t: jnp.array([x[0], x[1]]) * t.reshape(()), batched=True), ParameterError,
         r"one point at a time, not a batch. Give batched=False"),
     "what fails": (lambda: noise(broken), ParameterError, r"cannot be called.*RuntimeError: out of luck"),
+    "a function of a module that is in training": (
+        lambda: noise(lambda x, t: DROPOUT(x)), ParameterError, r"cannot be called.*Call module.eval\(\)"),
     "too few arguments": (lambda: noise(lambda x: x), ParameterError, r"cannot be called.*TypeError.*positional"),
     "a condition that is not taken": (
         lambda: noise(conditions=np.zeros(3)), ParameterError, r"cannot be called.*positional"),

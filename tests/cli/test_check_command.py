@@ -1,0 +1,48 @@
+"""The command `check`: a report, a picture of it, and what it refuses."""
+
+import jax
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from numpyro_diffusion.cli import main as cli
+from numpyro_diffusion.datasets import planar
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.main, ["check", *(str(a) for a in arguments)])
+
+
+def fails(*arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 1, result.output
+    message = result.stderr.strip().splitlines()
+    assert len(message) == 1 and message[0].startswith("Error: ")
+    return message[0]
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory):
+    path = tmp_path_factory.mktemp("check") / "points.npy"
+    np.save(path, planar.exact("ring").sample(jax.random.key(0), 200))
+    return path
+
+
+def test_a_report_and_its_picture(points, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "report.png"
+    result = invoke("--model", "ring", "--data", points, "--output", picture, "--num-points", 32)
+    assert result.exit_code == 0, result.output
+    assert "ring on data with noise, 32 points a level" in result.stdout and "findings  none" in result.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    again = invoke("--model", "ring", "--data", points, "--num-points", 32)
+    assert again.stdout in result.stdout
+    assert "exists already" in fails("--model", "ring", "--data", points, "--output", picture)
+
+
+def test_bad_input_is_one_line(points, tmp_path):
+    assert "no pretrained density of that name" in fails("--model", "rings", "--data", points)
+    assert "must have shape [n, *(64,)]" in fails("--model", "digits", "--data", points)
+    assert "name one file" in fails("--model", "ring", "--data", points, "--output", points)
+    np.save(tmp_path / "few.npy", np.zeros((3, 2)))
+    assert "at least 16 points" in fails("--model", "ring", "--data", tmp_path / "few.npy")
