@@ -1,18 +1,22 @@
 r"""Reverse diffusion with log densities tracked along each path: weights for score-only models.
 
-From ratio r to r' < r, with B = r^2 - r'^2, the next point is proposed and weighed as
+From ratio r to r' < r the next point is proposed and weighed as
 
-.. math:: y' \sim N(y + P s(y), P), \quad P = B v (v + B)^{-1}, \qquad
-          w = \frac{\gamma_{r'}(y') \, N(y; y', B)}{\gamma_r(y) \, N(y'; y + P s(y), P)} ,
+.. math:: y' \sim N(y + P s(y), P), \quad P = C v (v + C)^{-1}, \qquad
+          w = \frac{\gamma_{r'}(y') \, N(y; y', C)}{\gamma_r(y) \, N(y'; y + P s(y), P)} ,
 
-where s is the composition's score at r' and v the covariance of its Gaussian there: the backward kernel is the forward
-noising, and the proposal the optimal one of a Gaussian, whose weights are constant. (With the covariance of a single
-datum in place of v, :math:`P = B r'^2 / r^2`, they are off by hundreds of nats in many dimensions.) The log density of
-every leaf gains what its score says along the step (`density.path`), and a formula of them is evaluated like any other:
-mixtures, whose score is :math:`\sum_i \pi_i s_i` with shares :math:`\pi` that follow the path, are no exception.
+where s is the composition's score at r', v the covariance of its Gaussian there, and C what that Gaussian loses of its
+covariance between r and r': for a diffusion model the variance r^2 - r'^2 of the noise, for the product of two half of
+it. The proposal is then the optimal one of a Gaussian, whose weights are constant. With the variance of the noise for
+C, the weights of products scatter at every level, by nats in ten dimensions; with the covariance of a single datum for
+v, they are off by hundreds in many.
 
-In continuous time these are the Feynman-Kac weights of Skreta et al. (2025, arXiv:2503.02819), and the tracked
-densities those of Skreta et al. (2024, arXiv:2412.17762).
+The log density of every leaf gains what its score says along the step (`density.path`), and a formula of them is
+evaluated like any other: mixtures, whose score is :math:`\sum_i \pi_i s_i` with shares :math:`\pi` that follow the
+path, are no exception.
+
+In continuous time, with the variance of the noise for C, these are the Feynman-Kac weights of Skreta et al. (2025,
+arXiv:2503.02819), and the tracked densities those of Skreta et al. (2024, arXiv:2412.17762).
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from ..density.abstract import gaussian_at
-from ..density.axes import CosineAxes
+from ..density.axes import Axes, CosineAxes
 from ..density.composed import Composed
 from ..density.density import Density, combine
 from ..density.equal import EqualDensity
@@ -75,11 +79,11 @@ def tracked_step(density: Density, rng_key, state: KernelState, t_from, t_to) ->
     else:
         scores = scores_at(alpha_to * y, t_to)
         score = jax.grad(lambda leaves: _value(formula, leaves))(state.leaves) @ scores
-        step = _proposal(density, t_to, alpha_to, variance)
+        step, lost = _proposal(density, (t_from, alpha), (t_to, alpha_to), variance)
         axes = step.axes
         forth = step._replace(mean=y + axes.point(step.variance * axes.coordinates(score)))
         y_to = forth.at(noise if isinstance(axes, CosineAxes) else axes.coordinates(noise))
-        back = Gaussian(y_to, jnp.full(size, variance), axes)
+        back = Gaussian(y_to, lost, axes)
         log_ratio = back.log_prob(y) - forth.log_prob(y_to)
     y_to, log_ratio = jnp.where(moves, y_to, y), jnp.where(moves, log_ratio, 0.0)
     start, end = Place(state.position.reshape(shape), t_from), Place((alpha_to * y_to).reshape(shape), t_to)
@@ -91,8 +95,18 @@ def tracked_step(density: Density, rng_key, state: KernelState, t_from, t_to) ->
     return KernelState(alpha_to * y_to, state.momentum, logdensity, state.logdensity_grad, leaves)
 
 
-def _proposal(density: Density, t, alpha, variance) -> Gaussian:
-    """N(0, P) in y."""
-    gaussian = gaussian_at(density, t)
-    v = gaussian.variance / alpha**2
-    return Gaussian(jnp.zeros_like(gaussian.mean), variance * v / (v + variance), gaussian.axes)
+def _proposal(density: Density, before, after, noise) -> tuple[Gaussian, jax.Array]:
+    """N(0, P) in y, and C along its axes, between two pairs (t, alpha); `noise` is the variance that noise loses."""
+    (t_from, alpha), (t_to, alpha_to) = before, after
+    old, new = gaussian_at(density, t_from), gaussian_at(density, t_to)
+    v = new.variance / alpha_to**2
+    # Any C is right; rounding, where there is hardly any noise left, must not make it absurd.
+    lost = jnp.clip(_along(old, new.axes) / alpha**2 - v, 0.01 * noise, 100 * noise)
+    return Gaussian(jnp.zeros_like(new.mean), lost * v / (v + lost), new.axes), lost
+
+
+def _along(gaussian: Gaussian, axes: Axes) -> jax.Array:
+    """Variances [d] along other axes of the same kind."""
+    if isinstance(axes, CosineAxes):
+        return gaussian.variance
+    return jnp.sum((gaussian.axes.vectors.T @ axes.vectors) ** 2 * gaussian.variance[:, None], axis=0)
