@@ -97,7 +97,8 @@ REFUSED = {
         lambda: sample(nd.equal_density(A, B), nd.Reverse(weighted=True)), ParameterError,
         r"has no weights. Leave out weighted=True"),
     "HMC": (
-        lambda: sample(nd.equal_density(A, network("score")), nd.HMC()), ScoreOnlyError, r"Sample it by nd.Reverse\(\)"),
+        lambda: sample(nd.equal_density(A, network("score")), nd.HMC()), ScoreOnlyError,
+        r"Sample it by nd.Reverse\(\)"),
     "ULA": (lambda: sample(nd.equal_density(A, B), nd.ULA(0.1)), ScoreOnlyError, r"Sample it by nd.Reverse\(\)"),
     "a log density": (lambda: nd.equal_density(A, B).score(np.zeros(2)), ScoreOnlyError, r"nd.product"),
     "in a product": (lambda: (nd.equal_density(A, B) * A).score(np.zeros(2)), ScoreOnlyError, r"nd.product"),
