@@ -37,7 +37,7 @@ class AbstractDensity(abc.ABC):
 
     schedule: NoiseSchedule
     event_shape: tuple[int, ...]
-    #: False for score-only models: no mixtures, Metropolis steps, weights or evidence.
+    #: False for score-only models, whose log densities are known by integrals of the score alone.
     has_log_density: bool = True
     #: True if the density integrates to one at every noise level.
     is_calibrated: bool = True
@@ -166,7 +166,7 @@ class AbstractDensity(abc.ABC):
         if not self.has_log_density:
             raise ScoreOnlyError(
                 f"{purpose} needs a log density, but {self!r} has only a score. Use an energy density "
-                "(nd.fit(..., model='energy')), or an unadjusted sampler (nd.ULA, nd.UHMC, nd.Reverse)."
+                "(nd.fit(..., model='energy') or nd.distil), or sample it by nd.anneal."
             )
 
     def _batched(self, fn, x, t, out_shape):
