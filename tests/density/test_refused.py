@@ -41,7 +41,8 @@ REFUSED = {
     "other schedules": (
         lambda: gaussian() * exploding(), ScheduleError, r"one schedule; got Variance.*and Variance.*with_schedule"),
     "other schedules in a sum": (lambda: gaussian() + exploding(), ScheduleError, r"one schedule.*with_schedule"),
-    "potential of a score": (lambda: network("score").potential_fn(0.5), ScoreOnlyError, r"only a score.*nd.distil.*nd.anneal"),
+    "potential of a score": (
+        lambda: network("score").potential_fn(0.5), ScoreOnlyError, r"only a score.*nd.distil.*nd.anneal"),
     "score of a mixture with a score": (
         lambda: (gaussian() + network("score")).score(POINT, 0.5), ScoreOnlyError, r"mixes.*nd\.Reverse\(\)"),
     "probes of a flow": (
