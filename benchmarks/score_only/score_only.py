@@ -25,7 +25,7 @@ from numpyro_diffusion.diagnose.metrics import sliced_wasserstein2
 REFERENCE, LEVELS, NUM_FLOORS = 20_000, 150, 10
 PLANAR = ("product", "guidance", "negation", "mixture")
 MIXTURES_OF_GAUSSIANS = ("GMM product d = 2", "GMM product d = 10", "GMM guidance d = 2", "GMM guidance d = 10")
-LINE_INTEGRAL = {"HMC": (nd.HMC(), 1), "MALA x 5": (nd.MALA(), 5)}
+LINE_INTEGRAL = {"HMC": (nd.HMC(), {}), "MALA x 5": (nd.MALA(), {"num_steps": 5})}
 OTHERS = ("ULA", "UHMC", "reverse", "FKC")
 COLUMNS = ["W2", "W2 / floor", "W2 / energy", "log Z", "|log Z - truth|", "evaluations", "seconds"]
 HEADER = """# Compositions of score-only models
@@ -57,7 +57,7 @@ def sampled(key, density: nd.Density, sampler: str, num_chains: int, scale: floa
     free = options | {"resample_threshold": 0.0, "frame": "identity", "levels": 100}
     if sampler in LINE_INTEGRAL:
         kernel, steps = LINE_INTEGRAL[sampler]
-        run = nd.anneal(key, density, kernel, num_steps=steps, **options)
+        run = nd.anneal(key, density, kernel, **steps, **options)
     elif sampler == "ULA":
         run = nd.anneal(key, density, nd.ULA(scale**2), num_steps=count // 100, **free)
     elif sampler == "UHMC":
@@ -115,7 +115,7 @@ def names():
         kind = "score" if name in PLANAR else "exact score"
         samplers = ("SuperDiff OR",) if name == "mixture" else ("MALA x 5", *OTHERS)
         yield from ((name, kind, sampler) for sampler in samplers)
-        if name in PLANAR:
+        if name in ("guidance", "negation"):
             yield name, kind, "weighted reverse, four times finer"
         if "product" in name:
             yield from ((name, kind, sampler) for sampler in ("SuperDiff AND", "equal density"))
