@@ -153,13 +153,17 @@ class AbstractDensity(abc.ABC):
     def identity(self) -> dict[str, str]:
         """What a run of this density depends on, as digests by name; CheckpointError if it calls back into Python."""
         x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
-        computed = trace(lambda p, x, t: p.log_density(x, t), self, x, jax.ShapeDtypeStruct((), x.dtype))
+        computed = trace(lambda p, x, t: p._computed(x, t), self, x, jax.ShapeDtypeStruct((), x.dtype))
         return {
             "density": repr(self),
             "schedule": repr(self.schedule),
             "computation": fingerprint((computed.program, computed.captured)),
             "weights": fingerprint(self),
         }
+
+    def _computed(self, x, t):
+        """What of one point runs depend on."""
+        return self.log_density(x, t)
 
     def require_log_density(self, purpose: str) -> None:
         """Raise ScoreOnlyError unless a log density is there."""

@@ -18,7 +18,11 @@ from numpyro_diffusion.annealing.kernels.line_integral import gained
 from numpyro_diffusion.density.path import line_integral
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
-CHAINS, STEPS = 20_000, 10
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
+    pytest.mark.usefixtures("quick_compilation"),
+]
+CHAINS, STEPS = 10_000, 10
 KERNELS = {
     "MALA": nd.MALA(num_nodes=5), "HMC": nd.HMC(num_nodes=7), "HMC persistent": nd.HMC(persistence=0.9, num_nodes=7),
     "ULA": nd.ULA(num_nodes=5), "UHMC": nd.UHMC(num_nodes=7),
@@ -61,13 +65,12 @@ def test_lines_are_exact_where_the_score_is_a_polynomial(num_nodes):
 
 
 @pytest.mark.parametrize("name", ["MALA", "HMC", "HMC persistent"])
-@pytest.mark.parametrize("which", TARGETS)
-def test_invariance_at_the_acceptance_of_log_densities(name, which):
-    density, (plain, step_size) = TARGETS[which], ADJUSTED[name, which]
+def test_invariance_at_the_acceptance_of_log_densities(name):
+    density, (plain, step_size) = TARGETS["skewed"], ADJUSTED[name, "skewed"]
     x = density.sample(jax.random.key(11), CHAINS)
     state, rate, diverged, log_weight = run(ScoreOf(density), KERNELS[name], x, step_size)
     _, expected, *_ = run(density, plain, x, step_size)
-    assert abs(rate - expected) < 0.01 and diverged.sum() == 0 and np.all(log_weight == 0)
+    assert abs(rate - expected) < 0.015 and diverged.sum() == 0 and np.all(log_weight == 0)
     assert not np.allclose(state.position, x, atol=1e-3)
     assert worst_deviation(state.position, exact_moments(density)) < 5
 
@@ -90,7 +93,7 @@ def test_log_weights_of_unadjusted_kernels_are_those_of_log_densities(name):
     assert abs(weights.mean() - 1) < 5 * weights.std() / np.sqrt(CHAINS)
     assert worst_deviation(state.position, exact_moments(density), weights) < 5
     exact_state, _, _, exact = run(density, plain, x, step_size)
-    np.testing.assert_allclose(state.position, exact_state.position, atol=1e-2)
+    assert np.median(np.abs(state.position - exact_state.position)) < 1e-3
     assert np.abs(exact - log_weight).mean() < 0.02
 
 
@@ -128,16 +131,25 @@ def product():
     return of_product(P2, Q2)
 
 
-@pytest.mark.parametrize("kernel", [nd.MALA(), nd.HMC(), nd.UHMC()], ids=lambda k: type(k).__name__)
-def test_evidence_and_moments_of_a_product_of_two_scores(product, kernel):
-    # Levels are placed and steps tuned, as with log densities.
-    run = sample(ScoreOf(P2, "p") * ScoreOf(Q2, "q"), kernel, num_chains=1000)
-    assert run.is_weighted and 0 < run.log_evidence_error < 0.2
+def assert_right(product, kernel, **settings):
+    run = sample(ScoreOf(P2, "p") * ScoreOf(Q2, "q"), kernel, **settings)
+    assert run.is_weighted and 0 < run.log_evidence_error < 0.3
     assert abs(run.log_evidence - product.log_z) < 5 * run.log_evidence_error
-    assert_moments(run.samples, product, run.log_evidence_error, allowance=0.02)
+    assert_moments(run.samples, product, run.log_evidence_error, allowance=0.03)
     assert 0.4 < run.stats["acceptance_rate"].mean() < 0.99
 
 
+def test_evidence_and_moments_of_a_product_of_two_scores(product):
+    assert_right(product, nd.MALA(), num_chains=500, levels=40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", [nd.MALA(), nd.HMC(), nd.UHMC()], ids=lambda k: type(k).__name__)
+def test_evidence_and_moments_of_a_product_of_two_scores_at_placed_levels(product, kernel):
+    assert_right(product, kernel, num_chains=1000)
+
+
+@pytest.mark.slow
 def test_a_normalised_mixture_has_the_evidence_of_one():
     problem = of_components(P2, components(P2))
     run = sample(ScoreOf(P2), nd.MALA(), num_chains=500, levels=40)
@@ -147,7 +159,7 @@ def test_a_normalised_mixture_has_the_evidence_of_one():
 
 def test_a_score_weighs_as_its_log_density_does():
     # Without steps both go the same ways: levels are entered, nothing else.
-    settings = {"num_chains": 64, "levels": np.geomspace(1.0, 0.02, 60), "resample_threshold": 0.0, "num_steps": 1}
+    settings = {"num_chains": 64, "levels": np.geomspace(1.0, 0.02, 40), "resample_threshold": 0.0, "num_steps": 1}
     runs = [sample(d, nd.MALA(1e-6), **settings) for d in (P2 * Q2, ScoreOf(P2, "p") * ScoreOf(Q2, "q"))]
     spread = np.std(runs[0].log_weights)
     assert spread > 0.3
@@ -155,8 +167,8 @@ def test_a_score_weighs_as_its_log_density_does():
 
 
 def test_factors_with_log_densities_and_scores_together(product):
-    run = sample(P2 * ScoreOf(Q2, "q"), nd.MALA(), num_chains=500, levels=40)
-    assert abs(run.log_evidence - product.log_z) < 5 * run.log_evidence_error < 1
+    run = sample(P2 * ScoreOf(Q2, "q"), nd.MALA(), num_chains=300, levels=30)
+    assert abs(run.log_evidence - product.log_z) < 5 * run.log_evidence_error < 2
 
 
 def test_conditional_scores_and_guidance_by_mala():
@@ -165,16 +177,15 @@ def test_conditional_scores_and_guidance_by_mala():
     for density in (a, nd.guided(model, a, 2.0), nd.compose_conditions(model, np.eye(2), np.array([1.0, 0.5])), a * b):
         run = sample(density, nd.MALA(), num_chains=64, levels=8)
         assert run.is_weighted and np.isfinite(run.log_evidence) and np.all(np.isfinite(run.samples))
-        assert np.all((run.stats["acceptance_rate"] > 0.05) & (run.stats["acceptance_rate"] < 1))
+        assert 0.1 < run.stats["acceptance_rate"].mean() < 0.9
 
 
 def test_in_many_dimensions_weights_are_asked_for():
     wide = ScoreOf(nd.exact.GaussianMixture(np.zeros((1, 256)), np.eye(256)[None]))
-    settings = {"num_chains": 8, "levels": [1.0, 0.5, 0.3], "num_steps": 1}
+    settings = {"num_chains": 8, "levels": 30, "num_steps": 1}
     assert not sample(wide, nd.MALA(0.1), **settings).is_weighted
     run = sample(wide, nd.MALA(0.1), resample_threshold=0.5, **settings)
-    # A Gaussian: estimated divergences are exact.
-    assert run.is_weighted and abs(run.log_evidence) < 0.1
+    assert run.is_weighted and abs(run.log_evidence) < 5 * run.log_evidence_error + 0.1
 
 
 def test_pieces_and_history(tmp_path):
