@@ -58,7 +58,7 @@ class Composed(AbstractDensity):
         return sum(self.of_leaves(lambda density: density._computed(x, t)).values())
 
     def first_log_density(self, x):
-        return self.value({leaf: self.leaf(leaf).first_log_density(x) for leaf in self.formula.leaves})
+        return self.value(self.of_leaves(lambda density: density.first_log_density(x)))
 
     def _flow_log_density(self, rng_key, x, t, num_probes):
         found = self.of_leaves(lambda density: density._flow_log_density(rng_key, x, t, num_probes))
