@@ -58,7 +58,7 @@ def test_others_have_scores_only():
     assert isinstance(density, AdaptedModel) and not density.has_log_density
     assert density.log_density(POINTS[0], 0.5) == 0
     with pytest.raises(ScoreOnlyError):
-        nd.mixture(density, mixture())
+        nd.mixture(density, mixture()).log_density(POINTS[0], 0.5)
 
 
 def test_predicted_noise_is_the_score_in_units_of_variance_exploding():

@@ -115,6 +115,8 @@ def heavy_tails(run: RunFields):
     nats = f"about {missed:.2f} nats of log evidence" if np.isfinite(missed) else "an unknown part of the evidence"
     if run.kernel.is_adjusted:
         remedy = f"Use {closer_levels(run)}, more num_steps, more num_chains"
+    elif not run.density.has_increments:
+        remedy = f"Use {closer_levels(run)}, more num_chains"
     else:
         remedy = f"Use nd.HMC or nd.MALA, which need no such weights, or {shorter_steps(run)}"
     yield (
