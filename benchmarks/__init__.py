@@ -5,6 +5,7 @@
     paper       tables of the paper, and of those it builds on
     posteriors  posteriors and evidence against truths in closed form, or on average over the prior
     peers       the digits density beside other density models
+    any_model   networks from elsewhere as densities: conventions, outputs, samples
     speed       seconds and memory: beside what is needed, beside what one would write instead
     faults      kills, disks, damaged files, failing energies, and whatever users try
     train       not benchmarks: how the densities and the classifiers that ship with the package are trained

@@ -269,8 +269,7 @@ title = ax.set_title("mean log likelihood of draws of the truth", fontsize=10, p
 # %% [markdown]
 # ## 4. Unadjusted kernels
 #
-# ULA and U-HMC accept every proposal. It saves nothing here, where log densities are known, but it is all that a
-# score-only model allows. Their stationary distribution is not the target's: ULA with step $\epsilon$ widens a
+# ULA and U-HMC accept every proposal, which saves nothing here. Their stationary distribution is not the target's: ULA with step $\epsilon$ widens a
 # Gaussian by $(1 - \epsilon / 2)^{-1/2}$.
 #
 # Annealed importance weights need not assume that a kernel leaves the target invariant. Each move that was accepted
@@ -304,8 +303,8 @@ for step_size in (0.05, 0.2, 0.5, 1.0):
     )
 
 # %% [markdown]
-# Without log densities (score-only models, reverse diffusion) there are no weights, no evidence and no bounds, and
-# the bias stays. `run.print_summary()` says so.
+# Plain reverse diffusion has no weights, no evidence and no bounds, and its bias stays. `run.print_summary()` says so.
+# Score-only models have weights by integrals of their score, and with them an evidence, but no bounds.
 
 # %% [markdown]
 # ## 5. Decisions

@@ -143,24 +143,34 @@ def unknown():
     return Unknown(np.zeros((1, 2)), np.eye(2)[None])
 
 
-@register(("density",), ("schedule", "event_shape", "name"))
+@register(("density",), ("schedule", "event_shape", "name", "floor"))
 class ScoreOf(nd.Density):
-    """The score of a density, and nothing else of it."""
+    """The score of a density, and nothing else of it; below the noise-to-signal ratio `floor` it stays what it is."""
 
     has_log_density = False
+    is_calibrated = False
 
-    def __init__(self, density, name="score"):
-        self.density, self.name = density, name
+    def __init__(self, density, name="score", floor=0.005):
+        self.density, self.name, self.floor = density, name, floor
         self.schedule, self.event_shape = density.schedule, density.event_shape
 
+    @property
+    def resolution(self):
+        return self.floor
+
     def log_density(self, x, t):
-        return zero_with_gradient(x, jax.grad(self.density.log_density)(x, t))
+        held = self.schedule.time(jnp.maximum(self.schedule.noise_to_signal(t), self.floor))
+        scale = self.schedule.alpha(held) / self.schedule.alpha(t)
+        return zero_with_gradient(x, scale * jax.grad(self.density.log_density)(scale * x, held))
 
     def with_schedule(self, schedule):
-        return ScoreOf(self.density.with_schedule(schedule), self.name)
+        return ScoreOf(self.density.with_schedule(schedule), self.name, self.floor)
 
     def _moments(self):
         return self.density._moments()
+
+    def gaussian(self, t):
+        return self.density.gaussian(t)
 
 
 def three():

@@ -28,12 +28,14 @@ ADAPTERS = {
     "flow": nd.from_flow, "score": nd.from_score, "energy": nd.from_energy,
 }  # fmt: skip
 NUM_LEVELS, NUM_POINTS, LEAST, MOST = 12, 64, 0.03, 39.0
-COLUMNS = ["told", "function", "nnx", "linen", "equinox", "under another schedule", "seconds"]
+COLUMNS = ["told", "function", "nnx", "linen", "equinox", "under another schedule", "in double precision", "seconds"]
 HEADER = """# Adapters on closed forms
 
 `python benchmarks/any_model/adapters.py`. Largest error of a score vector at 64 points of each of 12 noise levels, r from .03 to 39 or the schedule's largest, over
 the root mean square score of the level, in single precision; by make of the network, and of all makes when the density is read under
 another schedule (variance preserving cosine, up to r = 40 or the schedule's largest). `told`: what the network is told of the level. 1e-4 was asked.
+A network that returns x_0 rounded to single precision cannot have the score (x_0 - y) / r^2 to better than about 1e-7 |y| / r^2, which is 2e-4 at r = .03; `in double
+precision` the same networks, as functions, are right under both schedules.
 """
 
 
@@ -61,9 +63,9 @@ def continuous(schedule, alpha_sigma, told="time") -> World:
 
 def discrete(schedule, ratios, alpha_of, told, timesteps, of_told=lambda told: told) -> World:
     """Of a table of ratios [K]; between steps their logarithms are linear."""
-    logs = jnp.asarray(np.log(ratios), dtype=float)
 
     def alpha_sigma(told):
+        logs = jnp.asarray(np.log(ratios), dtype=float)
         r = jnp.exp(jnp.interp(of_told(told), jnp.arange(len(logs)), logs))
         return alpha_of(r), alpha_of(r) * r
 
@@ -200,6 +202,8 @@ def scores(density, y, r):
 
 def errors(prediction: str, world: World, seed: int) -> dict[str, Any]:
     """The largest error by make of network."""
+    if (prediction, world.timesteps) == ("flow", None):  # once a seed
+        jax.clear_caches()  # each program holds memory maps, of which a process may have 65,530
     m, rng = mixture(seed), np.random.default_rng(1000 + seed)
     k = rng.choice(3, size=(NUM_LEVELS, NUM_POINTS), p=np.exp(m["log_weights"]))
     draws = m["means"][k] + np.einsum(
@@ -208,13 +212,19 @@ def errors(prediction: str, world: World, seed: int) -> dict[str, Any]:
     y = (draws + world.ratios[:, None, None] * rng.normal(size=draws.shape)).astype(np.float32)
     true = np.array([true_scores(m, level.astype(np.float64), r) for level, r in zip(y, world.ratios, strict=True)])
     size = np.sqrt(np.mean(np.sum(true**2, axis=2), axis=1))
-    found: dict[str, Any] = {"told": world.told, "under another schedule": 0.0}
-    for make, (fn, options) in makes(prediction, world, m).items():
-        density = ADAPTERS[prediction](fn, (2,), world.schedule, timesteps=world.timesteps, **options)
+
+    def worst(density, y):
         differences = np.asarray(scores(density, y, world.ratios)) - true
-        own, other = np.max(np.linalg.norm(differences, axis=3) / size[:, None], axis=(1, 2))
+        return np.max(np.linalg.norm(differences, axis=3) / size[:, None], axis=(1, 2))
+
+    found: dict[str, Any] = {"told": world.told, "under another schedule": 0.0}
+    of = lambda fn, options: ADAPTERS[prediction](fn, (2,), world.schedule, timesteps=world.timesteps, **options)
+    for make, network_of_it in makes(prediction, world, m).items():
+        own, other = worst(of(*network_of_it), y)
         found |= {make: own, "under another schedule": max(other, found["under another schedule"])}
-    return found
+    with jax.enable_x64(True):
+        function = of(*makes(prediction, world, m)["function"])
+        return found | {"in double precision": max(worst(function, y.astype(np.float64)))}
 
 
 def rows():
@@ -226,10 +236,10 @@ def rows():
 
 
 def main() -> None:
-    options = arguments(__doc__)
+    options = arguments(__doc__ or "")
     found = measure("any_model_adapters", options, rows(), HEADER, COLUMNS)
-    numbers = [v for by_seed in found.values() for f in by_seed for k, v in f.items() if k in COLUMNS[1:-1]]
-    print(f"largest of all: {max(numbers):.2g}")
+    numbers = [v for by_seed in found.values() for f in by_seed for k, v in f.items() if k in COLUMNS[1:-2]]
+    print(f"largest in single precision: {max(numbers):.2g}")
 
 
 if __name__ == "__main__":

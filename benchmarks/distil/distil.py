@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 import numpyro_diffusion as nd
-from benchmarks.distil.students import seconds, student, teacher
+from benchmarks.distil.students import student, teacher
 from benchmarks.paper.table1 import against_truth, density_of
 from benchmarks.table import arguments, measure
 from numpyro_diffusion.datasets import cubes, digits, planar, targets
@@ -24,23 +24,30 @@ from numpyro_diffusion.datasets import cubes, digits, planar, targets
 #: Densities and problems, and the most seeds of each.
 SEEDS = {"ring": 5, "bar": 5, "digits": 5, "product": 5, "mixture": 1, "negation": 1, "cubes_16": 1}
 COLUMNS = [
-    "log Z", "nats", "teacher nats", "nats - teacher", "truth", "Frechet", "teacher Frechet", "Frechet of data",
-    "Frechet ratio", "mismatch", "LL - truth", "TV", "W2", "log Z error", "training seconds", "seconds",
+    "log Z", "log Z +-", "nats", "teacher nats", "nats - teacher", "truth", "Frechet", "teacher Frechet", "Frechet of data",
+    "Frechet ratio", "mismatch", "LL - truth", "TV", "W2", "log Z error", "seconds",
 ]  # fmt: skip
 HEADER = """# Distillation: score models become calibrated energies
 
 `python benchmarks/distil/distil.py`. Mean ± standard error over seeds of `nd.distil`; one teacher each: the pretrained
-`ring_score`, `bar_score` and `cubes_16_score`, and a score model of the digits trained by `students.py`. log Z: largest |log Z|
-over noise levels in two dimensions, by quadrature; of the digits |log Z| at t = 0 by an annealed run of 1,000 chains with a key
-of its own; not measured of cubes, nor taken out. nats: mean log density of held-out points with the noise of the resolution,
-at t = 0; the teacher's by its probability flow; truth: the closed form's of the points without that noise. Frechet: distance of
-reverse diffusion's samples from held-out data, of points as they are (moments); Frechet of data: of two halves of these.
+`ring_score`, `bar_score` and `cubes_16_score`, and a score model of the digits trained by `students.py`. log Z: largest
+|log Z| over noise levels in two dimensions, by quadrature; of the digits |log Z| at t = 0 by an annealed run of 4,000
+chains with a key of its own, of standard error "log Z +-"; not measured of cubes, nor taken out. nats: mean log density
+of held-out points with the noise of the resolution; the teacher's by its probability flow; truth: the closed form's of
+the points without that noise. Frechet: distance of reverse diffusion's samples from held-out data, of points as they
+are (moments); Frechet of data: of two halves of these, the floor that sample sizes set, below which ratios say nothing.
 mismatch: mean square of r times the difference of scores, per dimension, mean over eight levels. Cubes: {cubes}.
+
+Asked for: |log Z| at most 0.1 nat in two dimensions and 0.5 in 64, nats at least the teacher's less 0.5, Frechet
+distances within 5 %. The digits' log Z falls short: annealed runs with more steps find mass where there are no data,
+which the normaliser that was taken out does not know.
 
 Rows of Table 1 (`benchmarks/paper/table1.py`): `nd.anneal(key, density, nd.HMC())` with 2,000 chains of densities that were
 distilled, and of those that were trained as energies; LL, TV, W2 and log Z error as there, seeds as the column says.
 """
-CUBES = "1,000 steps of batch 32 from the teacher's weights, an eighth of the teacher's own training, and unconditional scores"
+CUBES = (
+    "1,000 steps of batch 32 from the teacher's weights, an eighth of the teacher's own training; without a condition"
+)
 
 
 @cache
@@ -59,18 +66,18 @@ def distilled(name: str):
     def compute(seed: int) -> dict:
         x, density, key = held_out(name), student(name, seed), jax.random.key(500 + seed)
         is_planar = name not in ("digits", "cubes_16")
-        how: dict[str, Any] = {"num_samples": 10_000} if is_planar else {}
-        if name == "cubes_16":
-            how = {"num_likelihoods": 0}
+        how: dict[str, Any] = {"num_samples": 4_000} if is_planar else {}
+        if not is_planar:
+            how = {"num_chains": 4_000} if name == "digits" else {"num_likelihoods": 0}
         report = nd.distillation_report(key, density, teacher(name), x, **how)
         drift = np.max(np.abs(nd.calibration_report(density).log_z)) if is_planar else abs(report.log_z)
         return {
-            "log Z": drift, "nats": report.nats, "teacher nats": report.teacher_nats,
+            "log Z": drift, "log Z +-": report.log_z_error, "nats": report.nats, "teacher nats": report.teacher_nats,
             "nats - teacher": report.nats - report.teacher_nats, "nats error": report.nats_error[0],
             "truth": float(planar.exact(name).log_prob(x).mean()) if is_planar else np.nan,
             "Frechet": report.frechet, "teacher Frechet": report.teacher_frechet, "Frechet of data": report.frechet_floor,
             "Frechet ratio": report.frechet / report.teacher_frechet, "mismatch": report.mismatch.mean(),
-            "mismatch by level": report.mismatch.tolist(), "training seconds": seconds(name, seed),
+            "mismatch by level": report.mismatch.tolist(),
         }  # fmt: skip
 
     return compute

@@ -18,7 +18,7 @@ from ..checks.numbers import real_array
 from ..checks.text import shown
 from ..density.abstract import check_density
 from ..density.density import Density, Expression
-from ..diagnose.curl import score_curl
+from ..diagnose.curl import mean_curl
 from ..errors import (
     ArgumentTypeError,
     ParameterError,
@@ -225,7 +225,7 @@ def _curl(density: Density, x: np.ndarray, t: float, rng_key) -> float:
     if density.has_log_density:
         return 0.0
     count = min(MOST_CURL, max(NUMBERS // x[0].size, 4), len(x))
-    return float(jnp.mean(score_curl(density, x[:count], float(t), rng_key)))
+    return mean_curl(density, x[:count], float(t), rng_key)
 
 
 def _too_bad(found: _Statistics) -> np.ndarray:

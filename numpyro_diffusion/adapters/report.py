@@ -27,7 +27,7 @@ class ModelReport:
             error is at most this (and at most the model's own). `floor` is what it is at least, on average over data.
         excess: (error - reference) / min(reference, 1 - reference), and `excess_error`, its standard error: 0 is as
             good as the reference, below 0 better, 1 as wrong as one can be without being worse than no prediction.
-        curl: Relative curl of the score, 0 to 1; 0 where there is a log density.
+        curl: Relative curl of the score over the points, 0 to 1; 0 where there is a log density.
         drift: Mean brightness of the denoised points less that of the data, in standard deviations of the data's
             brightness, and `drift_error`, its standard error.
         is_trusted: Whether nothing speaks against the level.

@@ -95,8 +95,9 @@ def anneal(
     most of its chains have left the scale of every factor: its steps are too long.
 
     Returns:
-        AnnealedRun. Where a Metropolis ratio exists (log densities), unadjusted kernels are weighted as well: their
-        log evidence is exact in the same sense, at a larger variance.
+        AnnealedRun. Unadjusted kernels are weighted as well, by their Metropolis ratios: their log evidence is exact in
+        the same sense, at a larger variance. Score-only densities are weighted by what their log densities gain along
+        paths (`density.path`), up to 255 dimensions or where a `resample_threshold` is given.
 
     Raises:
         ParameterError, ScheduleError: for values out of range, and for improper compositions, the exponents of whose
@@ -107,7 +108,9 @@ def anneal(
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
     ULA 1, HMC and UHMC L), and one for a predictor. The pilot takes one plus 4 times the kernel's own on each of its
-    256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a level 5 log densities.
+    256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a level 5 log densities. With a
+    score only, a level costs three scores and divergences more (d scores up to 64 dimensions, else 8), and a step the
+    inner nodes of its line integral.
 
     References:
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.

@@ -211,7 +211,7 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
             log_step = jnp.asarray(np.log(fixed[i]), dtype=float)
         say(f"pilot: level {i + 1}, t = {float(t):.3g}")
         before = jnp.asarray(found[-1].t) if settings.predictor and i else None
-        previous = jnp.asarray(found[-1].t if i else 1.0)
+        previous = jnp.asarray(found[-1].t if i else 1.0, dtype=float)
         planned, gain = PlannedLevel(t, None, scale, before, previous), push * (0.8 if i else 1.5)
         # The first level has the start's step size to find; later ones follow their predecessor.
         for sweep in range(3 if i == 0 and fixed is None else 1):

@@ -31,7 +31,8 @@ class Plan(NamedTuple):
     scales: np.ndarray | None = None
 
     def at(self, i: int, predictor: bool = False) -> PlannedLevel:
-        """Level i, with the time before it if a predictor is taken: none steps to the first."""
+        """Level i, counted from the end below 0, with the time before it if a predictor is taken: none to the first."""
+        i = range(len(self.levels))[i]
         scale = None if self.scales is None else self.scales[i]
         before = float(self.levels[i - 1]) if predictor and i else None
         previous = float(self.levels[i - 1]) if i else 1.0

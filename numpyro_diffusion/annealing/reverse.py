@@ -64,6 +64,9 @@ class Reverse:
     def frozen(self, size: int) -> Reverse:
         return self
 
+    def __repr__(self):
+        return "Reverse()" if self.weighted is None else f"Reverse(weighted={self.weighted})"
+
 
 def reverse_step(density: Density, rng_key, x, t_from, t_to):
     """One ancestral step of one point x [*event_shape] from time `t_from` to `t_to`."""

@@ -13,8 +13,9 @@ contrast                 :math:`p^2 / (\alpha p + (1 - \alpha) q)`
 ======================== ====================================================================
 
 All take densities on one event shape under one noise schedule, and raise ShapeError or ScheduleError for others,
-TypeError for what is no density, ParameterError for a number or vector of numbers out of its range, and ScoreOnlyError
-where a sum has a term that has only a score. Numbers may be traced; their values are then not checked.
+TypeError for what is no density, and ParameterError for a number or vector of numbers out of its range. Numbers may be
+traced; their values are then not checked. A sum that has a term with only a score is sampled by `nd.Reverse()`, and
+raises ScoreOnlyError where it is asked at a point.
 
 Sources: Du et al. (2023), arXiv:2302.11552; Dhariwal and Nichol (2021), arXiv:2105.05233; Ho and Salimans (2022),
 arXiv:2207.12598; Garipov et al. (2023), Compositional Sculpting of Iterative Generative Processes, arXiv:2309.16115.

@@ -37,7 +37,7 @@ class AbstractDensity(abc.ABC):
 
     schedule: NoiseSchedule
     event_shape: tuple[int, ...]
-    #: False for score-only models: no mixtures, Metropolis steps, weights or evidence.
+    #: False for score-only models, whose log densities are known by integrals of the score alone.
     has_log_density: bool = True
     #: True if the density integrates to one at every noise level.
     is_calibrated: bool = True
@@ -153,7 +153,7 @@ class AbstractDensity(abc.ABC):
     def identity(self) -> dict[str, str]:
         """What a run of this density depends on, as digests by name; CheckpointError if it calls back into Python."""
         x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
-        computed = trace(lambda p, x, t: p.log_density(x, t), self, x, jax.ShapeDtypeStruct((), x.dtype))
+        computed = trace(lambda p, x, t: p._computed(x, t), self, x, jax.ShapeDtypeStruct((), x.dtype))
         return {
             "density": repr(self),
             "schedule": repr(self.schedule),
@@ -161,12 +161,16 @@ class AbstractDensity(abc.ABC):
             "weights": fingerprint(self),
         }
 
+    def _computed(self, x, t):
+        """What of one point runs depend on."""
+        return self.log_density(x, t)
+
     def require_log_density(self, purpose: str) -> None:
         """Raise ScoreOnlyError unless a log density is there."""
         if not self.has_log_density:
             raise ScoreOnlyError(
                 f"{purpose} needs a log density, but {self!r} has only a score. Use an energy density "
-                "(nd.fit(..., model='energy')), or an unadjusted sampler (nd.ULA, nd.UHMC, nd.Reverse)."
+                "(nd.fit(..., model='energy') or nd.distil), or sample it by nd.anneal."
             )
 
     def _batched(self, fn, x, t, out_shape):

@@ -52,6 +52,11 @@ class Composed(AbstractDensity):
         first, last = ({leaf: pair[i] for leaf, pair in both.items()} for i in (0, 1))
         return self.value(last) - self.value(first)
 
+    def _computed(self, x, t):
+        if self.has_increments:
+            return self.log_density(x, t)
+        return sum(self.of_leaves(lambda density: density._computed(x, t)).values())
+
     def first_log_density(self, x):
         return self.value({leaf: self.leaf(leaf).first_log_density(x) for leaf in self.formula.leaves})
 

@@ -235,7 +235,7 @@ class EnergyDensity(_NetworkDensity):
 
 @register(_NetworkDensity._data, _NetworkDensity._static)
 class ScoreModel(_NetworkDensity):
-    """A trained score without a log density. Products and powers work; what needs a log density refuses."""
+    """A trained score without a log density at a point: what it gains along paths is known, see `path`."""
 
     has_log_density = False
 

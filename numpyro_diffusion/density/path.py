@@ -70,7 +70,9 @@ def divergence(score: Callable, y, probes, approximation: Gaussian | None = None
 
     `approximation` is the Gaussian that the density is like.
     """
-    value, derivative = jax.linearize(score, y)
+    # In the reverse mode, since networks may have rules for that alone.
+    value, transposed = jax.vjp(score, y)
+    derivative = lambda v: transposed(v)[0]
     if probes is None:
         return value, jnp.trace(jax.vmap(derivative)(jnp.eye(y.size, dtype=y.dtype)))[None]
     found = jnp.sum(probes * jax.vmap(derivative)(probes), axis=1)

@@ -101,7 +101,8 @@ class NoiseSchedule(AbstractSchedule):
         ============================================= ===================== ==========================================
 
         `prediction_type` says which constructor the network needs: "epsilon" `nd.from_noise_prediction`,
-        "v_prediction" `nd.from_velocity`, "sample" `nd.from_denoiser`; FlowMatch networks `nd.from_flow`.
+        "v_prediction" `nd.from_velocity`, "sample" `nd.from_denoiser`; FlowMatch networks `nd.from_flow`. EDM networks
+        F have the denoiser c_skip x + c_out F(c_in x, log(sigma) / 4), c of `sigma_data` (Karras et al. 2022, Table 1).
 
         Raises:
             ParameterError: for a schedule that is not among these, by name.
@@ -268,7 +269,7 @@ def from_diffusers_config(config: Mapping[str, Any]) -> NoiseSchedule:
     has_betas = any(key in config for key in ("beta_schedule", "beta_start", "trained_betas"))
     if is_flow or ("shift" in config and not has_betas):
         num = check_integer("num_train_timesteps", config.get("num_train_timesteps", 1000), 2, tables.MOST_LEVELS)
-        shift = check_number("shift", config.get("shift", 1.0), 0, ends="()")
+        shift = check_number("shift", config.get("shift", config.get("flow_shift", 1.0)), 0, ends="()")
         # The last step before pure noise; tau' = shift tau / (1 + (shift - 1) tau) scales ratios tau / (1 - tau).
         return LinearFlow(shift * (num - 1))
     if has_betas:

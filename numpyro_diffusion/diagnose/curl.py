@@ -42,6 +42,21 @@ def score_curl(density: Density, x, t, rng_key) -> jax.Array:
 
     Cost: for each point about three scores.
     """
+    turning, size = _squares(density, x, t, rng_key)
+    return jnp.sqrt(turning / jnp.where(size > 0, size, 1.0))
+
+
+def mean_curl(density: Density, x, t, rng_key) -> float:
+    """Relative curl of the score over all points, as `score_curl`: root mean squares, so that flat places count little.
+
+    Where a density is flat, inside of a box, its Jacobian is as good as zero, and what is left of it is mostly error.
+    """
+    turning, size = map(jnp.sum, _squares(density, x, t, rng_key))
+    return float(jnp.sqrt(turning / jnp.where(size > 0, size, 1.0)))
+
+
+def _squares(density, x, t, rng_key):
+    """Squared sizes [*batch] of the antisymmetric part of the Jacobian and of the Jacobian, along one probe each."""
     check_density("score_curl", density)
     x, rng_key = as_points(x, density.event_shape), check_key(rng_key)
     check_time(t)
@@ -51,19 +66,18 @@ def score_curl(density: Density, x, t, rng_key) -> jax.Array:
     flat = x.reshape((-1, *density.event_shape))
     times = jnp.broadcast_to(t, batch).reshape(-1)
     keys = jax.random.split(rng_key, math.prod(batch))
-    return _curls(density, flat, times, keys).reshape(batch)
+    return tuple(values.reshape(batch) for values in _along_probes(density, flat, times, keys))
 
 
 @jax.jit
-def _curls(density, x, times, keys):
-    def curl(point, t, key):
+def _along_probes(density, x, times, keys):
+    def along_probe(point, t, key):
         probe = jax.random.normal(key, point.shape, point.dtype)
         _, transposed = jax.vjp(lambda y: jax.grad(density.log_density)(y, t), point)
         (back,) = transposed(probe)
         # The transpose of the transpose: networks may have rules for the reverse mode alone.
         _, twice = jax.vjp(lambda v: transposed(v)[0], probe)
         (forth,) = twice(probe)
-        size = jnp.sum(back**2) + jnp.sum(forth**2)
-        return jnp.sqrt(jnp.sum((forth - back) ** 2) / jnp.where(size > 0, 2 * size, 1.0))
+        return jnp.sum((forth - back) ** 2) / 4, (jnp.sum(back**2) + jnp.sum(forth**2)) / 2
 
-    return jax.vmap(curl)(x, times, keys)
+    return jax.vmap(along_probe)(x, times, keys)

@@ -44,7 +44,8 @@ class AnnealedRun(_Result, RunFields):
             weights where they are not defined.
         history: Arrays [K, N] by name if kept, NumPy's or, where they were streamed to disk, Zarr's; else None.
         density, kernel: What was run.
-        is_weighted: Whether weights are defined: not for reverse diffusion, predictors and score-only densities.
+        is_weighted: Whether weights are defined: not for plain reverse diffusion, predictors, and by default not for
+            score-only densities from 256 dimensions on.
         num_steps: Kernel steps per level.
         evaluations_per_chain: Evaluations of value and gradient, pilot excluded.
         ancestors: [N] founding chain of each; chains of one ancestor are related.

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..checks.text import columns
 from ..errors import ArgumentTypeError
-from .findings import findings, uncalibrated
+from .findings import curl_of, findings, uncalibrated
 from .findings.statistics import least
 from .result_fields import BoundFields, ResultFields, RunFields
 
@@ -85,6 +85,9 @@ def _run_rows(run):
     elif rate := _acceptance(run):
         aim = f", tuned to {run.kernel.target_acceptance:.2f}" if run.kernel.step_size is None else ""
         yield "acceptance", rate + aim
+    if curls := curl_of(run):
+        nodes = f"{run.kernel.num_nodes} nodes a step, " if run.kernel.num_nodes else ""
+        yield "by the score", f"line integrals, {nodes}curl {', '.join(f'{n} {c:.0%}' for n, c in curls.items())}"
     if not run.is_complete:
         yield "incomplete", f"ended at t = {run.levels[-1]:.3g}, before its last level"
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.fields import check_choice, check_instance
+from ..checks.fields import check_choice, check_flag, check_instance
 from ..checks.text import LONGEST_NAME, check_name
 from ..density.density import Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity
@@ -123,8 +123,8 @@ def distil(
     Warns:
         DiagnosticWarning: if log Z could not be measured to a nat: it stays in, for `nd.recalibrate`.
 
-    Cost: a step is one of `nd.fit` for an energy, and on the teacher a forward and d backward passes, one beyond 64
-    dimensions.
+    Cost: a step is one of `nd.fit` for an energy, and on the teacher a score and its divergence: d derivatives, one
+    beyond 8 dimensions.
 
     References:
         Thornton et al. (2025), Composition and control with distilled energy diffusion models. arXiv:2502.12786.
@@ -140,6 +140,8 @@ def distil(
     for what, value, kinds in (("network", network, CONFIGS.values()), ("base", base, [MixtureBase])):
         if value is not None:
             check_instance(what, value, *kinds)
+    if normalise is not None:
+        check_flag("normalise", normalise, "None measures log Z of all but images.")
     init_key, step_key, try_key, draw_key, typical_key, z_key = jax.random.split(rng_key, 6)
     source = "" if data is not None else " from its samples"
     if data is None:

@@ -41,7 +41,8 @@ class DistillationReport:
         mismatch: [K] mean square of r times the difference of scores, per dimension.
         noise_error, teacher_noise_error: [K] mean square errors of the predicted noise per dimension.
         log_z, log_z_error: log of the energy's integral at t = 0 in nats, and its error; NaN where not measured.
-        nats, teacher_nats: Mean held-out log density at t = 0, in nats; `nats_error` [2] their standard errors.
+        nats, teacher_nats: Mean log density of held-out data with the noise of the energy's resolution, in nats;
+            `nats_error` [2] their standard errors.
         frechet, teacher_frechet: Frechet distances of samples from the data.
         frechet_floor: That of as many other data, which the sample size alone makes; NaN where there are too few.
         student, teacher: Names.
@@ -100,7 +101,7 @@ def distillation_report(
     Args:
         rng_key: JAX random key.
         density: What `nd.distil` returned, given a condition where the teacher is.
-        teacher: The score model, under the same schedule.
+        teacher: The score model.
         data: Points [n, *event_shape] that neither was trained on.
         features: `(points [n, *event_shape]) -> [n, k]`, of which Frechet distances are taken; the points themselves
             by default, for which they compare means and covariances.
@@ -177,11 +178,18 @@ def _log_z(density, rng_key, num_chains: int, progress_bar: bool) -> tuple[float
 
 
 def _held_out(density, teacher, x, rng_key) -> tuple[np.ndarray, np.ndarray]:
-    """Log densities at t = 0 of points with the noise of the density's resolution, as both were trained."""
+    """Log densities of both, in y = x / alpha, of data with the noise of the density's resolution r."""
     if not len(x):
         return np.full(1, np.nan), np.full(1, np.nan)
-    x = x + density.resolution * np.asarray(jax.random.normal(rng_key, x.shape))
-    return np.asarray(density.log_prob(x)), np.asarray(teacher.log_prob(x))
+    r = density.resolution
+    y = x + r * np.asarray(jax.random.normal(rng_key, x.shape))
+
+    def log_prob(model):
+        t = float(model.schedule.time(r))
+        alpha = float(model.schedule.alpha(t))
+        return np.asarray(model.log_prob(alpha * y, t)) + y[0].size * np.log(alpha)
+
+    return log_prob(density), log_prob(teacher)
 
 
 def _error(values) -> float:

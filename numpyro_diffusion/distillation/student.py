@@ -3,8 +3,8 @@ r"""Where a student begins: its form, its units, and the weights of a teacher of
 A score model's network f enters as s / (r sqrt(r^2 + s^2)) f, an energy's as -(s / r) E(u) with u = y / sqrt(r^2 + s^2)
 about. Were f linear and symmetric, E = -u . f / 2 would have the teacher's score, and so the output of "inner_product"
 begins at -f / 2. The other forms take the teacher's features: "l2" with a tenth of its output, for an energy |f|^2 / 2
-that is small, "dae" as they are. Measured on the ring and the bar, 800 steps from there reach what two to five times as
-many reach from random weights.
+that is small, "dae" as they are. Measured: on the ring 800 steps of "l2" from there reach what 1,500 reach from random
+weights; on the bar there is little to choose.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class DiffusionPrior(dist.Distribution):
         """Log density in nats of points [*batch, *event_shape] at `t`.
 
         Raises:
-            ScoreOnlyError: for a score-only density; only unadjusted annealing can use it.
+            ScoreOnlyError: for a score-only density, which nd.AnnealedMCMC can use, by its score.
         """
         if not self.by_score:
             self.density.require_log_density("nd.DiffusionPrior.log_prob")

@@ -1,9 +1,11 @@
 """The annealed sampler: no stale state, one trace for all levels and weights, scores alone, reverse diffusion."""
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import compilations
 from densities import untrained
 from exact_problems import LEVELS, NUM_CHAINS, P2, Q2, SCHEDULE, assert_moments, gaussian, mixture, sample
 
@@ -11,7 +13,7 @@ from numpyro_diffusion.annealing import advance as onward
 from numpyro_diffusion.annealing import pilot as tuning
 from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.annealing.devices import chain_keys
-from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC
+from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC, BlackJAX
 from numpyro_diffusion.annealing.level import level_at
 from numpyro_diffusion.annealing.plan import PlannedLevel
 from numpyro_diffusion.annealing.reverse import Reverse
@@ -136,16 +138,25 @@ def test_one_trace_for_a_retrained_network():
 
 def test_score_only_densities():
     density = network_density(ScoreModel, 0)
-    for kernel in [HMC(0.3), MALA(0.3)]:
-        with pytest.raises(ScoreOnlyError, match="accepts by log densities.*nd.ULA, nd.UHMC or nd.Reverse"):
-            sample(density, kernel)
-    with pytest.raises(ParameterError, match="has only a score.*Give the kernel a step_size"):
-        sample(density, UHMC())
-    run = sample(density, UHMC(0.3), levels=LEVELS)
-    assert np.isnan(run.log_evidence) and np.isnan(run.log_evidence_error)
-    assert np.all(np.isfinite(run.samples)) and np.all(run.log_weights == 0)
+    with pytest.raises(ScoreOnlyError, match=r"accepts by log densities.*Use nd.HMC or nd.MALA"):
+        sample(density, BlackJAX(blackjax.barker, step_size=0.3))
+    with pytest.raises(ParameterError, match=r"has only a score.*Give it a step_size"):
+        sample(density, BlackJAX(blackjax.mala, is_adjusted=False))
+    for kernel in (MALA(0.3), UHMC(0.3)):
+        run = sample(density, kernel, levels=LEVELS)
+        assert run.is_weighted and np.isfinite(run.log_evidence) and run.log_evidence_error > 0
+        assert np.all(np.isfinite(run.samples)) and np.all(np.isfinite(run.stats["acceptance_rate"]))
     reverse = sample(density, Reverse(), levels=10)
     assert np.all(np.isfinite(reverse.samples)) and np.isnan(reverse.log_evidence)
+
+
+def test_one_trace_for_a_retrained_score():
+    first, second = network_density(ScoreModel, 0), network_density(ScoreModel, 1)
+    for kernel in (MALA(0.3), Reverse(weighted=True)):
+        run = sample(first, kernel, levels=LEVELS, num_chains=64)
+        with compilations() as found:
+            other = sample(second, kernel, levels=LEVELS, num_chains=64)
+        assert not found and not np.array_equal(run.samples, other.samples)
 
 
 # Reverse diffusion.

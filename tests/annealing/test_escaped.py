@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,28 +63,48 @@ def test_a_stopped_run_is_read_back_as_it_was(score, tmp_path):
     np.testing.assert_array_equal(first.samples, again.samples)
 
 
-def test_a_score_has_no_acceptance(score, capsys):
+def test_a_score_has_an_acceptance_where_the_kernel_has_a_ratio(score, capsys):
     run = anneal(score, nd.ULA(0.01), progress_bar=True)
-    assert findings(run) == [] and np.all(run.stats["escaped"] == 0) and run.is_complete
+    assert np.all(run.stats["escaped"] == 0) and run.is_complete
+    assert np.all(run.stats["acceptance_rate"] > 0.5) and np.isfinite(run.ess)
+    shown = capsys.readouterr().err
+    assert "anneal" in shown and "acceptance=" in shown and "ess=" in shown
+
+
+def unknown_ratio(step_size=0.01):
+    """A kernel of which runs know no Metropolis ratio."""
+    return nd.BlackJAX(blackjax.mala, step_size, is_adjusted=False)
+
+
+def test_a_score_has_no_acceptance_otherwise(score, capsys):
+    run = anneal(score, unknown_ratio(), progress_bar=True, levels=10)
+    assert np.all(run.stats["escaped"] == 0) and run.is_complete
     assert np.all(np.isnan(run.stats["acceptance_rate"])) and np.isnan(run.ess)
-    assert "acceptance    none: the density has only a score" in summary(run)
+    assert "acceptance    none: there are no Metropolis ratios" in summary(run)
     shown = capsys.readouterr().err
     assert "anneal" in shown and "acceptance" not in shown and "ess=" not in shown
 
 
 @pytest.mark.parametrize("metric", ["frame", "pilot"])
 @pytest.mark.parametrize("levels", [7, [1.0, 0.4, 0.1, 0.0], None], ids=str)
-def test_levels_of_a_score_are_those_asked_for(metric, levels):
+def test_levels_of_a_score_without_weights_are_those_asked_for(metric, levels):
     density, count = network("score"), {None: 100, 7: 7}.get(levels if not isinstance(levels, list) else 0, 4)
-    run = anneal(density, nd.ULA(0.01), levels=levels, metric=metric, num_chains=8)
+    run = anneal(density, unknown_ratio(), levels=levels, metric=metric, num_chains=8)
     assert len(run.levels) == count and run.levels_given == (levels is not None)
     steps = np.linspace(0.02, 0.01, count)
     if levels is not None:
         np.testing.assert_allclose(
-            anneal(density, nd.ULA(steps), levels=levels, metric=metric).stats["step_size"], steps
+            anneal(density, unknown_ratio(steps), levels=levels, metric=metric).stats["step_size"], steps
         )
-    with pytest.raises(ParameterError, match="only a score.*step_size"):
-        anneal(density, nd.ULA(), levels=levels, metric=metric)
+    with pytest.raises(ParameterError, match=r"only a score.*step_size"):
+        anneal(density, unknown_ratio(None), levels=levels, metric=metric)
+
+
+@pytest.mark.parametrize("metric", ["frame", "pilot"])
+def test_levels_of_a_score_are_placed_and_steps_tuned(metric):
+    run = anneal(network("score"), nd.MALA(), levels=None, metric=metric, num_chains=64)
+    assert 5 < len(run.levels) < 100 and not run.levels_given
+    assert len(np.unique(run.stats["step_size"])) > 3 and 0.3 < run.stats["acceptance_rate"].mean() < 0.9
 
 
 def test_step_sizes_by_level_reach_the_pilot():

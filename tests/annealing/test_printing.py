@@ -27,6 +27,7 @@ def test_kernels_print_their_settings():
         nd.BlackJAX(blackjax.nuts, inverse_mass_matrix=np.ones(2)): "BlackJAX(nuts, step_size=tuned, "
         "inverse_mass_matrix=array[2])",
         nd.Reverse(): "Reverse()",
+        nd.Reverse(weighted=True): "Reverse(weighted=True)",
     }
     for kernel, text in kernels.items():
         assert repr(kernel) == text

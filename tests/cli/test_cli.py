@@ -212,7 +212,12 @@ def test_bad_files_and_folders(folder, tmp_path):
     assert "no intact checkpoint" in fails("sample", "--model", points, "--output", output)
     model = folder / "a.safetensors"
     assert "step_size must be positive" in fails("sample", "--model", model, "--output", output, "--step-size", -1)
-    assert "only a score" in fails("sample", "--model", folder / "s.safetensors", "--output", output)
+
+
+def test_scores_are_sampled_as_densities_are(folder, tmp_path):
+    result = invoke("sample", "--model", folder / "s.safetensors", "--output", tmp_path / "x.npy", *FEW)
+    assert result.exit_code == 0, result.output
+    assert np.all(np.isfinite(np.load(tmp_path / "x.npy"))) and "log evidence" in result.stdout
 
 
 def test_options_out_of_range_are_usage_errors(folder, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from densities import T, X, box, evaluated, evaluated_directly, log_prob_of, mixture, network, score_of, three
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density import density as algebra
+from numpyro_diffusion.density import leaves
 
 W = np.array([0.2, 0.5, 0.3])
 
@@ -146,7 +146,7 @@ def test_compose_conditions_is_equation_13_in_one_call(kind, network_calls):
 def test_many_conditions_are_evaluated_in_pieces(kind, monkeypatch):
     composed = nd.compose_conditions(network(kind, condition_size=3), jnp.eye(3), jnp.array([1.0, 0.5, 2.0]))
     together = jax.jit(lambda d: d.score(X, T))(composed)
-    monkeypatch.setattr(algebra, "TOGETHER", 3)  # one piece of three, and one of one
+    monkeypatch.setattr(leaves, "TOGETHER", 3)  # one piece of three, and one of one
     np.testing.assert_allclose(jax.jit(lambda d: d.score(X, T))(composed), together, rtol=1e-5, atol=1e-5)
     if kind == "l2":
         np.testing.assert_allclose(composed.log_prob(X, T), log_prob_of(composed, X, T), rtol=1e-5)

@@ -7,6 +7,8 @@ from refusals import assert_refused, refusals
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ScheduleError, ScoreOnlyError, ShapeError
 
+#: What mixtures of score-only models say where they are asked at a point.
+MIXED = r"mixes score-only models.*nd\.Reverse\(\).*nd\.distil"
 #: What is refused: (call, error, words of the message: rule, value, remedy).
 REFUSED = {
     "no product": (lambda: nd.product(), ParameterError, r"at least one density; got none"),
@@ -31,8 +33,8 @@ REFUSED = {
     "negation too strong": (lambda: nd.negation(gaussian(), box(), 1.5), ParameterError, r"\(0, 1\]; got 1.5"),
     "negation with a floor of one": (
         lambda: nd.negation(gaussian(), box(), floor=1.0), ParameterError, r"floor.*\[0, 1\); got 1.0"),
-    "negation of a score with a floor": (
-        lambda: nd.negation(gaussian(), network("score"), floor=0.1), ScoreOnlyError, r"only a score"),
+    "negation of a score with a floor, at a point": (
+        lambda: nd.negation(gaussian(), network("score"), floor=0.1).score(np.zeros(2)), ScoreOnlyError, MIXED),
     "temperature zero": (lambda: nd.temper(gaussian(), 0.0), ParameterError, r"temperature must be positive; got 0"),
     "temperature negative": (
         lambda: nd.temper(gaussian(), -1), ParameterError,
@@ -59,12 +61,12 @@ REFUSED = {
         lambda: nd.harmonic_mean(gaussian(), three_dimensional()), ShapeError, r"\(2,\) and \(3,\)|\(3,\) and \(2,\)"),
     "harmonic mean across schedules": (
         lambda: nd.harmonic_mean(gaussian(), exploding()), ScheduleError, r"one schedule.*with_schedule"),
-    "mixture of scores": (lambda: nd.mixture(network("score"), box()), ScoreOnlyError, r"only a score"),
-    "harmonic mean of scores": (
-        lambda: nd.harmonic_mean(network("score"), box()), ScoreOnlyError, r"harmonic mean needs.*only a score"),
-    "contrast of scores": (
-        lambda: nd.contrast(box(), network("score")), ScoreOnlyError,
-        r"contrast needs.*only a score"),
+    "mixture of scores, at a point": (
+        lambda: nd.mixture(network("score"), box()).score(np.zeros(2)), ScoreOnlyError, MIXED),
+    "harmonic mean of scores, at a point": (
+        lambda: nd.harmonic_mean(network("score"), box()).score(np.zeros(2)), ScoreOnlyError, MIXED),
+    "contrast of scores, at a point": (
+        lambda: nd.contrast(box(), network("score")).score(np.zeros(2)), ScoreOnlyError, MIXED),
     "condition of another length": (
         lambda: network(condition_size=2).given(np.zeros(3)), ShapeError, r"\(2,\); got \(3,\)"),
     "condition without a network for it": (lambda: network().given([1.0]), ShapeError, r"without conditions.*nd.fit"),

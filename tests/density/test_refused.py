@@ -41,10 +41,12 @@ REFUSED = {
     "other schedules": (
         lambda: gaussian() * exploding(), ScheduleError, r"one schedule; got Variance.*and Variance.*with_schedule"),
     "other schedules in a sum": (lambda: gaussian() + exploding(), ScheduleError, r"one schedule.*with_schedule"),
-    "log density of a score": (
-        lambda: network("score").log_prob(POINT, 0.5), ScoreOnlyError, r"only a score.*model='energy'"),
-    "potential of a score": (lambda: network("score").potential_fn(0.5), ScoreOnlyError, r"only a score.*nd.ULA"),
-    "mixture with a score": (lambda: gaussian() + network("score"), ScoreOnlyError, r"mixture needs.*only a score"),
+    "potential of a score": (
+        lambda: network("score").potential_fn(0.5), ScoreOnlyError, r"only a score.*nd.distil.*nd.anneal"),
+    "score of a mixture with a score": (
+        lambda: (gaussian() + network("score")).score(POINT, 0.5), ScoreOnlyError, r"mixes.*nd\.Reverse\(\)"),
+    "probes of a flow": (
+        lambda: network("score").flow_log_prob(POINT, num_probes=1), ParameterError, r"num_probes.*2.*got 1"),
     "means of one axis": (
         lambda: nd.exact.GaussianMixture([0.0, 0.0], EYE[None]), ShapeError,
         r"means must have 2 axes"),
@@ -97,18 +99,29 @@ def test_function_refuses_levels_it_does_not_know():
 def test_score_model_refuses_what_needs_a_log_density():
     model, other = network("score"), mixture("p")
     needing = {
-        "log_prob": lambda: model.log_prob(X, 0.5),
         "potential_fn": lambda: model.potential_fn(0.5),
-        "mixture": lambda: 0.5 * model + 0.5 * other,
-        "named mixture": lambda: nd.mixture(other, model),
-        "harmonic mean": lambda: nd.harmonic_mean(model, other),
-        "contrast": lambda: nd.contrast(other, model),
-        "log_prob of a product": lambda: (model * other).log_prob(X, 0.5),
-        "mixture of a product": lambda: model * other + other,
+        "potential_fn of a product": lambda: (model * other).potential_fn(0.5),
+        "potential_fn of a mixture": lambda: (0.5 * model + 0.5 * other).potential_fn(0.5),
     }
     for name, ask in needing.items():
         with pytest.raises(nd.errors.ScoreOnlyError, match=r"needs a log density, but .* has only a score\. Use"):
             ask()
+            pytest.fail(name)
+
+
+def test_mixtures_of_score_models_have_no_score_at_a_point():
+    model, other = network("score"), mixture("p")
+    mixed = {
+        "mixture": 0.5 * model + 0.5 * other,
+        "named mixture": nd.mixture(other, model),
+        "harmonic mean": nd.harmonic_mean(model, other),
+        "contrast": nd.contrast(other, model),
+        "mixture of a product": model * other + other,
+    }
+    for name, density in mixed.items():
+        assert not density.has_log_density and not density.has_increments, name
+        with pytest.raises(nd.errors.ScoreOnlyError, match=r"shares at one point need log densities.*nd\.Reverse\(\)"):
+            density.score(X, 0.5)
             pytest.fail(name)
 
 

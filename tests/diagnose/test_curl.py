@@ -7,7 +7,7 @@ import pytest
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.energy import zero_with_gradient
-from numpyro_diffusion.diagnose.curl import score_curl
+from numpyro_diffusion.diagnose.curl import mean_curl, score_curl
 from numpyro_diffusion.errors import ParameterError, ShapeError
 
 KEY = jax.random.key(0)
@@ -25,6 +25,17 @@ def rotated(angle: float, factor: float = 1.0):
 def test_the_curl_of_a_turned_gaussian_is_the_sine_of_the_angle(angle, factor):
     curl = score_curl(rotated(angle, factor), POINTS, 0.5, KEY)
     np.testing.assert_allclose(curl, np.sin(angle), rtol=1e-4, atol=1e-6)
+
+
+def test_flat_places_count_little_in_the_mean():
+    # Turned by half a radian, but a thousand times flatter and turned by a right angle on one side.
+    def score(x, t):
+        turn = jnp.array([[0.0, -1.0], [1.0, 0.0]])
+        return jnp.where(x[0] > 0, -(jnp.cos(0.5) * x + jnp.sin(0.5) * turn @ x), -1e-3 * turn @ x)
+
+    density = nd.as_density(lambda x, t: zero_with_gradient(x, score(x, t)), (2,))
+    assert mean_curl(density, POINTS, 0.5, KEY) == pytest.approx(np.sin(0.5), rel=1e-3)
+    assert float(score_curl(density, POINTS, 0.5, KEY).mean()) > 0.6
 
 
 def test_energies_have_no_curl_and_trained_scores_have_some():

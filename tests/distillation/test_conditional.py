@@ -9,6 +9,8 @@ from densities import network
 import numpyro_diffusion as nd
 from numpyro_diffusion.distillation import teacher
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
 SHORT = nd.TrainingConfig(num_steps=10, batch_size=32)
 X = np.random.default_rng(0).standard_normal((60, 2))
@@ -37,9 +39,9 @@ def test_the_teacher_is_asked_under_the_condition_or_under_none():
     model = nd.from_noise_prediction(noise, (2,), schedule, conditions=np.full(2, -9.0), timesteps="sigma")
     y, r, c = jnp.array([0.3, 0.2]), 0.5, jnp.array([1.0, -1.0])
     for flag, mean in ((1.0, c), (0.0, jnp.full(2, -9.0))):
-        found = teacher.score(model, y, r, jnp.append(c, flag))
+        found, _ = teacher.scores(model, y, r, jnp.append(c, flag), KEY)
         np.testing.assert_allclose(found, (mean - y) / (1 + r**2), rtol=1e-4)
-    np.testing.assert_allclose(teacher.score(model, y, r), (-9.0 - y) / (1 + r**2), rtol=1e-4)
+    np.testing.assert_allclose(teacher.scores(model, y, r, None, KEY)[0], (-9.0 - y) / (1 + r**2), rtol=1e-4)
 
 
 def test_conditions_without_one_that_stands_for_none():

@@ -1,5 +1,7 @@
 """Teachers, data and settings that distillation refuses."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,15 +11,18 @@ from refusals import assert_refused, refusals
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.energy import zero_with_gradient
+from numpyro_diffusion.distillation import teacher
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ShapeError
 from numpyro_diffusion.pytree import register
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).standard_normal((50, 2))
 
 
-def distil(teacher=None, data=X, **kwargs):
-    return nd.distil(KEY, teacher or network("score"), data, **({"progress_bar": False} | kwargs))
+def distil(model=None, data=X, **kwargs):
+    return nd.distil(KEY, model or network("score"), data, **({"progress_bar": False} | kwargs))
 
 
 class Sick(ScoreOf):
@@ -31,8 +36,8 @@ class Sick(ScoreOf):
 register(("density",), ("schedule", "event_shape", "name"))(Sick)
 
 
-def report(density=None, teacher=None, data=X):
-    return nd.distillation_report(KEY, density or network("l2"), teacher or network("score"), data)
+def report(density=None, model=None, data=X):
+    return nd.distillation_report(KEY, density or network("l2"), model or network("score"), data)
 
 
 REFUSED = {
@@ -57,9 +62,12 @@ REFUSED = {
         lambda: distil(sigma_max=1e4), ParameterError, r"within the teacher's.*0.01, 100.*got 0.01 and 1e\+04. Leave"),
     "noise below the teacher's": (lambda: distil(sigma_min=1e-3), ParameterError, r"within the teacher's.*got 0.001"),
     "no base": (lambda: distil(base=3), ArgumentTypeError, r"base must be a MixtureBase; got 3"),
+    "no flag": (
+        lambda: distil(normalise="yes"), ParameterError,  # pyright: ignore
+        r"normalise must be True or False; got 'yes'. None"),
     "a key": (lambda: nd.distil(0, network("score"), X), ParameterError, r"rng_key must be one JAX key"),
     "a report of a score": (lambda: report(network("score")), ArgumentTypeError, r"a trained energy first; got score"),
-    "a report beside an energy": (lambda: report(teacher=network("l2")), ArgumentTypeError, r"with a score alone; l2"),
+    "a report beside an energy": (lambda: report(model=network("l2")), ArgumentTypeError, r"with a score alone; l2"),
     "a report of other points": (lambda: report(data=X[:, :1]), ShapeError, r"got \(2,\), \(2,\) and data \(50, 1\)"),
     "a report of NaN": (lambda: report(data=X * np.nan), ParameterError, r"data must be finite; got 100"),
 }  # fmt: skip
@@ -77,6 +85,13 @@ def test_levels_at_which_a_teacher_is_sick_are_named():
         distil(sick)
     training = nd.TrainingConfig(num_steps=4, batch_size=16)
     assert distil(sick, sigma_min=0.06, training=training, normalise=False).resolution == pytest.approx(0.06)
+
+
+def test_samples_of_an_interrupted_run_are_no_data(monkeypatch):
+    run = SimpleNamespace(is_complete=False, levels=np.array([1.0, 0.4]))
+    monkeypatch.setattr(teacher, "anneal", lambda *args, **kwargs: run)
+    with pytest.raises(ParameterError, match=r"still noise.*interrupted at t = 0.4. Run nd.distil anew, or give data"):
+        distil(data=None)
 
 
 def test_nothing_can_be_traced():

@@ -3,9 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from densities import ScoreOf, mixture, network
+from densities import COVARIANCES, MEANS, WEIGHTS, ScoreOf, mixture, network
+from scipy.stats import multivariate_normal
 
 import numpyro_diffusion as nd
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KEY = jax.random.key(0)
 M = mixture()
@@ -41,6 +44,19 @@ def test_a_student_that_is_its_teacher(energy):
     report = nd.distillation_report(KEY, energy, ScoreOf(energy), X, **FEW)
     assert np.max(report.mismatch) < 1e-8 and report.frechet == pytest.approx(report.teacher_frechet, rel=1e-2)
     assert np.isnan(report.nats) and np.isnan(report.teacher_nats)
+
+
+def test_nats_are_those_of_the_noised_data():
+    few = FEW | {"num_likelihoods": 40, "num_samples": 2}
+    density = network("l2")
+    density = density._replace(
+        state=jax.tree.map(lambda a: 0.1 * a, density.state), sigmas=density.sigmas.at[0].set(0.3)
+    )
+    report = nd.distillation_report(KEY, density, ScoreOf(M), X, **few)
+    y = X[:40] + 0.3 * np.asarray(jax.random.normal(jax.random.split(KEY, 4)[2], (40, 2)))
+    blurred = [multivariate_normal(m, c + 0.09 * np.eye(2)).pdf(y) for m, c in zip(MEANS, COVARIANCES, strict=True)]
+    assert report.teacher_nats == pytest.approx(np.mean(np.log(WEIGHTS @ blurred)), abs=0.02)
+    assert report.nats == pytest.approx(float(np.mean(density.log_prob(y))), abs=0.01)
 
 
 def test_log_z_is_that_of_a_calibration_report(energy, report):

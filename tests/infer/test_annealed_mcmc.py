@@ -2,6 +2,7 @@
 
 import functools
 
+import blackjax
 import densities
 import jax
 import jax.numpy as jnp
@@ -219,14 +220,26 @@ def score_model(prior, y):
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
 
 
-def test_score_only_priors_take_unadjusted_kernels():
+def test_score_only_priors_have_metropolis_steps_and_evidence():
     prior = nd.DiffusionPrior(densities.network("score"))
-    with pytest.raises(nd.errors.ScoreOnlyError, match=r"HMC accepts by log densities.*ULA"):
-        run_quietly(score_model).run(jax.random.key(0), prior, jnp.zeros(2))
-    mcmc = run_quietly(score_model, nd.ULA(0.05), levels=6, num_chains=16, metric="frame")
-    mcmc.run(jax.random.key(0), prior, jnp.zeros(2))
-    assert np.all(np.isfinite(mcmc.get_samples()["x"])) and np.isnan(mcmc.log_evidence)
-    assert "log_density" not in mcmc.get_extra_fields()
+    with pytest.raises(nd.errors.ScoreOnlyError, match=r"accepts by log densities.*nd.HMC or nd.MALA"):
+        run_quietly(score_model, nd.BlackJAX(blackjax.barker)).run(jax.random.key(0), prior, jnp.zeros(2))
+    for kernel in (nd.MALA(), nd.ULA(0.05)):
+        mcmc = run_quietly(score_model, kernel, levels=6, num_chains=16, metric="frame")
+        mcmc.run(jax.random.key(0), prior, jnp.zeros(2))
+        assert np.all(np.isfinite(mcmc.get_samples()["x"])) and np.isfinite(mcmc.log_evidence)
+        assert "log_density" not in mcmc.get_extra_fields()
+
+
+def test_the_evidence_of_a_score_only_prior_is_that_of_its_density():
+    exact = densities.mixture()
+    found = []
+    for prior in (exact, densities.ScoreOf(exact)):
+        mcmc = run_quietly(score_model, nd.MALA(), levels=30, num_chains=300)
+        mcmc.run(jax.random.key(0), nd.DiffusionPrior(prior), jnp.array([0.5, 0.2]))
+        found.append((mcmc.log_evidence, mcmc.log_evidence_error))
+    (exact_value, exact_error), (value, error) = found
+    assert 0 < error < 0.3 and abs(value - exact_value) < 5 * np.hypot(error, exact_error)
 
 
 def test_bad_input_is_named():

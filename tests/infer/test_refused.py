@@ -1,5 +1,6 @@
 """Priors, models and runs of inference: bad input."""
 
+import blackjax
 import densities
 import jax
 import jax.numpy as jnp
@@ -79,16 +80,21 @@ def test_models_without_a_diffusion_prior():
         mcmc.run(jax.random.key(0), 1.0)
 
 
-def test_scores_cannot_be_metropolised():
+def test_scores_are_metropolised_by_line_integrals_alone():
     density = densities.network("score")
 
     def scored(y):
         x = numpyro.sample("x", nd.DiffusionPrior(density))
         numpyro.sample("y", dist.Normal(x[0], 1.0), obs=y)
 
-    mcmc = MCMC(nd.AnnealedKernel(scored), num_warmup=5, num_samples=5, progress_bar=False)
-    with pytest.raises(nd.errors.ScoreOnlyError, match="HMC accepts by log densities"):
+    def run(kernel):
+        mcmc = MCMC(nd.AnnealedKernel(scored, kernel), num_warmup=5, num_samples=5, progress_bar=False)
         mcmc.run(jax.random.key(0), 1.0)
+        return mcmc
+
+    with pytest.raises(nd.errors.ScoreOnlyError, match="accepts by log densities"):
+        run(nd.BlackJAX(blackjax.barker))
+    assert np.all(np.isfinite(run(nd.MALA()).get_samples()["x"]))
 
 
 def test_data_must_be_known():

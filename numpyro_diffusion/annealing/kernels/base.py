@@ -102,6 +102,9 @@ class Kernel(abc.ABC):
         """The kernel for a density: with nodes where that has only a score, ScoreOnlyError if the kernel knows none."""
         if density.has_log_density:
             return self if self.num_nodes is None else replace(self, num_nodes=None)
+        if not density.has_increments:
+            # Which has no score at a point either, and says so here, where its formula is known.
+            jax.eval_shape(density.log_density, jnp.zeros(density.event_shape), jnp.zeros(()))
         if self.score_nodes is not None:
             return replace(self, num_nodes=self.num_nodes or self.score_nodes)
         if self.is_adjusted:

@@ -14,12 +14,13 @@ from ...density.density import Density, Expression
 from ...errors import warn
 from ..result_fields import BoundFields, ResultFields, RunFields
 from . import statistics
+from .integrable import curl_of, rotating
 from .outweighed import outweighed
 from .overlap import disjoint_factors
 from .statistics import LEAST_ESS
 from .untypical import off_evidence, untypical
 
-__all__ = ["findings", "uncalibrated", "warn_of"]
+__all__ = ["curl_of", "findings", "uncalibrated", "warn_of"]
 
 
 def findings(run: ResultFields) -> list[str]:
@@ -52,7 +53,7 @@ def _own_findings(run):
     found: list[str] = []
     for check in (
         _outweighed, statistics.escaped, _disjoint, statistics.non_finite, _untypical, statistics.heavy_tails,
-        statistics.collapsed_weights, off_evidence, statistics.acceptance, statistics.divergences,
+        statistics.collapsed_weights, off_evidence, statistics.acceptance, statistics.divergences, rotating,
     ):  # fmt: skip
         new = list(check(run))
         found += new

@@ -160,7 +160,7 @@ def _mean(values) -> float:
 
 def divergences(run: RunFields):
     """Proposals of NaN or hopeless energy."""
-    if not run.stats:
+    if not run.stats or not run.num_steps:
         return
     # Where the noise is small against the density's width walls are hard, and proposals across them rightly rejected.
     width = narrowest(run.density)
