@@ -74,6 +74,8 @@ def sampled(key, density: nd.Density, sampler: str, num_chains: int, scale: floa
     else:
         finer = 4 if "finer" in sampler else 1
         run = nd.anneal(key, density, nd.Reverse(weighted=True), levels=LEVELS * finer, **options)
+    if sampler in ("ULA", "UHMC"):
+        return run.samples, np.nan, count  # less the line integrals, by which nothing is accepted or weighed
     has_evidence = sampler in LINE_INTEGRAL or sampler.startswith("weighted")
     return run.samples, run.log_evidence if has_evidence else np.nan, run.evaluations_per_chain
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from densities import gaussian, mixture, network
+from densities import ScoreOf, gaussian, mixture, network
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.diagnose.findings import findings
@@ -48,3 +48,9 @@ def test_factors_with_modes_are_asked_themselves():
     bar = gaussian(covariance=((0.1, 0.0), (0.0, 2.0)), name="bar")
     assert outweighed(ring / bar**0.5, 0.0) == []
     assert len(outweighed(ring / bar**0.5 / Q**0.4, 0.0)) <= 1
+
+
+def test_mixtures_of_scores_have_nothing_to_ask():
+    density = nd.negation(ScoreOf(P, "p"), ScoreOf(Q, "q"), 0.9, floor=0.01)
+    assert outweighed(density, 0.0) == []
+    assert nd.anneal(KEY, density, nd.Reverse(), num_chains=16, **QUIET).is_weighted

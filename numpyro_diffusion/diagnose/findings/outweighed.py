@@ -21,6 +21,8 @@ MOST_DENSE = 512
 def outweighed(density: Density, t: float) -> list[tuple[str, float]]:
     """Products in a formula whose denominators outweigh the numerators in some direction, and by what factor."""
     found = []
+    if not density.has_increments:
+        return found  # mixtures of score-only models have no score at a point that could be asked
     products = [e for e in density.nodes if e.formula.kind == "product"] if isinstance(density, Expression) else []
     for product in products:
         judged = _excess([(factor.gaussian(t), float(exponent)) for factor, exponent in product.terms])
