@@ -55,9 +55,11 @@ def lobatto(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
 def line_integral(score: Callable, start, end, ends: tuple, num_nodes: int) -> jax.Array:
     """Integral of the score along the line between two points [d], of which the scores `ends` at both are known."""
     places, weights = lobatto(num_nodes)
-    along = [weights[0] * ends[0] + weights[-1] * ends[1]]
-    along += [w * score(start + u * (end - start)) for u, w in zip(places[1:-1], weights[1:-1], strict=True)]
-    return sum(along) @ (end - start)
+    along = weights[0] * ends[0] + weights[-1] * ends[1]
+    if num_nodes > 2:
+        inner, shares = (jnp.asarray(values[1:-1], start.dtype) for values in (places, weights))
+        along += shares @ jax.vmap(lambda u: score(start + u * (end - start)))(inner)
+    return along @ (end - start)
 
 
 def draw_probes(rng_key, size: int, num_probes: int = PROBES) -> jax.Array | None:

@@ -151,6 +151,7 @@ def test_runs_with_a_checkpoint(tmp_path):
         run(adapted("velocity"))
 
 
+@pytest.mark.slow
 def test_reverse_diffusion_samples_the_mixture():
     schedule = OTHER
     density = nd.from_noise_prediction(

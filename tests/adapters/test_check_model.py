@@ -243,6 +243,7 @@ def test_one_key_one_report_and_data_of_other_types():
     assert report.num_points == 128 and check(density, num_points=33).num_points == 32
 
 
+@pytest.mark.slow
 def test_adapters_check_when_data_are_given():
     with pytest.warns(DiagnosticWarning, match="looks like velocity"):
         nd.from_noise_prediction(EXACT["velocity"], (2,), TABLE, timesteps="fractional", data=DATA[:200])

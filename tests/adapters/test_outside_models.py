@@ -46,6 +46,7 @@ def test_names_of_the_how_to_exist():
             thing = getattr(thing, part)
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_repair_holds_brightness_and_nothing_else():
     network = mnist.epsilon_unet()

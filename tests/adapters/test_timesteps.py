@@ -63,6 +63,7 @@ def test_a_flow_is_told_tau():
     np.testing.assert_allclose(told_at(None, r, flow), r / (1 + r), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_blended_outputs_are_closer_than_rounded_ones():
     schedule = nd.NoiseSchedule.from_betas(BETAS[::20] * 20)
     network = exact("noise", schedule, "fractional")

@@ -27,6 +27,7 @@ def gaps(run, *densities):
     return np.std(values, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("densities", [(A, B), (A, B, C)], ids=["two", "three"])
 def test_log_densities_stay_nearly_equal(densities):
     scores = [ScoreOf(d, d.name) for d in densities]
@@ -75,6 +76,7 @@ def test_names_schedules_and_what_it_is_not():
     assert np.median(gaps(run, A, B)) < 0.8
 
 
+@pytest.mark.slow
 def test_pieces_and_checkpoints(tmp_path):
     density, settings = nd.equal_density(ScoreOf(A, "a"), ScoreOf(B, "b")), {"num_chains": 16, "levels": 40}
     whole, pieces = sample(density, **settings), sample(density, **settings, chain_batch_size=8)

@@ -46,6 +46,7 @@ def test_mixtures_of_scores_have_the_evidence_and_the_shares_of_their_masses():
     assert abs(twice.log_evidence - np.log(4)) < 5 * twice.log_evidence_error
 
 
+@pytest.mark.slow
 def test_mixtures_of_mixtures_have_their_moments():
     exact = 0.4 * P2 + 0.6 * Q2
     parts = [(a * w, m, C) for a, p in ((0.4, P2), (0.6, Q2)) for w, m, C in components(p)]
@@ -115,6 +116,7 @@ def test_tracked_log_densities_are_those_of_the_leaves():
     assert np.abs(np.median(error)) < 0.05 and np.quantile(np.abs(error), 0.8) < 0.2
 
 
+@pytest.mark.slow
 def test_a_conditional_model_and_guidance():
     model = network("score", condition_size=2)
     a, b = (model.given(np.array(c)) for c in ([1.0, 0.0], [0.0, 1.0]))
@@ -151,12 +153,14 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeyp
     assert_equal(sample(density, **settings), expected)  # a finished run is read back
 
 
+@pytest.mark.slow
 def test_whether_runs_are_weighted_belongs_to_their_checkpoints(tmp_path):
     sample(P * Q, nd.Reverse(weighted=True), **FEW, checkpoint_path=tmp_path / "run")
     with pytest.raises(nd.errors.CheckpointError, match="kernel"):
         sample(P * Q, nd.Reverse(), **FEW, checkpoint_path=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_pieces_are_one_and_a_mesh_of_one_is_none():
     density, mesh = 0.4 * P + 0.6 * Q, jax.make_mesh((1,), ("chains",))
     whole = sample(density, **FEW, keep_history=True)

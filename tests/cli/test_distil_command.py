@@ -54,6 +54,7 @@ def test_a_distilled_file_is_the_energy(folder, tmp_path, monkeypatch):
     assert held_out.shape == (12, 2) and {tuple(point) for point in held_out} < points
 
 
+@pytest.mark.slow
 def test_without_data_the_teacher_is_sampled(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "NUM_DRAWN", 50)
     result = invoke("--model", folder / "s.safetensors", "--output", tmp_path / "out", *TINY)

@@ -60,6 +60,7 @@ def test_gaussians_are_exact_in_many_dimensions():
     assert np.all(found.error < 1e-2)
 
 
+@pytest.mark.slow
 def test_the_error_is_that_of_the_probes():
     p = nd.exact.GaussianMixture(np.stack([np.full(70, -0.4), np.full(70, 0.4)]), np.stack([0.3 * np.eye(70)] * 2))
     x, score = p.sample(jax.random.key(2), 1)[0], ScoreOf(p)
@@ -72,6 +73,7 @@ def test_the_error_is_that_of_the_probes():
     assert np.all(np.abs(values - float(p.log_prob(x, 0.2))) < 5 * errors + 0.05)
 
 
+@pytest.mark.slow
 def test_conditions_are_read_together():
     model = network("score", condition_size=2)
     a, b = (model.given(np.array(c)) for c in ([1.0, 0.0], [0.0, 1.0]))

@@ -21,12 +21,14 @@ def distil(teacher, **kwargs):
     return nd.distil(KEY, teacher, X, training=SHORT, normalise=False, progress_bar=False, **kwargs)
 
 
+@pytest.mark.slow
 def test_a_student_takes_the_teachers_conditions():
     density = distil(network("score", condition_size=2), conditions=CONDITIONS)
     assert density.config.condition_size == 2 and density.typical.shape[0] == 2
     assert np.all(np.isfinite(density.given([1.0, 0.0]).log_prob(X[:3])))
 
 
+@pytest.mark.slow
 def test_a_teacher_given_a_condition_has_a_student_without():
     density = distil(network("score", condition_size=2).given([1.0, 0.0]))
     assert density.config.condition_size == 0 and density.config.width == network("score").config.width
@@ -44,6 +46,7 @@ def test_the_teacher_is_asked_under_the_condition_or_under_none():
     np.testing.assert_allclose(teacher.scores(model, y, r, None, KEY)[0], (-9.0 - y) / (1 + r**2), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_conditions_without_one_that_stands_for_none():
     model = nd.from_noise_prediction(
         lambda x, r, c: x - c, (2,), nd.VarianceExploding(), timesteps="sigma",

@@ -107,11 +107,13 @@ def test_a_distilled_energy_is_one_like_any_other(distilled, tmp_path):
     assert np.array_equal(again.log_prob(DATA[:5]), distilled.log_prob(DATA[:5]))
 
 
+@pytest.mark.slow
 def test_the_key_decides():
     assert same_weights(distil().state, distil().state)
     assert not same_weights(distil().state, distil(key=jax.random.key(9)).state)
 
 
+@pytest.mark.slow
 def test_without_data_the_teacher_is_sampled(monkeypatch):
     monkeypatch.setattr(teacher, "NUM_DRAWN", 400)
     density = distil(data=None)
@@ -120,6 +122,7 @@ def test_without_data_the_teacher_is_sampled(monkeypatch):
     np.testing.assert_allclose(density.moments.covariance, TWO.gaussian(0.0).covariance, atol=0.3)
 
 
+@pytest.mark.slow
 def test_a_sampler_is_data():
     density = distil(data=lambda key, n: TWO.sample(key, n))
     np.testing.assert_allclose(density.mean, TWO.gaussian(0.0).mean, atol=0.05)
@@ -143,6 +146,7 @@ def test_a_score_model_of_the_same_architecture_is_the_start(form):
     assert other.config == NETWORK
 
 
+@pytest.mark.slow
 def test_inner_products_begin_with_the_score_of_a_linear_teacher():
     """f = A u with A symmetric, of round data: far below their scale the scores are the same at once."""
     model = untrained(NETWORK, (2,), "score", mean=np.zeros(2), covariance=np.eye(2), cls=nd.ScoreModel)

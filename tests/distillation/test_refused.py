@@ -33,7 +33,7 @@ class Sick(ScoreOf):
         return zero_with_gradient(x, jnp.where(self.schedule.noise_to_signal(t) < 0.05, jnp.nan, score))
 
 
-register(("density",), ("schedule", "event_shape", "name"))(Sick)
+register(("density",), ("schedule", "event_shape", "name", "floor"))(Sick)
 
 
 def report(density=None, model=None, data=X):

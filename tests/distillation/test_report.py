@@ -46,6 +46,7 @@ def test_a_student_that_is_its_teacher(energy):
     assert np.isnan(report.nats) and np.isnan(report.teacher_nats)
 
 
+@pytest.mark.slow
 def test_nats_are_those_of_the_noised_data():
     few = FEW | {"num_likelihoods": 40, "num_samples": 2}
     density = network("l2")

@@ -21,6 +21,7 @@ def score_model(prior, y):
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_score_only_priors_have_metropolis_steps_and_evidence():
     prior = nd.DiffusionPrior(densities.network("score"))
     with pytest.raises(nd.errors.ScoreOnlyError, match=r"accepts by log densities.*nd.HMC or nd.MALA"):
@@ -43,6 +44,7 @@ def test_the_evidence_of_a_score_only_prior_is_that_of_its_density():
     assert 0 < error < 0.3 and abs(value - exact_value) < 5 * np.hypot(error, exact_error)
 
 
+@pytest.mark.slow
 def test_an_annealed_kernel_of_a_score_only_prior():
     exact = densities.mixture()
     found = []

@@ -23,7 +23,7 @@ def _always_accept(rng_key, log_ratio, state, new):
 
 class _Hamiltonian(Kernel):
     target_acceptance = 0.7
-    score_nodes = 5
+    score_nodes = 9
 
     def __init__(self, step_size=None, num_integration_steps: int = 3, persistence: float = 0.0, *, num_nodes=None):
         self.step_size, self.num_nodes = check_step_size(step_size), check_nodes(num_nodes)
@@ -64,7 +64,7 @@ class HMC(_Hamiltonian):
         num_integration_steps: Leapfrog steps L per transition, each one gradient.
         persistence: Share gamma in [0, 1) of the momentum that is kept, v <- gamma v + sqrt(1 - gamma^2) xi.
         num_nodes: For score-only densities, nodes of the line integral that stands for log densities, see
-            `line_integral`; 5 by default, of which three are gradients more per transition.
+            `line_integral`; 9 by default, of which seven are gradients more per transition, in one batch.
     """
 
     def step(self, rng_key, state, logdensity_fn, step_size):

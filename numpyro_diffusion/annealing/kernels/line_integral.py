@@ -6,7 +6,8 @@ Any path between both ends of a step serves, if the score s is a gradient: the l
 Lobatto's quadrature reuses the scores at its ends. It is antisymmetric in x and x', so steps are reversible. The points
 of a leapfrog trajectory would cost no scores, but at the steps that tuning finds they see as little of the density as
 the leapfrog does: the trapezoidal rule through them is off by .3 to .5 nats where that is off by as much, and accepts
-nearly everything, as do polynomials; five nodes of the line are off by .03 to .2.
+nearly everything, as do polynomials; five nodes of the line are off by .03 to .2, which shows in the weights of modes,
+nine by a third of that.
 
 A chain's `logdensity` is then known up to a constant, which every level finds anew (`level.Level.gain`).
 
