@@ -27,6 +27,7 @@ PLANAR = ("product", "guidance", "negation", "mixture")
 MIXTURES_OF_GAUSSIANS = ("GMM product d = 2", "GMM product d = 10", "GMM guidance d = 2", "GMM guidance d = 10")
 LINE_INTEGRAL = {
     "HMC": (nd.HMC(), {}),
+    "HMC of five nodes": (nd.HMC(num_nodes=5), {}),
     "HMC of sixteen nodes": (nd.HMC(num_nodes=16), {}),
     "MALA x 5": (nd.MALA(), {"num_steps": 5}),
 }
@@ -39,7 +40,7 @@ small_box^.5, with the truth's floor (.01) for energies and weighted reverse dif
 columns of three modes; GMM product: p q of gmm_products; GMM guidance: q^2 / p of four components and two of them (another pair for each seed). Models:
 energy and score are trained, exact ones closed forms, of which "exact score" shows the score only. W2: sliced, to 20,000 draws; over the mean of 10 sets
 of as many exact draws; over the mean of the same problem's energies, trained where there are such, by nd.HMC(). Samplers: HMC and MALA accept
-by line integrals, HMC of five nodes unless more are named; weighted reverse is
+by line integrals, HMC of nine nodes unless others are named; weighted reverse is
 nd.Reverse(weighted=True), of mixtures nd.Reverse(); equal density is nd.equal_density. ULA and UHMC have neither Metropolis steps nor weights, step
 sizes s^2 and s of the narrowest mode's standard deviation s; FKC and SuperDiff are benchmarks/peers. These take as many evaluations of the score as
 weighted reverse diffusion, in which a divergence counts d. AND of SuperDiff and equal density ask for points as likely under both, which no product is.
@@ -120,7 +121,11 @@ def names():
         yield from ((name, "exact score", sampler) for sampler in ("HMC", "weighted reverse"))
     for name in (*PLANAR, *MIXTURES_OF_GAUSSIANS):
         kind = "score" if name in PLANAR else "exact score"
-        samplers = ("SuperDiff OR",) if name == "mixture" else ("HMC of sixteen nodes", "MALA x 5", *OTHERS)
+        samplers = (
+            ("SuperDiff OR",)
+            if name == "mixture"
+            else ("HMC of five nodes", "HMC of sixteen nodes", "MALA x 5", *OTHERS)
+        )
         yield from ((name, kind, sampler) for sampler in samplers)
         if name in ("guidance", "negation"):
             yield name, kind, "weighted reverse, four times finer"
