@@ -19,7 +19,7 @@ from ..checks.text import LONGEST_NAME, check_name, printable
 from ..diagnose.plot_style import pyplot
 from ..diagnose.summary import summary
 from ..disk import arrays as files
-from ..errors import ParameterError, ScoreOnlyError
+from ..errors import ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
 from . import distillation, pictures
@@ -203,14 +203,10 @@ def _bench_row(request: Request, density, name, num_chains, seed) -> str:
             run = request.anneal(key, density, name, num_chains=num_chains, progress_bar=False)
             jax.block_until_ready(run.samples)
             seconds = time.perf_counter() - start
-    except ScoreOnlyError:
-        return "needs a log density, and there is only a score"
-    except ParameterError as error:
-        if density.has_log_density:
-            raise
+    except ScoreOnlyError as error:
         return one_line(error)
     assert run is not None
-    acceptance = f"{np.nanmean(run.stats['acceptance_rate']):.2f}" if run.stats else "-"
+    acceptance = f"{np.nanmean(run.stats['acceptance_rate']):.2f}" if run.has_acceptance else "-"
     defined = np.isfinite(run.log_evidence)
     least = f"{np.min(run.stats['ess']):.0%}" if defined else "-"
     evidence = f"{run.log_evidence:.3f} +- {run.log_evidence_error:.3f}" if defined else "-"

@@ -111,12 +111,22 @@ def test_an_existing_file_is_replaced_only_by_force(folder, tmp_path):
     assert files.read_array(output).shape == (20, 2)
 
 
-def test_bench_names_every_sampler_and_what_a_score_cannot_do(folder):
+def test_bench_weighs_scores_too(folder):
     result = invoke("bench", "--model", folder / "s.safetensors", *FEW)
     assert result.exit_code == 0, result.output
     rows = {line.split()[0]: line for line in result.stdout.splitlines()[3:]}
     assert list(rows) == ["hmc", "mala", "uhmc", "ula", "reverse"]
-    assert "needs a log density" in rows["hmc"] and "step_size" in rows["ula"] and " 3 " in rows["reverse"]
+    assert all("+-" in rows[name] for name in ("hmc", "mala", "uhmc", "ula"))
+    assert "+-" not in rows["reverse"] and " 3 " in rows["reverse"]
+
+
+@pytest.mark.slow
+def test_bench_of_scores_that_only_reverse_diffusion_can_mix(folder):
+    models = "--model", folder / "s.safetensors", "--model", folder / "a.safetensors"
+    result = invoke("bench", *models, "--compose", "mixture", *FEW)
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line for line in result.stdout.splitlines() if line}
+    assert "nd.Reverse()" in rows["hmc"] and "+-" in rows["reverse"]
 
 
 @pytest.mark.slow
