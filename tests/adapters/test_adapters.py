@@ -140,6 +140,7 @@ def test_what_a_function_reads_is_read_when_a_run_begins():
     assert density.identity()["computation"] == identity["computation"]
 
 
+@pytest.mark.slow
 def test_runs_with_a_checkpoint(tmp_path):
     density = adapted()
     run = lambda d: nd.anneal(
@@ -163,6 +164,7 @@ def test_reverse_diffusion_samples_the_mixture():
     assert np.all(np.abs(error) < 5)
 
 
+@pytest.mark.slow
 def test_moments_of_data_and_scales():
     x = mixture().sample(jax.random.key(0), 400)
     density = adapted(data=np.asarray(x))

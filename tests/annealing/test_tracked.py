@@ -99,6 +99,7 @@ def test_without_resampling_there_are_weights():
     assert_moments(run.samples, of_product(P2, WIDE), run.log_evidence_error, np.asarray(run.log_weights), 0.05)
 
 
+@pytest.mark.slow
 def test_tracked_log_densities_are_those_of_the_leaves():
     """Along one path of many steps each leaf's log density is what it is in closed form."""
     density = 0.4 * P + 0.6 * Q
@@ -126,6 +127,7 @@ def test_a_conditional_model_and_guidance():
         assert run.is_weighted and np.isfinite(run.log_evidence) and np.all(np.isfinite(run.samples))
 
 
+@pytest.mark.slow
 def test_retrained_weights_and_other_shares_compile_nothing_anew():
     first, second = (network("score", seed=seed) for seed in (0, 1))
     other = ScoreOf(gaussian())

@@ -111,6 +111,7 @@ def test_an_existing_file_is_replaced_only_by_force(folder, tmp_path):
     assert files.read_array(output).shape == (20, 2)
 
 
+@pytest.mark.slow
 def test_bench_weighs_scores_too(folder):
     result = invoke("bench", "--model", folder / "s.safetensors", *FEW)
     assert result.exit_code == 0, result.output

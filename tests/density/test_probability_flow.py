@@ -36,6 +36,7 @@ def test_under_other_schedules_log_densities_change_by_the_units_alone():
     np.testing.assert_allclose(there, mixture().with_schedule(schedule).log_prob(X, 0.4), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_formulas_have_the_value_of_their_models_log_densities():
     p, q = mixture("p"), gaussian((0.5, 0.2), ((0.6, 0.1), (0.1, 0.8)), "q")
     s, u = ScoreOf(p, "s"), ScoreOf(q, "u")
@@ -83,6 +84,7 @@ def test_conditions_are_read_together():
     assert np.abs(a.log_prob(X, 0.3) - b.log_prob(X, 0.3)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_retrained_weights_compile_nothing_anew():
     first, second = network("score", seed=0), network("score", seed=1)
     before = first.log_prob(X, 0.3)

@@ -80,6 +80,7 @@ def test_models_without_a_diffusion_prior():
         mcmc.run(jax.random.key(0), 1.0)
 
 
+@pytest.mark.slow
 def test_scores_are_metropolised_by_line_integrals_alone():
     density = densities.network("score")
 
