@@ -1,24 +1,15 @@
 """The command `check`: a report, a picture of it, and what it refuses."""
 
+from functools import partial
+
+import command
 import jax
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from numpyro_diffusion.cli import main as cli
 from numpyro_diffusion.datasets import planar
 
-
-def invoke(*arguments):
-    return CliRunner().invoke(cli.main, ["check", *(str(a) for a in arguments)])
-
-
-def fails(*arguments):
-    result = invoke(*arguments)
-    assert result.exit_code == 1, result.output
-    message = result.stderr.strip().splitlines()
-    assert len(message) == 1 and message[0].startswith("Error: ")
-    return message[0]
+invoke, fails = (partial(call, "check") for call in (command.invoke, command.fails))
 
 
 @pytest.fixture(scope="module")

@@ -2,33 +2,18 @@
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command import fails, invoke
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import advance as onward
 from numpyro_diffusion.cli import cubes as demo_cubes
 from numpyro_diffusion.cli import demo, models
-from numpyro_diffusion.cli import main as cli
 from numpyro_diffusion.datasets import planar, targets
 from numpyro_diffusion.disk import arrays as files
 from numpyro_diffusion.errors import ParameterError, ShapeError
 
 TINY = ["--steps", "4", "--batch-size", "16", "--width", "8"]
 FEW = ["--num-chains", "20", "--levels", "4", "--steps", "1"]
-
-
-def invoke(*arguments):
-    # A traceback, should there be one, is shown as what it is.
-    return CliRunner().invoke(cli.main, [str(a) for a in arguments])
-
-
-def fails(*arguments):
-    result = invoke(*arguments)
-    assert result.exit_code == 1, result.output
-    assert isinstance(result.exception, SystemExit)
-    message = result.stderr.strip().splitlines()
-    assert len(message) == 1 and message[0].startswith("Error: ")
-    return message[0]
 
 
 @pytest.fixture(scope="module")

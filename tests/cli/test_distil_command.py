@@ -1,28 +1,20 @@
 """The command `distil`: from the file of a score model to that of an energy, and what it refuses."""
 
+from functools import partial
+
+import command
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from densities import network
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.cli import main as cli
 from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.distillation import teacher
 
 TINY = ["--steps", "4", "--batch-size", "16"]
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(cli.main, ["distil", *(str(a) for a in arguments)])
-
-
-def fails(*arguments):
-    result = invoke(*arguments)
-    assert result.exit_code == 1, result.output
-    message = result.stderr.strip().splitlines()
-    assert len(message) == 1 and message[0].startswith("Error: ")
-    return message[0]
+invoke, fails = (partial(call, "distil") for call in (command.invoke, command.fails))
 
 
 @pytest.fixture(scope="module")
