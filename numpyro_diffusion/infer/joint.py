@@ -12,8 +12,6 @@ x from the Gaussian its prior is there, theta from its own distribution, which i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -93,14 +91,10 @@ class JointDensity(Density):
     def log_density(self, x, t):
         return self.call("log_prob", x, t, self.likelihood_power(t), self.widths(t))
 
-    def _of_scores(self, x, of_point: Callable) -> jax.Array:
-        """Sum of `of_point(density, point)` over the points of the priors that have only a score."""
-        values, total = self.unravel(x), jnp.zeros(())
-        for name, prior in self.bound.items():
-            if not prior.density.has_log_density:
-                points = values[name].reshape((-1, *prior.density.event_shape))
-                total += jnp.sum(jax.vmap(partial(of_point, prior.density))(jnp.arange(len(points)), points))
-        return total
+    def _score_only(self, x) -> dict[str, tuple[Density, jax.Array]]:
+        """By site, the priors that have only a score, and their points [n, *event_shape]."""
+        values, scored = self.unravel(x), {k: b.density for k, b in self.bound.items() if not b.density.has_log_density}
+        return {name: (density, values[name].reshape((-1, *density.event_shape))) for name, density in scored.items()}
 
     @property
     def has_increments(self):
@@ -108,17 +102,19 @@ class JointDensity(Density):
 
     def increment(self, rng_key, start, end):
         # Where there is only a score, the log density is zero: it gains what is known.
-        ends = self.unravel(end.x)
-        names = {id(prior.density): name for name, prior in self.bound.items()}
+        total, ends = self.log_density(*end) - self.log_density(*start), self._score_only(end.x)
+        for number, (name, (density, points)) in enumerate(self._score_only(start.x).items()):
 
-        def gain(density, i, x):
-            x_to = ends[names[id(density)]].reshape((-1, *density.event_shape))[i]
-            return density.increment(jax.random.fold_in(rng_key, i), Place(x, start.t), Place(x_to, end.t))
+            def gain(key, x, x_to, density=density):
+                return density.increment(key, Place(x, start.t), Place(x_to, end.t))
 
-        return self.log_density(*end) - self.log_density(*start) + self._of_scores(start.x, gain)
+            keys = jax.random.split(jax.random.fold_in(rng_key, number), len(points))
+            total += jnp.sum(jax.vmap(gain)(keys, points, ends[name][1]))
+        return total
 
     def first_log_density(self, x):
-        first = self._of_scores(x, lambda density, i, point: density.first_log_density(point))
+        scored = self._score_only(x).values()
+        first = sum(jnp.sum(jax.vmap(density.first_log_density)(points)) for density, points in scored)
         return self.log_density(x, jnp.ones(())) + first
 
     def start(self, rng_key):

@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.density.path import Place
 
 run_quietly = functools.partial(nd.AnnealedMCMC, num_chains=512, progress_bar=False)
 
@@ -57,3 +58,17 @@ def test_an_annealed_kernel_of_a_score_only_prior():
         found.append(np.asarray(mcmc.get_samples(group_by_chain=True)["x"]).mean(1))
     error = np.hypot(*(x.std(0) / np.sqrt(len(x)) for x in found))
     assert np.all(np.abs(found[0].mean(0) - found[1].mean(0)) < 5 * error)
+
+
+def test_two_sites_of_one_score_gain_what_each_does():
+    exact, y = densities.mixture(), jnp.zeros(2)
+
+    def twice(prior, y):
+        x, z = numpyro.sample("x", prior), numpyro.sample("z", prior)
+        numpyro.sample("y", dist.Normal(x + z, 1.0).to_event(1), obs=y)
+
+    start, end = (Place(jax.random.normal(jax.random.key(k), (4,)), t) for k, t in ((0, 0.5), (1, 0.48)))
+    key, priors = jax.random.key(2), [nd.DiffusionPrior(p) for p in (exact, densities.ScoreOf(exact))]
+    whole, scored = (densities.joint_density(key, twice, (prior, y)) for prior in priors)
+    np.testing.assert_allclose(scored.increment(key, start, end), whole.increment(key, start, end), atol=0.05)
+    np.testing.assert_allclose(scored.first_log_density(end.x), whole.first_log_density(end.x), atol=1e-3)
