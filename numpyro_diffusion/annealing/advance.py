@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 
 from ..density.density import Density
 from ..diagnose.weights import Tail, is_kept, pareto_tail
-from . import frame as frames
+from .denoising import denoising
 from .devices import chain_keys, replicated
 from .escaped import escaped
 from .kernels import Kernel, KernelState
@@ -59,41 +59,64 @@ class ChainStats(NamedTuple):
     log_weight_increment: jax.Array
 
 
-def predict(density: Density, population: Population, rng_key, planned: PlannedLevel, settings: Settings) -> Population:
-    """Chains after one reverse diffusion step to a level, if one is planned; their cached values are stale."""
+def predict(density: Density, population: Population, rng_key, planned: PlannedLevel, settings: Settings):
+    """Chains after one reverse diffusion step to a level, if one is planned; their cached values are stale.
+
+    With them what their log weights [N] gain by the step itself, see `denoising`; 0 where there are none.
+    """
     if planned.before is None:
-        return population
-    both = (planned.before, planned.t)
-    at_both = tuple(frames.frame_at(density, t, settings.frame) for t in both)
+        return population, jnp.zeros(())
+    both = planned.before, planned
+    before, after = (level_at(density, level.t, settings.frame, scale=level.scale) for level in both)
+    state, keys = population.state, chain_keys(rng_key, population.log_weight.size)
+    if settings.weighted:
+
+        def step(shared, key, state):
+            return shared.move(jax.random.normal(key, state.position.shape), state)
+
+        moved, gain = settings.map_chains(step, denoising(before, after, planned.before.information), keys, state)
+        return population._replace(state=state._replace(position=moved)), replicated(gain, settings.mesh)
 
     def one(shared, key, u):
-        density, (t_from, t), (before, after) = shared
-        return after.coordinates(reverse_step(density, key, before.point(u, density.event_shape), t_from, t))
+        density, before, after = shared
+        x = reverse_step(density, key, before.point(before.frame.unscaled(u)), before.t, after.t)
+        return after.frame.position(x)
 
-    state, keys = population.state, chain_keys(rng_key, population.log_weight.size)
-    moved = settings.map_chains(one, (density, both, at_both), keys, state.position)
-    return population._replace(state=state._replace(position=moved))
+    moved = settings.map_chains(one, (density, before, after), keys, state.position)
+    return population._replace(state=state._replace(position=moved)), jnp.zeros(())
 
 
 def enter(
-    level: Level, population: Population, rng_key, threshold, settings: Settings, previous=None
+    level: Level,
+    population: Population,
+    rng_key,
+    threshold,
+    settings: Settings,
+    previous=None,
+    start=None,
+    gain=0.0,
 ) -> tuple[Population, Reweighing]:
-    """Chains at a level, weighed if they are to be; with a score only, by what they gain since the `previous` time."""
+    """Chains at a level, weighed if they are to be.
+
+    With a score only, by what they gain since the `previous` time, when they were at `start`; and by the `gain` of the
+    step that led here.
+    """
     state, density = population.state, level.density
     if density.has_log_density or not settings.weighted:
         fresh = settings.map_chains(Level.enter, level, state.position, state.momentum)
     else:
 
-        def one(levels, key, state):
+        def one(levels, key, state, start):
             (level, before), u = levels, state.position
-            return level.enter(u, state.momentum, state.logdensity + level.gain(key, before, u))
+            return level.enter(u, state.momentum, state.logdensity + level.gain(key, before, start, u))
 
         # Folded in: keys of densities with log densities stay what they are.
         keys = chain_keys(jax.random.fold_in(rng_key, 1), population.log_weight.size)
-        fresh = settings.map_chains(one, (level, level_at(density, previous, settings.frame)), keys, state)
+        start = state.position if start is None else start
+        fresh = settings.map_chains(one, (level, level_at(density, previous, settings.frame)), keys, state, start)
     fresh = fresh._replace(logdensity=replicated(fresh.logdensity, settings.mesh))
     if settings.weighted:
-        return reweigh(population, fresh, rng_key, threshold)
+        return reweigh(population, fresh, rng_key, threshold, gain)
     return _unweighed(population, fresh)
 
 
@@ -113,14 +136,15 @@ def advance(
     predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
     if isinstance(kernel, Reverse) and kernel.tracks(density):
         return _tracked(density, population, rng_key, planned, threshold, settings)
-    population = predict(density, population, predict_key, planned, settings)
+    start = population.state.position
+    population, gain = predict(density, population, predict_key, planned, settings)
     if isinstance(kernel, Reverse):
         # Nothing moves on from there, so nothing is evaluated either.
         num_chains, none = population.log_weight.size, jnp.full((), jnp.nan)
         stats = LevelStats(*[none] * len(LevelStats._fields))._replace(escaped=jnp.zeros((), int))
         return sharded(population, settings.mesh), stats, ChainStats(jnp.full(num_chains, none), jnp.zeros(num_chains))
     level = level_at(density, planned.t, settings.frame, planned.step_size, planned.scale)
-    population, change = enter(level, population, resample_key, threshold, settings, planned.previous)
+    population, change = enter(level, population, resample_key, threshold, settings, planned.previous, start, gain)
     population, moves = _move(level, kernel, population, move_key, settings)
     # What a resampling has folded into the evidence is in its account.
     tail = change.tail._replace(nats=jnp.where(change.resampled, 0.0, change.tail.nats))

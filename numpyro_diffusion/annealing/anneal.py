@@ -47,7 +47,7 @@ def anneal(
     resample_threshold: float | None = Settings.resample_threshold,
     frame: str = Settings.frame,
     metric: str = Settings.metric,
-    predictor: bool = Settings.predictor,
+    predictor: bool | None = Settings.predictor,
     num_pilot_chains: int | None = None,
     chain_batch_size: int | None = None,
     mesh: Mesh | None = None,
@@ -75,7 +75,9 @@ def anneal(
         metric: "frame" moves in the frame's coordinates; "pilot" in those in which the pilot, or one of its modes, is
             about round, which helps where the frame's Gaussian is far from the density, as in posteriors. Each move
             then takes a random share U(0.5, 1) of the step size.
-        predictor: Take a reverse diffusion step before each level. Weights are not defined then.
+        predictor: Whether a reverse diffusion step leads to each level (True), a proposal whose weights are known and
+            that costs no evaluation (`denoising`), or chains are carried along in the frame (False). None has the pilot
+            choose, level by level, where it places levels, and is False where they are given.
         num_pilot_chains: Chains of the pilot run that places levels and tunes step sizes; 256 by default. For images,
             where each costs much, 16 do if levels are given.
         chain_batch_size: Chains advanced together, on each device; bounds memory. None advances all at once, on a CPU
@@ -107,9 +109,9 @@ def anneal(
         CheckpointError: if `checkpoint_path` cannot be written, is damaged, in use, or belongs to other arguments.
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
-    ULA 1, HMC and UHMC L), and one for a predictor. The pilot takes one plus 4 times the kernel's own on each of its
-    256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a level 5 log densities. With a
-    score only, a level costs three scores and divergences more (d scores up to 64 dimensions, else 8), and a step the
+    ULA 1, HMC and UHMC L), and one for a predictor where there are no weights. The pilot takes one plus 4 times the
+    kernel's own on each of its 256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a
+    level 5 log densities, or 10. With a score only, a level costs three scores and divergences more (d scores up to 64 dimensions, else 8), and a step the
     inner nodes of its line integral.
 
     References:
@@ -191,7 +193,8 @@ def _result(state: RunState, density: Density, kernel: Kernel | Reverse, setting
         tracks = kernel.tracks(density)
         stats, evaluations = (stats, done * (1 + between)) if tracks else ({}, done - 1)
     else:
-        evaluations = done * (1 + settings.predictor + settings.num_steps * kernel.evaluations_per_step)
+        evaluations = done * (1 + settings.num_steps * kernel.evaluations_per_step)
+        evaluations += done * (bool(settings.predictor) and not weighted)
         evaluations += done * between * (weighted and not density.has_log_density)
     return AnnealedRun(
         log_weights=population.log_weight if weighted else jnp.zeros(settings.num_chains),

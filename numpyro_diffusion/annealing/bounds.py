@@ -53,7 +53,7 @@ def _checked(
     """What a bound is of, after all that can be refused at once; see `prepared`."""
     if unknown := given.keys() - LevelSettings.__annotations__:
         raise TypeError(f"{purpose}() got an unexpected keyword argument {min(unknown)!r}")
-    rng_key, density, kernel, checked = prepared(purpose, rng_key, density, kernel, **given, **more)
+    rng_key, density, kernel, checked = prepared(purpose, rng_key, density, kernel, predictor=False, **given, **more)
     assert isinstance(kernel, Kernel)  # nothing stands in its place here
     if not density.has_log_density:
         raise ScoreOnlyError(f"{purpose} needs a log density, but {density!r} has only a score.")

@@ -64,6 +64,20 @@ class Frame(NamedTuple):
         mean, variance, axes = self.gaussian
         return self.unscaled(axes.point(axes.coordinates(jnp.ravel(x) - mean) / jnp.sqrt(variance)))
 
+    def gradient(self, g):
+        """The gradient in x [d] of what has the gradient g [d] in v."""
+        if self.gaussian is None:
+            return g
+        if self.scale is not None:
+            g = jax.scipy.linalg.solve_triangular(self.scale, g, lower=True, trans=1)
+        _, variance, axes = self.gaussian
+        return axes.point(axes.coordinates(g) / jnp.sqrt(variance))
+
+    def position(self, x):
+        """x [*event_shape] to u [d]."""
+        v = self.coordinates(x)
+        return v if self.scale is None else self.scale @ v
+
     def unscaled(self, u):
         """v = S^{-1} u [d]."""
         return u if self.scale is None else jax.scipy.linalg.solve_triangular(self.scale, u, lower=True)

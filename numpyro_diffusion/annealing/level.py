@@ -38,9 +38,10 @@ class Level(NamedTuple):
         """Log density of u, at v."""
         return _log_prob(self.density, self.t, self.frame, v)
 
-    def gain(self, rng_key, before: Level, u) -> jax.Array:
-        """Log density of u here less that at the level before: of score-only densities, along the path between them."""
-        places = (Place(level.point(level.frame.unscaled(u)), level.t) for level in (before, self))
+    def gain(self, rng_key, before: Level, start, u) -> jax.Array:
+        """Log density of u here less that of `start` at the level before, by a score along the path between them."""
+        starts = (before, start), (self, u)
+        places = (Place(level.point(level.frame.unscaled(u)), level.t) for level, u in starts)
         return self.density.increment(rng_key, *places) + self.frame.log_det - before.frame.log_det
 
     def enter(self, u, momentum, logdensity=None) -> KernelState:

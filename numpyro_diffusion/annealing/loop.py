@@ -78,7 +78,7 @@ def descend(
             population, due = state.population, 2.0 if last and settings.threshold > 0 else settings.threshold
             if state.collapsed:
                 population, due = population._replace(log_weight=jnp.zeros_like(population.log_weight)), 0.0
-            planned = state.plan.at(i, settings.predictor)
+            planned = state.plan.at(i)
             population, level, chains = onward.advance(density, kernel, population, key, planned, due, settings)
             collapsed = state.collapsed
             if settings.weighted and settings.watches(density) and not collapsed:
@@ -147,7 +147,7 @@ def unpacked(arrays: dict[str, Any], facts: dict[str, Any]) -> tuple[RunState, t
     structure = jax.tree.structure(_POPULATION if count == jax.tree.structure(_POPULATION).num_leaves else _TRACKED)
     leaves = [jnp.asarray(arrays[f"population.{i}"]) for i in range(structure.num_leaves)]
     state = RunState(
-        Plan(arrays["levels"], arrays["step_sizes"], arrays.get("scales")),
+        Plan(*(arrays.get(name) for name in Plan._fields)),  # pyright: ignore
         jax.tree.unflatten(structure, leaves),
         rows("stats", LevelStats),
         bool(facts["collapsed"]),

@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..density.density import Density
-from ..diagnose.weights import conditional_ess
 from ..errors import ParameterError, warn
 from .advance import enter, predict
+from .information import learn
 from .kernels import Kernel
 from .level import level_at
+from .placing import next_level
 from .plan import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
 from .population import Population, start
 from .reverse import Reverse
@@ -32,56 +33,12 @@ PILOT_CHAINS = 256
 #: Pilot steps per level, each of which adapts the step size. Fewer with a preconditioner, which keeps the step size
 #: near one, and for images, where acceptance averages over many pixels.
 PILOT_STEPS, PRECONDITIONED_STEPS = 4, 3
-#: How far the next level is looked for, in gaps between the two before, and how often that is halved before it is
-#: interpolated.
-REACH, HALVINGS = 3.0, 4
-#: The furthest that a score-only density's next level is looked for, for the quadrature between levels: a factor of e.
-SCORE_REACH = 1.0
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
 MAX_LEVELS = 400
 #: Levels where none are given and nothing tells how far apart they should be: of a density with a score only, of
 #: reverse diffusion, and of that where it tracks log densities.
 SCORE_LEVELS, REVERSE_LEVELS, TRACKED_LEVELS = 100, 250, 150
-
-
-@partial(jax.jit, static_argnames="frame_kind")
-def _next_level(density: Density, population: Population, t, target, smallest, gap, *, frame_kind: str):
-    """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if it does.
-
-    Returns it and its distance in that logarithm; `gap`, the distance before, says how far to look. What is compared
-    and interpolated is the root of -log ESS, which grows about linearly with the distance.
-    """
-    schedule, aim = density.schedule, jnp.sqrt(-jnp.log(target))
-
-    def loss(s):
-        level = level_at(density, s, frame_kind)
-        if density.has_log_density:
-            increment = jax.vmap(level.log_prob)(population.state.position) - population.state.logdensity
-        else:
-            gain = partial(level.gain, jax.random.key(0), level_at(density, t, frame_kind))
-            increment = jax.vmap(gain)(population.state.position)
-        ess = conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
-        return jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
-
-    high, end = jnp.log(schedule.noise_to_signal(t)), jnp.log(smallest)
-    reach = REACH * gap if density.has_log_density else jnp.minimum(REACH * gap, SCORE_REACH)
-    low = jnp.minimum(jnp.maximum(end, high - reach), high - 1e-3)
-
-    def halve(_, ends):
-        (low, above), (near, below) = ends
-        middle = (low + near) / 2
-        halfway = middle, loss(schedule.time(jnp.exp(middle)))
-        return jax.tree.map(partial(jnp.where, halfway[1] <= aim), ((low, above), halfway), (halfway, (near, below)))
-
-    ends = (low, jnp.full_like(t, jnp.inf)), (high, jnp.zeros_like(t))
-    (low, above), (near, below) = jax.lax.fori_loop(0, HALVINGS, halve, ends)
-    found = near - (near - low) * (aim - below) / (above - below)
-    # Always move: 2 % of a factor at least.
-    found = jnp.minimum(found, high - 0.02)
-    time = jnp.minimum(schedule.time(jnp.exp(found)), t * (1 - 1e-4))
-    is_near = True if density.has_log_density else high - end <= SCORE_REACH
-    return jnp.where((loss(jnp.zeros_like(t)) <= aim) & is_near, 0.0, time), high - found
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -91,9 +48,10 @@ def _pilot_level(
 ):  # fmt: skip
     """Advance the pilot to a level, adapting the log step size; returns (population, mean of its second half)."""
     resample_key, move_key, predict_key = jax.random.split(rng_key, 3)
-    population = predict(density, population, predict_key, planned, settings)
+    start = population.state.position
+    population, gained = predict(density, population, predict_key, planned, settings)
     level = level_at(density, planned.t, settings.frame, scale=planned.scale)
-    population, _ = enter(level, population, resample_key, 0.5, settings, planned.previous)
+    population, _ = enter(level, population, resample_key, 0.5, settings, planned.previous, start, gained)
 
     def one_step(carry, inputs):
         state, log_step = carry
@@ -108,11 +66,7 @@ def _pilot_level(
     count = settings.num_steps
     inputs = (jax.random.split(move_key, count), jnp.arange(count))
     (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
-    gradient = state.logdensity_grad
-    if planned.scale is not None:
-        gradient = jax.scipy.linalg.solve_triangular(planned.scale, gradient.T, lower=True, trans=1).T
-    state = jax.vmap(level.leave)(state)._replace(logdensity_grad=gradient)
-    return population._replace(state=state), path[count // 2 :].mean()
+    return population._replace(state=jax.vmap(level.leave)(state)), path[count // 2 :].mean()
 
 
 class _Shape(NamedTuple):
@@ -143,6 +97,7 @@ class _Shape(NamedTuple):
 def _learn(population: Population, shape: _Shape, scale):
     """The shape with this level's population in it, and its scale; both as they were where that fails."""
     u, gradient = population.state.position, population.state.logdensity_grad
+    gradient = jax.scipy.linalg.solve_triangular(scale, gradient.T, lower=True, trans=1).T
     # Chains that are lost, or whose gradient fails, have no say.
     counted = jnp.isfinite(population.log_weight) & jnp.all(jnp.isfinite(gradient), axis=1)
     weight = jax.nn.softmax(jnp.where(counted, population.log_weight, -jnp.inf))
@@ -171,7 +126,7 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
         tracks = kernel.tracks(density)
         place = partial(geometric_levels, density) if tracks else density.schedule.levels
         levels = given_levels((TRACKED_LEVELS if tracks else REVERSE_LEVELS) if levels is None else levels, place)
-        return Plan(levels, np.full(len(levels), np.nan))
+        return Plan(levels, np.full(len(levels), np.nan), denoised=np.ones(len(levels), bool))
     steps, scored = kernel.step_size, not (density.has_log_density or settings.weighted)
     levels = None if levels is None else given_levels(levels, partial(geometric_levels, density))
     if steps is not None and np.ndim(steps) == 1 and (levels is None or len(levels) != len(steps)):
@@ -184,8 +139,16 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
     if scored and levels is None:
         levels = geometric_levels(density, SCORE_LEVELS)
     if steps is not None and levels is not None and (scored or settings.metric == "frame"):
-        return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy())
+        steps = np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy()
+        return Plan(levels, steps, denoised=np.full(len(levels), bool(settings.predictor)))
     return _pilot(rng_key, density, kernel, levels, settings, say or (lambda text: None))
+
+
+def _ways(settings: Settings, *, are_placed: bool) -> tuple[bool, ...]:
+    """How chains may get to the next level: carried (False), by a reverse diffusion step (True); both: as is better."""
+    if settings.predictor is None:
+        return (False, True) if are_placed and settings.weighted else (False,)
+    return (settings.predictor,)
 
 
 def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, say) -> Plan:
@@ -201,16 +164,21 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
     unit = jnp.eye(size) if settings.metric == "pilot" else None
     scale, shape = unit, None if unit is None else _Shape(unit, unit)
     found: list[PlannedLevel] = []
+    information, ways = None, _ways(settings, are_placed=levels is None)
     while True:
         i = len(found)
         if levels is not None:
             t = jnp.asarray(levels[i], dtype=float)
         elif i:
-            t, gap = _next_level(density, population, t, settings.level_ess, smallest, gap, frame_kind=settings.frame)
+            key = jax.random.fold_in(level_key, 10 * i + 9)
+            t, gap, steps = next_level(
+                density, population, key, found[-1]._replace(before=None), settings.level_ess, smallest, gap,
+                frame_kind=settings.frame, ways=ways,
+            )  # fmt: skip
         if fixed is not None and np.ndim(fixed):
             log_step = jnp.asarray(np.log(fixed[i]), dtype=float)
         say(f"pilot: level {i + 1}, t = {float(t):.3g}")
-        before = jnp.asarray(found[-1].t) if settings.predictor and i else None
+        before = found[-1]._replace(before=None) if i and (steps if levels is None else ways[-1]) else None
         previous = jnp.asarray(found[-1].t if i else 1.0, dtype=float)
         planned, gain = PlannedLevel(t, None, scale, before, previous), push * (0.8 if i else 1.5)
         # The first level has the start's step size to find; later ones follow their predecessor.
@@ -218,16 +186,18 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
             key = jax.random.fold_in(level_key, 10 * i + sweep)
             planned = planned if sweep == 0 else planned._replace(previous=t)
             population, log_step = _pilot_level(density, mover, population, key, planned, log_step, gain, settings)
-        found.append(PlannedLevel(float(t), float(jnp.exp(log_step)), scale))
+        if True in ways and size < WATCHED_SIZE:
+            information = learn(level_at(density, t, settings.frame, scale=scale), population, information)
+            planned = planned._replace(information=information.matrix)
+        found.append(planned._replace(t=float(t), step_size=float(jnp.exp(log_step))))
         if shape is not None:
             shape, scale = _learn(population, shape, scale)
         if found[-1].t == 0.0 or (levels is not None and len(found) == len(levels)):
             break
         if levels is None and _gives_up(population, found, settings.level_ess):
-            found.append(found[-1]._replace(t=0.0))
+            found.append(found[-1]._replace(t=0.0, before=None))
             break
-    times, steps, scales, *_ = zip(*found, strict=True)
-    return Plan(np.asarray(times), np.asarray(steps), None if shape is None else np.stack(scales))
+    return Plan.of(found)
 
 
 def _of_the_pilot(settings: Settings, size: int, *, are_placed: bool) -> Settings:
@@ -240,7 +210,7 @@ def _of_the_pilot(settings: Settings, size: int, *, are_placed: bool) -> Setting
         num_steps=PRECONDITIONED_STEPS if is_large or learns else PILOT_STEPS,
         num_chains=settings.num_pilot_chains or num_chains,
         # Given levels need no weights, and in many dimensions these would leave a single chain.
-        weighted=are_placed or not (settings.predictor or is_large),
+        weighted=are_placed or not is_large,
         chain_batch_size=None,
         mesh=None,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,30 +13,55 @@ from ..errors import ScheduleError
 
 
 class PlannedLevel(NamedTuple):
-    """What a plan says of one level: its time, step size and scale, the time from which a predictor steps there, if one
-    does, and the time of the level before, 1 at the first."""
+    """What a plan says of one level.
+
+    Its time, step size and scale; the level before if a reverse diffusion step leads from there, and in any case the
+    time of that level, 1 at the first; and the density's `information`, for a step on from here.
+    """
 
     t: Any
     step_size: Any = None
     scale: Any = None
-    before: Any = None
+    before: PlannedLevel | None = None
     previous: Any = None
+    information: Any = None
 
 
 class Plan(NamedTuple):
-    """Decreasing `levels` [K] from 1 to 0, a `step_sizes` entry for each, and `scales` [K, d, d] of moves or None."""
+    """Decreasing `levels` [K] from 1 to 0, a `step_sizes` entry for each, and `scales` [K, d, d] of moves or None.
+
+    `denoised` [K] says to which levels but the first a reverse diffusion step leads, with the `information` [K, d, d]
+    of the level before, if there is any; to others, or to all if it is None, chains are carried along.
+    """
 
     levels: np.ndarray
     step_sizes: np.ndarray
     scales: np.ndarray | None = None
+    denoised: np.ndarray | None = None
+    information: np.ndarray | None = None
 
-    def at(self, i: int, predictor: bool = False) -> PlannedLevel:
-        """Level i, counted from the end below 0, with the time before it if a predictor is taken: none to the first."""
+    @classmethod
+    def of(cls, levels: Sequence[PlannedLevel]) -> Plan:
+        """The plan of such levels."""
+
+        def stacked(name):
+            values = [getattr(level, name) for level in levels]
+            return None if values[0] is None else np.stack(values)
+
+        denoised = np.array([level.before is not None for level in levels])
+        return cls(stacked("t"), stacked("step_size"), stacked("scale"), denoised, stacked("information"))  # pyright: ignore
+
+    def at(self, i: int) -> PlannedLevel:
+        """Level i, counted from the end below 0."""
         i = range(len(self.levels))[i]
-        scale = None if self.scales is None else self.scales[i]
-        before = float(self.levels[i - 1]) if predictor and i else None
-        previous = float(self.levels[i - 1]) if i else 1.0
-        return PlannedLevel(float(self.levels[i]), float(self.step_sizes[i]), scale, before, previous)
+        level, before = self._alone(i), self._alone(i - 1) if i else None
+        previous = 1.0 if before is None else before.t
+        steps = self.denoised is not None and self.denoised[i]
+        return level._replace(before=before if steps else None, previous=previous)
+
+    def _alone(self, i: int) -> PlannedLevel:
+        scale, information = (None if a is None else a[i] for a in (self.scales, self.information))
+        return PlannedLevel(float(self.levels[i]), float(self.step_sizes[i]), scale, information=information)
 
 
 def smallest_ratio(density: Density) -> float:

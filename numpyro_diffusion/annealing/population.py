@@ -97,11 +97,11 @@ def sharded(population: Population, mesh: Mesh | None) -> Population:
     return jax.lax.with_sharding_constraint(population, places)
 
 
-def reweigh(population: Population, state: KernelState, rng_key, threshold) -> tuple[Population, Reweighing]:
-    """Add to the weights what chains gain by being in `state`, and resample if ESS / N < threshold."""
+def reweigh(population: Population, state: KernelState, rng_key, threshold, gain=0.0) -> tuple[Population, Reweighing]:
+    """Add to the weights what chains gain by being in `state`, and `gain`, and resample if ESS / N < threshold."""
     # A NaN or infinite energy is a dead chain: weight zero. One that was dead before stays dead, wherever it is now.
     known = jnp.isfinite(state.logdensity) & jnp.isfinite(population.state.logdensity)
-    increment = jnp.where(known, state.logdensity - population.state.logdensity, -jnp.inf)
+    increment = jnp.where(known, state.logdensity - population.state.logdensity + gain, -jnp.inf)
     cess = conditional_ess(population.log_weight, increment)
     population = population._replace(state=state, log_weight=population.log_weight + increment)
     alive = jnp.any(jnp.isfinite(population.log_weight))

@@ -49,7 +49,7 @@ class Settings:
     level_ess: float = _of_the_host(0.98)
     resample_threshold: float | None = _of_the_host(None)
     metric: str = _of_the_host("frame")
-    predictor: bool = _of_the_host(False)
+    predictor: bool | None = _of_the_host(None)
     num_pilot_chains: int | None = _of_the_host(None)
 
     @classmethod
@@ -66,10 +66,10 @@ class Settings:
                 new[name] = float(new[name])
         if new["level_ess"] in (0.0, 1.0):
             raise ParameterError(f"level_ess must lie in (0, 1); got {new['level_ess']}.")
-        for name, known in {"frame": FRAMES, "metric": METRICS}.items():
+        for name, known in {"frame": FRAMES, "metric": METRICS, "predictor": (None, True, False)}.items():
             if new[name] not in known:
                 raise ParameterError(f"{name} must be one of {known}; got {new[name]!r}.")
-        new |= {"predictor": bool(new["predictor"]), "mesh": checked_mesh(new["mesh"], new["num_chains"])}
+        new |= {"mesh": checked_mesh(new["mesh"], new["num_chains"])}
         return cls(**new)
 
     def suited(self, density: Density, kernel: Kernel | Reverse) -> Settings:
@@ -84,7 +84,7 @@ class Settings:
                 f"metric 'pilot' learns a matrix [d, d], and {density!r} is one of images, d = "
                 f"{math.prod(density.event_shape)}, whose frame keeps variances only. Use metric='frame'."
             )
-        weighted = is_weighted(density, kernel) and not self.predictor
+        weighted = is_weighted(density, kernel)
         if weighted and not density.has_log_density and self.watches(density):
             weighted = False  # in so many dimensions weights by a score alone are asked for, or not defined
         return dataclasses.replace(self, weighted=weighted)

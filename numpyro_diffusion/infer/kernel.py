@@ -91,7 +91,7 @@ class AnnealedKernel(MCMCKernel):
             raise ParameterError(
                 f"the step size must be one number, or None to have it tuned; got {np.size(kernel.step_size)} of them."
             )
-        self._settings = Settings.checked(num_steps=num_steps, level_ess=level_ess, metric=metric)
+        self._settings = Settings.checked(num_steps=num_steps, level_ess=level_ess, metric=metric, predictor=False)
         check_view(view)
         self._model, self.kernel, self.num_steps, self.level_ess = model, kernel, self._settings.num_steps, level_ess
         self.metric, self.view, self.likelihood_power = metric, view, likelihood_power

@@ -1,0 +1,84 @@
+"""Where the next noise level lies, and how chains get there: what a pilot's population tells."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from ..density.density import Density
+from ..diagnose.weights import conditional_ess
+from .denoising import denoising
+from .level import level_at
+from .plan import PlannedLevel
+from .population import Population
+
+#: How far the next level is looked for, in gaps between the two before, and how often that is halved before it is
+#: interpolated.
+REACH, HALVINGS = 3.0, 4
+#: The furthest that a score-only density's next level is looked for, for the quadrature between levels: a factor of e.
+SCORE_REACH = 1.0
+#: Chains are carried where that loses so much less than a reverse diffusion step, which at equal loss leaves more
+#: families: it moves chains, too.
+CARRIED = 0.6
+
+
+@partial(jax.jit, static_argnames=("frame_kind", "ways"))
+def next_level(
+    density: Density, population: Population, rng_key, before: PlannedLevel, target, smallest, gap, *,
+    frame_kind: str, ways: tuple[bool, ...],
+):  # fmt: skip
+    """The least t' < t with conditional ESS >= target, by bisection in the log noise-to-signal ratio; 0 if it does.
+
+    Returns it, its distance in that logarithm, and whether a reverse diffusion step leads there; `ways` says what is
+    tried, carrying chains along (False) or such steps (True). `gap`, the distance before, says how far to look. What is
+    compared and interpolated is the root of -log ESS, which grows about linearly with the distance.
+    """
+    schedule, aim, t, state = density.schedule, jnp.sqrt(-jnp.log(target)), before.t, population.state
+    start = level_at(density, t, frame_kind, scale=before.scale)
+    noise = jax.random.normal(rng_key, state.position.shape)
+
+    def lost(s, steps: bool):
+        """The root of -log ESS at the time s."""
+        level = level_at(density, s, frame_kind, scale=before.scale)
+        u, gain = state.position, jnp.zeros(())
+        if steps:
+            u, gain = jax.vmap(denoising(start, level, before.information).move)(noise, state)
+        if density.has_log_density:
+            increment = jax.vmap(lambda u: level.log_prob(level.frame.unscaled(u)))(u) - state.logdensity
+        else:
+            increment = jax.vmap(partial(level.gain, jax.random.key(0), start))(state.position, u)
+        increment += gain
+        ess = conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
+        return jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
+
+    def best(s):
+        """The lesser loss, and whether it is that of a step."""
+        losses = [lost(s, steps) for steps in ways]
+        if len(ways) == 1:
+            return losses[0], jnp.asarray(ways[0])
+        carried, stepped = losses
+        # Not <: of two that fail, the one that costs nothing to tell.
+        steps = carried > CARRIED * stepped
+        return jnp.where(steps, stepped, carried), steps
+
+    high, end = jnp.log(schedule.noise_to_signal(t)), jnp.log(smallest)
+    reach = REACH * gap if density.has_log_density else jnp.minimum(REACH * gap, SCORE_REACH)
+    low = jnp.minimum(jnp.maximum(end, high - reach), high - 1e-3)
+
+    def halve(_, ends):
+        (low, above), (near, below) = ends
+        middle = (low + near) / 2
+        halfway = middle, best(schedule.time(jnp.exp(middle)))[0]
+        return jax.tree.map(partial(jnp.where, halfway[1] <= aim), ((low, above), halfway), (halfway, (near, below)))
+
+    ends = (low, jnp.full_like(t, jnp.inf)), (high, jnp.zeros_like(t))
+    (low, above), (near, below) = jax.lax.fori_loop(0, HALVINGS, halve, ends)
+    found = near - (near - low) * (aim - below) / (above - below)
+    # Always move: 2 % of a factor at least.
+    found = jnp.minimum(found, high - 0.02)
+    time = jnp.minimum(schedule.time(jnp.exp(found)), t * (1 - 1e-4))
+    is_near = True if density.has_log_density else high - end <= SCORE_REACH
+    time = jnp.where((best(jnp.zeros_like(t))[0] <= aim) & is_near, 0.0, time)
+    return time, high - found, best(time)[1]
