@@ -101,7 +101,7 @@ def test_score_only_densities_step_too():
 
     p = gaussian(2)
     for predictor in (False, True):
-        found = run(ScoreOf(p), kernel=nd.MALA(), levels=12, predictor=predictor)
+        found = run(ScoreOf(p), kernel=nd.MALA(), levels=30, predictor=predictor)
         assert found.is_weighted
         assert abs(found.log_evidence) < max(5 * found.log_evidence_error, 0.02)
 
