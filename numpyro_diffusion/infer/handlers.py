@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.core import Tracer
+from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from ..density.abstract import gaussian_at
@@ -153,7 +154,10 @@ class noise_level(Messenger):
             return
         if (prior := prior_of(msg)) is not None:
             known = self.bound[msg["name"]].spectrum if msg["name"] in self.bound else None
-            msg["value"] = seen(self.view, prior.density, msg["value"], self.t, known)
+            # Of what the prior itself is about: a transformed one has its view transformed.
+            transform = biject_to(msg["fn"].support)
+            noisy = transform.inv(msg["value"])
+            msg["value"] = transform(seen(self.view, prior.density, noisy, self.t, known))
         if isinstance(self.likelihood_power, Tracer) and jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating):
             msg["value"] = _shield(msg["value"], self.likelihood_power)
 

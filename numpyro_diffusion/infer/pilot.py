@@ -29,6 +29,7 @@ from ..density.schedule import NoiseSchedule
 from ..errors import UnsupportedModelError, warn
 from ..program import array_digest
 from ..pytree import replace
+from .handlers import noise_level
 from .joint import JointDensity
 from .model_call import ModelCall
 from .setup import build_joint, read_model
@@ -71,7 +72,8 @@ def run_pilot(
     trace_key, other_key, joint_key, plan_key = jax.random.split(jax.random.key(0), 4)
     transforms, values = {}, None
     if siblings:
-        first, other = (prototype_trace(call.model, key, call.args, call.kwargs) for key in (trace_key, other_key))
+        model = noise_level(call.model)
+        first, other = (prototype_trace(model, key, call.args, call.kwargs) for key in (trace_key, other_key))
         transforms = _transforms(first, other, siblings)
         values = {k: first[k]["value"] for k in siblings}
         # All sites are annealed together, except for discrete ones, which cannot be.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from numpyro.diagnostics import hpdi
 from ..checks.text import columns
 from ..diagnose.islands import Layout
 from ..diagnose.result import AnnealedRun
-from ..errors import ParameterError, check_number
+from ..errors import ArgumentTypeError, ParameterError, check_number
 from .joint import JointDensity
 from .model_call import ModelCall
 
@@ -36,6 +36,7 @@ class Posterior(NamedTuple):
         positions: Flat points [chains, draws, d].
         samples: Latent and deterministic sites [chains, draws, ...].
         fields: One value per draw [chains, draws], by the names in `FIELDS`.
+        num_moves: Moves per chain after the anneal.
     """
 
     call: ModelCall
@@ -45,17 +46,31 @@ class Posterior(NamedTuple):
     positions: jax.Array
     samples: dict[str, jax.Array]
     fields: dict[str, jax.Array]
+    num_moves: int = 0
 
     @classmethod
     def of(
-        cls, call: ModelCall, joint: JointDensity, run: AnnealedRun, islands: Layout, positions, **fields
-    ) -> Posterior:
-        """The draws at flat positions, with further fields of them."""
+        cls, call: ModelCall, joint: JointDensity, run: AnnealedRun, islands: Layout, positions, *,
+        num_moves: int, postprocess_fn: Callable | None = None, **fields,
+    ) -> Posterior:  # fmt: skip
+        """The draws at flat positions, with further fields of them; `postprocess_fn` makes samples of unconstrained
+        values by site, instead of what the model says."""
         for name, values in {"log_weight": run.log_weights, "ancestor": run.ancestors}.items():
             fields[name] = jnp.broadcast_to(values[:, None], positions.shape[:2])
         if joint.has_log_density:
             fields["log_density"] = _log_density(joint, positions)
-        return cls(call, joint, run, islands, positions, _constrain(joint, positions), fields)
+        if postprocess_fn is None:
+            samples = _constrain(joint, positions)
+        else:
+            samples = jax.vmap(jax.vmap(lambda z: postprocess_fn(joint.unravel(z))))(positions)
+        if not isinstance(samples, dict):
+            raise ArgumentTypeError(f"postprocess_fn must make a dict of arrays by name; got {type(samples).__name__}.")
+        return cls(call, joint, run, islands, positions, samples, fields, num_moves)
+
+    def on_host(self) -> Posterior:
+        """The same with its draws as NumPy arrays."""
+        held = {name: jax.device_get(getattr(self, name)) for name in ("positions", "samples", "fields")}
+        return self._replace(**held)
 
     def by_site(self, program: str) -> dict[str, np.ndarray]:
         """What one of the model's programs makes of all draws [N, ...], by site."""
@@ -81,20 +96,25 @@ class Posterior(NamedTuple):
         return columns(lines, least=8)
 
 
-def asked_for(names: Iterable[str]) -> list[str]:
-    """NumPyro's names among the extra fields that `run` was asked for; ParameterError for unknown ones."""
-    known = (*FIELDS, *ALIASES)
+def check_fields(names: Iterable[str], sites: Iterable[str]) -> list[str]:
+    """The extra fields that `run` was asked for; ParameterError for those there are not, of the latents' names too."""
+    sites, names = list(sites), list(names)
+    known = (*FIELDS, *ALIASES, *(f"z.{site}" for site in sites), *(f"~z.{site}" for site in sites))
     if unknown := [name for name in names if name not in known]:
         raise ParameterError(f"extra_fields must be among {known}; got {unknown[0]!r}.")
-    return [name for name in names if name in ALIASES]
+    return names
 
 
-def with_aliases(fields: dict, names: list[str]) -> dict:
-    """The fields, and those of NumPyro's names whose values there are (a score has no potential energy)."""
-    more = {name: fields[ALIASES[name]] for name in names if ALIASES[name] in fields}
-    if "potential_energy" in more:
-        more["potential_energy"] = -more["potential_energy"]
-    return fields | more
+def with_aliases(found: Posterior, names: list[str]) -> dict[str, jax.Array]:
+    """The fields, and those asked for under NumPyro's names, where they are known (a score has no potential energy)."""
+    fields = dict(found.fields)
+    for name in ("diverging", *names):
+        if name.startswith("z."):
+            fields[name] = jax.vmap(jax.vmap(found.joint.unravel))(found.positions)[name[2:]]
+        elif ALIASES.get(name) in fields:
+            value = fields[ALIASES[name]]
+            fields[name] = -value if name == "potential_energy" else value
+    return fields
 
 
 @jax.jit

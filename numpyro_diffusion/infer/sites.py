@@ -12,6 +12,7 @@ from numpyro.distributions.distribution import Unit
 
 from ..errors import UnsupportedModelError
 from .prior import DiffusionPrior
+from .transformed import transformed
 
 #: Wrappers that plates, `to_event` and masks put around a distribution.
 WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
@@ -42,6 +43,8 @@ def wrap(name: str, fn, wrappers):
             fn = fn.to_event(wrapper.reinterpreted_batch_ndims)
         elif isinstance(wrapper, dist.MaskedDistribution):
             fn = fn.mask(wrapper._mask)
+        elif isinstance(wrapper, dist.TransformedDistribution):
+            fn = transformed(name, fn, wrapper)
         else:
             raise UnsupportedModelError(
                 f"site {name!r} wraps a diffusion prior in {type(wrapper).__name__}, which cannot be taken to a noise "
