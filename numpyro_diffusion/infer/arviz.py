@@ -107,7 +107,8 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
     Args:
         found: The posterior of an `AnnealedMCMC`.
         log_likelihood: Whether to add the log likelihood of every observation, which `az.loo` and `az.compare` read;
-            as many numbers as draws times observations. What is masked is left out.
+            as many numbers as draws times observations. What is masked is left out; where discrete latents were summed
+            out, observations share them, and there is none.
         **groups: As for `az.from_numpyro`: prior, posterior_predictive, predictions, constant_data, coords, dims, ...
             Names are those of the model.
 
@@ -133,7 +134,7 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
         if observed:
             data = az.dict_to_dataset(adapter.named(observed), dims=dims, coords=coords, sample_dims=[])
             tree["observed_data"] = xr.DataTree(data)
-        if observed and log_likelihood:
+        if observed and log_likelihood and found.call.discrete is None:
             values = {k: v for k, v in found.by_site("log_likelihood").items() if k in observed}
             values = {k: v.reshape(adapter.sample_shape + v.shape[1:]) for k, v in values.items()}
             # A mask that depends on latents leaves in what it leaves in at any draw.

@@ -1,0 +1,86 @@
+r"""Discrete latents, summed out: what is annealed is the density of the others,
+
+.. math:: \gamma(x, \theta; t) = p(x, t) \sum_k p(\theta, k \mid \hat x) \, p(y \mid \hat x, \theta, k)^{\lambda(t)}.
+
+NumPyro does the sum, with funsor; in plates it costs the size of one site's support, not the number of assignments.
+Draws of the discrete sites given the others come from `numpyro.infer.Predictive(..., infer_discrete=True)`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from numpyro import validation_enabled
+from numpyro.handlers import infer_config, seed, substitute, trace
+
+from ..errors import UnsupportedModelError
+from .handlers import noise_level
+from .sites import is_latent
+
+
+class Enumeration(NamedTuple):
+    """Sites that are summed over, the first axis (from the right) that is free for it, and the deterministic sites that
+    depend on them, which samples leave out."""
+
+    names: tuple[str, ...]
+    first_available_dim: int
+    dependent: tuple[str, ...] = ()
+
+    def marked(self, model):
+        """The model with its discrete sites marked as NumPyro wants it."""
+        return infer_config(model, lambda site: {"enumerate": "parallel"} if site["name"] in self.names else {})
+
+    def summed(self, model):
+        """The model as `potential_energy(..., enum=True)` takes it."""
+        from numpyro.contrib.funsor import enum  # an extra, which few need
+
+        return enum(self.marked(model), self.first_available_dim)
+
+
+def discrete_sites(sites) -> Enumeration | None:
+    """The discrete latents of a trace, None if there are none; UnsupportedModelError where they cannot be summed."""
+    names = tuple(name for name, site in sites.items() if is_latent(site) and site["fn"].support.is_discrete)
+    for name in names:
+        how, finite = sites[name]["infer"].get("enumerate", "parallel"), sites[name]["fn"].has_enumerate_support
+        if not finite or how != "parallel":
+            why = "marked otherwise" if finite else "without a finite support"
+            raise UnsupportedModelError(
+                f"site {name!r} is discrete and {why}: annealed kernels follow gradients, and cannot sum over it. Mark "
+                "it infer={'enumerate': 'parallel'} if its support is finite, sum it out of the likelihood (for "
+                "instance with dist.MixtureSameFamily), or give it to another block of numpyro.infer.Gibbs."
+            )
+    if names and importlib.util.find_spec("funsor") is None:
+        raise UnsupportedModelError(
+            f"site {names[0]!r} is discrete, and NumPyro sums over it by funsor, which is not installed: pip install "
+            "'numpyro-diffusion[enumerate]'. Or sum it out of the likelihood (for instance with "
+            "dist.MixtureSameFamily)."
+        )
+    dims = [f.dim for s in sites.values() if s["type"] == "sample" for f in s["cond_indep_stack"] if f.dim is not None]
+    return Enumeration(names, min(dims, default=0) - 1) if names else None
+
+
+def with_dependents(found: Enumeration, model, args, kwargs, sites) -> Enumeration:
+    """The deterministic sites that depend on discrete ones; UnsupportedModelError if a latent's support does."""
+    values = {name: site["value"] for name, site in sites.items() if is_latent(site)}
+
+    def at(end: int) -> dict[str, Any]:
+        ends = {}
+        for name in found.names:
+            fn, shape = sites[name]["fn"], jnp.shape(values[name])
+            ends[name] = jnp.broadcast_to(fn.enumerate_support(expand=False)[end], shape)
+        with validation_enabled(False):
+            return trace(substitute(seed(noise_level(model), 0), data=values | ends)).get_trace(*args, **kwargs)
+
+    first, last = at(0), at(-1)
+    for name in values.keys() - set(found.names):
+        if first[name]["fn"].support != last[name]["fn"].support:
+            raise UnsupportedModelError(
+                f"the support of site {name!r} depends on a discrete latent, so that its values would have none of "
+                "their own. Let the discrete latent act on the likelihood."
+            )
+    deterministic = [name for name, site in first.items() if site["type"] == "deterministic"]
+    changed = [k for k in deterministic if not np.array_equal(first[k]["value"], last[k]["value"], equal_nan=True)]
+    return found._replace(dependent=tuple(changed))
