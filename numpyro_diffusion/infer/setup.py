@@ -161,8 +161,9 @@ def _check_fixed(sites, others, bound):
         first, second = (jax.tree.leaves(prior_of(t[name])) for t in (sites, others))
         if [array_digest(a) for a in first] != [array_digest(a) for a in second]:
             raise UnsupportedModelError(
-                f"the diffusion prior of site {name!r} depends on another latent. Its normaliser would change with "
-                "that latent and is not known. Fix the prior, and let the latent act on its value."
+                f"the density of site {name!r} depends on another latent. Its normaliser would change with that "
+                "latent and is not known. Fix the density, and let the latent act on its location and scale: "
+                "dist.TransformedDistribution(nd.DiffusionPrior(density), AffineTransform(loc, scale))."
             )
 
 
@@ -170,6 +171,11 @@ def _check_latents(sites, bound):
     for name, site in sites.items():
         if not is_latent(site):
             continue
+        if not np.all(counted(site["fn"])) and name.endswith("_unobserved"):
+            raise UnsupportedModelError(
+                f"site {name!r} stands for what obs_mask leaves out, and cannot be drawn where something is observed. "
+                "Put numpyro.handlers.mask around the observed site instead; numpyro.infer.Predictive then imputes."
+            )
         if not np.all(counted(site["fn"])):
             raise UnsupportedModelError(
                 f"site {name!r} is masked: without its prior it has no distribution where the mask is False. "
