@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from numpyro import validation_enabled
-from numpyro.handlers import infer_config, seed, substitute, trace
+from numpyro.handlers import seed, substitute, trace
+from numpyro.primitives import Messenger
 
 from ..errors import UnsupportedModelError
 from .handlers import noise_level
@@ -31,13 +32,24 @@ class Enumeration(NamedTuple):
 
     def marked(self, model):
         """The model with its discrete sites marked as NumPyro wants it."""
-        return infer_config(model, lambda site: {"enumerate": "parallel"} if site["name"] in self.names else {})
+        return _marked(model, self.names)
 
     def summed(self, model):
         """The model as `potential_energy(..., enum=True)` takes it."""
         from numpyro.contrib.funsor import enum  # an extra, which few need
 
         return enum(self.marked(model), self.first_available_dim)
+
+
+class _marked(Messenger):
+    def __init__(self, fn, names: tuple[str, ...]):
+        self.names = names
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] == "sample":
+            # A dict of its own: NumPyro writes into the one that a user may have given to several sites.
+            msg["infer"] = {**msg["infer"], **({"enumerate": "parallel"} if msg["name"] in self.names else {})}
 
 
 def discrete_sites(sites) -> Enumeration | None:

@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.usefixtures("quick_compilation"),
 ]
 needs_funsor = pytest.mark.skipif(importlib.util.find_spec("funsor") is None, reason="funsor is an extra")
-ENUMERATE = {"enumerate": "parallel"}
 Y = np.array([-0.5, 3.6, 0.9, 2.8])
 
 
@@ -32,10 +31,10 @@ def outliers(y):
     """Points near x, or near 3 if they are outliers; a common shift is there or not."""
     x = numpyro.sample("x", PRIOR)
     share = numpyro.sample("share", dist.Beta(2.0, 2.0))
-    is_shifted = numpyro.sample("is_shifted", dist.Bernoulli(0.3), infer=ENUMERATE)
+    is_shifted = numpyro.sample("is_shifted", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
     numpyro.deterministic("odds", share / (1 - share))
     with numpyro.plate("n", len(y)):
-        is_outlier = numpyro.sample("is_outlier", dist.Bernoulli(share), infer=ENUMERATE)
+        is_outlier = numpyro.sample("is_outlier", dist.Bernoulli(share), infer={"enumerate": "parallel"})
         loc = numpyro.deterministic("loc", jnp.where(is_outlier, 3.0, x[0]))
         numpyro.sample("y", dist.Normal(loc + 0.5 * is_shifted, 0.4), obs=y)
 
@@ -90,7 +89,7 @@ def in_sequence(y=0.3):
 
 
 def of_a_component(y=0.3):
-    k = numpyro.sample("k", dist.Bernoulli(0.5), infer=ENUMERATE)
+    k = numpyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
     x = numpyro.sample("x", dist.TransformedDistribution(PRIOR, AffineTransform(1.0 * k, 1.0)))
     numpyro.sample("y", dist.Normal(x[0]), obs=y)
 
