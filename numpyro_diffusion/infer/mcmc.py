@@ -191,7 +191,7 @@ class AnnealedMCMC(Results):
     @property
     def sampler(self) -> AnnealedKernel:
         """The same sampler as a kernel for `numpyro.infer.MCMC`."""
-        given = {name: self._options.get(name, getattr(self, name, None)) for name in OF_KERNEL}
+        given: dict[str, Any] = {name: self._options.get(name, getattr(self, name, None)) for name in OF_KERNEL}
         return AnnealedKernel(self._model, self.kernel, **given)
 
     @property

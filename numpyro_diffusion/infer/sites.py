@@ -34,7 +34,7 @@ def unwrapped(fn: Any) -> tuple[Any, list]:
     return fn, wrappers
 
 
-def wrap(name: str, fn, wrappers):
+def wrap(name: str, fn: Any, wrappers: list) -> Any:
     """The opposite of `unwrapped`, at the site of that name."""
     for wrapper in reversed(wrappers):
         if isinstance(wrapper, dist.ExpandedDistribution):

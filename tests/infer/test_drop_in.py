@@ -2,6 +2,8 @@
 
 import inspect
 import pickle
+import re
+from pathlib import Path
 
 import arviz as az
 import densities
@@ -181,3 +183,23 @@ REFUSED = {
 def test_what_has_no_meaning_is_refused(mcmc, call, error, words):
     with pytest.raises(error, match=words):
         call(mcmc)
+
+
+HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "how_to_numpyro.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_how_to_runs():
+    blocks, names = re.findall(r"^```python\n(.*?)^```", HOW_TO, re.MULTILINE | re.DOTALL), {}
+    for index, block in enumerate(blocks):
+        exec(compile(block, f"the how-to, block {index}", "exec"), names)
+    assert names["predicted"].shape == (200, 5) and names["likelihoods"].shape == (200, 3)
+    # Rings of radius a half about the location.
+    found = names["hierarchy"].get_samples()
+    radius = np.linalg.norm((found["x"] - found["loc"][:, None, None]) / found["scale"][:, None, None], axis=-1)
+    assert np.all(np.abs(radius - 0.5) < 0.2)
+
+
+def test_names_of_the_how_to_exist():
+    names = set(re.findall(r"\bnd\.(\w+)", HOW_TO))
+    assert len(names) > 5 and all(hasattr(nd, name) for name in names)
