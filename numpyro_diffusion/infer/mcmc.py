@@ -13,16 +13,17 @@ from jax.sharding import Mesh
 
 from ..annealing.anneal import anneal
 from ..annealing.blas_threads import single_threaded_blas
-from ..annealing.devices import checked_mesh, everywhere
-from ..annealing.draws import further_draws
+from ..annealing.devices import checked_mesh
 from ..annealing.kernels import Kernel, check_kernel
-from ..annealing.plan import PlannedLevel
 from ..annealing.settings import Settings
+from ..annealing.tempering.engine import KIND as TEMPERING
+from ..annealing.tempering.engine import NUM_GROUPS, NUM_SAMPLES, check_engine
 from ..diagnose.findings import findings
 from ..diagnose.islands import in_order, layout
-from ..diagnose.result import AnnealedRun
+from ..diagnose.result import AnnealedRun, TemperedRun
 from ..diagnose.summary import evidence, listed
 from ..errors import NotRunError, check_integer, check_key, check_untraced
+from .draws import drawn
 from .handlers import check_view
 from .joint import JointDensity
 from .model_call import ModelCall, name_of
@@ -43,10 +44,12 @@ class AnnealedMCMC:
     Args:
         model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
-        num_chains: Population size.
+        engine: "annealing", or "tempering" for many draws of few chains, see `nd.anneal`: chains are then groups of
+            replicas, and resample_threshold has no meaning.
+        num_chains: Population size, 1,000 by default, or 4 groups.
         num_samples: Draws per chain at t = 0. The first ends the anneal; further ones go on from there, so that
-            R-hat and ESS have something to compare.
-        thinning: Kernel steps between two draws at t = 0.
+            R-hat and ESS have something to compare. Of groups of replicas 1,000 by default.
+        thinning: Kernel steps between two draws at t = 0, or sweeps of replicas.
         num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As for
             `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
@@ -69,8 +72,9 @@ class AnnealedMCMC:
         model,
         kernel: Kernel | None = None,
         *,
-        num_chains: int = Settings.num_chains,
-        num_samples: int = 1,
+        engine: str = "annealing",
+        num_chains: int | None = None,
+        num_samples: int | None = None,
         thinning: int = 5,
         num_steps: int = Settings.num_steps,
         levels: Any = None,
@@ -86,15 +90,23 @@ class AnnealedMCMC:
     ):
         check_model(model)
         check_view(view)
+        is_tempered = check_engine(engine) == TEMPERING
+        usual_chains, usual_samples = (NUM_GROUPS, NUM_SAMPLES) if is_tempered else (Settings.num_chains, 1)
+        num_chains = usual_chains if num_chains is None else num_chains
+        num_samples = usual_samples if num_samples is None else num_samples
         self._model, self.kernel, self.num_chains = model, check_kernel("kernel must be", kernel), num_chains
         self.num_samples, self.thinning = check_integer("num_samples", num_samples), check_integer("thinning", thinning)
         self.view, self.likelihood_power, self.progress_bar = view, likelihood_power, progress_bar
         self._posterior: Posterior | None = None
         self._options = {
             "num_chains": num_chains, "num_steps": num_steps, "levels": levels, "level_ess": level_ess,
-            "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
+            "metric": metric, "chain_batch_size": chain_batch_size,
             "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
+        if is_tempered:
+            self._options |= {"engine": engine, "num_samples": self.num_samples, "thinning": thinning}
+        else:
+            self._options["resample_threshold"] = resample_threshold
 
     @single_threaded_blas
     def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
@@ -127,27 +139,10 @@ class AnnealedMCMC:
         islands = layout(run, self.num_samples)
         run = in_order(run, islands.particles)
         # All at once: a run that fails leaves the results of the last one, whole.
-        self._posterior = Posterior.of(call, joint, run, islands, **self._draw(joint, run, more_key))
+        kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
+        found = drawn(run, more_key, num_samples=self.num_samples, thinning=self.thinning, **kept)
+        self._posterior = Posterior.of(call, joint, run, islands, **found)
         self._aliases, self.seconds = aliases, time.perf_counter() - began
-
-    def _draw(self, joint: JointDensity, run: AnnealedRun, rng_key) -> dict[str, jax.Array]:
-        """Flat positions [chains, draws, d], and acceptance_rate and is_divergent [chains, draws]."""
-        found = (
-            run.samples[:, None],
-            jnp.full((self.num_chains, 1), run.stats["acceptance_rate"][-1]),
-            jnp.zeros((self.num_chains, 1), bool),
-        )
-        if self.num_samples > 1:
-            kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
-            settings = Settings.checked(num_chains=self.num_chains, num_steps=self.thinning, **kept)
-            joint, mover, rng_key = everywhere((joint, run.kernel.without_step_size(), rng_key), settings.mesh)
-            planned = PlannedLevel(float(run.levels[-1]), float(run.stats["step_size"][-1]), run.scale)
-            more = further_draws(
-                joint, mover, run.samples, rng_key, planned, settings.in_pieces(joint, self.num_chains),
-                num_samples=self.num_samples - 1,
-            )  # fmt: skip
-            found = (jnp.concatenate(pair, axis=1) for pair in zip(found, more, strict=True))
-        return dict(zip(("positions", "acceptance_rate", "is_divergent"), found, strict=True))
 
     def __repr__(self):
         more = f", num_samples={self.num_samples}" if self.num_samples > 1 else ""
@@ -202,7 +197,9 @@ class AnnealedMCMC:
 
     @property
     def evaluations_per_chain(self) -> int:
-        """Evaluations of value and gradient per chain, pilot excluded."""
+        """Evaluations of value and gradient per chain, or per group of replicas, pilot excluded."""
+        if isinstance(self.annealed, TemperedRun):
+            return self.annealed.evaluations_per_chain
         more = (self.num_samples - 1) * self.thinning * self.kernel.evaluations_per_step
         return self.annealed.evaluations_per_chain + more
 

@@ -52,7 +52,8 @@ class Posterior(NamedTuple):
     ) -> Posterior:
         """The draws at flat positions, with further fields of them."""
         for name, values in {"log_weight": run.log_weights, "ancestor": run.ancestors}.items():
-            fields[name] = jnp.broadcast_to(values[:, None], positions.shape[:2])
+            # One of every particle, which all of its draws share, or one of every draw.
+            fields[name] = jnp.broadcast_to(values.reshape(len(positions), -1), positions.shape[:2])
         if joint.has_log_density:
             fields["log_density"] = _log_density(joint, positions)
         return cls(call, joint, run, islands, positions, _constrain(joint, positions), fields)

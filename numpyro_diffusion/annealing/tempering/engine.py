@@ -45,13 +45,18 @@ class Draws(NamedTuple):
         return each, -(-int(least) // (each * self.thinning)), counted
 
 
+def check_engine(engine) -> str:
+    """The engine, or a ParameterError."""
+    if engine not in (known := ("annealing", KIND)):
+        raise ParameterError(f"engine must be one of {known}; got {engine!r}.")
+    return engine
+
+
 def drawn_by(engine, num_samples, thinning) -> Draws | None:
     """What tempering is to draw, None for the usual; or None for the engine "annealing", which draws once."""
     given = {"num_samples": num_samples, "thinning": thinning}
     given = {name: check_integer(name, value) for name, value in given.items() if value is not None}
-    if engine not in (known := ("annealing", KIND)):
-        raise ParameterError(f"engine must be one of {known}; got {engine!r}.")
-    if engine == KIND:
+    if check_engine(engine) == KIND:
         return Draws(**given)
     if given:
         raise ParameterError(
