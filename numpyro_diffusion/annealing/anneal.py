@@ -33,7 +33,7 @@ from .progress import Progress
 from .reverse import Reverse
 from .settings import Settings
 from .tempering.engine import KIND as TEMPERING
-from .tempering.engine import NUM_GROUPS, check_supported, drawn_by, tempered
+from .tempering.engine import NUM_GROUPS, drawn_by, tempered
 
 
 @single_threaded_blas
@@ -139,20 +139,19 @@ def anneal(
     check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
     if draws is None:
         settings = settings.in_pieces(density, settings.num_chains)
-    else:
-        check_supported(density, kernel, settings, keep_history)
     identity = {} if checkpoint_path is None else {
-        "kind": KIND if draws is None else TEMPERING, "draws": draws, "rng_key": fingerprint(rng_key), **density.identity(),
+        "kind": KIND if draws is None else TEMPERING, "draws": draws,
+        "rng_key": fingerprint(rng_key), **density.identity(),
         "kernel": f"{kernel!r} {fingerprint((kernel, kernel.program_digest))}", **settings.identity(),
         "levels": fingerprint(levels), "keep_history": bool(keep_history), **versions(),
     }  # fmt: skip
     with sole_writer(checkpoint_path):
         keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds)
-        given = rng_key, density, kernel, levels, settings
+        given: Any = rng_key, density, kernel, levels, settings
         if draws is None:
             run = annealed(*given, keeper, keep_history, progress_bar=progress_bar)
         else:
-            run = tempered(*given, draws, keeper, progress_bar=progress_bar)
+            run = tempered(*given, draws, keeper, keep_history, progress_bar=progress_bar)
     run.warn()
     return run
 

@@ -1,4 +1,4 @@
-"""The draws of an annealed run of a model, as flat positions: the run's own, and further ones that go on from them."""
+"""From an annealed run of a model to its posterior: the run's draws, and further ones that go on from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,22 @@ from ..annealing.devices import everywhere
 from ..annealing.draws import further_draws
 from ..annealing.plan import PlannedLevel
 from ..annealing.settings import Settings
+from ..diagnose.islands import in_order, layout
 from ..diagnose.result import AnnealedRun, TemperedRun
+from .joint import JointDensity
+from .model_call import ModelCall
+from .posterior import Posterior
+
+
+def posterior_of(
+    call: ModelCall, joint: JointDensity, run: AnnealedRun, rng_key, *, num_samples: int, thinning: int, **kept: Any
+) -> Posterior:
+    """What a run found of a model; arguments as for `drawn`."""
+    # Draws in the order of their islands are ArviZ's chains by a mere reshape, as are predictions made from them.
+    islands = layout(run, num_samples)
+    run = in_order(run, islands.particles)
+    found = drawn(run, rng_key, num_samples=num_samples, thinning=thinning, **kept)
+    return Posterior.of(call, joint, run, islands, **found)
 
 
 def drawn(run: AnnealedRun, rng_key, *, num_samples: int, thinning: int, **kept: Any) -> dict[str, jax.Array]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ..annealing.anneal import anneal
@@ -19,15 +18,15 @@ from ..annealing.settings import Settings
 from ..annealing.tempering.engine import KIND as TEMPERING
 from ..annealing.tempering.engine import NUM_GROUPS, NUM_SAMPLES, check_engine
 from ..diagnose.findings import findings
-from ..diagnose.islands import in_order, layout
-from ..diagnose.result import AnnealedRun, TemperedRun
+from ..diagnose.result import AnnealedRun
 from ..diagnose.summary import evidence, listed
 from ..errors import NotRunError, check_integer, check_key, check_untraced
-from .draws import drawn
+from .draws import posterior_of
 from .handlers import check_view
 from .joint import JointDensity
 from .model_call import ModelCall, name_of
-from .posterior import Posterior, asked_for, with_aliases
+from .posterior import Posterior, asked_for, grouped, with_aliases
+from .refresh import FRESH, check_same_latents, refreshed_run
 from .setup import check_model, check_no_start, prepare
 
 #: What `az.from_numpyro(mcmc)` reads besides `model` and `get_samples`, as of ArviZ's own adapters.
@@ -103,6 +102,9 @@ class AnnealedMCMC:
             "metric": metric, "chain_batch_size": chain_batch_size,
             "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
+        self._drawing = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
+        # Groups of replicas have all of their draws when a run ends.
+        self._drawing |= {"num_samples": 1 if is_tempered else self.num_samples, "thinning": self.thinning}
         if is_tempered:
             self._options |= {"engine": engine, "num_samples": self.num_samples, "thinning": thinning}
         else:
@@ -135,14 +137,37 @@ class AnnealedMCMC:
         setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
         call, joint = prepare(setup_key, ModelCall.of(self.model, args, kwargs, self.view), self.likelihood_power)
         run = anneal(anneal_key, joint, self.kernel, **self._options)
-        # Draws in the order of their islands are ArviZ's chains by a mere reshape, as are predictions made from them.
-        islands = layout(run, self.num_samples)
-        run = in_order(run, islands.particles)
         # All at once: a run that fails leaves the results of the last one, whole.
-        kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
-        found = drawn(run, more_key, num_samples=self.num_samples, thinning=self.thinning, **kept)
-        self._posterior = Posterior.of(call, joint, run, islands, **found)
+        self._posterior = posterior_of(call, joint, run, more_key, **self._drawing)
         self._aliases, self.seconds = aliases, time.perf_counter() - began
+
+    @single_threaded_blas
+    def refresh(self, rng_key, *args, **kwargs) -> None:
+        """Take the last run's draws to the posterior given other arguments, such as more data, at t = 0 alone.
+
+        Draws are weighed by what their log joint densities gain, in stages if that is much, resampled, and moved by the
+        kernel; the log evidence gains the log of the mean weight (Chopin 2002; see `annealing.refresh`, also for the
+        cost: that of a few levels). A posterior too far away is run afresh, which a finding says.
+
+        Args:
+            rng_key, *args, **kwargs: As for `run`; the model must have the same latents.
+
+        Raises:
+            RuntimeError: before `run`, or after one that ended early.
+            UnsupportedModelError: if the latents differ.
+            ParameterError: for kernels that are not adjusted; and all that `run` raises.
+        """
+        old, began = self._found, time.perf_counter()
+        check_untraced("nd.AnnealedMCMC.refresh", rng_key, args, kwargs)
+        setup_key, move_key, anneal_key, more_key = jax.random.split(check_key(rng_key), 4)
+        call, joint = prepare(setup_key, ModelCall.of(self.model, args, kwargs, self.view), self.likelihood_power)
+        check_same_latents(old.joint, joint)
+        run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
+        if run is None:
+            run = anneal(anneal_key, joint, self.kernel, **self._options)
+            run.remarks = (FRESH,)
+        self._posterior = posterior_of(call, joint, run, more_key, **self._drawing)
+        self.seconds = time.perf_counter() - began
 
     def __repr__(self):
         more = f", num_samples={self.num_samples}" if self.num_samples > 1 else ""
@@ -198,9 +223,7 @@ class AnnealedMCMC:
     @property
     def evaluations_per_chain(self) -> int:
         """Evaluations of value and gradient per chain, or per group of replicas, pilot excluded."""
-        if isinstance(self.annealed, TemperedRun):
-            return self.annealed.evaluations_per_chain
-        more = (self.num_samples - 1) * self.thinning * self.kernel.evaluations_per_step
+        more = (self._drawing["num_samples"] - 1) * self.thinning * self.kernel.evaluations_per_step
         return self.annealed.evaluations_per_chain + more
 
     @property
@@ -218,14 +241,14 @@ class AnnealedMCMC:
             group_by_chain: Keep [num_chains, num_samples, ...].
         """
         samples = self._found.samples
-        return self.arviz_adapter().get_samples() if _asked_by_arviz() else _grouped(samples, group_by_chain)
+        return self.arviz_adapter().get_samples() if _asked_by_arviz() else grouped(samples, group_by_chain)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density.
 
         So too of those that `run` was asked for under NumPyro's names.
         """
-        return _grouped(with_aliases(self._found.fields, self._aliases), group_by_chain)
+        return grouped(with_aliases(self._found.fields, self._aliases), group_by_chain)
 
     def arviz_adapter(self):
         """What `az.from_numpyro` takes; see `infer.arviz`."""
@@ -258,7 +281,7 @@ class AnnealedMCMC:
         print(
             self._found.table(prob, exclude_deterministic),
             self._found.islands.note,
-            f"{run.kernel!r}: {self.num_chains} chains, {len(run.levels)} levels, "
+            f"{run.kernel!r}: {len(self._found.positions)} chains, {len(run.levels)} levels, "
             f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s",
             f"log evidence {evidence(run)}",
             f"findings {len(found) or 'none'}",
@@ -274,9 +297,3 @@ def _asked_by_arviz() -> bool:
     and `get_samples` as well, but of samples [chain, draw, ...], where NumPyro's are flat.
     """
     return sys._getframe(2).f_globals.get("__name__") == "arviz_base.io_numpyro"
-
-
-def _grouped(values, group_by_chain):
-    if group_by_chain:
-        return dict(values)
-    return {k: v.reshape((-1, *v.shape[2:])) for k, v in values.items()}

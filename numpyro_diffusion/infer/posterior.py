@@ -98,6 +98,11 @@ def with_aliases(fields: dict, names: list[str]) -> dict:
     return fields | more
 
 
+def grouped(values: dict, by_chain: bool) -> dict:
+    """Values [chains, draws, ...] by name as they are, or of all draws, one after another."""
+    return dict(values) if by_chain else {k: v.reshape((-1, *v.shape[2:])) for k, v in values.items()}
+
+
 @jax.jit
 def _constrain(joint: JointDensity, positions):
     return jax.vmap(jax.vmap(joint.constrain))(positions)

@@ -60,6 +60,8 @@ def _batch_means(deviation: np.ndarray) -> np.ndarray:
         merged = deviation[:kept].reshape(-1, length, *deviation.shape[1:]).sum(1)
         count = merged.shape[0] * num_groups
         # Of one batch nothing is known.
-        found.append(np.sqrt((merged**2).sum((0, 2)) * count / (count - 1)) if count > 1 else np.full(len(merged[0]), np.nan))
+        found.append(
+            np.sqrt((merged**2).sum((0, 2)) * count / (count - 1)) if count > 1 else np.full(len(merged[0]), np.nan)
+        )
         length *= 2
     return np.max(found, axis=0)

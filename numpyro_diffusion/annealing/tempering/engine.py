@@ -15,18 +15,16 @@ from ...disk.runs import Keeper
 from ...errors import ParameterError, ScoreOnlyError, check_integer, warn
 from ..kernels import Kernel
 from ..pilot import plan
-from ..plan import Plan
 from ..progress import Progress
 from ..settings import Settings
 from .bridge import evidence, log_ratios
-from .ladder import Ladder, Tally, enter, piece, rungs
-from .placing import placed
+from .ladder import enter, piece, rungs
+from .placing import PILOT_CHAINS, placed
+from .state import TemperingState, packed, stacked, unpacked
 
 KIND = "tempering"
 #: Groups of replicas, draws of each, and sweeps between two draws, where none are asked for.
 NUM_GROUPS, NUM_SAMPLES, THINNING = 4, 1000, 5
-#: Pilot chains: a tenth of a population.
-PILOT_CHAINS = 96
 #: Pieces of a run, each a batch of its error; and the share of sweeps, and sweeps per rung, that go before the first.
 PIECES, WARMING, WARMING_SWEEPS = 25, 0.1, 4
 
@@ -66,24 +64,8 @@ def drawn_by(engine, num_samples, thinning) -> Draws | None:
     return None
 
 
-class TemperingState(NamedTuple):
-    """Rungs, the ladder after `num_done` pieces (those that warm it up included), and what the others gave."""
-
-    plan: Plan
-    centres: Any
-    ladder: Ladder
-    warming: tuple[Tally, ...] = ()
-    tallies: tuple[Tally, ...] = ()
-    draws: tuple[Any, ...] = ()
-    founders: tuple[Any, ...] = ()
-
-    @property
-    def num_done(self) -> int:
-        return len(self.warming) + len(self.tallies)
-
-
-def check_supported(density: Density, kernel: Any, settings: Settings, keep_history) -> None:
-    """Refuse what replica exchange cannot do, each with what can."""
+def check_supported(density: Density, kernel: Any, settings: Settings, keep_history) -> Kernel:
+    """The kernel; what replica exchange cannot do is refused, with what can."""
     remedy = "or leave engine='annealing'."
     if not density.has_log_density:
         raise ScoreOnlyError(
@@ -92,51 +74,59 @@ def check_supported(density: Density, kernel: Any, settings: Settings, keep_hist
         )
     if not (isinstance(kernel, Kernel) and kernel.is_adjusted):
         raise ParameterError(
-            f"engine='tempering' needs a Metropolis kernel, which leaves each level's density as it is; got {kernel!r}. "
+            f"engine='tempering' needs a Metropolis kernel, which leaves densities as they are; got {kernel!r}. "
             f"Use nd.HMC or nd.MALA, {remedy}"
         )
     given = {
         "predictor": settings.predictor, "mesh": settings.mesh is not None, "keep_history": keep_history is not False,
         "resample_threshold": settings.resample_threshold is not None,
     }  # fmt: skip
-    if refused := [name for name, is_given in given.items() if is_given]:
-        raise ParameterError(f"engine='tempering' takes no {', '.join(refused)}. Leave {'them' if refused[1:] else 'it'} out, {remedy}")
+    if refused := ", ".join(name for name, is_given in given.items() if is_given):
+        raise ParameterError(f"engine='tempering' takes no {refused}. Leave that out, {remedy}")
+    return kernel
 
 
 def tempered(
-    rng_key, density: Density, kernel: Kernel, levels, settings: Settings, draws: Draws, keeper: Keeper, *,
-    progress_bar: bool,
+    rng_key, density: Density, kernel: Any, levels, settings: Settings, draws: Draws, keeper: Keeper,
+    keep_history=False, *, progress_bar: bool,
 ) -> TemperedRun:  # fmt: skip
     """The run, of arguments that have been prepared; `settings.num_chains` are groups."""
-    pilot_key, place_key, enter_key, sweep_key = jax.random.split(rng_key, 4)
-    mover, num_groups = kernel.without_step_size(), settings.num_chains
+    kernel = check_supported(density, kernel, settings, keep_history)
+    *begin_keys, sweep_key = jax.random.split(rng_key, 4)
     with Progress("temper", progress_bar) as progress:
-        own = dataclasses.replace(settings, num_pilot_chains=settings.num_pilot_chains or PILOT_CHAINS)
-        found = plan(pilot_key, density, kernel, levels, own, progress.say)
-        progress.say("placing rungs")
-        chosen = placed(
-            density, mover, found, place_key, own, num_groups=num_groups, all_levels=levels is not None
-        )
-        run_settings = settings.in_pieces(density, num_groups * len(chosen.plan.levels))
-        stacked = rungs(density, chosen.plan, settings.frame)
-        ladder = jax.jit(enter, static_argnames="batch_size")(
-            density, stacked, jnp.asarray(chosen.points), enter_key, batch_size=run_settings.chain_batch_size
-        )
-        centres = np.nan_to_num(np.diff(chosen.log_evidence, prepend=0.0))
-        state = TemperingState(chosen.plan, centres, ladder)
-        state = _sweeps(state, density, mover, stacked, sweep_key, run_settings, draws, progress)
+        state = keeper.load(unpacked)
+        if state is None:
+            state = _begun(begin_keys, density, kernel, levels, settings, progress)
+            keeper.keep(packed, state, now=True)
+        state = _sweeps(state, density, kernel, sweep_key, settings, draws, keeper, progress)
     return _result(state, density, kernel, settings, draws, levels_given=levels is not None)
 
 
-def _sweeps(state, density, kernel, levels, rng_key, settings: Settings, draws: Draws, progress: Progress):
+def _begun(rng_keys, density: Density, kernel: Kernel, levels, settings: Settings, progress: Progress):
+    """Rungs, and replicas on them that have not moved yet."""
+    pilot_key, place_key, enter_key = rng_keys
+    settings = dataclasses.replace(settings, num_pilot_chains=settings.num_pilot_chains or PILOT_CHAINS)
+    found = plan(pilot_key, density, kernel, levels, settings, progress.say)
+    progress.say("placing rungs")
+    chosen = placed(density, kernel.without_step_size(), found, place_key, settings, all_levels=levels is not None)
+    ladder = enter(density, rungs(density, chosen.plan, settings.frame), jnp.asarray(chosen.points), enter_key)
+    return TemperingState(chosen.plan, np.nan_to_num(np.diff(chosen.log_evidence, prepend=0.0)), ladder)
+
+
+def _sweeps(
+    state: TemperingState, density, kernel: Kernel, rng_key, settings: Settings, draws: Draws, keeper: Keeper,
+    progress: Progress,
+) -> TemperingState:  # fmt: skip
     """The state after all pieces, or after those that an interrupt let it have."""
-    each, warming, counted = draws.pieces(len(state.plan.levels))
-    length = each * draws.thinning
+    num_rungs, num_groups = state.ladder.founder.shape
+    each, warming, counted = draws.pieces(num_rungs)
+    length, settings = each * draws.thinning, settings.in_pieces(density, num_rungs * num_groups)
+    mover, levels = kernel.without_step_size(), rungs(density, state.plan, settings.frame)
     progress.begin(warming + counted, state.num_done)
     try:
         for i in range(state.num_done, warming + counted):
             ladder, x, founder, tally = piece(
-                density, kernel, levels, state.ladder, rng_key, i * length, jnp.asarray(state.centres, dtype=float),
+                density, mover, levels, state.ladder, rng_key, i * length, jnp.asarray(state.centres, dtype=float),
                 num_draws=each, thinning=draws.thinning, settings=settings,
             )  # fmt: skip
             tally = jax.tree.map(np.asarray, tally)
@@ -147,31 +137,29 @@ def _sweeps(state, density, kernel, levels, rng_key, settings: Settings, draws: 
             else:
                 kept = {"tallies": tally, "draws": np.asarray(x), "founders": np.asarray(founder)}
                 state = state._replace(ladder=ladder, **{k: (*getattr(state, k), v) for k, v in kept.items()})
+            keeper.keep(packed, state, now=i == warming + counted - 1)
             rate = tally.exchange.sum() / np.maximum(tally.turns.sum(), 1)
             progress.step(swaps=f"{rate:.2f}", tours=f"{sum(t.tours.sum() for t in state.tallies):.0f}")
     except KeyboardInterrupt:
         if not state.tallies:
             raise
+        keeper.keep(packed, state, now=True)
+        again = "Run it again as it was to go on." if keeper.path else "checkpoint_path= makes runs resume."
         warn(
             f"interrupted after {len(state.tallies)} of {counted} pieces of the run: it has "
-            f"{len(state.tallies) * each} of {draws.num_samples} draws a group."
+            f"{len(state.tallies) * each} of {draws.num_samples} draws a group. {again}"
         )
     return state
 
 
-def _stacked(tallies) -> Tally:
-    """Tallies of pieces as one of [B, K, G]."""
-    return Tally(*(np.stack(values) for values in zip(*tallies, strict=True)))
-
-
 def _centred(state: TemperingState):
     """Centres from the sweeps that warmed the ladder up, where these say anything."""
-    found = log_ratios(_stacked(state.warming), state.centres)
+    found = log_ratios(stacked(state.warming), state.centres)
     return np.where(np.isfinite(found), found, state.centres)
 
 
 def _result(state: TemperingState, density, kernel, settings: Settings, draws: Draws, *, levels_given) -> TemperedRun:
-    tally, every = _stacked(state.tallies), _stacked((*state.warming, *state.tallies))
+    tally, every = stacked(state.tallies), stacked((*state.warming, *state.tallies))
     # [draws, G, ...] to group after group.
     x, founder = (np.concatenate(a)[: draws.num_samples] for a in (state.draws, state.founders))
     num_samples, num_groups = founder.shape

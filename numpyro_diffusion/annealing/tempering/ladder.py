@@ -1,8 +1,8 @@
 r"""A ladder of noise levels, each with one replica per group: how replicas move, and how they change places.
 
 Rung k holds a point u_k in the frame of its level, of density :math:`q_k` (see `frame`); above the first rung lies the
-start, whose draws are fresh and exact every time. Neighbours exchange *frame coordinates*: x moves with the frame, as it
-does between the levels of an anneal. Such an exchange of u_a and u_b is accepted with probability
+start, whose draws are fresh and exact every time. Neighbours exchange *frame coordinates*: x moves with the frame, as
+between the levels of an anneal. Such an exchange of u_a and u_b is accepted with probability
 
 .. math:: \min\Big(1, \frac{q_a(u_b) \, q_b(u_a)}{q_a(u_a) \, q_b(u_b)}\Big),
 
@@ -68,6 +68,7 @@ def rungs(density: Density, plan: Plan, frame_kind: str) -> Level:
         if level.frame.root is None:
             return level._replace(density=None)
         # Of the frame, moves need the mean and the root.
+        assert level.frame.gaussian is not None
         gaussian = level.frame.gaussian._replace(variance=None, axes=None)
         return level._replace(density=None, frame=level.frame._replace(gaussian=gaussian))
 
@@ -87,11 +88,12 @@ def each(fn, density: Density, levels: Level, *arrays, batch_size: int | None = 
     return jax.lax.map(lambda row: at(*row), (levels, *arrays), batch_size=count)
 
 
-def enter(density: Density, levels: Level, u, rng_key, batch_size: int | None = None) -> Ladder:
+@jax.jit
+def enter(density: Density, levels: Level, u, rng_key) -> Ladder:
     """A ladder at points u [K, G, d]: nothing of it counts as having come from the start."""
     momentum = jax.random.normal(rng_key, u.shape)
-    state = each(Level.enter, density, levels, u, momentum, batch_size=batch_size)
-    return Ladder(state, jnp.full(u.shape[:2], -1), jnp.ones(u.shape[:2], bool))
+    state = each(Level.enter, density, levels, u, momentum, batch_size=u.shape[1])
+    return Ladder(state, jnp.full(u.shape[:2], -1, int), jnp.ones(u.shape[:2], bool))
 
 
 class Exchange(NamedTuple):
@@ -133,7 +135,9 @@ def exchange(
     log_ratio = jnp.where(fine & turn, forward + reverse, -jnp.inf)
     accepted = jnp.log(jax.random.uniform(accept_key, log_ratio.shape)) < log_ratio
     # A rung moves with the pair that it is in: its own, or the one below it, of which the last rung has none.
-    takes = jnp.where((partner < row)[:, None], accepted, jnp.concatenate([accepted[1:], jnp.zeros((1, num_groups), bool)]))
+    takes = jnp.where(
+        (partner < row)[:, None], accepted, jnp.concatenate([accepted[1:], jnp.zeros((1, num_groups), bool)])
+    )
 
     def swapped(new, old):
         return jnp.where(takes.reshape(takes.shape + (1,) * (old.ndim - 2)), new, old)

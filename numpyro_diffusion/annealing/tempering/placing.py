@@ -21,8 +21,8 @@ from ..plan import Plan
 from ..population import start
 from ..settings import Settings
 
-#: Chains of that anneal.
-PASS_CHAINS = 64
+#: Chains of that anneal and of the pilot before it: a tenth of a population.
+PILOT_CHAINS = 96
 #: Rate of refusals between two rungs that is aimed at. At a given number of evaluations round trips hardly depend on
 #: it: they have their most at about 1/2 (Syed et al. 2022), where all rungs are moved, and lose 15 % at .3.
 REFUSALS = 0.4
@@ -36,15 +36,15 @@ class Placed(NamedTuple):
     log_evidence: np.ndarray
 
 
-def placed(
-    density: Density, kernel: Kernel, plan: Plan, rng_key, settings: Settings, *, num_groups: int, all_levels: bool
-) -> Placed:
+def placed(density: Density, kernel: Kernel, plan: Plan, rng_key, settings: Settings, *, all_levels: bool) -> Placed:
     """Rungs among the levels of a plan, or `all_levels` of it, for a density and a kernel without a step size."""
     start_key, level_key = jax.random.split(rng_key)
-    num_chains = max(PASS_CHAINS, num_groups)
+    # As many as in the pilot, whose start is compiled.
+    num_chains = max(settings.num_pilot_chains or PILOT_CHAINS, settings.num_chains)
+    settings = settings.in_pieces(density, num_chains)
     population = start(density, start_key, num_chains=num_chains, frame_kind=settings.frame)
     points, evidence, refusals = [], [], []
-    chosen = np.linspace(0, num_chains - 1, num_groups).astype(int)
+    chosen = np.linspace(0, num_chains - 1, settings.num_chains).astype(int)
     for i in range(len(plan.levels)):
         key = jax.random.fold_in(level_key, i)
         # Always resampled: what is kept of a level then weighs alike.
@@ -70,5 +70,7 @@ def _refusals(increment) -> float:
 def _equal_parts(barrier) -> np.ndarray:
     """Indices of the levels nearest to equal parts of a barrier [P] that grows along them; the last is one of them."""
     count = max(1, math.ceil(barrier[-1] / REFUSALS))
+    # Few different numbers: other data, with about as many rungs, then compile nothing anew.
+    count += -count % (1 if count <= 2 else 2 if count <= 8 else 4)
     parts = barrier[-1] * np.arange(1, count) / count
     return np.unique([*np.abs(barrier[:, None] - parts).argmin(0), len(barrier) - 1])

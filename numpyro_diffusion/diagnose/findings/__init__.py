@@ -34,7 +34,9 @@ def findings(run: ResultFields) -> list[str]:
 
     Cost: one evaluation of every factor of a product at up to 256 samples.
     """
-    return _own_findings(run) + (_mixture_findings(run.density) if isinstance(run, RunFields) else [])
+    if not isinstance(run, RunFields):
+        return _own_findings(run)
+    return [*run.remarks, *_own_findings(run), *_mixture_findings(run.density)]
 
 
 def warn_of(run: ResultFields) -> None:
