@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,8 @@ def anneal(
     }  # fmt: skip
     with sole_writer(checkpoint_path):
         keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds)
-        given: Any = rng_key, density, kernel, levels, settings
-        if draws is None:
-            run = annealed(*given, keeper, keep_history, progress_bar=progress_bar)
-        else:
-            run = tempered(*given, draws, keeper, keep_history, progress_bar=progress_bar)
+        by_engine = annealed if draws is None else partial(tempered, draws=draws)
+        run = by_engine(rng_key, density, kernel, levels, settings, keeper, keep_history, progress_bar=progress_bar)
     run.warn()
     return run
 

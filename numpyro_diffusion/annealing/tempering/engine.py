@@ -87,8 +87,8 @@ def check_supported(density: Density, kernel: Any, settings: Settings, keep_hist
 
 
 def tempered(
-    rng_key, density: Density, kernel: Any, levels, settings: Settings, draws: Draws, keeper: Keeper,
-    keep_history=False, *, progress_bar: bool,
+    rng_key, density: Density, kernel: Any, levels, settings: Settings, keeper: Keeper, keep_history: Any = False, *,
+    draws: Draws, progress_bar: bool,
 ) -> TemperedRun:  # fmt: skip
     """The run, of arguments that have been prepared; `settings.num_chains` are groups."""
     kernel = check_supported(density, kernel, settings, keep_history)
