@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from .plan import Plan
 from .progress import Progress
 from .reverse import Reverse
 from .settings import Settings
+from .tempering.engine import KIND as TEMPERING
+from .tempering.engine import NUM_GROUPS, drawn_by, tempered
 
 
 @single_threaded_blas
@@ -40,7 +43,10 @@ def anneal(
     density: Density,
     kernel: Kernel | Reverse | None = None,
     *,
-    num_chains: int = Settings.num_chains,
+    engine: str = "annealing",
+    num_chains: int | None = None,
+    num_samples: int | None = None,
+    thinning: int | None = None,
     num_steps: int = Settings.num_steps,
     levels: Any = None,
     level_ess: float = Settings.level_ess,
@@ -62,8 +68,13 @@ def anneal(
         rng_key: JAX random key.
         density: What to sample at t = 0.
         kernel: HMC() by default; ULA, MALA, UHMC, HMC, BlackJAX, or Reverse for reverse diffusion.
-        num_chains: Population size.
-        num_steps: Kernel steps per level.
+        engine: "annealing" takes a population from noise to data, once; "tempering" lets few replicas run up and down a
+            ladder of levels and keeps draws at t = 0: many draws in little memory, see `TemperedRun`. It takes
+            Metropolis kernels and log densities, and no resample_threshold, predictor, mesh or keep_history.
+        num_chains: Population size, 1,000 by default; under tempering the number of independent groups of replicas, 4.
+        num_samples: Under tempering draws kept of each group, 1,000 by default.
+        thinning: Under tempering sweeps over the ladder between two draws, 5 by default.
+        num_steps: Kernel steps per level, under tempering per level and sweep.
         levels: None places them by conditional ESS in a pilot run; an integer gives that many, geometric in the
             noise-to-signal ratio (the default of Reverse is 250); or an array of times decreasing within [0, 1].
         level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep.
@@ -115,6 +126,9 @@ def anneal(
     References:
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.
     """
+    draws = drawn_by(engine, num_samples, thinning)
+    if num_chains is None:
+        num_chains = Settings.num_chains if draws is None else NUM_GROUPS
     rng_key, density, kernel, settings = prepared(
         "nd.anneal", rng_key, density, kernel, Reverse,
         num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, resample_threshold=resample_threshold,
@@ -124,15 +138,18 @@ def anneal(
     if not isinstance(keep_history, bool | str | Path):
         raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
     check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
-    settings = settings.in_pieces(density, settings.num_chains)
+    if draws is None:
+        settings = settings.in_pieces(density, settings.num_chains)
     identity = {} if checkpoint_path is None else {
-        "kind": KIND, "rng_key": fingerprint(rng_key), **density.identity(),
+        "kind": KIND if draws is None else TEMPERING, "draws": draws,
+        "rng_key": fingerprint(rng_key), **density.identity(),
         "kernel": f"{kernel!r} {fingerprint((kernel, kernel.program_digest))}", **settings.identity(),
         "levels": fingerprint(levels), "keep_history": bool(keep_history), **versions(),
     }  # fmt: skip
     with sole_writer(checkpoint_path):
         keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds)
-        run = annealed(rng_key, density, kernel, levels, settings, keeper, keep_history, progress_bar=progress_bar)
+        by_engine = annealed if draws is None else partial(tempered, draws=draws)
+        run = by_engine(rng_key, density, kernel, levels, settings, keeper, keep_history, progress_bar=progress_bar)
     run.warn()
     return run
 

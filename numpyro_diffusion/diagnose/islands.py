@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .result_fields import RunFields
+from .result_fields import RunFields, TemperedFields
 
 #: Numbers of islands, the first that divides the particles; four is what ArviZ and Stan take.
 NUM_ISLANDS = (4, 5, 6, 7, 3, 2)
@@ -49,6 +49,10 @@ def layout(run: RunFields, num_samples: int = 1) -> Layout:
     the particles there is one, which has an ESS and no R-hat.
     """
     count = len(run.samples)
+    if isinstance(run, TemperedFields):
+        draws, tours = count // run.num_groups, int(np.sum(run.tours))
+        note = f"one chain per group of replicas; {tours} replicas came from fresh draws at t = 1 to t = 0."
+        return Layout(np.arange(count), run.num_groups, draws, note)
     ancestors = np.arange(count) if run.ancestors is None else np.asarray(run.ancestors)
     particles = _by_family(ancestors)
     total = count * num_samples

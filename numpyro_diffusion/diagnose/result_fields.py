@@ -36,6 +36,7 @@ class RunFields(ResultFields):
     scale: np.ndarray | None = None
     is_complete: bool = True
     levels_given: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def has_acceptance(self) -> bool:
@@ -43,9 +44,38 @@ class RunFields(ResultFields):
         return bool(self.stats) and bool(np.any(np.isfinite(np.asarray(self.stats["acceptance_rate"], dtype=float))))
 
     @property
+    def num_proposals(self) -> int:
+        """Steps of all chains at one level."""
+        return len(self.samples) * self.num_steps
+
+    @property
     def ess(self) -> float:
         """Effective sample size of `log_weights`, in chains; NaN where weights are not defined, or all are zero."""
         return float(effective_sample_size(self.log_weights)) if self.is_weighted else float("nan")
+
+
+@dataclasses.dataclass(repr=False)
+class TemperedFields(RunFields):
+    """The fields of a run by replica exchange; `result.TemperedRun` says what they are."""
+
+    num_groups: int = 1
+    thinning: int = 1
+    num_sweeps: int = 0
+    tours: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, int))
+
+    @property
+    def num_proposals(self) -> int:
+        return self.num_sweeps * self.num_groups * self.num_steps
+
+    @property
+    def barrier(self) -> float:
+        """Communication barrier: the sum over pairs of neighbours of how often an exchange is refused."""
+        return float(np.sum(1 - self.stats["swap_rate"]))
+
+    @property
+    def round_trip_rate(self) -> float:
+        """Round trips per sweep and group."""
+        return float(np.mean(self.tours) / max(self.num_sweeps, 1))
 
 
 @dataclasses.dataclass(repr=False)

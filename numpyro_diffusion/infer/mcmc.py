@@ -13,12 +13,15 @@ from ..annealing.anneal import anneal
 from ..annealing.blas_threads import single_threaded_blas
 from ..annealing.kernels import Kernel
 from ..annealing.settings import Settings
+from ..annealing.tempering.engine import KIND as TEMPERING
+from ..annealing.tempering.engine import NUM_GROUPS, NUM_SAMPLES, THINNING, check_engine
 from ..errors import ParameterError, check_integer, check_key, check_untraced
 from .arguments import OF_KERNEL, checked_draws, checked_levels, model_and_kernel, spread
 from .handlers import check_view
 from .kernel import AnnealedKernel
 from .model_call import ModelCall, name_of
 from .posterior import Posterior, check_fields
+from .refresh import FRESH, check_same_latents, refreshed_run
 from .results import Results
 from .setup import check_no_start, prepare
 from .state import MCMCState, check_same, check_state, drawn
@@ -41,11 +44,14 @@ class AnnealedMCMC(Results):
         model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous. Or an
             `AnnealedKernel`, whose model, moves and settings are taken.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
+        engine: "annealing", or "tempering" for many draws of few chains, see `nd.anneal`: chains are then groups of
+            replicas, and resample_threshold has no meaning.
         num_warmup: Number of noise levels, as for `AnnealedKernel`; the same as an integer for `levels`. Left out, a
             pilot finds how many are needed, which is best.
-        num_chains: Population size: some hundreds, where NUTS takes four.
+        num_chains: Population size, 1,000 by default: some hundreds, where NUTS takes four. Or 4 groups of replicas.
         num_samples, thinning: Draws per chain at t = 0, of which every thinning-th is kept. The first that is kept ends
-            the anneal; further ones go on from there, so that R-hat and ESS have something to compare.
+            the anneal; further ones go on from there, so that R-hat and ESS have something to compare. One by default;
+            of groups of replicas, whose draws are sweeps, every fifth of 5,000.
         num_steps: Moves per noise level, and per draw at t = 0.
         levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As for `nd.anneal`.
             Draws beyond the first are not in the checkpoint.
@@ -75,10 +81,11 @@ class AnnealedMCMC(Results):
         model,
         kernel: Kernel | None = None,
         *,
+        engine: str = "annealing",
         num_warmup: int | None = None,
-        num_samples: int = 1,
-        num_chains: int = Settings.num_chains,
-        thinning: int = 1,
+        num_samples: int | None = None,
+        num_chains: int | None = None,
+        thinning: int | None = None,
         num_steps: int = Settings.num_steps,
         levels: Any = None,
         level_ess: float = Settings.level_ess,
@@ -100,6 +107,10 @@ class AnnealedMCMC(Results):
         self._model, self.kernel, given = model_and_kernel(model, kernel, given, DEFAULTS)
         self.view, self.likelihood_power = given.pop("view"), given.pop("likelihood_power")
         check_view(self.view)
+        self._is_tempered = check_engine(engine) == TEMPERING
+        usual = (NUM_GROUPS, NUM_SAMPLES, THINNING) if self._is_tempered else (Settings.num_chains, 1, 1)
+        num_chains, thinning = (d if v is None else v for v, d in ((num_chains, usual[0]), (thinning, usual[2])))
+        num_samples = usual[1] * thinning if num_samples is None else num_samples
         self.num_chains, self.num_warmup = check_integer("num_chains", num_chains), num_warmup
         self.num_samples, self.thinning = checked_draws(num_samples, thinning)
         if postprocess_fn is not None and not callable(postprocess_fn):
@@ -109,9 +120,14 @@ class AnnealedMCMC(Results):
         mesh, chain_batch_size = spread(chain_method, self.num_chains, mesh, chain_batch_size)
         self._options = given | {
             "num_chains": self.num_chains, "levels": checked_levels(num_warmup, levels),
-            "resample_threshold": resample_threshold, "chain_batch_size": chain_batch_size, "mesh": mesh,
-            "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
+            "chain_batch_size": chain_batch_size, "mesh": mesh, "checkpoint_path": checkpoint_path,
+            "progress_bar": progress_bar,
         }  # fmt: skip
+        if self._is_tempered:
+            draws = self.num_samples // self.thinning
+            self._options |= {"engine": engine, "num_samples": draws, "thinning": self.thinning}
+        else:
+            self._options["resample_threshold"] = resample_threshold
         self._posterior: Posterior | None = None
         self._warm: MCMCState | None = None
         self._last: MCMCState | None = None
@@ -160,7 +176,35 @@ class AnnealedMCMC(Results):
             )
         self._warm = None
         self._run(rng_key, args, kwargs, extra_fields, init_params, 1)
-        self._warm = self._last
+        self.post_warmup_state = self._last
+
+    @single_threaded_blas
+    def refresh(self, rng_key, *args, **kwargs) -> None:
+        """Take the last run's draws to the posterior given other arguments, such as more data, at t = 0 alone.
+
+        Draws are weighed by what their log joint densities gain, in stages if that is much, resampled, and moved by the
+        kernel; the log evidence gains the log of the mean weight (Chopin 2002; see `annealing.refresh`, also for the
+        cost: that of a few levels). A posterior too far away is run afresh, which a finding says.
+
+        Args:
+            rng_key, *args, **kwargs: As for `run`; the model must have the same latents.
+
+        Raises:
+            RuntimeError: before `run`, or after one that ended early.
+            UnsupportedModelError: if the latents differ.
+            ParameterError: for kernels that are not adjusted; and all that `run` raises.
+        """
+        old, began = self._found, time.perf_counter()
+        check_untraced("nd.AnnealedMCMC.refresh", rng_key, args, kwargs)
+        setup_key, move_key, anneal_key, more_key = jax.random.split(check_key(rng_key), 4)
+        call, joint = prepare(setup_key, ModelCall.of(self._model, args, kwargs, self.view), self.likelihood_power)
+        check_same_latents(old.joint, joint)
+        run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
+        if run is None:
+            run = anneal(anneal_key, joint, self.kernel, **self._options)
+            run.remarks = (FRESH,)
+        state = MCMCState.after(run, more_key, call, joint)
+        self._draw(state, self.num_samples // self.thinning, self._fields, began, is_first=True)
 
     def _run(self, rng_key, args, kwargs, extra_fields, init_params, num_draws: int) -> None:
         check_no_start(init_params)
@@ -176,10 +220,13 @@ class AnnealedMCMC(Results):
             call, joint = prepare(setup_key, call, self.likelihood_power)
             fields = check_fields(extra_fields, [site.name for site in joint.sites])
             run = anneal(anneal_key, joint, self.kernel, **self._options)
-            state = MCMCState(jax.vmap(joint.unravel)(run.samples), more_key, call, joint, run)
-        names = ("num_chains", "num_steps", "mesh", "chain_batch_size")
-        settings = Settings.checked(**{name: self._options[name] for name in names})
-        found, last = drawn(state, num_draws, self.thinning, settings, self.postprocess_fn, is_first=self._warm is None)
+            state = MCMCState.after(run, more_key, call, joint)
+        self._draw(state, num_draws, fields, began, is_first=self._warm is None)
+
+    def _draw(self, state: MCMCState, num_draws: int, fields: list[str], began: float, *, is_first: bool) -> None:
+        kept = {name: self._options[name] for name in ("num_steps", "mesh", "chain_batch_size")}
+        settings = Settings.checked(num_chains=len(state.run.samples), **kept)
+        found, last = drawn(state, num_draws, self.thinning, settings, self.postprocess_fn, is_first=is_first)
         # All at once: a run that fails leaves the results of the last one, whole.
         self._posterior, self._last, self._fields = found, last, fields
         self.seconds = time.perf_counter() - began

@@ -56,7 +56,8 @@ class Posterior(NamedTuple):
         """The draws at flat positions, with further fields of them; `postprocess_fn` makes samples of unconstrained
         values by site, instead of what the model says."""
         for name, values in {"log_weight": run.log_weights, "ancestor": run.ancestors}.items():
-            fields[name] = jnp.broadcast_to(values[:, None], positions.shape[:2])
+            # One of every particle, which all of its draws share, or one of every draw.
+            fields[name] = jnp.broadcast_to(values.reshape(len(positions), -1), positions.shape[:2])
         if joint.has_log_density:
             fields["log_density"] = _log_density(joint, positions)
         if postprocess_fn is None:
@@ -115,6 +116,11 @@ def with_aliases(found: Posterior, names: list[str]) -> dict[str, jax.Array]:
             value = fields[ALIASES[name]]
             fields[name] = -value if name == "potential_energy" else value
     return fields
+
+
+def grouped(values: dict, by_chain: bool) -> dict:
+    """Values [chains, draws, ...] by name as they are, or of all draws, one after another."""
+    return dict(values) if by_chain else {k: v.reshape((-1, *v.shape[2:])) for k, v in values.items()}
 
 
 @jax.jit

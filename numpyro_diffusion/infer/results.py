@@ -13,7 +13,7 @@ from ..diagnose.result import AnnealedRun
 from ..diagnose.summary import evidence, listed
 from ..errors import NotRunError
 from .joint import JointDensity
-from .posterior import Posterior, with_aliases
+from .posterior import Posterior, grouped, with_aliases
 from .state import MCMCState
 
 #: What `az.from_numpyro(mcmc)` reads besides `model` and `get_samples`, as of ArviZ's own adapters.
@@ -78,7 +78,7 @@ class Results:
 
     @property
     def evaluations_per_chain(self) -> int:
-        """Evaluations of value and gradient per chain, pilot excluded."""
+        """Evaluations of value and gradient per chain, or per group of replicas, pilot excluded."""
         return self.annealed.evaluations_per_chain + self._found.num_moves * self.kernel.evaluations_per_step
 
     @property
@@ -100,14 +100,14 @@ class Results:
             group_by_chain: Keep [num_chains, num_samples, ...].
         """
         samples = {name: v for name, v in self._found.samples.items() if f"~z.{name}" not in self._fields}
-        return self.arviz_adapter().get_samples() if _asked_by_arviz() else _grouped(samples, group_by_chain)
+        return self.arviz_adapter().get_samples() if _asked_by_arviz() else grouped(samples, group_by_chain)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent (diverging) and log_density.
 
         So too of those that `run` was asked for under NumPyro's names.
         """
-        return _grouped(with_aliases(self._found, self._fields), group_by_chain)
+        return grouped(with_aliases(self._found, self._fields), group_by_chain)
 
     def arviz_adapter(self):
         """What `az.from_numpyro` takes; see `infer.arviz`."""
@@ -140,7 +140,7 @@ class Results:
         print(
             self._found.table(prob, exclude_deterministic),
             self._found.islands.note,
-            f"{run.kernel!r}: {self.num_chains} chains, {len(run.levels)} levels, "
+            f"{run.kernel!r}: {len(self._found.positions)} chains, {len(run.levels)} levels, "
             f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s",
             f"log evidence {evidence(run)}",
             f"findings {len(found) or 'none'}",
@@ -156,9 +156,3 @@ def _asked_by_arviz() -> bool:
     and `get_samples` as well, but of samples [chain, draw, ...], where NumPyro's are flat.
     """
     return sys._getframe(2).f_globals.get("__name__") == "arviz_base.io_numpyro"
-
-
-def _grouped(values, group_by_chain):
-    if group_by_chain:
-        return dict(values)
-    return {k: v.reshape((-1, *v.shape[2:])) for k, v in values.items()}

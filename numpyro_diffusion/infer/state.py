@@ -14,7 +14,7 @@ from ..annealing.draws import further_draws
 from ..annealing.plan import PlannedLevel
 from ..annealing.settings import Settings
 from ..diagnose.islands import in_order, layout
-from ..diagnose.result import AnnealedRun
+from ..diagnose.result import AnnealedRun, TemperedRun
 from ..errors import ArgumentTypeError, ParameterError
 from .joint import JointDensity
 from .model_call import ModelCall
@@ -37,12 +37,22 @@ class MCMCState(NamedTuple):
     joint: JointDensity
     run: AnnealedRun
 
+    @classmethod
+    def after(cls, run: AnnealedRun, rng_key, call: ModelCall, joint: JointDensity) -> MCMCState:
+        """The state when a run has ended."""
+        return cls(jax.vmap(joint.unravel)(run.samples), rng_key, call, joint, run)
+
 
 def check_state(state) -> None:
-    """Raise ArgumentTypeError for what no chains can go on from."""
+    """Raise ArgumentTypeError for what no chains can go on from, ParameterError for replicas."""
     if state is not None and not isinstance(state, MCMCState):
         raise ArgumentTypeError(
             f"post_warmup_state must be the last_state of an AnnealedMCMC, or None; got {type(state).__name__}."
+        )
+    if state is not None and isinstance(state.run, TemperedRun):
+        raise ParameterError(
+            "replicas have all of their draws when a run ends, and do not go on from a state. Ask for as many by "
+            "num_samples, or for those of other data by refresh(rng_key, ...)."
         )
 
 
@@ -66,13 +76,17 @@ def drawn(
     islands = layout(state.run, num_draws)
     # Draws in the order of their islands are ArviZ's chains by a mere reshape, as are predictions made from them.
     run, joint, count = in_order(state.run, islands.particles), state.joint, len(islands.particles)
-    x = jax.vmap(joint.ravel)(state.z)[islands.particles]
+    moves, wanted = settings.num_steps * thinning, 0
     draw_key, rng_key = jax.random.split(state.rng_key)
-    found, wanted = [], num_draws - is_first
-    if is_first:
-        rate = jnp.full((count, 1), run.stats["acceptance_rate"][-1])
-        found.append((x[:, None], rate, jnp.zeros((count, 1), bool)))
-    moves = settings.num_steps * thinning
+    rate = run.stats["acceptance_rate"][-1]
+    if isinstance(run, TemperedRun):
+        positions = run.samples.reshape(run.num_groups, -1, run.samples.shape[-1])
+        shape = positions.shape[:2]
+        found = [(positions, jnp.full(shape, rate), jnp.zeros(shape, bool))]
+    else:
+        x = jax.vmap(joint.ravel)(state.z)[islands.particles]
+        found = [(x[:, None], jnp.full((count, 1), rate), jnp.zeros((count, 1), bool))] if is_first else []
+        wanted = num_draws - is_first
     if wanted:
         settings = dataclasses.replace(settings, num_steps=moves)
         joint, kernel, draw_key = everywhere((joint, run.kernel.without_step_size(), draw_key), settings.mesh)

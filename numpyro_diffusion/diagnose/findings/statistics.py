@@ -39,7 +39,7 @@ def least(share) -> float:
 
 def escaped(run: RunFields):
     """Chains that left the scale of every factor."""
-    if not run.stats or not np.any(count := np.asarray(run.stats["escaped"])):
+    if not np.any(count := np.asarray(run.stats.get("escaped", 0))):
         return
     chains, first = len(run.samples), int(np.argmax(count > 0))
     what = f"{int(count.max())} of {chains} chains left the scale of every factor"
@@ -167,8 +167,7 @@ def divergences(run: RunFields):
     # Where the noise is small against the density's width walls are hard, and proposals across them rightly rejected.
     width = narrowest(run.density)
     noisy = run.density.schedule.ratios(run.levels) > 0.1 * width
-    proposals = len(run.samples) * run.num_steps
-    share = np.asarray(run.stats["divergences"]) / proposals
+    share = np.asarray(run.stats["divergences"]) / run.num_proposals
     if noisy.any() and (mean := share[noisy].mean()) > 0.02:
         worst = np.argmax(np.where(noisy, share, -1.0))
         what = "density.log_prob" if run.density.has_log_density else "density.score"
