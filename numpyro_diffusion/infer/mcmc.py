@@ -51,7 +51,7 @@ class AnnealedMCMC(Results):
         num_chains: Population size, 1,000 by default: some hundreds, where NUTS takes four. Or 4 groups of replicas.
         num_samples, thinning: Draws per chain at t = 0, of which every thinning-th is kept. The first that is kept ends
             the anneal; further ones go on from there, so that R-hat and ESS have something to compare. One by default;
-            of groups of replicas, whose draws are sweeps, every fifth of 5,000.
+            of groups of replicas 1,000, five sweeps apart, or as many sweeps as `thinning` says.
         num_steps: Moves per noise level, and per draw at t = 0.
         levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As for `nd.anneal`.
             Draws beyond the first are not in the checkpoint.
@@ -107,12 +107,12 @@ class AnnealedMCMC(Results):
         self._model, self.kernel, given = model_and_kernel(model, kernel, given, DEFAULTS)
         self.view, self.likelihood_power = given.pop("view"), given.pop("likelihood_power")
         check_view(self.view)
-        self._is_tempered = check_engine(engine) == TEMPERING
-        usual = (NUM_GROUPS, NUM_SAMPLES, THINNING) if self._is_tempered else (Settings.num_chains, 1, 1)
-        num_chains, thinning = (d if v is None else v for v, d in ((num_chains, usual[0]), (thinning, usual[2])))
-        num_samples = usual[1] * thinning if num_samples is None else num_samples
-        self.num_chains, self.num_warmup = check_integer("num_chains", num_chains), num_warmup
-        self.num_samples, self.thinning = checked_draws(num_samples, thinning)
+        chains, draws = (NUM_GROUPS, NUM_SAMPLES) if check_engine(engine) == TEMPERING else (Settings.num_chains, 1)
+        self.num_chains = check_integer("num_chains", chains if num_chains is None else num_chains)
+        # Sweeps between two draws of a group of replicas, which are kept all unless a thinning is asked for.
+        sweeps, thinning = (THINNING, 1) if thinning is None else (thinning, thinning)
+        self.num_samples, self.thinning = checked_draws(draws if num_samples is None else num_samples, thinning)
+        self.num_warmup = num_warmup
         if postprocess_fn is not None and not callable(postprocess_fn):
             raise ParameterError(f"postprocess_fn must be a function of values by site; got {postprocess_fn!r}.")
         self.postprocess_fn, self.chain_method = postprocess_fn, chain_method
@@ -123,9 +123,10 @@ class AnnealedMCMC(Results):
             "chain_batch_size": chain_batch_size, "mesh": mesh, "checkpoint_path": checkpoint_path,
             "progress_bar": progress_bar,
         }  # fmt: skip
-        if self._is_tempered:
-            draws = self.num_samples // self.thinning
-            self._options |= {"engine": engine, "num_samples": draws, "thinning": self.thinning}
+        self._num_draws = self.num_samples // self.thinning
+        if check_engine(engine) == TEMPERING:
+            self._options |= {"engine": engine, "num_samples": self._num_draws, "thinning": sweeps}
+            self._num_draws = 1  # a group of replicas has all of its draws when the run ends
         else:
             self._options["resample_threshold"] = resample_threshold
         self._posterior: Posterior | None = None
@@ -153,7 +154,7 @@ class AnnealedMCMC(Results):
             ShapeError: if an observed value does not fit its distribution.
             ScoreOnlyError: for a score-only prior with a BlackJAX algorithm that accepts by log densities.
         """
-        self._run(rng_key, args, kwargs, extra_fields, init_params, self.num_samples // self.thinning)
+        self._run(rng_key, args, kwargs, extra_fields, init_params, self._num_draws)
 
     @single_threaded_blas
     def warmup(
@@ -204,7 +205,7 @@ class AnnealedMCMC(Results):
             run = anneal(anneal_key, joint, self.kernel, **self._options)
             run.remarks = (FRESH,)
         state = MCMCState.after(run, more_key, call, joint)
-        self._draw(state, self.num_samples // self.thinning, self._fields, began, is_first=True)
+        self._draw(state, self._num_draws, self._fields, began, is_first=True)
 
     def _run(self, rng_key, args, kwargs, extra_fields, init_params, num_draws: int) -> None:
         check_no_start(init_params)
