@@ -38,8 +38,9 @@ class AnnealedMCMC(Results):
     latents while the noise falls and the likelihood comes in; their weights give the evidence.
 
     Args:
-        model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous. Or an
-            `AnnealedKernel`, whose model, moves and settings are taken.
+        model: NumPyro model with at least one latent `DiffusionPrior` site, which may be transformed, by other latents
+            too (`infer.transformed`). Discrete latents are summed out (`infer.enumeration`). Or an `AnnealedKernel`,
+            whose model, moves and settings are taken.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
         num_warmup: Number of noise levels, as for `AnnealedKernel`; the same as an integer for `levels`. Left out, a
             pilot finds how many are needed, which is best.
