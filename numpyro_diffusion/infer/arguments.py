@@ -28,7 +28,7 @@ def model_and_kernel(model, kernel, settings: dict[str, Any], defaults: dict[str
         ParameterError: for what is given beside an `AnnealedKernel` that has it.
     """
     if isinstance(model, AnnealedKernel):
-        changed = [name for name in OF_KERNEL if settings[name] is not defaults[name]]
+        changed = [name for name in OF_KERNEL if settings[name] != defaults[name]]
         if kernel is not None or changed:
             name = changed[0] if changed else "kernel"
             raise ParameterError(
@@ -60,10 +60,9 @@ def checked_levels(num_warmup, levels) -> Any:
 
 def checked_draws(num_samples, thinning) -> tuple[int, int]:
     """`num_samples` and `thinning`, of which at least one draw must be left."""
-    thinning = check_integer("thinning", thinning)
-    return check_integer("num_samples", num_samples, remedy="It counts draws per chain."), check_integer(
-        "thinning", thinning, 1, num_samples, "Every thinning-th of num_samples is kept; keep one at least."
-    )
+    num_samples = check_integer("num_samples", num_samples, remedy="It counts draws per chain.")
+    remedy = "Every thinning-th of num_samples is kept, one at least."
+    return num_samples, check_integer("thinning", thinning, 1, num_samples, remedy)
 
 
 def spread(chain_method, num_chains: int, mesh: Mesh | None, chain_batch_size) -> tuple[Mesh | None, Any]:

@@ -9,14 +9,15 @@ Draws of the discrete sites given the others come from `numpyro.infer.Predictive
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro import validation_enabled
 from numpyro.handlers import seed, substitute, trace
 from numpyro.primitives import Messenger
 
+from ..checks.numbers import is_traced
 from ..errors import UnsupportedModelError
 from .handlers import noise_level
 from .sites import is_latent
@@ -77,22 +78,24 @@ def discrete_sites(sites) -> Enumeration | None:
 def with_dependents(found: Enumeration, model, args, kwargs, sites) -> Enumeration:
     """The deterministic sites that depend on discrete ones; UnsupportedModelError if a latent's support does."""
     values = {name: site["value"] for name, site in sites.items() if is_latent(site)}
+    supports, deterministic = [], []  # filled while the model is traced
 
-    def at(end: int) -> dict[str, Any]:
-        ends = {}
-        for name in found.names:
-            fn, shape = sites[name]["fn"], jnp.shape(values[name])
-            ends[name] = jnp.broadcast_to(fn.enumerate_support(expand=False)[end], shape)
+    def mark(discrete):
+        # Under vmap, and nothing else, what depends on the discrete values is traced, and the rest is not.
         with validation_enabled(False):
-            return trace(substitute(seed(noise_level(model), 0), data=values | ends)).get_trace(*args, **kwargs)
+            handled = substitute(seed(noise_level(model), 0), data=values | discrete)
+            marked = trace(handled).get_trace(*args, **kwargs)
+        for name, site in marked.items():
+            if name in values and name not in found.names and is_traced(site["fn"].support):
+                supports.append(name)
+            if site["type"] == "deterministic" and is_traced(site["value"]):
+                deterministic.append(name)
+        return jnp.zeros(())
 
-    first, last = at(0), at(-1)
-    for name in values.keys() - set(found.names):
-        if first[name]["fn"].support != last[name]["fn"].support:
-            raise UnsupportedModelError(
-                f"the support of site {name!r} depends on a discrete latent, so that its values would have none of "
-                "their own. Let the discrete latent act on the likelihood."
-            )
-    deterministic = [name for name, site in first.items() if site["type"] == "deterministic"]
-    changed = [k for k in deterministic if not np.array_equal(first[k]["value"], last[k]["value"], equal_nan=True)]
-    return found._replace(dependent=tuple(changed))
+    jax.vmap(mark)({name: jnp.asarray(values[name])[None] for name in found.names})
+    if supports:
+        raise UnsupportedModelError(
+            f"the support of site {supports[0]!r}, or what transforms its prior, depends on a discrete latent, so that "
+            "its values would have none of their own. Let the discrete latent act on the likelihood."
+        )
+    return found._replace(dependent=tuple(deterministic))

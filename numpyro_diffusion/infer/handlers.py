@@ -98,10 +98,10 @@ class noise_level(Messenger):
     .. math:: p(x_t, t) \; p(\theta \mid \hat x_t) \; p(y \mid \hat x_t, \theta)^\lambda
 
     Latents with a `DiffusionPrior` are distributed as x_t and are shown to the rest of the model through a view
-    `view` :math:`\hat x_t`, so that latents whose distribution depends on x follow along. Observed sites and
-    user factors get the power; the Jacobian terms of transformed latents, and latents of any other distribution, are
-    left alone. At t = 0 and power 1 the model is unchanged. Both numbers may be traced. Plates, masks, subsampling and
-    deterministic sites work as they do without.
+    `view` :math:`\hat x_t`, so that latents whose distribution depends on x follow along; transformed priors are so
+    before their transformation. Observed sites and user factors get the power; the Jacobian terms of transformed
+    latents, and latents of any other distribution, are left alone. At t = 0 and power 1 the model is unchanged. Both
+    numbers may be traced. Plates, masks, subsampling and deterministic sites work as they do without.
 
     Args:
         fn: Model; or use as a context manager.

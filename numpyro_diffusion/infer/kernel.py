@@ -50,7 +50,7 @@ class AnnealedKernel(MCMCKernel):
     chain.
 
     Args:
-        model: NumPyro model with at least one latent `DiffusionPrior` site.
+        model: NumPyro model as for `AnnealedMCMC`.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default. Its step size is one number, or None to
             have it tuned; with metric "pilot" each move takes a random share of it between a half and all.
         num_steps: Moves per MCMC step.

@@ -41,8 +41,9 @@ class AnnealedMCMC(Results):
     latents while the noise falls and the likelihood comes in; their weights give the evidence.
 
     Args:
-        model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous. Or an
-            `AnnealedKernel`, whose model, moves and settings are taken.
+        model: NumPyro model with at least one latent `DiffusionPrior` site, which may be transformed, by other latents
+            too (`infer.transformed`). Discrete latents are summed out (`infer.enumeration`). Or an `AnnealedKernel`,
+            whose model, moves and settings are taken.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
         engine: "annealing", or "tempering" for many draws of few chains, see `nd.anneal`: chains are then groups of
             replicas, and resample_threshold has no meaning.

@@ -95,7 +95,7 @@ class ModelCall(NamedTuple):
 
     @classmethod
     def of(cls, model, args, kwargs, view: str = "gaussian") -> ModelCall:
-        """A model with its arguments: numbers become data, like arrays, and Gibbs siblings are left out."""
+        """A model with its arguments as they are now: numbers become data, like arrays; Gibbs siblings are left out."""
         kwargs = {k: _as_data(v) for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
         return cls(model, tuple(_as_data(a) for a in args), kwargs, view=view)
 
@@ -199,7 +199,12 @@ def typed_key(rng_key) -> jax.Array:
 
 
 def _as_data(value) -> Any:
-    """Numbers become arrays, which programs take as data; lists, tuples and dicts keep their order and type."""
+    """Numbers become arrays, which programs take as data; lists, tuples and dicts keep their order and type.
+
+    Arrays of NumPy, which may be written to, are copied.
+    """
+    if type(value) is np.ndarray:
+        return value.copy()
     if type(value) in (tuple, list):
         return type(value)(_as_data(v) for v in value)
     if type(value) is dict:

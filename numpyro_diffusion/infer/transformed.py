@@ -59,11 +59,15 @@ class TransformedPrior(dist.TransformedDistribution):
 
 def transformed(name: str, prior, wrapper: dist.TransformedDistribution) -> TransformedPrior:
     """The prior of a site under the transformations of a wrapper; UnsupportedModelError unless they are bijective."""
-    folds = any(isinstance(t, AbsTransform) for t in wrapper.transforms)
-    if folds or wrapper.transforms[0].domain is not constraints.real and wrapper.transforms[0].domain.event_dim == 0:
-        kind = type(wrapper if isinstance(wrapper, dist.FoldedDistribution) else wrapper.transforms[0]).__name__
+    domain = wrapper.transforms[0].domain
+    if getattr(domain, "base_constraint", domain) is not constraints.real or _folds(wrapper):
+        kinds = " and ".join(type(t).__name__ for t in wrapper.transforms)
         raise UnsupportedModelError(
-            f"site {name!r} puts a diffusion prior through {kind}, which is no bijection of the reals, so the noisy "
+            f"site {name!r} puts a diffusion prior through {kinds}, which is no bijection of the reals, so the noisy "
             "latent cannot be told from its value. Sample the prior itself and transform its value in the model."
         )
     return TransformedPrior(prior, list(wrapper.transforms))
+
+
+def _folds(wrapper) -> bool:
+    return any(isinstance(transform, AbsTransform) for transform in wrapper.transforms)

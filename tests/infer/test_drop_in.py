@@ -97,6 +97,14 @@ def test_the_first_draw_ends_the_anneal_whatever_the_chain_method(mcmc, method):
     np.testing.assert_array_equal(cold.last_state.z["x"], cold.get_samples()["x"])
 
 
+def test_data_written_to_after_a_warm_up_are_other_data(mcmc):
+    y, other = Y.copy(), sampler()
+    other.warmup(jax.random.key(0), y)
+    y[0] = 5.0
+    with pytest.raises(ParameterError, match="annealed for another model or other arguments"):
+        other.run(jax.random.key(0), y)
+
+
 def test_fields_and_left_out_sites(mcmc):
     fields = mcmc.get_extra_fields(group_by_chain=True)
     np.testing.assert_allclose(np.exp(fields["z.noise"]), mcmc.get_samples(group_by_chain=True)["noise"], rtol=1e-5)
