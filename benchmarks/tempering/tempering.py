@@ -25,7 +25,7 @@ from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.annealing.tempering.ladder import enter, piece, rungs
 from numpyro_diffusion.annealing.tempering.placing import PILOT_CHAINS
 
-DRAWS, GROUPS, THINNING = 1000, 4, 20
+DRAWS, GROUPS, THINNING, APART = 1000, 4, 5, 20
 ENGINES = {
     "annealing": {"num_chains": DRAWS},
     "tempering": {"engine": "tempering", "num_chains": GROUPS, "num_samples": DRAWS // GROUPS, "thinning": THINNING},
@@ -36,12 +36,12 @@ COLUMNS = [
 ]  # fmt: skip
 HEADER = f"""# Replica exchange beside annealing
 
-`python benchmarks/tempering/tempering.py`. Mean ± standard error over seeds. {DRAWS:,} draws by `nd.HMC()` and the defaults of either engine; of tempering {DRAWS // GROUPS} of each of {GROUPS} groups, {THINNING} sweeps apart.
+`python benchmarks/tempering/tempering.py`. Mean ± standard error over seeds. {DRAWS:,} draws by `nd.HMC()` and the defaults of either engine; of tempering {DRAWS // GROUPS} of each of {GROUPS} groups, {THINNING} sweeps apart or, in some rows, {APART}.
 
 W2 / floor: sliced Wasserstein distance to exact draws, over that of exact draws; folded: of (|x|, |y|), which leaves the weights of the product's two modes out. log Z error: absolute; claimed: the standard error that
 the run gives. Evaluations: of value and gradient per draw, the pilot and what places the rungs excluded. Replicas: chains that move at once ({PILOT_CHAINS} in the pilot of tempering, 256 or more in that of annealing). Memory: what the program that moves them takes beside the density: arguments,
 results and intermediate values, as the compiler has laid them out, with all chains in one piece. Swaps: mean rate over pairs of neighbours; barrier: sum of refusal rates; tours: replicas that came from a fresh draw at t = 1 to t = 0. "in x": neighbours exchange
-points x instead of frame coordinates (frame="identity").
+points x instead of frame coordinates (frame="identity"), on as many rungs as that asks for.
 
 The product of Table 1 and the product of mixtures in ten dimensions are those of `speed.py`; posteriors those of `posterior_gmm.py` with the exact prior, d_y = 1, 2, 4 by turns of the seed.
 """
@@ -77,7 +77,7 @@ def memory(run, density, metric: str) -> float:
         centres = jnp.zeros(len(run.levels))
         # A piece of as many draws as a run of this many has.
         made = piece.lower(
-            density, kernel, levels, ladder, key, 0, centres, num_draws=DRAWS // GROUPS // 25, thinning=THINNING,
+            density, kernel, levels, ladder, key, 0, centres, num_draws=DRAWS // GROUPS // 25, thinning=run.thinning,
             settings=settings,
         )  # fmt: skip
     else:
@@ -120,6 +120,10 @@ if __name__ == "__main__":
         for title, fn in problems.items()
         for engine, settings in ENGINES.items()
     ]
-    in_x = ENGINES["tempering"] | {"frame": "identity"}
+    in_x, apart = ({**ENGINES["tempering"], **more} for more in ({"frame": "identity"}, {"thinning": APART}))
     rows += [(f"{title}: tempering in x", functools.partial(problems[title], **in_x)) for title in list(problems)[:2]]
+    rows += [
+        (f"{title}: tempering, {APART} apart", functools.partial(problems[title], **apart))
+        for title in list(problems)[2:]
+    ]
     measure("tempering", options, rows, HEADER, COLUMNS)

@@ -23,9 +23,9 @@ from ..settings import Settings
 
 #: Chains of that anneal and of the pilot before it: a tenth of a population.
 PILOT_CHAINS = 96
-#: Rate of refusals between two rungs that is aimed at. At a given number of evaluations round trips hardly depend on
-#: it: they have their most at about 1/2 (Syed et al. 2022), where all rungs are moved, and lose 15 % at .3.
-REFUSALS = 0.4
+#: Part of the barrier between two rungs: so many refusals if rates added up, of which about 2/3 are left. At a given
+#: number of evaluations round trips hardly depend on it; they are most frequent at a rate of 1/2 (Syed et al. 2022).
+REFUSALS = 0.5
 
 
 class Placed(NamedTuple):
