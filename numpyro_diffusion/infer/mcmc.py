@@ -164,7 +164,8 @@ class AnnealedMCMC:
         check_same_latents(old.joint, joint)
         run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
         if run is None:
-            run = anneal(anneal_key, joint, self.kernel, **self._options)
+            # The checkpoint is that of other data.
+            run = anneal(anneal_key, joint, self.kernel, **self._options | {"checkpoint_path": None})
             run.remarks = (FRESH,)
         self._posterior = posterior_of(call, joint, run, more_key, **self._drawing)
         self.seconds = time.perf_counter() - began
