@@ -25,7 +25,7 @@ from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.annealing.tempering.ladder import enter, piece, rungs
 from numpyro_diffusion.annealing.tempering.placing import PILOT_CHAINS
 
-DRAWS, GROUPS, THINNING = 1000, 4, 20
+DRAWS, GROUPS, THINNING, APART = 1000, 4, 5, 20
 ENGINES = {
     "annealing": {"num_chains": DRAWS},
     "tempering": {"engine": "tempering", "num_chains": GROUPS, "num_samples": DRAWS // GROUPS, "thinning": THINNING},
@@ -36,19 +36,19 @@ COLUMNS = [
 ]  # fmt: skip
 HEADER = f"""# Replica exchange beside annealing
 
-`python benchmarks/tempering/tempering.py`. Mean ± standard error over seeds. {DRAWS:,} draws by `nd.HMC()` and the defaults of either engine; of tempering {DRAWS // GROUPS} of each of {GROUPS} groups, {THINNING} sweeps apart.
+`python benchmarks/tempering/tempering.py`. Mean ± standard error over seeds. {DRAWS:,} draws by `nd.HMC()` and the defaults of either engine; of tempering {DRAWS // GROUPS} of each of {GROUPS} groups, {THINNING} sweeps apart or, in some rows, {APART}.
 
 W2 / floor: sliced Wasserstein distance to exact draws, over that of exact draws; folded: of (|x|, |y|), which leaves the weights of the product's two modes out. log Z error: absolute; claimed: the standard error that
 the run gives. Evaluations: of value and gradient per draw, the pilot and what places the rungs excluded. Replicas: chains that move at once ({PILOT_CHAINS} in the pilot of tempering, 256 or more in that of annealing). Memory: what the program that moves them takes beside the density: arguments,
-results and intermediate values, as the compiler has laid them out, with all chains in one piece. Swaps: mean rate over pairs of neighbours; barrier: sum of refusal rates; tours: replicas that came from a fresh draw at t = 1 to t = 0. "in x": neighbours exchange
-points x instead of frame coordinates (frame="identity").
+results and intermediate values, as the compiler has laid them out, with all chains in one piece (first seed). Swaps: mean rate over pairs of neighbours; barrier: sum of refusal rates; tours: replicas that came from a fresh draw at t = 1 to t = 0. "in x": neighbours exchange
+points x instead of frame coordinates (frame="identity"), on as many rungs as that asks for.
 
 The product of Table 1 and the product of mixtures in ten dimensions are those of `speed.py`; posteriors those of `posterior_gmm.py` with the exact prior, d_y = 1, 2, 4 by turns of the seed.
 """
 
 
-def described(run, density, metric: str) -> dict:
-    """What a run has cost."""
+def described(run, density, metric: str, seed: int) -> dict:
+    """What a run has cost; its memory, which hardly differs, of the first seed alone."""
     found = {"log Z claimed": run.log_evidence_error, "rungs": len(run.levels)}
     if isinstance(run, nd.TemperedRun):
         replicas = GROUPS * len(run.levels)
@@ -59,7 +59,7 @@ def described(run, density, metric: str) -> dict:
     else:
         replicas = len(run.samples)
         found |= {"evaluations": run.evaluations_per_chain}
-    return found | {"replicas": replicas, "memory kB": memory(run, density, metric) / 1000}
+    return found | {"replicas": replicas, "memory kB": np.nan if seed else memory(run, density, metric) / 1000}
 
 
 def memory(run, density, metric: str) -> float:
@@ -77,7 +77,7 @@ def memory(run, density, metric: str) -> float:
         centres = jnp.zeros(len(run.levels))
         # A piece of as many draws as a run of this many has.
         made = piece.lower(
-            density, kernel, levels, ladder, key, 0, centres, num_draws=DRAWS // GROUPS // 25, thinning=THINNING,
+            density, kernel, levels, ladder, key, 0, centres, num_draws=DRAWS // GROUPS // 25, thinning=run.thinning,
             settings=settings,
         )  # fmt: skip
     else:
@@ -94,7 +94,7 @@ def known(name: str, seed: int, **options) -> dict:
     run = nd.anneal(jax.random.key(seed), of.density, progress_bar=False, **options)
     w2, *folded = of.distances(np.asarray(run.samples)) / of.floors
     figures = {"W2 / floor": w2, "log Z error": abs(run.log_evidence - of.evidence)}
-    return figures | ({"folded / floor": folded[0]} if folded else {}) | described(run, of.density, "frame")
+    return figures | ({"folded / floor": folded[0]} if folded else {}) | described(run, of.density, "frame", seed)
 
 
 def posterior(d: int, seed: int, **options) -> dict:
@@ -106,7 +106,7 @@ def posterior(d: int, seed: int, **options) -> dict:
     mcmc.run(jax.random.key(seed), exact_prior(d), *arrays)
     found = figures(mcmc.get_samples()["x"], d, d_y, seed // 3, mcmc.log_evidence)
     kept = {"W2 / floor": found["W2 / floor"], "log Z error": abs(found["log Z error"])}
-    return kept | described(mcmc.annealed, mcmc.joint, "pilot")
+    return kept | described(mcmc.annealed, mcmc.joint, "pilot", seed)
 
 
 if __name__ == "__main__":
@@ -120,6 +120,7 @@ if __name__ == "__main__":
         for title, fn in problems.items()
         for engine, settings in ENGINES.items()
     ]
-    in_x = ENGINES["tempering"] | {"frame": "identity"}
-    rows += [(f"{title}: tempering in x", functools.partial(problems[title], **in_x)) for title in list(problems)[:2]]
+    in_x, apart = ({**ENGINES["tempering"], **more} for more in ({"frame": "identity"}, {"thinning": APART}))
+    rows.append(("product: tempering in x", functools.partial(problems["product"], **in_x)))
+    rows.append((f"posterior, d = 80: tempering, {APART} apart", functools.partial(posterior, 80, **apart)))
     measure("tempering", options, rows, HEADER, COLUMNS)

@@ -203,7 +203,8 @@ class AnnealedMCMC(Results):
         check_same_latents(old.joint, joint)
         run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
         if run is None:
-            run = anneal(anneal_key, joint, self.kernel, **self._options)
+            # The checkpoint is that of other data.
+            run = anneal(anneal_key, joint, self.kernel, **self._options | {"checkpoint_path": None})
             run.remarks = (FRESH,)
         state = MCMCState.after(run, more_key, call, joint)
         self._draw(state, self._num_draws, self._fields, began, is_first=True)

@@ -1,6 +1,6 @@
 r"""Which levels become rungs, and where their replicas begin: from one anneal of a few chains.
 
-Between two close levels exchanges are refused at the rate :math:`\tfrac12 E|w - w'|`, w and w' being the log weight
+Between two close levels exchanges are refused at the rate :math:`E \tanh(|w - w'| / 2)`, w and w' being the log weight
 increments of two independent points. Summed over levels that is the *communication barrier* :math:`\Lambda`, to which
 a ladder's round trips are tied: at rate 1 / (2 + 2 sum r / (1 - r)) per sweep, r being a pair's rate of refusals. Rungs
 lie at equal parts of it (Syed et al. 2022, arXiv:1905.02939, section 5).
@@ -23,9 +23,9 @@ from ..settings import Settings
 
 #: Chains of that anneal and of the pilot before it: a tenth of a population.
 PILOT_CHAINS = 96
-#: Rate of refusals between two rungs that is aimed at. At a given number of evaluations round trips hardly depend on
-#: it: they have their most at about 1/2 (Syed et al. 2022), where all rungs are moved, and lose 15 % at .3.
-REFUSALS = 0.4
+#: Part of the barrier between two rungs: so many refusals if rates added up, of which about 2/3 are left. At a given
+#: number of evaluations round trips hardly depend on it; they are most frequent at a rate of 1/2 (Syed et al. 2022).
+REFUSALS = 0.5
 
 
 class Placed(NamedTuple):
@@ -61,16 +61,15 @@ def placed(density: Density, kernel: Kernel, plan: Plan, rng_key, settings: Sett
 
 
 def _refusals(increment) -> float:
-    """Half the mean absolute difference of two increments of [N]; the most there is where none is finite."""
-    w = np.sort(increment[np.isfinite(increment)])
-    n = len(w)
-    return min(1.0, float(np.sum((2 * np.arange(1, n + 1) - n - 1) * w)) / (n * (n - 1))) if n > 1 else 1.0
+    """The rate of refusals between two levels, from increments [N]; 1 where fewer than two are finite."""
+    w = increment[np.isfinite(increment)]
+    return float(np.tanh(np.abs(w[:, None] - w) / 2).sum()) / (len(w) * (len(w) - 1)) if len(w) > 1 else 1.0
 
 
 def _equal_parts(barrier) -> np.ndarray:
     """Indices of the levels nearest to equal parts of a barrier [P] that grows along them; the last is one of them."""
-    count = max(1, math.ceil(barrier[-1] / REFUSALS))
+    count = max(2, math.ceil(barrier[-1] / REFUSALS))
     # Few different numbers: other data, with about as many rungs, then compile nothing anew.
-    count += -count % (1 if count <= 2 else 2 if count <= 8 else 4)
+    count += -count % (2 if count <= 8 else 4)
     parts = barrier[-1] * np.arange(1, count) / count
     return np.unique([*np.abs(barrier[:, None] - parts).argmin(0), len(barrier) - 1])
