@@ -178,8 +178,8 @@ class AnnealedMCMC(Results):
             fields = check_fields(extra_fields, [site.name for site in joint.sites])
             run = anneal(anneal_key, joint, self.kernel, **self._options)
             state = MCMCState(jax.vmap(joint.unravel)(run.samples), more_key, call, joint, run)
-        names = ("num_chains", "num_steps", "mesh", "chain_batch_size")
-        settings = Settings.checked(**{name: self._options[name] for name in names})
+        kept = {name: self._options[name] for name in ("num_chains", "mesh", "chain_batch_size")}
+        settings = Settings.checked(num_steps=state.run.num_steps, **kept)
         found, last = drawn(state, num_draws, self.thinning, settings, self.postprocess_fn, is_first=self._warm is None)
         # All at once: a run that fails leaves the results of the last one, whole.
         self._posterior, self._last, self._fields = found, last, fields
@@ -192,8 +192,8 @@ class AnnealedMCMC(Results):
     @property
     def sampler(self) -> AnnealedKernel:
         """The same sampler as a kernel for `numpyro.infer.MCMC`."""
-        given: dict[str, Any] = {name: self._options.get(name, getattr(self, name, None)) for name in OF_KERNEL}
-        return AnnealedKernel(self._model, self.kernel, **given)
+        given = {name: self._options.get(name, getattr(self, name, None)) for name in OF_KERNEL}
+        return AnnealedKernel(self._model, self.kernel, **{k: v for k, v in given.items() if v is not None})
 
     @property
     def post_warmup_state(self) -> MCMCState | None:
