@@ -227,8 +227,8 @@ class AnnealedMCMC(Results):
         self._draw(state, num_draws, fields, began, is_first=self._warm is None)
 
     def _draw(self, state: MCMCState, num_draws: int, fields: list[str], began: float, *, is_first: bool) -> None:
-        kept = {name: self._options[name] for name in ("num_steps", "mesh", "chain_batch_size")}
-        settings = Settings.checked(num_chains=len(state.run.samples), **kept)
+        kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
+        settings = Settings.checked(num_chains=len(state.run.samples), num_steps=state.run.num_steps, **kept)
         found, last = drawn(state, num_draws, self.thinning, settings, self.postprocess_fn, is_first=is_first)
         # All at once: a run that fails leaves the results of the last one, whole.
         self._posterior, self._last, self._fields = found, last, fields
@@ -241,8 +241,8 @@ class AnnealedMCMC(Results):
     @property
     def sampler(self) -> AnnealedKernel:
         """The same sampler as a kernel for `numpyro.infer.MCMC`."""
-        given: dict[str, Any] = {name: self._options.get(name, getattr(self, name, None)) for name in OF_KERNEL}
-        return AnnealedKernel(self._model, self.kernel, **given)
+        given = {name: self._options.get(name, getattr(self, name, None)) for name in OF_KERNEL}
+        return AnnealedKernel(self._model, self.kernel, **{k: v for k, v in given.items() if v is not None})
 
     @property
     def post_warmup_state(self) -> MCMCState | None:
