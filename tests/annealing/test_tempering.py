@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from densities import mixture
+from densities import COVARIANCES, MEANS, WEIGHTS, mixture
 from exact_problems import P2, Q2, assert_moments, of_product
 
 import numpyro_diffusion as nd
@@ -14,6 +14,7 @@ from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.annealing.tempering import engine
 from numpyro_diffusion.annealing.tempering.bridge import evidence
 from numpyro_diffusion.annealing.tempering.ladder import Tally, enter, exchange, piece, rungs
+from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ScoreOnlyError
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -133,17 +134,6 @@ def test_what_a_run_tells(product_run, capsys):
     assert set(np.asarray(run.ancestors[:500])).isdisjoint(np.asarray(run.ancestors[500:]))
 
 
-def test_given_levels_are_the_rungs():
-    run = nd.anneal(KEY, mixture(), nd.HMC(0.5), levels=TIMES, num_samples=5, num_chains=2, **QUIET)
-    np.testing.assert_array_equal(run.levels, TIMES)
-
-
-def test_levels_too_far_apart_are_found():
-    with pytest.warns(DiagnosticWarning, match=r"hardly exchange replicas.*more levels than 2"):
-        run = nd.anneal(KEY, 0.02 * P2**20, nd.HMC(0.05), levels=[1.0, 0.0], num_samples=40, num_chains=2, **QUIET)
-    assert any("fresh draws" in finding for finding in nd.diagnose.findings.findings(run))
-
-
 SHORT = {"num_samples": 50, "num_chains": 2, "thinning": 2, "levels": TIMES, "checkpoint_every_seconds": 0.0, **QUIET}
 
 
@@ -165,6 +155,16 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
     for name, values in expected.stats.items():
         np.testing.assert_array_equal(found.stats[name], values, err_msg=name)
+
+
+def test_given_levels_are_the_rungs_and_ones_too_far_apart_are_found():
+    np.testing.assert_array_equal(nd.anneal(KEY, mixture(), nd.HMC(0.5), **SHORT).levels, TIMES)
+    far = {"levels": [1.0, 0.1, 0.0]}
+    # Of the same shapes: nothing is compiled anew.
+    narrow = nd.exact.GaussianMixture(MEANS, 1e-6 * COVARIANCES, WEIGHTS, name="m")
+    with pytest.warns(DiagnosticWarning, match=r"hardly exchange replicas.*more levels than 3"):
+        run = nd.anneal(KEY, narrow, nd.HMC(0.5), **SHORT | far)
+    assert any("fresh draws" in finding for finding in findings(run))
 
 
 @pytest.mark.parametrize("number", [1, 2, 20])

@@ -159,22 +159,21 @@ def _centred(state: TemperingState):
 
 
 def _result(state: TemperingState, density, kernel, settings: Settings, draws: Draws, *, levels_given) -> TemperedRun:
-    tally, every = stacked(state.tallies), stacked((*state.warming, *state.tallies))
+    tally, num_rungs = stacked(state.tallies), len(state.plan.levels)
     # [draws, G, ...] to group after group.
     x, founder = (np.concatenate(a)[: draws.num_samples] for a in (state.draws, state.founders))
     num_samples, num_groups = founder.shape
     x, founder = (np.swapaxes(a, 0, 1).reshape(-1, *a.shape[2:]) for a in (x, founder))
     found, turns = evidence(tally, state.centres), tally.turns.sum((0, 2))
-    sweeps = len(state.tallies) * draws.pieces(len(state.plan.levels))[0] * draws.thinning
-    counted = sweeps * num_groups
+    length = draws.pieces(num_rungs)[0] * draws.thinning
+    sweeps, per_sweep = len(state.tallies) * length, 1 + settings.num_steps * kernel.evaluations_per_step
     stats = {
-        "acceptance_rate": tally.acceptance.sum((0, 2)) / counted, "step_size": np.asarray(state.plan.step_sizes),
+        "acceptance_rate": tally.acceptance.sum((0, 2)) / (sweeps * num_groups),
+        "step_size": np.asarray(state.plan.step_sizes),
         "swap_rate": tally.exchange.sum((0, 2)) / np.maximum(turns, 1),
         "log_evidence": found.log_evidence, "log_evidence_error": found.error,
         "divergences": tally.divergences.sum((0, 2)),
     }  # fmt: skip
-    done = sweeps * (len(every.turns) / len(tally.turns))
-    evaluations = len(state.plan.levels) * (1 + done * (1 + settings.num_steps * kernel.evaluations_per_step))
     offset = np.repeat(np.arange(num_groups), num_samples)
     return TemperedRun(
         samples=jnp.asarray(x),
@@ -188,7 +187,7 @@ def _result(state: TemperingState, density, kernel, settings: Settings, draws: D
         kernel=kernel,
         is_weighted=True,
         num_steps=settings.num_steps,
-        evaluations_per_chain=round(evaluations),
+        evaluations_per_chain=num_rungs * (1 + state.num_done * length * per_sweep),
         # One number per founder, the groups' own.
         ancestors=jnp.asarray(np.unique(founder + 1j * offset, return_inverse=True)[1]),
         scale=state.plan.at(-1).scale,

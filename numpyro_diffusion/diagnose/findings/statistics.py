@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...density.abstract import narrowest
-from ..result_fields import BoundFields, RunFields
+from ..result_fields import BoundFields, RunFields, TemperedFields
 from ..weights import HEAVY
 
 #: Shares of the population below which weights are called collapsed.
@@ -65,7 +65,8 @@ def non_finite(run: RunFields):
             f"{bad} of {len(samples)} samples are not finite. Check the density with density.log_prob and .score "
             f"near its data{steps}."
         )
-    if run.is_weighted and not np.isfinite(run.log_evidence):
+    # Where replicas exchange nothing there is no evidence either, which `exchange` tells.
+    if run.is_weighted and not (np.isfinite(run.log_evidence) or isinstance(run, TemperedFields)):
         yield (
             f"log evidence is {run.log_evidence}: no chain kept a positive weight. The density is zero, infinite or "
             f"NaN wherever the chains went; check density.log_prob there, and anneal with {closer_levels(run)}."
