@@ -24,6 +24,7 @@ from .density.function import as_density
 from .density.mixture import MixtureBase
 from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
 from .diagnose import metrics, plots
+from .diagnose.expectations import expectation, quantile
 from .diagnose.result import AnnealedRun
 from .disk.checkpoint import read_state_dict
 from .disk.densities import list_pretrained, load_pretrained, pretrained_card

@@ -15,6 +15,7 @@ from arviz_base import dict_to_dataset
 from ..density.abstract import batch_log_prob
 from ..errors import ArgumentTypeError
 from ..program import versions
+from .expectations import Particles, mean_of
 from .islands import Layout, layout, weigh_alike
 from .result_fields import BoundFields, ResultFields, RunFields
 from .weights import normalised
@@ -33,8 +34,10 @@ def to_datatree(result: ResultFields) -> xr.DataTree:
 
         - `posterior`: x (chain, draw, x_dim_0, ...); chains are islands of particles, and their relatives lie side by
           side, see `islands`. The attribute `layout` tells what R-hat and ESS are worth.
-        - `sample_stats`: log_weight, weight (sums to one), where there is a log density lp, and particle: which of
-          `run.samples` a draw is; (chain, draw).
+        - `sample_stats`: log_weight, weight (sums to one), ancestor (founding chain), where there is a log density lp,
+          and particle: which of `run.samples` a draw is; (chain, draw).
+        - `estimates`: of x the mean, its error by families of particles and the effective number of draws, along
+          `statistic`; see `nd.expectation`.
         - `annealing`: statistics by noise_level [K], with coordinates t and noise_to_signal, and with history kept
           chain_acceptance_rate and chain_log_weight_increment (particle = N, noise_level). Absent for reverse
           diffusion.
@@ -72,12 +75,27 @@ def _run_tree(run):
         laid_out = {k: v[islands.particles].reshape(islands.shape + v.shape[1:]) for k, v in values.items()}
         return dict_to_dataset(laid_out, sample_dims=("chain", "draw"), attrs=attrs)
 
+    if run.ancestors is not None:
+        stats["ancestor"] = np.asarray(run.ancestors)
     groups = {"posterior": dataset({"x": np.asarray(run.samples)}, layout_attributes(run, islands))}
+    groups["estimates"] = estimates({"x": run.samples}, run.particles)
     groups["sample_stats"] = dataset(stats)
     if run.stats:
         groups["annealing"] = statistics_by_level(run)
     root = xr.Dataset(attrs=attributes(run, formula=repr(run.density)))
     return xr.DataTree.from_dict({"/": root, **groups})
+
+
+def estimates(values: dict[str, Any], particles: Particles, **axes) -> xr.Dataset:
+    """The group `estimates`, of draws [M, ...] by name; `axes` (dims, coords) are those of a posterior's variables."""
+    found = {name: mean_of(np.asarray(value, dtype=float), particles) for name, value in values.items()}
+    rows = {"mean": "value", "error": "error", "num_effective": "num_effective", "island_error": "island_error"}
+    if particles.island is None:
+        del rows["island_error"]
+    stacked = {name: np.stack([getattr(e, field) for field in rows.values()]) for name, e in found.items()}
+    coords = {"statistic": list(rows)} | dict(axes.pop("coords", None) or {})
+    attrs = {"description": "errors by families of related particles", "num_effective": particles.num_effective}
+    return dict_to_dataset(stacked, sample_dims=("statistic",), coords=coords, attrs=attrs, **axes)
 
 
 def layout_attributes(run: RunFields, islands: Layout) -> dict[str, str]:

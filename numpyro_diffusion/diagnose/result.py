@@ -52,6 +52,7 @@ class AnnealedRun(_Result, RunFields):
         scale: [d, d] preconditioner of the last level's moves, or None.
         is_complete: False if the run ended before its last level: interrupted, or because most chains had left.
         levels_given: Whether `levels` were asked for; else the pilot placed them.
+        island_log_evidences: [J] log evidence of each of several islands, or None.
     """
 
     def __repr__(self):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..density.density import Density
+from .expectations import Particles, particles_of
 from .weights import effective_sample_size
 
 
@@ -36,11 +37,22 @@ class RunFields(ResultFields):
     scale: np.ndarray | None = None
     is_complete: bool = True
     levels_given: bool = False
+    island_log_evidences: np.ndarray | None = None
 
     @property
     def has_acceptance(self) -> bool:
         """Whether acceptance is known: by log densities, or by line integrals of the score."""
         return bool(self.stats) and bool(np.any(np.isfinite(np.asarray(self.stats["acceptance_rate"], dtype=float))))
+
+    @property
+    def num_islands(self) -> int:
+        """Populations that ran side by side."""
+        return 1 if self.island_log_evidences is None else len(self.island_log_evidences)
+
+    @property
+    def particles(self) -> Particles:
+        """The samples with their weights and families, as `nd.expectation` takes them."""
+        return particles_of(self.samples, self.log_weights, self.ancestors, self.num_islands)
 
     @property
     def ess(self) -> float:

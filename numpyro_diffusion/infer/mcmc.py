@@ -18,6 +18,7 @@ from ..annealing.draws import further_draws
 from ..annealing.kernels import Kernel, check_kernel
 from ..annealing.plan import PlannedLevel
 from ..annealing.settings import Settings
+from ..diagnose.expectations import Particles
 from ..diagnose.findings import findings
 from ..diagnose.islands import in_order, layout
 from ..diagnose.result import AnnealedRun
@@ -223,6 +224,11 @@ class AnnealedMCMC:
         samples = self._found.samples
         return self.arviz_adapter().get_samples() if _asked_by_arviz() else _grouped(samples, group_by_chain)
 
+    @property
+    def particles(self) -> Particles:
+        """Draws by site [num_chains * num_samples, ...] with their weights and families; see `nd.expectation`."""
+        return self._found.particles
+
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density.
 
@@ -247,7 +253,8 @@ class AnnealedMCMC:
     def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
         """Print moments and intervals of every latent, the evidence, and what speaks against the run.
 
-        n_eff and r_hat are ArviZ's (ess_bulk, r_hat), of the particles in islands; nan where they would mean nothing.
+        mcse and n_eff are the mean's standard error and the number of independent draws of the same error, by families
+        of particles (`nd.expectation`). r_hat is ArviZ's, of the particles in islands; nan where it means nothing.
 
         Args:
             prob: Mass of the shortest intervals, in [0, 1].

@@ -12,8 +12,10 @@ import numpy as np
 from numpyro.diagnostics import hpdi
 
 from ..checks.text import columns
+from ..diagnose.expectations import Particles, mean_of, particles_of
 from ..diagnose.islands import Layout
 from ..diagnose.result import AnnealedRun
+from ..diagnose.weights import evenly
 from ..errors import ParameterError, check_number
 from .joint import JointDensity
 from .model_call import ModelCall
@@ -63,22 +65,30 @@ class Posterior(NamedTuple):
         return {name: np.asarray(value) for name, value in _map(self.joint, flat, program=program).items()}
 
     def table(self, prob: float, exclude_deterministic: bool) -> str:
-        """Moments, the shortest interval of mass `prob`, ESS and R-hat of every number, a line each.
+        """Moments, the shortest interval of mass `prob`, errors and R-hat of every number, a line each.
 
-        Columns are NumPyro's; ESS (bulk) and R-hat (rank-normalised) are ArviZ's, of the islands.
+        Columns are NumPyro's, with the mean's standard error (mcse) and the effective number of draws by families of
+        particles; R-hat (rank-normalised) is ArviZ's, of the islands.
         """
         check_number("prob", prob, 0.0, 1.0, "0.9 is usual.")
-        sites, shape = {site.name for site in self.joint.sites}, self.islands.shape
-        names = ("mean", "std", "median", f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%", "n_eff", "r_hat")
-        lines: list[Sequence[str]] = [(" " * 10, *names)]
-        for name, values in self.samples.items():
+        sites, particles = {site.name for site in self.joint.sites}, self.particles
+        limits = f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%"
+        lines: list[Sequence[str]] = [(" " * 10, "mean", "mcse", "std", "median", *limits, "n_eff", "r_hat")]
+        for name, values in particles.samples.items():
             if name in sites or not exclude_deterministic:
-                values = np.asarray(values, dtype=float)
-                found = _statistics(values.reshape(shape + values.shape[2:]), prob)
-                for index in np.ndindex(values.shape[2:]):
+                found = _statistics(np.asarray(values, dtype=float), particles, self.islands, prob)
+                for index in np.ndindex(values.shape[1:]):
                     label = f"{name}[{','.join(map(str, index))}]" if index else name
-                    lines.append((label, *(f"{statistic[index]:.2f}" for statistic in found)))
+                    mean, error, *others = (statistic[index] for statistic in found)
+                    lines.append((label, f"{mean:.2f}", f"{error:.2g}", *(f"{value:.2f}" for value in others)))
         return columns(lines, least=8)
+
+    @property
+    def particles(self) -> Particles:
+        """Values by site [chains * draws, ...], with their weights and families."""
+        run, (chains, draws) = self.run, self.positions.shape[:2]
+        flat = {name: value.reshape(chains * draws, *value.shape[2:]) for name, value in self.samples.items()}
+        return particles_of(flat, run.log_weights, run.ancestors, run.num_islands, draws)
 
 
 def asked_for(names: Iterable[str]) -> list[str]:
@@ -116,23 +126,24 @@ def _map(joint: JointDensity, positions, *, program: str):
     return jax.lax.map(lambda z: joint.call(program, z), positions, batch_size=BATCH_SIZE)
 
 
-def _statistics(values, prob: float) -> Sequence[np.ndarray]:
-    """Of draws [chains, draws, ...], each [...], in the order of the table."""
-    flat = values.reshape(-1, *values.shape[2:])
+def _statistics(values, particles: Particles, islands: Layout, prob: float) -> Sequence[np.ndarray]:
+    """Of draws [chains * draws, ...], each [...], in the order of the table."""
+    found = mean_of(values, particles)
+    even = values[evenly(particles.weight)]
     # All of the draws, at most.
-    lower, upper = hpdi(flat, min(prob, 1 - 0.5 / len(flat)))
-    spread = flat.std(axis=0, ddof=1) if len(flat) > 1 else np.full(flat.shape[1:], np.nan)
-    ess, r_hat = (_by_number(values, name) for name in ("ess", "rhat"))
-    return flat.mean(axis=0), spread, np.median(flat, axis=0), lower, upper, ess, r_hat
+    lower, upper = hpdi(even, min(prob, 1 - 0.5 / len(even)))
+    spread = even.std(axis=0, ddof=1) if len(even) > 1 else np.full(even.shape[1:], np.nan)
+    r_hat = _r_hat(values.reshape(islands.shape + values.shape[1:]))
+    return found.value, found.error, spread, np.median(even, axis=0), lower, upper, found.num_effective, r_hat
 
 
-def _by_number(values, statistic: str) -> np.ndarray:
+def _r_hat(values) -> np.ndarray:
     chains, draws, *rest = values.shape
     # ArviZ logs an error for each number of which it has too few draws.
-    if draws < 4 or (chains < 2 and statistic == "rhat"):
+    if draws < 4 or chains < 2:
         return np.full(rest, np.nan)
     from arviz_stats.base import array_stats  # slow to import
 
     # Numbers that never change have an R-hat of 0 / 0.
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(getattr(array_stats, statistic)(values, chain_axis=0, draw_axis=1))
+        return np.asarray(array_stats.rhat(values, chain_axis=0, draw_axis=1))
