@@ -20,7 +20,7 @@ from .islands import Layout, layout, weigh_alike
 from .result_fields import BoundFields, ResultFields, RunFields
 from .weights import normalised
 
-WEIGHTED = "draws weigh by sample_stats.weight, which summaries and loo ignore; resample them first."
+WEIGHTED = "draws weigh by sample_stats.weight, which summaries and loo ignore; the group estimates has weighted means."
 
 
 def to_datatree(result: ResultFields) -> xr.DataTree:
@@ -62,6 +62,8 @@ def attributes(run: RunFields | None = None, **more) -> dict[str, Any]:
     if run is not None:
         found |= {"kernel": repr(run.kernel), "evaluations_per_chain": int(run.evaluations_per_chain)}
         found |= {name: float(getattr(run, name)) for name in ("log_evidence", "log_evidence_error")}
+        if run.island_log_evidences is not None:
+            found["island_log_evidences"] = [float(value) for value in run.island_log_evidences]
     return found | more
 
 
@@ -100,7 +102,8 @@ def estimates(values: dict[str, Any], particles: Particles, **axes) -> xr.Datase
 
 def layout_attributes(run: RunFields, islands: Layout) -> dict[str, str]:
     """Attributes of a posterior: what R-hat and ESS of its draws are worth, and whether these weigh alike."""
-    return {"layout": islands.note, **({} if weigh_alike(run) else {"weights": WEIGHTED})}
+    alike = weigh_alike(run) and run.num_islands == 1
+    return {"layout": islands.note, **({} if alike else {"weights": WEIGHTED})}
 
 
 def statistics_by_level(run: RunFields) -> xr.Dataset:

@@ -48,8 +48,8 @@ class AnnealedMCMC:
         num_samples: Draws per chain at t = 0. The first ends the anneal; further ones go on from there, so that
             R-hat and ESS have something to compare.
         thinning: Kernel steps between two draws at t = 0.
-        num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As for
-            `nd.anneal`. Draws beyond the first are not in the checkpoint.
+        num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, num_islands, checkpoint_path:
+            As for `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.likelihood`.
@@ -82,6 +82,7 @@ class AnnealedMCMC:
         likelihood_power=None,
         chain_batch_size: int | None = None,
         mesh: Mesh | None = None,
+        num_islands: int = Settings.num_islands,
         checkpoint_path: str | Path | None = None,
         progress_bar: bool = True,
     ):
@@ -94,7 +95,7 @@ class AnnealedMCMC:
         self._options = {
             "num_chains": num_chains, "num_steps": num_steps, "levels": levels, "level_ess": level_ess,
             "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
-            "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
+            "mesh": checked_mesh(mesh, num_chains), "num_islands": num_islands, "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
 
     @single_threaded_blas
@@ -215,7 +216,7 @@ class AnnealedMCMC:
     def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """Draws of latent and deterministic sites, [num_chains * num_samples, ...].
 
-        They weigh alike unless resampling was switched off: then see `log_weights`. Particles come island by island,
+        They weigh alike unless resampling was switched off, or islands weigh by evidence: then see `log_weights`. Particles come island by island,
         relatives side by side; see `islands`.
 
         Args:
