@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import beta, norm, t
 
-from ..errors import ArgumentTypeError, ParameterError, check_number
+from ..errors import ArgumentTypeError, check_number
 from .weights import normalised, pareto_tail
 
 
@@ -90,7 +90,7 @@ def expectation(run, fn: Callable | None = None, *, confidence: float = 0.95) ->
     References:
         Lee and Whiteley (2018), Variance estimation in the particle filter. Biometrika 105(3).
     """
-    return _of_each(run, fn, partial(mean_of, confidence=_share("confidence", confidence)))
+    return _of_each(run, fn, partial(mean_of, confidence=check_number("confidence", confidence, 0.0, 1.0, ends="()")))
 
 
 def quantile(run, prob: float, fn: Callable | None = None, *, confidence: float = 0.95) -> Any:
@@ -107,15 +107,11 @@ def quantile(run, prob: float, fn: Callable | None = None, *, confidence: float 
     Raises:
         TypeError, ParameterError: as for `expectation`, and if `prob` is out of range.
     """
-    shares = {"prob": _share("prob", prob), "confidence": _share("confidence", confidence)}
+    shares = {
+        "prob": check_number("prob", prob, 0.0, 1.0, ends="()"),
+        "confidence": check_number("confidence", confidence, 0.0, 1.0, ends="()"),
+    }
     return _of_each(run, fn, partial(quantile_of, **shares))
-
-
-def _share(name: str, value) -> float:
-    check_number(name, value, 0.0, 1.0)
-    if value in (0.0, 1.0):
-        raise ParameterError(f"{name} must lie in (0, 1); got {value}.")
-    return float(value)
 
 
 def _of_each(run, fn, estimate):

@@ -13,6 +13,8 @@ from ..checks.text import shown
 from ..density.abstract import batch_log_prob
 from ..density.density import Density
 from ..errors import ParameterError, ShapeError, check_integer, check_number
+from .coverage_plots import plot_coverage as plot_coverage
+from .coverage_plots import plot_sbc as plot_sbc
 from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, style
 from .result import AnnealedRun, Bound
 from .weights import evenly, normalised

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,23 @@ class Posterior(NamedTuple):
         """What one of the model's programs makes of all draws [N, ...], by site."""
         flat = self.positions.reshape(-1, self.positions.shape[-1])
         return {name: np.asarray(value) for name, value in _map(self.joint, flat, program=program).items()}
+
+    def beside(self, truth: dict[str, Any], quantities: Callable | None = None) -> dict[str, tuple[Any, np.ndarray]]:
+        """What a true value of every latent gives by name, beside what the draws [M, ...] give.
+
+        That is every latent, or what `quantities` makes of one draw's values by site; and the data's log likelihood.
+        """
+        at = self.call.flat(self.joint.bound, truth)
+        both = jnp.concatenate([at[None], self.positions.reshape(-1, at.size)])
+        found: dict[str, Any] = _constrain(self.joint, both[None])
+        found = {name: value[0] for name, value in found.items()}
+        if quantities is None:
+            found = {site.name: found[site.name] for site in self.joint.sites}
+        else:
+            found = dict(jax.vmap(quantities)(found))
+        likelihood = _map(self.joint, both, program="log_likelihood").values()
+        found["log_likelihood"] = sum(value.reshape(len(both), -1).sum(axis=1) for value in likelihood)
+        return {name: (np.asarray(value[0]), np.asarray(value[1:])) for name, value in found.items()}
 
     def table(self, prob: float, exclude_deterministic: bool) -> str:
         """Moments, the shortest interval of mass `prob`, errors and R-hat of every number, a line each.
