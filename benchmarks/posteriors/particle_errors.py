@@ -19,18 +19,18 @@ from scipy.special import ndtr
 
 import numpyro_diffusion as nd
 from benchmarks.posteriors.coverage import _normal_density, mixture, product
-from benchmarks.posteriors.linear_problem import exact_prior, posterior_weights, problem
+from benchmarks.posteriors.linear_problem import exact_prior, log_evidence, posterior_weights, problem
 from benchmarks.posteriors.posterior_gmm import model
 from benchmarks.table import arguments, measure
 from numpyro_diffusion.errors import DiagnosticWarning
 
 CHAINS, PROBS = 400, (0.025, 0.25, 0.5, 0.9)
-COLUMNS = ["mean covered", "quantiles covered", "squared off / error", "n_eff", "families", "by islands"]
+COLUMNS = ["mean covered", "quantiles covered", "squared off / error", "n_eff", "families", "by islands", "Z / truth"]
 HEADER = f"""# Errors of particles
 
 `python benchmarks/posteriors/particle_errors.py`: {CHAINS} chains, a new key per seed (and for `posterior` a new problem). Covered: share of 95 % intervals of `nd.expectation` (means of all coordinates) and `nd.quantile`
 (probabilities {", ".join(map(str, PROBS))} of two coordinates) that hold the truth (asked: .90 to .99). `squared off / error`: mean square of (mean - truth) / error, 1 if errors are right in the mean; `n_eff`: effective number of draws of the means, by families, `families`
-that of families. `by islands`: means covered by the error between islands, of Student's t with three degrees of freedom. Products are of two mixtures of three Gaussians each; `posterior` is that of `posterior_gmm.py`, 25 modes."""
+that of families. `by islands`: means covered by the error between islands, of Student's t with three degrees of freedom; `Z / truth`: evidence over the exact one. Products are of two mixtures of three Gaussians each; `posterior` is that of `posterior_gmm.py`, 25 modes."""
 
 
 class Mixture:
@@ -73,8 +73,9 @@ def posterior_truth(d: int, d_y: int, seed: int) -> Mixture:
     return Mixture(posterior_weights(p), means, np.tile(variance, (len(means), 1)))
 
 
-def figures(run, truth: Mixture) -> dict:
+def figures(run, truth: Mixture, log_z: float) -> dict:
     """One seed's figures."""
+    ratio = np.exp(run.log_evidence - log_z)
     x = nd.expectation(run)
     x = x["x"] if isinstance(x, dict) else x
     held = (x.lower <= truth.mean) & (truth.mean <= x.upper)
@@ -90,7 +91,7 @@ def figures(run, truth: Mixture) -> dict:
     return {
         "mean covered": held.mean(), "quantiles covered": np.mean(quantiles),
         "squared off / error": np.mean(((x.value - truth.mean) / x.error) ** 2), "n_eff": x.num_effective.mean(),
-        "families": run.particles.num_effective, "by islands": between,
+        "families": run.particles.num_effective, "by islands": between, "Z / truth": ratio,
     }  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def annealed(size: int, kernel=None, **settings) -> Callable[[int], dict]:
 
     def row(seed: int) -> dict:
         run = nd.anneal(jax.random.key(seed), product(size)[0], kernel or nd.HMC(), **settings)
-        return figures(run, product_truth(size))
+        return figures(run, product_truth(size), product(size)[1])
 
     return row
 
@@ -113,7 +114,7 @@ def posterior(d_y: int, **settings) -> Callable[[int], dict]:
         p = problem(8, d_y, seed)
         mcmc = nd.AnnealedMCMC(model, nd.HMC(), **settings)
         mcmc.run(jax.random.key(seed), exact_prior(8), *(jax.numpy.asarray(a, float) for a in (p.A, p.sigma_y, p.y)))
-        return figures(mcmc, posterior_truth(8, d_y, seed))
+        return figures(mcmc, posterior_truth(8, d_y, seed), log_evidence(p))
 
     return row
 
@@ -126,9 +127,13 @@ def rows() -> list[tuple[str, Callable[[int], dict]]]:
         ("product, 2-d, 12 levels", annealed(2, nd.HMC(0.5), levels=12)),
         ("product, 2-d, no resampling", annealed(2, resample_threshold=0.0)),
         ("product, 2-d, ULA", annealed(2, nd.ULA())),
+        ("product, 2-d, 4 islands", annealed(2, num_islands=4)),
         ("product, 10-d", annealed(10)),
+        ("product, 10-d, 12 levels", annealed(10, nd.HMC(0.5), levels=12)),
         ("posterior, d_y = 1", posterior(1)),
         ("posterior, d_y = 1, 1,000 chains", posterior(1, num_chains=1000)),
+        ("posterior, d_y = 1, 60 chains", posterior(1, num_chains=60)),
+        ("posterior, d_y = 1, 1,000 chains, 4 islands", posterior(1, num_chains=1000, num_islands=4)),
         ("posterior, d_y = 4", posterior(4)),
         ("posterior, d_y = 1, 5 draws a chain", posterior(1, num_samples=5)),
     ]

@@ -84,9 +84,9 @@ def anneal(
         mesh: Devices that share the chains, such as `jax.make_mesh((jax.device_count(),), ("chains",))`, also those of
             several processes after `jax.distributed.initialize()`. A chain's keys depend on its number only, so samples
             are those of one device up to rounding.
-        num_islands: Populations that run side by side, num_chains / num_islands chains each, resampled by themselves. The
-            evidence is the mean of theirs, and `log_weights` of an island's chains hold its share of it; what islands
-            differ by shows what a single one could not tell. It must divide num_chains.
+        num_islands: Populations that run side by side, num_chains / num_islands chains each, resampled by themselves;
+            a hundred or more, for their weights' tails. The evidence is the mean of theirs, and `log_weights` of an
+            island's chains hold its share of it. What islands differ by shows what a single one could not tell.
         keep_history: Keep acceptance and weight increments of every chain at every level: True in memory, a path in a
             Zarr folder there.
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same arguments, the run goes

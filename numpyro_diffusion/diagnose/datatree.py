@@ -36,8 +36,8 @@ def to_datatree(result: ResultFields) -> xr.DataTree:
           side, see `islands`. The attribute `layout` tells what R-hat and ESS are worth.
         - `sample_stats`: log_weight, weight (sums to one), ancestor (founding chain), where there is a log density lp,
           and particle: which of `run.samples` a draw is; (chain, draw).
-        - `estimates`: of x the mean, its error by families of particles and the effective number of draws, along
-          `statistic`; see `nd.expectation`.
+        - `estimates`: of x the mean, its error by families of particles, the effective number of draws, the Pareto k
+          and, of several islands, the error between them, along `statistic`; see `nd.expectation`.
         - `annealing`: statistics by noise_level [K], with coordinates t and noise_to_signal, and with history kept
           chain_acceptance_rate and chain_log_weight_increment (particle = N, noise_level). Absent for reverse
           diffusion.
@@ -91,11 +91,9 @@ def _run_tree(run):
 def estimates(values: dict[str, Any], particles: Particles, **axes) -> xr.Dataset:
     """The group `estimates`, of draws [M, ...] by name; `axes` (dims, coords) are those of a posterior's variables."""
     found = {name: mean_of(np.asarray(value, dtype=float), particles) for name, value in values.items()}
-    rows = {"mean": "value", "error": "error", "num_effective": "num_effective", "island_error": "island_error"}
-    if particles.island is None:
-        del rows["island_error"]
-    stacked = {name: np.stack([getattr(e, field) for field in rows.values()]) for name, e in found.items()}
-    coords = {"statistic": list(rows)} | dict(axes.pop("coords", None) or {})
+    rows = ["value", "error", "num_effective", "pareto_k", *(["island_error"] if particles.island is not None else [])]
+    stacked = {name: np.stack([getattr(e, row) for row in rows]) for name, e in found.items()}
+    coords = {"statistic": ["mean", *rows[1:]]} | dict(axes.pop("coords", None) or {})
     attrs = {"description": "errors by families of related particles", "num_effective": particles.num_effective}
     return dict_to_dataset(stacked, sample_dims=("statistic",), coords=coords, attrs=attrs, **axes)
 

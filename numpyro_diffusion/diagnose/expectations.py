@@ -30,6 +30,9 @@ from scipy.stats import beta, norm, t
 from ..errors import ArgumentTypeError, check_number
 from .weights import normalised, pareto_tail
 
+#: Shape above which the contributions of a few families, seen or not, rule an error (Vehtari et al. 2024).
+MOST_PARETO_K = 0.7
+
 
 class Particles(NamedTuple):
     """Draws of a run: `samples`, a pytree [M, ...], `weight` [M] that sums to one, `founder` [M], of which of

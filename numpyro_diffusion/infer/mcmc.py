@@ -95,7 +95,8 @@ class AnnealedMCMC:
         self._options = {
             "num_chains": num_chains, "num_steps": num_steps, "levels": levels, "level_ess": level_ess,
             "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
-            "mesh": checked_mesh(mesh, num_chains), "num_islands": num_islands, "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
+            "mesh": checked_mesh(mesh, num_chains), "num_islands": num_islands, "checkpoint_path": checkpoint_path,
+            "progress_bar": progress_bar,
         }  # fmt: skip
 
     @single_threaded_blas
@@ -216,8 +217,8 @@ class AnnealedMCMC:
     def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """Draws of latent and deterministic sites, [num_chains * num_samples, ...].
 
-        They weigh alike unless resampling was switched off, or islands weigh by evidence: then see `log_weights`. Particles come island by island,
-        relatives side by side; see `islands`.
+        They weigh alike unless resampling was switched off, or islands weigh by evidence: then see `log_weights`.
+        Particles come island by island, relatives side by side; see `islands`.
 
         Args:
             group_by_chain: Keep [num_chains, num_samples, ...].

@@ -12,7 +12,7 @@ import numpy as np
 from numpyro.diagnostics import hpdi
 
 from ..checks.text import columns
-from ..diagnose.expectations import Particles, mean_of, particles_of
+from ..diagnose.expectations import MOST_PARETO_K, Estimate, Particles, mean_of, particles_of
 from ..diagnose.islands import Layout
 from ..diagnose.result import AnnealedRun
 from ..diagnose.weights import evenly
@@ -85,20 +85,28 @@ class Posterior(NamedTuple):
         """Moments, the shortest interval of mass `prob`, errors and R-hat of every number, a line each.
 
         Columns are NumPyro's, with the mean's standard error (mcse) and the effective number of draws by families of
-        particles; R-hat (rank-normalised) is ArviZ's, of the islands.
+        particles; R-hat (rank-normalised) is ArviZ's, of the islands. Means that rest on few families are named below.
         """
         check_number("prob", prob, 0.0, 1.0, "0.9 is usual.")
         sites, particles = {site.name for site in self.joint.sites}, self.particles
         limits = f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%"
         lines: list[Sequence[str]] = [(" " * 10, "mean", "mcse", "std", "median", *limits, "n_eff", "r_hat")]
+        heavy = []
         for name, values in particles.samples.items():
             if name in sites or not exclude_deterministic:
-                found = _statistics(np.asarray(values, dtype=float), particles, self.islands, prob)
+                mean, others = _statistics(np.asarray(values, dtype=float), particles, self.islands, prob)
                 for index in np.ndindex(values.shape[1:]):
                     label = f"{name}[{','.join(map(str, index))}]" if index else name
-                    mean, error, *others = (statistic[index] for statistic in found)
-                    lines.append((label, f"{mean:.2f}", f"{error:.2g}", *(f"{value:.2f}" for value in others)))
-        return columns(lines, least=8)
+                    first = f"{mean.value[index]:.2f}", f"{mean.error[index]:.2g}"
+                    lines.append((label, *first, *(f"{value[index]:.2f}" for value in others)))
+                    if mean.pareto_k[index] > MOST_PARETO_K:
+                        heavy.append(f"{label} ({mean.pareto_k[index]:.2f})")
+        table = columns(lines, least=8)
+        if heavy:
+            more = f" and {len(heavy) - 5} more" if len(heavy) > 5 else ""
+            table += f"\nfew families of particles rule the errors of {', '.join(heavy[:5])}{more}: Pareto k above "
+            table += f"{MOST_PARETO_K}. Use quantiles, or more num_chains."
+        return table
 
     @property
     def particles(self) -> Particles:
@@ -143,15 +151,15 @@ def _map(joint: JointDensity, positions, *, program: str):
     return jax.lax.map(lambda z: joint.call(program, z), positions, batch_size=BATCH_SIZE)
 
 
-def _statistics(values, particles: Particles, islands: Layout, prob: float) -> Sequence[np.ndarray]:
-    """Of draws [chains * draws, ...], each [...], in the order of the table."""
+def _statistics(values, particles: Particles, islands: Layout, prob: float) -> tuple[Estimate, Sequence[np.ndarray]]:
+    """Of draws [chains * draws, ...] the mean, and what follows it in the table, each [...]."""
     found = mean_of(values, particles)
     even = values[evenly(particles.weight)]
     # All of the draws, at most.
     lower, upper = hpdi(even, min(prob, 1 - 0.5 / len(even)))
     spread = even.std(axis=0, ddof=1) if len(even) > 1 else np.full(even.shape[1:], np.nan)
     r_hat = _r_hat(values.reshape(islands.shape + values.shape[1:]))
-    return found.value, found.error, spread, np.median(even, axis=0), lower, upper, found.num_effective, r_hat
+    return found, (spread, np.median(even, axis=0), lower, upper, found.num_effective, r_hat)
 
 
 def _r_hat(values) -> np.ndarray:

@@ -14,6 +14,7 @@ from ...density.density import Density, Expression
 from ...errors import warn
 from ..result_fields import BoundFields, ResultFields, RunFields
 from . import statistics
+from .disagreeing import disagreeing
 from .integrable import curl_of, rotating
 from .outweighed import outweighed
 from .overlap import disjoint_factors
@@ -53,7 +54,8 @@ def _own_findings(run):
     found: list[str] = []
     for check in (
         _outweighed, statistics.escaped, _disjoint, statistics.non_finite, _untypical, statistics.heavy_tails,
-        statistics.collapsed_weights, off_evidence, statistics.acceptance, statistics.divergences, rotating,
+        statistics.collapsed_weights, disagreeing, off_evidence, statistics.acceptance, statistics.divergences,
+        rotating,
     ):  # fmt: skip
         new = list(check(run))
         found += new
