@@ -182,7 +182,8 @@ def _alive(values, particles: Particles) -> tuple[np.ndarray, Particles]:
 
 def _centred(values, weight):
     """Weighted mean [...], and every particle's contribution W (f - mean) to its error [M, ...]."""
-    mean = np.tensordot(weight, values, 1)
+    # Exactly, where values are all the same.
+    mean = values[0] + np.tensordot(weight, values - values[0], 1)
     return mean, weight.reshape(-1, *[1] * (values.ndim - 1)) * (values - mean)
 
 
@@ -204,7 +205,7 @@ def _error(deviation, weight, group):
 def _errors(deviation, particles: Particles):
     """Standard errors by families, and by islands."""
     weight, none = particles.weight, np.full(deviation.shape[1:], np.nan)
-    # What never changes is known.
+    # What never changes is known, also from one family.
     constant = np.all(deviation == 0, axis=0)
     alone = _error(deviation, weight, np.arange(len(weight)))
     error = np.maximum(_error(deviation, weight, particles.founder), alone)

@@ -25,6 +25,6 @@ def disagreeing(run: RunFields):
         each = ", ".join(f"{share:.2f}" for share in shares)
         yield (
             f"islands disagree: their shares of the evidence are {each}, which puts the error of log evidence at "
-            f"{between:.2f} nats where families of chains say {run.log_evidence_error:.2f}. Each may have seen modes that "
-            f"others have not. Use {closer_levels(run)}, more num_steps, more num_chains."
+            f"{between:.2f} nats where families of chains say {run.log_evidence_error:.2f}. Each may have seen modes "
+            f"that others have not. Use {closer_levels(run)}, more num_steps, more num_chains."
         )
