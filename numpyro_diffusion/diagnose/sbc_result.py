@@ -6,9 +6,11 @@ V uniform,
 
 .. math:: u = (n F + V) / (n + 1)
 
-is uniform on (0, 1): exactly, for every n. Weighted particles that share ancestors are worth n draws, the effective
-number of families of related ones for the ranks of the draws (`expectations`), which may differ from run to run. F is
-that of all particles, by weight; taking n of them would add noise that independent draws do not have.
+is uniform on (0, 1): exactly, for every n. (Draws that equal the truth lie above or below it by chance.)
+
+Weighted particles that share ancestors are worth n draws, the effective number of families of related ones for the
+ranks of the draws (`expectations`), which may differ from run to run. F is that of all particles, by weight; taking n
+of them would add noise that independent draws do not have.
 
 References:
     Talts et al. (2018), Validating Bayesian inference algorithms with simulation-based calibration. arXiv:1804.06788.
@@ -35,7 +37,7 @@ class SBCResult:
     """Ranks of truths among posterior draws, over simulations.
 
     Attributes:
-        ranks: By quantity [S, ...], in (0, 1): uniform if posteriors are right.
+        ranks: By quantity [S, ...], in (0, 1): uniform if posteriors are right. NaN where no chain was left alive.
         num_effective: By quantity [S, ...], effective numbers of draws.
         log_evidence, log_evidence_error: [S], of every simulation.
         has_findings: [S] whether something spoke against the run.
@@ -62,7 +64,11 @@ class SBCResult:
         """Of ArviZ's test of uniformity by the distribution function of the ranks (POT-C), by quantity [...]."""
         from arviz_stats.base import array_stats  # slow to import
 
-        return {name: np.asarray(array_stats.uniformity_test(r, axis=0)[0]) for name, r in self.ranks.items()}
+        def p_value(ranks):
+            p = array_stats.uniformity_test(np.nan_to_num(ranks), axis=0)[0]
+            return np.where(np.isnan(ranks).any(axis=0), np.nan, p)
+
+        return {name: p_value(ranks) for name, ranks in self.ranks.items()}
 
     def to_datatree(self) -> xr.DataTree:
         """ArviZ DataTree: `prior_sbc`, the ranks as `az.plot_ecdf_pit` takes them, `num_effective`, and `runs`."""
@@ -105,14 +111,18 @@ def rank_of(truth, values: np.ndarray, particles: Particles, rng: np.random.Gene
     values, truth = np.asarray(values, dtype=float), np.asarray(truth, dtype=float)
     worth = mean_of(rankdata(values, axis=0), particles).num_effective
     worth = np.clip(worth, 1.0, len(values))
+    # Among equal ones the truth's place is a matter of chance.
     below, same = (np.tensordot(particles.weight, hit.astype(float), 1) for hit in (values < truth, values == truth))
-    share = np.clip(below + rng.uniform(size=truth.shape) * same, 0.0, 1.0)
-    return (worth * share + rng.uniform(size=truth.shape)) / (worth + 1), worth
+    rank = worth * below + rng.uniform(size=truth.shape) * (worth * same + 1)
+    # NaN where draws are, and the truth cannot be among them.
+    return np.where(np.isnan(worth), np.nan, np.clip(rank / (worth + 1), 0.0, 1.0)), worth
 
 
 def _chi_square(ranks) -> np.ndarray:
     count = len(ranks)
     bins = int(np.clip(count // LEAST_IN_BIN, 2, MOST_BINS))
-    which = np.minimum((ranks * bins).astype(int), bins - 1)
+    unknown = np.isnan(ranks).any(axis=0)
+    which = np.minimum((np.nan_to_num(ranks) * bins).astype(int), bins - 1)
     found = np.stack([np.sum(which == i, axis=0) for i in range(bins)])
-    return np.asarray(chi2.sf(np.sum((found - count / bins) ** 2, axis=0) / (count / bins), bins - 1))
+    p = chi2.sf(np.sum((found - count / bins) ** 2, axis=0) / (count / bins), bins - 1)
+    return np.where(unknown, np.nan, p)

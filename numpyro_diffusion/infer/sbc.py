@@ -125,7 +125,7 @@ class _Simulator:
     def draw(self, rng_key) -> tuple[dict[str, Any], dict[str, Any]]:
         """Values of all other sites, and data by observed site, as the model draws them."""
         latent_key, data_key = jax.random.split(rng_key)
-        with_data = generated(seed(self.model, latent_key), rng_key=data_key)
+        with_data = generated(seed(self.model, latent_key), rng_key=data_key, names=tuple(self.observed or ()))
         sites = trace(with_data).get_trace(*self.args, **self.kwargs)
         names = [k for k, s in sites.items() if is_data(s)] if self.observed is None else list(self.observed)
         _check_sites(sites, names)

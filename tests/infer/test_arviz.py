@@ -244,12 +244,18 @@ def test_printed_summary_is_that_of_arviz(which, request, capsys):
     mcmc.print_summary(exclude_deterministic=False)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     table = az.summary(mcmc.to_datatree(), round_to="none")
-    assert lines[0] == ["mean", "std", "median", "5.0%", "95.0%", "n_eff", "r_hat"]
+    assert lines[0] == ["mean", "mcse", "std", "median", "5.0%", "95.0%", "n_eff", "r_hat"]
     printed = {name: dict(zip(lines[0], map(float, row), strict=True)) for name, *row in lines[1:4]}
     assert set(printed) == set(table.index)
     for name, row in printed.items():
-        for ours, theirs in {"mean": "mean", "std": "sd", "n_eff": "ess_bulk", "r_hat": "r_hat"}.items():
+        for ours, theirs in {"mean": "mean", "std": "sd", "r_hat": "r_hat"}.items():
             assert row[ours] == pytest.approx(table.loc[name, theirs], rel=0.01, abs=0.006)
+    found = nd.expectation(mcmc)
+    for name, row in printed.items():
+        site, *index = name.removesuffix("]").split("[")
+        place = tuple(map(int, index))
+        assert row["mcse"] == pytest.approx(found[site].error[place], rel=0.05)
+        assert row["n_eff"] == pytest.approx(found[site].num_effective[place], abs=0.006)
 
 
 @pytest.mark.parametrize("plot", ["rank", "trace_dist", "forest", "ess", "pair", "rank_dist", "autocorr"])
