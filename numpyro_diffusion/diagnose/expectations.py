@@ -3,17 +3,22 @@ r"""Posterior expectations and quantiles of particles, with standard errors by g
 Particles of one founding chain (a family) are related, families are not: resampling is where they share a past, and
 each founder was drawn by itself. With weights :math:`W_i` that sum to one and :math:`\mu = \sum_i W_i f_i`,
 
-.. math:: e^2 = \frac{1}{1 - s} \sum_g \Big( \sum_{i \in g} W_i (f_i - \mu) \Big)^2, \qquad s = \sum_g W_g^2,
+.. math:: e^2 = \sum_g \frac{\big( \sum_{i \in g} W_i (f_i - \mu) \big)^2}{1 - 2 W_g + s}, \qquad s = \sum_g W_g^2,
 
 summed over families g of weight :math:`W_g`: the genealogical estimate of Lee and Whiteley (2018). The final weights
 suffice: normalisers of earlier resamplings cancel in an expectation, and what a resampling did to a family (its
-offspring) is in the family's weight. The factor 1 / (1 - s) is that of a fitted mean. Relatives are never worth more
-than strangers: the same sum with every particle a family of its own is a lower limit, which matters where few families
-are left. With one family there is nothing to compare, and the error is infinite.
+offspring) is in the family's weight. The denominators undo that the mean was fitted, to large families above all.
+Relatives are never worth more than strangers: the same sum with every particle a family of its own is a lower limit,
+which matters where few families are left. With one family there is nothing to compare, and the error is infinite.
+
+Intervals are Student's, of as many degrees of freedom as variances of families count (Satterthwaite): a family of
+correlation rho between relatives contributes :math:`\rho W_g^2 + (1 - \rho) \sum_{i \in g} W_i^2`, rho such that the
+sum of these is the error.
 
 A quantile is where the distribution function F, itself an expectation, takes a value; of F(q) = p known from
 effectively n draws, :math:`n = p (1 - p) / e^2`, the interval is that of Beta(n p + 1, n (1 - p) + 1), read off the
-quantile function (as ArviZ does with effective sample sizes of chains).
+quantile function (as ArviZ does with effective sample sizes of chains). All of n draws lie below the quantile with
+probability :math:`p^n`: where that is not small, nothing bounds it from above.
 """
 
 from __future__ import annotations
@@ -58,8 +63,8 @@ class Estimate(NamedTuple):
         error: Its standard error, by genealogy; infinite where all particles descend from one chain.
         num_effective: Independent draws of the same error: var f / error^2; of a quantile those of its distribution
             function.
-        lower, upper: Confidence interval; by Student's t with one degree of freedom less than there are effective
-            families.
+        lower, upper: Confidence interval, wider than by a normal law where families are few. Of a quantile a limit is
+            infinite where there are too few draws beyond it to tell.
         pareto_k: Shape of the tail of families' contributions to the error of an expectation; above .7 a few, seen or
             not, rule it. NaN for quantiles.
         island_error: Standard error by islands, NaN unless there are at least two.
@@ -133,7 +138,7 @@ def mean_of(values: np.ndarray, particles: Particles, confidence: float = 0.95) 
     mean, deviation = _centred(values, particles.weight)
     error, islands = _errors(deviation, particles)
     variance = np.tensordot(particles.weight, (values - mean) ** 2, 1)
-    half = _student(particles, confidence) * error
+    half = _student(variance, error, particles, confidence) * error
     return Estimate(
         mean, error, _effective(variance, error, particles), mean - half, mean + half, _shape(deviation, particles),
         islands,
@@ -159,15 +164,16 @@ def quantile_of(values: np.ndarray, particles: Particles, prob: float, confidenc
     n = np.maximum(_effective(mean * (1 - mean), error, particles), 1.0)
     n = np.where(np.isinf(error), 0.0, n)  # one family: nothing is known
     law = beta(n * prob + 1, n * (1 - prob) + 1)
-    wide = norm.cdf(_student(particles, confidence))
+    wide = norm.cdf(_student(mean * (1 - mean), error, particles, confidence))
     low, high = inverse(law.ppf(norm.cdf(-1.0))), inverse(law.ppf(norm.cdf(1.0)))
     spread = np.where(np.isinf(error), np.inf, 0.5 * (high - low))
     with np.errstate(invalid="ignore", divide="ignore"):
         islands = islands * np.where(error > 0, spread / error, np.nan)
+    least = 0.5 - 0.5 * confidence
+    lower = np.where((1 - prob) ** n > least, -np.inf, inverse(law.ppf(1 - wide)))
+    upper = np.where(prob**n > least, np.inf, inverse(law.ppf(wide)))
     # The tail of an indicator says nothing.
-    return Estimate(
-        value, spread, n, inverse(law.ppf(1 - wide)), inverse(law.ppf(wide)), np.full(value.shape, np.nan), islands
-    )
+    return Estimate(value, spread, n, lower, upper, np.full(value.shape, np.nan), islands)
 
 
 def _alive(values, particles: Particles) -> tuple[np.ndarray, Particles]:
@@ -196,10 +202,11 @@ def _sums(values, group) -> np.ndarray:
 
 def _error(deviation, weight, group):
     """Standard error with groups that are independent of one another; infinite for a single one."""
-    spread = 1 - np.sum(_sums(weight, group) ** 2)
-    if spread < 1e-12:
+    size = _sums(weight, group)
+    fitted = 1 - 2 * size + np.sum(size**2)
+    if fitted.min() < 1e-12:
         return np.full(deviation.shape[1:], np.inf)
-    return np.sqrt(np.sum(_sums(deviation, group) ** 2, axis=0) / spread)
+    return np.sqrt(np.tensordot(1 / fitted, _sums(deviation, group) ** 2, 1))
 
 
 def _errors(deviation, particles: Particles):
@@ -218,9 +225,18 @@ def _effective(variance, error, particles: Particles):
         return np.where(error > 0, variance / error**2, particles.num_effective)
 
 
-def _student(particles: Particles, confidence: float) -> float:
-    """Standard errors that make a confidence interval."""
-    return float(t.ppf(0.5 + 0.5 * confidence, max(particles.num_effective - 1, 1.0)))
+def _student(variance, error, particles: Particles, confidence: float) -> np.ndarray:
+    """Standard errors [...] that make a confidence interval."""
+    related = _sums(particles.weight, particles.founder) ** 2
+    strange = _sums(particles.weight**2, particles.founder)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho = (error**2 / variance - strange.sum()) / (related.sum() - strange.sum())
+    # Where all are strangers, both are the same.
+    rho = np.clip(np.where(np.isfinite(rho), rho, 1.0), 0.0, 1.0)
+    total = rho * related.sum() + (1 - rho) * strange.sum()
+    both = 2 * rho * (1 - rho) * (related @ strange)
+    squares = rho**2 * (related @ related) + both + (1 - rho) ** 2 * (strange @ strange)
+    return t.ppf(0.5 + 0.5 * confidence, np.maximum(total**2 / squares - 1, 1.0))
 
 
 def _interpolated(p, mass, ascending):
