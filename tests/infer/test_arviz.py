@@ -71,7 +71,8 @@ def tree(mcmc):
 
 
 def test_groups_and_dims(tree):
-    assert set(tree.children) == {"posterior", "sample_stats", "observed_data", "log_likelihood", "annealing"}
+    groups = {"posterior", "sample_stats", "observed_data", "log_likelihood", "estimates", "annealing"}
+    assert set(tree.children) == groups
     assert {k: v.dims for k, v in tree["posterior"].data_vars.items()} == {
         "x": ("chain", "draw", "x_dim_0"),
         "first": ("chain", "draw"),
@@ -133,7 +134,9 @@ def test_unequal_weights_are_pointed_out():
     mcmc = annealed(resample_threshold=0.0)
     tree = mcmc.to_datatree(log_likelihood=False)
     assert "log_likelihood" not in tree.children
-    assert "resample" in tree["posterior"].attrs["weights"]
+    assert "estimates" in tree["posterior"].attrs["weights"]
+    mean = float(tree["estimates"]["x"].sel(statistic="mean")[0])
+    assert mean == pytest.approx(float((tree["posterior"]["x"][..., 0] * tree["sample_stats"]["weight"]).sum()))
     log_weights = np.asarray(mcmc.log_weights, dtype=float)
     expected = np.exp(log_weights - log_weights.max())
     np.testing.assert_allclose(flat(tree["sample_stats"]["weight"]), expected / expected.sum(), rtol=1e-4)
