@@ -168,7 +168,7 @@ def quantile_of(values: np.ndarray, particles: Particles, prob: float, confidenc
     low, high = inverse(law.ppf(norm.cdf(-1.0))), inverse(law.ppf(norm.cdf(1.0)))
     spread = np.where(np.isinf(error), np.inf, 0.5 * (high - low))
     with np.errstate(invalid="ignore", divide="ignore"):
-        islands = islands * np.where(error > 0, spread / error, np.nan)
+        islands = np.asarray(islands * np.where(error > 0, spread / error, np.nan))
     least = 0.5 - 0.5 * confidence
     lower = np.where((1 - prob) ** n > least, -np.inf, inverse(law.ppf(1 - wide)))
     upper = np.where(prob**n > least, np.inf, inverse(law.ppf(wide)))
@@ -217,7 +217,7 @@ def _errors(deviation, particles: Particles):
     alone = _error(deviation, weight, np.arange(len(weight)))
     error = np.maximum(_error(deviation, weight, particles.founder), alone)
     islands = none if particles.island is None else _error(deviation, weight, particles.island)
-    return np.where(constant, 0.0, error), islands
+    return np.where(constant, 0.0, error), np.asarray(islands)
 
 
 def _effective(variance, error, particles: Particles):

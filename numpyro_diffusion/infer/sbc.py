@@ -115,7 +115,8 @@ class _Simulator:
     """Draws of a model's prior and data, and ranks of what is drawn."""
 
     def __init__(self, mcmc: AnnealedMCMC, args, kwargs, observed, quantities):
-        self.args, self.kwargs, self.observed, self.quantities = args, kwargs, observed, quantities
+        self.args, self.kwargs, self.quantities = args, kwargs, quantities
+        self.observed = (observed,) if isinstance(observed, str) else observed
         self.model = mcmc._model
         self.mcmc = copy.copy(mcmc)
         self.mcmc._model = _conditioned(self.model)
