@@ -57,7 +57,7 @@ def to_datatree(result: ResultFields) -> xr.DataTree:
 
 def attributes(run: RunFields | None = None, **more) -> dict[str, Any]:
     """Attributes of a whole tree: which library made it, and what a run found; numbers and text alone, for netCDF."""
-    found = {"inference_library": "numpyro_diffusion"}
+    found: dict[str, Any] = {"inference_library": "numpyro_diffusion"}
     found["inference_library_version"] = versions()["version of numpyro_diffusion"]
     if run is not None:
         found |= {"kernel": repr(run.kernel), "evaluations_per_chain": int(run.evaluations_per_chain)}
@@ -93,7 +93,7 @@ def estimates(values: dict[str, Any], particles: Particles, **axes) -> xr.Datase
     found = {name: mean_of(np.asarray(value, dtype=float), particles) for name, value in values.items()}
     rows = ["value", "error", "num_effective", "pareto_k", *(["island_error"] if particles.island is not None else [])]
     stacked = {name: np.stack([getattr(e, row) for row in rows]) for name, e in found.items()}
-    coords = {"statistic": ["mean", *rows[1:]]} | dict(axes.pop("coords", None) or {})
+    coords: dict[Any, Any] = {"statistic": ["mean", *rows[1:]]} | dict(axes.pop("coords", None) or {})
     attrs = {"description": "errors by families of related particles", "num_effective": particles.num_effective}
     return dict_to_dataset(stacked, sample_dims=("statistic",), coords=coords, attrs=attrs, **axes)
 

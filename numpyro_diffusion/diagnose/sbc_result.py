@@ -87,7 +87,7 @@ class SBCResult:
 
     def print_summary(self) -> None:
         """Print by quantity how ranks lie, the least p-values of its numbers, and effective numbers of draws."""
-        rows = [("", "mean", "sd", "chi2 p", "ECDF p", "n_eff")]
+        rows: list[tuple[str, ...]] = [("", "mean", "sd", "chi2 p", "ECDF p", "n_eff")]
         chi_square, ecdf = self.p_values(), self.ecdf_p_values()
         for name, ranks in self.ranks.items():
             size = chi_square[name].size

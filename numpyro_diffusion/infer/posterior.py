@@ -171,4 +171,5 @@ def _r_hat(values) -> np.ndarray:
 
     # Numbers that never change have an R-hat of 0 / 0.
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(array_stats.rhat(values, chain_axis=0, draw_axis=1))
+        found: Any = array_stats.rhat(values, chain_axis=0, draw_axis=1)
+        return np.asarray(found)

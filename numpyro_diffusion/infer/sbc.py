@@ -158,7 +158,7 @@ class _Simulator:
             raise KeyboardInterrupt
         ranked = found.beside(truth, self.quantities)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(rank_key)))
-        row = {"has_findings": any(issubclass(w.category, DiagnosticWarning) for w in told)}
+        row: dict[str, Any] = {"has_findings": any(issubclass(w.category, DiagnosticWarning) for w in told)}
         row |= {name: getattr(self.mcmc, name) for name in OF_RUN if name not in row}
         for name, (true, values) in ranked.items():
             row[f"rank {name}"], row[f"worth {name}"] = rank_of(true, values, found.particles, rng)
