@@ -32,6 +32,7 @@ from ..errors import (
     warn,
 )
 from ..program import fingerprint, versions
+from ..program import trace as trace_program
 from .handlers import generated
 from .mcmc import AnnealedMCMC
 from .model_call import ModelCall
@@ -144,7 +145,13 @@ class _Simulator:
         )
         joint = prepare(jax.random.split(run_key, 3)[0], call, mcmc.likelihood_power)[1]
         settings = f"{mcmc.kernel!r} {mcmc.num_samples} {mcmc.thinning} {options}"
-        return {"rng_key": fingerprint(rng_key), **joint.identity(), "settings": settings, **versions()}
+        made = "latents"
+        if self.quantities is not None:
+            draw = jax.eval_shape(joint.constrain, jax.ShapeDtypeStruct(joint.event_shape, joint.moments.mean.dtype))
+            program = trace_program(self.quantities, draw)
+            made = fingerprint((program.program, program.captured))
+        told = {"rng_key": fingerprint(rng_key), "settings": settings, "quantities": made}
+        return {**told, **joint.identity(), **versions()}
 
     def simulate(self, rng_key, i: int) -> dict[str, np.ndarray]:
         """Ranks and figures by name of simulation i."""

@@ -162,6 +162,8 @@ def test_goes_on_from_a_checkpoint(few, tmp_path, monkeypatch):
     assert simulated(2, checkpoint_path=path).num_simulations == 2
     with pytest.raises(CheckpointError, match="settings"):
         simulated(2, chains(num_steps=3), checkpoint_path=path)
+    with pytest.raises(CheckpointError, match="quantities"):
+        simulated(2, checkpoint_path=path, quantities=lambda draw: {"x": draw["x"] ** 3})
     with pytest.raises(CheckpointError, match="rng_key"):
         nd.sbc(jax.random.key(1), chains(), A, observed=("y",), checkpoint_path=path, progress_bar=False)
 
