@@ -57,6 +57,7 @@ def anneal(
     num_pilot_chains: int | None = None,
     chain_batch_size: int | None = None,
     mesh: Mesh | None = None,
+    num_islands: int = Settings.num_islands,
     keep_history: bool | str | Path = False,
     checkpoint_path: str | Path | None = None,
     checkpoint_every_seconds: float = 60.0,
@@ -94,6 +95,9 @@ def anneal(
         mesh: Devices that share the chains, such as `jax.make_mesh((jax.device_count(),), ("chains",))`, also those of
             several processes after `jax.distributed.initialize()`. A chain's keys depend on its number only, so samples
             are those of one device up to rounding.
+        num_islands: Populations that run side by side, num_chains / num_islands chains each, resampled by themselves;
+            a hundred or more, for their weights' tails. The evidence is the mean of theirs, and `log_weights` of an
+            island's chains hold its share of it. What islands differ by shows what a single one could not tell.
         keep_history: Keep acceptance and weight increments of every chain at every level: True in memory, a path in a
             Zarr folder there.
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same arguments, the run goes
@@ -133,7 +137,7 @@ def anneal(
         "nd.anneal", rng_key, density, kernel, Reverse,
         num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, resample_threshold=resample_threshold,
         frame=frame, metric=metric, predictor=predictor, num_pilot_chains=num_pilot_chains,
-        chain_batch_size=chain_batch_size, mesh=mesh,
+        chain_batch_size=chain_batch_size, mesh=mesh, num_islands=num_islands,
     )  # fmt: skip
     if not isinstance(keep_history, bool | str | Path):
         raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
@@ -186,6 +190,7 @@ def annealed(
             known = isinstance(levels, Plan)
             found = levels if known else plan(pilot_key, density, kernel, levels, settings, progress.say)
             places: Any = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
+            places["num_islands"] = settings.num_islands
             places["tracks"] = isinstance(kernel, Reverse) and kernel.tracks(density)
             state, rows = RunState(found, populations.start(held, start_key, **places)), ()
             keeper.keep(packed, state, rows, mesh, now=True)
@@ -210,8 +215,11 @@ def _result(state: RunState, density: Density, kernel: Kernel | Reverse, setting
     else:
         evaluations = done * (1 + settings.predictor + settings.num_steps * kernel.evaluations_per_step)
         evaluations += done * between * (weighted and not density.has_log_density)
+    islands = np.asarray(population.island_evidences()) if settings.num_islands > 1 else None
+    if islands is not None and not weighted:
+        islands = np.full(len(islands), np.nan)
     return AnnealedRun(
-        log_weights=population.log_weight if weighted else jnp.zeros(settings.num_chains),
+        log_weights=population.log_weights() if weighted else jnp.zeros(settings.num_chains),
         log_evidence=float(population.evidence()) if weighted else float("nan"),
         log_evidence_error=float(population.evidence_error()) if weighted else float("nan"),
         levels=state.plan.levels[:done],
@@ -221,8 +229,9 @@ def _result(state: RunState, density: Density, kernel: Kernel | Reverse, setting
         is_weighted=weighted,
         num_steps=settings.num_steps,
         evaluations_per_chain=evaluations,
-        ancestors=population.ancestor,
+        ancestors=population.founders(),
         scale=state.plan.at(done - 1).scale,
         is_complete=state.is_complete,
+        island_log_evidences=islands,
         **found,
     )

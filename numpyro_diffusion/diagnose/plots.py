@@ -13,9 +13,11 @@ from ..checks.text import shown
 from ..density.abstract import batch_log_prob
 from ..density.density import Density
 from ..errors import ParameterError, ShapeError, check_integer, check_number
+from .coverage_plots import plot_coverage as plot_coverage
+from .coverage_plots import plot_sbc as plot_sbc
 from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, style
 from .result import AnnealedRun, Bound
-from .weights import normalised
+from .weights import evenly, normalised
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +68,7 @@ def plot_samples(
     if isinstance(samples, AnnealedRun):
         density = samples.density if density is None else density
         t = float(samples.levels[-1]) if t is None else t
-        points = _equally_weighted(samples)
+        points = np.asarray(samples.samples)[evenly(normalised(samples.log_weights))]
     else:
         points = np.asarray(samples)
     if points.dtype.kind not in "fiub":
@@ -99,16 +101,6 @@ def _checked_limits(limits):
     if array.shape != (2, 2) or not np.all(np.isfinite(array)) or not np.all(array[:, 0] < array[:, 1]):
         raise ParameterError(f"limits must be {what}; got {shown(limits)}.")
     return tuple(map(tuple, array))
-
-
-def _equally_weighted(run) -> np.ndarray:
-    samples, log_weights = np.asarray(run.samples), np.asarray(run.log_weights, dtype=float)
-    if np.ptp(log_weights) == 0 or not np.isfinite(log_weights).any():
-        return samples
-    # Systematic, at fixed offsets: the same run gives the same picture.
-    positions = (np.arange(len(samples)) + 0.5) / len(samples)
-    index = np.searchsorted(np.cumsum(normalised(log_weights)), positions)
-    return samples[np.minimum(index, len(samples) - 1)]
 
 
 def _limits(points):

@@ -53,6 +53,7 @@ class AnnealedRun(_Result, RunFields):
         is_complete: False if the run ended before its last level: interrupted, or because most chains had left.
         levels_given: Whether `levels` were asked for; else the pilot placed them.
         remarks: What whoever made the run has to say against it; among its findings.
+        island_log_evidences: [J] log evidence of each of several islands, or None.
     """
 
     def __repr__(self):

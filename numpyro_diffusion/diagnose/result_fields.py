@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..density.density import Density
+from .expectations import Particles, particles_of
 from .weights import effective_sample_size
 
 
@@ -37,6 +38,7 @@ class RunFields(ResultFields):
     is_complete: bool = True
     levels_given: bool = False
     remarks: tuple[str, ...] = ()
+    island_log_evidences: np.ndarray | None = None
 
     @property
     def has_acceptance(self) -> bool:
@@ -47,6 +49,16 @@ class RunFields(ResultFields):
     def num_proposals(self) -> int:
         """Steps of all chains at one level."""
         return len(self.samples) * self.num_steps
+
+    @property
+    def num_islands(self) -> int:
+        """Populations that ran side by side."""
+        return 1 if self.island_log_evidences is None else len(self.island_log_evidences)
+
+    @property
+    def particles(self) -> Particles:
+        """The samples with their weights and families, as `nd.expectation` takes them."""
+        return particles_of(self.samples, self.log_weights, self.ancestors, self.num_islands)
 
     @property
     def ess(self) -> float:

@@ -94,6 +94,11 @@ def _run_rows(run):
         # Without a single live chain the ESS is 0 / 0.
         final = np.nan_to_num(run.ess, nan=0.0)
         yield "ESS", f"{final:.0f} of {count} at the end; least on the way {ess:.0%}, between two levels {cess:.0%}"
+        families = run.particles.num_effective
+        yield "families", f"effectively {families:.0f} founding chains"
+        if run.island_log_evidences is not None:
+            each = ", ".join(f"{value:.3f}" for value in run.island_log_evidences)
+            yield "islands", f"{run.num_islands}, of log evidence {each}"
         yield "resampled", f"{int(np.sum(run.stats['resampled']))} times"
         shapes = np.asarray(run.stats["pareto_k"], dtype=float)
         if np.any(np.isfinite(shapes)):

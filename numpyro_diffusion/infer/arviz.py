@@ -16,7 +16,7 @@ import xarray as xr
 from arviz_base.io_numpyro import NumPyroInferenceAdapter, infer_dims
 from numpyro import validation_enabled
 
-from ..diagnose.datatree import attributes, layout_attributes, statistics_by_level
+from ..diagnose.datatree import attributes, estimates, layout_attributes, statistics_by_level
 from ..diagnose.weights import normalised
 from .arviz_names import named, plain, readable
 from .model_call import name_of
@@ -114,7 +114,7 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
 
     Returns:
         The groups of `az.from_numpyro` (posterior, sample_stats, observed_data and those given), log_likelihood, and
-        `annealing` as of `nd.AnnealedRun.to_datatree`. Attributes: log_evidence, log_evidence_error,
+        `estimates` and `annealing` as of `nd.AnnealedRun.to_datatree`. Attributes: log_evidence, log_evidence_error,
         evaluations_per_chain, model, kernel. A variable whose name had to be replaced ("a.x" for "a/x") has the
         attribute `site`; the posterior's attribute `layout` tells what R-hat and ESS are worth.
 
@@ -141,6 +141,9 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
             masks = {name: mask.any(axis=0) for name, mask in found.by_site("counted").items()}
             data = likelihood_dataset(adapter.named(values), adapter.named(masks), dims, coords)
             tree["log_likelihood"] = xr.DataTree(data)
+    tree["estimates"] = xr.DataTree(
+        estimates(adapter.named(found.particles.samples), found.particles, dims=dims, coords=coords)
+    )
     tree["annealing"] = xr.DataTree(statistics_by_level(run))
     tree["posterior"].attrs |= layout_attributes(run, found.islands)
     for group in tree.children.values():

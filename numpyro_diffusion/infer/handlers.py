@@ -182,14 +182,20 @@ class widened(Messenger):
 
 
 class generated(Messenger):
-    """Replace observed values by draws of their distributions; factors stay what they are."""
+    """Replace observed values by draws of their distributions; factors stay what they are.
 
-    def __init__(self, fn=None, *, rng_key):
-        self.rng_key = rng_key
+    `names` are sites to draw as well, whether they are observed or not.
+    """
+
+    def __init__(self, fn=None, *, rng_key, names: tuple[str, ...] = ()):
+        self.rng_key, self.names = rng_key, names
         super().__init__(fn)
 
     def process_message(self, msg):
-        if msg["type"] == "sample" and msg["is_observed"] and msg["fn"].event_shape != (0,):
+        if msg["type"] != "sample" or msg["fn"].event_shape == (0,):
+            return
+        if msg["is_observed"] or msg["name"] in self.names:
             self.rng_key, key = jax.random.split(self.rng_key)
-            shape = jnp.shape(msg["value"])[: jnp.ndim(msg["value"]) - len(msg["fn"].shape())]
+            value = jnp.zeros(()) if msg["value"] is None else msg["value"]
+            shape = jnp.shape(value)[: max(jnp.ndim(value) - len(msg["fn"].shape()), 0)]
             msg["value"] = jax.lax.stop_gradient(msg["fn"].sample(key, shape))

@@ -54,8 +54,8 @@ class AnnealedMCMC(Results):
             the anneal; further ones go on from there, so that R-hat and ESS have something to compare. One by default;
             of groups of replicas 1,000, five sweeps apart, or as many sweeps as `thinning` says.
         num_steps: Moves per noise level, and per draw at t = 0.
-        levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As for `nd.anneal`.
-            Draws beyond the first are not in the checkpoint.
+        levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, num_islands, checkpoint_path:
+            As for `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.likelihood`.
@@ -98,6 +98,7 @@ class AnnealedMCMC(Results):
         chain_method: str = "vectorized",
         chain_batch_size: int | None = None,
         mesh: Mesh | None = None,
+        num_islands: int = Settings.num_islands,
         checkpoint_path: str | Path | None = None,
         progress_bar: bool = True,
         progress_rate: int | None = None,
@@ -129,7 +130,7 @@ class AnnealedMCMC(Results):
             self._options |= {"engine": engine, "num_samples": self._num_draws, "thinning": sweeps}
             self._num_draws = 1  # a group of replicas has all of its draws when the run ends
         else:
-            self._options["resample_threshold"] = resample_threshold
+            self._options |= {"resample_threshold": resample_threshold, "num_islands": num_islands}
         self._posterior: Posterior | None = None
         self._warm: MCMCState | None = None
         self._last: MCMCState | None = None

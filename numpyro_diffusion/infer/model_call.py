@@ -115,6 +115,10 @@ class ModelCall(NamedTuple):
         model = self._replace(model=widened(self.model, widths)) if widths else self
         return noise_level(model.seeded(rng_key), t=t, likelihood_power=power, view=self.view, bound=bound)
 
+    def flat(self, bound, values: dict[str, Any]) -> jax.Array:
+        """The flat point [d] of values by site."""
+        return ravel(self.sites, unconstrain_fn(self.at(0.0, 1.0, bound), self.args, self.kwargs, values))
+
     # What is traced.
 
     def log_prob(self, bound, x, t, power, widths):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,10 @@ import numpy as np
 from numpyro.diagnostics import hpdi
 
 from ..checks.text import columns
+from ..diagnose.expectations import MOST_PARETO_K, Estimate, Particles, mean_of, particles_of
 from ..diagnose.islands import Layout
 from ..diagnose.result import AnnealedRun
+from ..diagnose.weights import evenly
 from ..errors import ArgumentTypeError, ParameterError, check_number
 from .joint import JointDensity
 from .model_call import ModelCall
@@ -78,23 +80,57 @@ class Posterior(NamedTuple):
         flat = self.positions.reshape(-1, self.positions.shape[-1])
         return {name: np.asarray(value) for name, value in _map(self.joint, flat, program=program).items()}
 
-    def table(self, prob: float, exclude_deterministic: bool) -> str:
-        """Moments, the shortest interval of mass `prob`, ESS and R-hat of every number, a line each.
+    def beside(self, truth: dict[str, Any], quantities: Callable | None = None) -> dict[str, tuple[Any, np.ndarray]]:
+        """What a true value of every latent gives by name, beside what the draws [M, ...] give.
 
-        Columns are NumPyro's; ESS (bulk) and R-hat (rank-normalised) are ArviZ's, of the islands.
+        That is every latent, or what `quantities` makes of one draw's values by site; and the data's log likelihood.
+        """
+        at = self.call.flat(self.joint.bound, truth)
+        both = jnp.concatenate([at[None], self.positions.reshape(-1, at.size)])
+        found: dict[str, Any] = _constrain(self.joint, both[None])
+        found = {name: value[0] for name, value in found.items()}
+        if quantities is None:
+            found = {site.name: found[site.name] for site in self.joint.sites}
+        else:
+            found = dict(jax.vmap(quantities)(found))
+        likelihood = _map(self.joint, both, program="log_likelihood").values()
+        found["log_likelihood"] = sum(value.reshape(len(both), -1).sum(axis=1) for value in likelihood)
+        return {name: (np.asarray(value[0]), np.asarray(value[1:])) for name, value in found.items()}
+
+    def table(self, prob: float, exclude_deterministic: bool) -> str:
+        """Moments, the shortest interval of mass `prob`, errors and R-hat of every number, a line each.
+
+        Columns are NumPyro's, with the mean's standard error (mcse) and the effective number of draws by families of
+        particles; R-hat (rank-normalised) is ArviZ's, of the islands. Means that rest on few families are named below.
         """
         check_number("prob", prob, 0.0, 1.0, "0.9 is usual.")
-        sites, shape = {site.name for site in self.joint.sites}, self.islands.shape
-        names = ("mean", "std", "median", f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%", "n_eff", "r_hat")
-        lines: list[Sequence[str]] = [(" " * 10, *names)]
-        for name, values in self.samples.items():
+        sites, particles = {site.name for site in self.joint.sites}, self.particles
+        limits = f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%"
+        lines: list[Sequence[str]] = [(" " * 10, "mean", "mcse", "std", "median", *limits, "n_eff", "r_hat")]
+        heavy = []
+        for name, values in particles.samples.items():
             if name in sites or not exclude_deterministic:
-                values = np.asarray(values, dtype=float)
-                found = _statistics(values.reshape(shape + values.shape[2:]), prob)
-                for index in np.ndindex(values.shape[2:]):
+                mean, others = _statistics(np.asarray(values, dtype=float), particles, self.islands, prob)
+                for index in np.ndindex(values.shape[1:]):
                     label = f"{name}[{','.join(map(str, index))}]" if index else name
-                    lines.append((label, *(f"{statistic[index]:.2f}" for statistic in found)))
-        return columns(lines, least=8)
+                    first = f"{mean.value[index]:.2f}", f"{mean.error[index]:.2g}"
+                    lines.append((label, *first, *(f"{value[index]:.2f}" for value in others)))
+                    if mean.pareto_k[index] > MOST_PARETO_K:
+                        heavy.append(f"{label} ({mean.pareto_k[index]:.2f})")
+        table = columns(lines, least=8)
+        if heavy:
+            more = f" and {len(heavy) - 5} more" if len(heavy) > 5 else ""
+            table += f"\nfew families of particles rule the errors of {', '.join(heavy[:5])}{more}: Pareto k above "
+            table += f"{MOST_PARETO_K}. Use quantiles, or more num_chains."
+        return table
+
+    @property
+    def particles(self) -> Particles:
+        """Values by site [chains * draws, ...], with their weights and families."""
+        run, (chains, draws) = self.run, self.positions.shape[:2]
+        flat = {name: value.reshape(chains * draws, *value.shape[2:]) for name, value in self.samples.items()}
+        each = chains * draws // len(run.log_weights)
+        return particles_of(flat, run.log_weights, run.ancestors, run.num_islands, each)
 
 
 def check_fields(names: Iterable[str], sites: Iterable[str]) -> list[str]:
@@ -142,23 +178,25 @@ def _map(joint: JointDensity, positions, *, program: str):
     return jax.lax.map(lambda z: joint.call(program, z), positions, batch_size=BATCH_SIZE)
 
 
-def _statistics(values, prob: float) -> Sequence[np.ndarray]:
-    """Of draws [chains, draws, ...], each [...], in the order of the table."""
-    flat = values.reshape(-1, *values.shape[2:])
+def _statistics(values, particles: Particles, islands: Layout, prob: float) -> tuple[Estimate, Sequence[np.ndarray]]:
+    """Of draws [chains * draws, ...] the mean, and what follows it in the table, each [...]."""
+    found = mean_of(values, particles)
+    even = values[evenly(particles.weight)]
     # All of the draws, at most.
-    lower, upper = hpdi(flat, min(prob, 1 - 0.5 / len(flat)))
-    spread = flat.std(axis=0, ddof=1) if len(flat) > 1 else np.full(flat.shape[1:], np.nan)
-    ess, r_hat = (_by_number(values, name) for name in ("ess", "rhat"))
-    return flat.mean(axis=0), spread, np.median(flat, axis=0), lower, upper, ess, r_hat
+    lower, upper = hpdi(even, min(prob, 1 - 0.5 / len(even)))
+    spread = even.std(axis=0, ddof=1) if len(even) > 1 else np.full(even.shape[1:], np.nan)
+    r_hat = _r_hat(values.reshape(islands.shape + values.shape[1:]))
+    return found, (spread, np.median(even, axis=0), lower, upper, found.num_effective, r_hat)
 
 
-def _by_number(values, statistic: str) -> np.ndarray:
+def _r_hat(values) -> np.ndarray:
     chains, draws, *rest = values.shape
     # ArviZ logs an error for each number of which it has too few draws.
-    if draws < 4 or (chains < 2 and statistic == "rhat"):
+    if draws < 4 or chains < 2:
         return np.full(rest, np.nan)
     from arviz_stats.base import array_stats  # slow to import
 
     # Numbers that never change have an R-hat of 0 / 0.
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(getattr(array_stats, statistic)(values, chain_axis=0, draw_axis=1))
+        found: Any = array_stats.rhat(values, chain_axis=0, draw_axis=1)
+        return np.asarray(found)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from ..annealing.kernels import Kernel
+from ..diagnose.expectations import Particles
 from ..diagnose.findings import findings
 from ..diagnose.result import AnnealedRun
 from ..diagnose.summary import evidence, listed
@@ -93,14 +94,19 @@ class Results:
     def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """Draws of latent and deterministic sites, [num_chains * num_samples, ...].
 
-        They weigh alike unless resampling was switched off: then see `log_weights`. Particles come island by island,
-        relatives side by side; see `islands`.
+        They weigh alike unless resampling was switched off, or islands weigh by evidence: then see `log_weights`.
+        Particles come island by island, relatives side by side; see `islands`.
 
         Args:
             group_by_chain: Keep [num_chains, num_samples, ...].
         """
         samples = {name: v for name, v in self._found.samples.items() if f"~z.{name}" not in self._fields}
         return self.arviz_adapter().get_samples() if _asked_by_arviz() else grouped(samples, group_by_chain)
+
+    @property
+    def particles(self) -> Particles:
+        """Draws by site [num_chains * num_samples, ...] with their weights and families; see `nd.expectation`."""
+        return self._found.particles
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
         """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent (diverging) and log_density.
@@ -126,7 +132,8 @@ class Results:
     def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
         """Print moments and intervals of every latent, the evidence, and what speaks against the run.
 
-        n_eff and r_hat are ArviZ's (ess_bulk, r_hat), of the particles in islands; nan where they would mean nothing.
+        mcse and n_eff are the mean's standard error and the number of independent draws of the same error, by families
+        of particles (`nd.expectation`). r_hat is ArviZ's, of the particles in islands; nan where it means nothing.
 
         Args:
             prob: Mass of the shortest intervals, in [0, 1].

@@ -14,6 +14,7 @@ from ...density.density import Density, Expression
 from ...errors import warn
 from ..result_fields import BoundFields, ResultFields, RunFields, TemperedFields
 from . import exchange, statistics
+from .disagreeing import disagreeing
 from .integrable import curl_of, rotating
 from .outweighed import outweighed
 from .overlap import disjoint_factors
@@ -56,8 +57,8 @@ def _own_findings(run):
     # What is wrong with the formula, and chains that are lost, are the cause of whatever else is wrong.
     found: list[str] = []
     for check in (
-        _outweighed, statistics.escaped, _disjoint, statistics.non_finite, _untypical, *weights, off_evidence,
-        statistics.acceptance, statistics.divergences, rotating,
+        _outweighed, statistics.escaped, _disjoint, statistics.non_finite, _untypical, *weights, disagreeing,
+        off_evidence, statistics.acceptance, statistics.divergences, rotating,
     ):  # fmt: skip
         new = list(check(run))
         found += new

@@ -113,7 +113,9 @@ def heavy_tails(run: RunFields):
         return
     shapes = np.asarray(run.stats["pareto_k"], dtype=float)
     worst = int(np.nanargmax(shapes)) if np.any(np.isfinite(shapes)) else len(shapes) - 1
-    nats = f"about {missed:.2f} nats of log evidence" if np.isfinite(missed) else "an unknown part of the evidence"
+    share = f"about {missed:.2f} nats of log evidence" if np.isfinite(missed) else "an unknown part of the evidence"
+    # What weights miss of their sum, expectations miss of the mass.
+    nats = f"{share}, and as large a share of the mass that expectations count,"
     if run.kernel.is_adjusted:
         remedy = f"Use {closer_levels(run)}, more num_steps, more num_chains"
     elif not run.density.has_increments:
