@@ -205,7 +205,8 @@ class AnnealedMCMC(Results):
         run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
         if run is None:
             # The checkpoint is that of other data.
-            run = anneal(anneal_key, joint, self.kernel, **self._options | {"checkpoint_path": None})
+            options: dict[str, Any] = self._options | {"checkpoint_path": None}
+            run = anneal(anneal_key, joint, self.kernel, **options)
             run.remarks = (FRESH,)
         state = MCMCState.after(run, more_key, call, joint)
         self._draw(state, self._num_draws, self._fields, began, is_first=True)

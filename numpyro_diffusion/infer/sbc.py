@@ -122,7 +122,7 @@ class _Simulator:
         self.mcmc = copy.copy(mcmc)
         self.mcmc._model = _conditioned(self.model)
         self.mcmc._options = mcmc._options | {"checkpoint_path": None, "progress_bar": False}
-        self.mcmc._posterior = None
+        self.mcmc._posterior, self.mcmc.post_warmup_state = None, None
 
     def draw(self, rng_key) -> tuple[dict[str, Any], dict[str, Any]]:
         """Values of all other sites, and data by observed site, as the model draws them."""
