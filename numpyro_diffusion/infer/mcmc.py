@@ -16,7 +16,7 @@ from ..annealing.devices import checked_mesh
 from ..annealing.kernels import Kernel, check_kernel
 from ..annealing.settings import Settings
 from ..annealing.tempering.engine import KIND as TEMPERING
-from ..annealing.tempering.engine import NUM_GROUPS, NUM_SAMPLES, check_engine
+from ..annealing.tempering.engine import Usual, check_engine
 from ..diagnose.findings import findings
 from ..diagnose.result import AnnealedRun
 from ..diagnose.summary import evidence, listed
@@ -75,7 +75,7 @@ class AnnealedMCMC:
         num_chains: int | None = None,
         num_samples: int | None = None,
         thinning: int = 5,
-        num_steps: int = Settings.num_steps,
+        num_steps: int | None = None,
         levels: Any = None,
         level_ess: float = Settings.level_ess,
         resample_threshold: float = 0.5,
@@ -90,25 +90,24 @@ class AnnealedMCMC:
         check_model(model)
         check_view(view)
         is_tempered = check_engine(engine) == TEMPERING
-        usual_chains, usual_samples = (NUM_GROUPS, NUM_SAMPLES) if is_tempered else (Settings.num_chains, 1)
-        num_chains = usual_chains if num_chains is None else num_chains
-        num_samples = usual_samples if num_samples is None else num_samples
+        usual = Usual if is_tempered else Settings
+        num_chains = usual.num_chains if num_chains is None else num_chains
+        num_steps = usual.num_steps if num_steps is None else num_steps
+        if num_samples is None:
+            num_samples = Usual.num_samples if is_tempered else 1
         self._model, self.kernel, self.num_chains = model, check_kernel("kernel must be", kernel), num_chains
         self.num_samples, self.thinning = check_integer("num_samples", num_samples), check_integer("thinning", thinning)
         self.view, self.likelihood_power, self.progress_bar = view, likelihood_power, progress_bar
         self._posterior: Posterior | None = None
-        self._options = {
+        own = {"engine": engine, "num_samples": self.num_samples, "thinning": self.thinning}
+        self._options: dict[str, Any] = {
             "num_chains": num_chains, "num_steps": num_steps, "levels": levels, "level_ess": level_ess,
-            "metric": metric, "chain_batch_size": chain_batch_size,
-            "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
-        }  # fmt: skip
+            "metric": metric, "chain_batch_size": chain_batch_size, "mesh": checked_mesh(mesh, num_chains),
+            "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
+        } | (own if is_tempered else {"resample_threshold": resample_threshold})  # fmt: skip
         self._drawing = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
         # Groups of replicas have all of their draws when a run ends.
         self._drawing |= {"num_samples": 1 if is_tempered else self.num_samples, "thinning": self.thinning}
-        if is_tempered:
-            self._options |= {"engine": engine, "num_samples": self.num_samples, "thinning": thinning}
-        else:
-            self._options["resample_threshold"] = resample_threshold
 
     @single_threaded_blas
     def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
@@ -165,7 +164,7 @@ class AnnealedMCMC:
         run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
         if run is None:
             # The checkpoint is that of other data.
-            run = anneal(anneal_key, joint, self.kernel, **self._options | {"checkpoint_path": None})
+            run = anneal(anneal_key, joint, self.kernel, **dict[str, Any](self._options, checkpoint_path=None))
             run.remarks = (FRESH,)
         self._posterior = posterior_of(call, joint, run, more_key, **self._drawing)
         self.seconds = time.perf_counter() - began
