@@ -15,7 +15,7 @@ from numpyro_diffusion.annealing.tempering.engine import Draws
 from numpyro_diffusion.annealing.tempering.ladder import each, rungs
 from numpyro_diffusion.annealing.tempering.placing import PILOT_CHAINS
 
-GROUPS, STEPS = 4, 2
+GROUPS, STEPS = 4, 1
 
 
 @partial(jax.jit, static_argnames="repeats")

@@ -21,7 +21,7 @@ from scipy.stats import chi2
 import numpyro_diffusion as nd
 from benchmarks.table import RESULTS, arguments, measure
 
-OLD, ALL, RANKED, BINS, SIMULATIONS, CHAINS = 20, 24, 31, 8, 50, 1000
+OLD, ALL, RANKED, BINS, SIMULATIONS, CHAINS = 20, 24, 31, 8, 20, 1000
 ENGINES = {
     "annealing": {"num_chains": CHAINS},
     "tempering": {"engine": "tempering", "num_chains": 4, "num_samples": CHAINS // 4},

@@ -25,7 +25,7 @@ from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.annealing.tempering.ladder import enter, piece, rungs
 from numpyro_diffusion.annealing.tempering.placing import PILOT_CHAINS
 
-DRAWS, GROUPS, THINNING, APART = 1000, 4, 5, 20
+DRAWS, GROUPS, THINNING = 1000, 4, 8
 ENGINES = {
     "annealing": {"num_chains": DRAWS},
     "tempering": {"engine": "tempering", "num_chains": GROUPS, "num_samples": DRAWS // GROUPS, "thinning": THINNING},
@@ -36,7 +36,7 @@ COLUMNS = [
 ]  # fmt: skip
 HEADER = f"""# Replica exchange beside annealing
 
-`python benchmarks/tempering/tempering.py`. Mean ± standard error over seeds. {DRAWS:,} draws by `nd.HMC()` and the defaults of either engine; of tempering {DRAWS // GROUPS} of each of {GROUPS} groups, {THINNING} sweeps apart or, in some rows, {APART}.
+`python benchmarks/tempering/tempering.py`. Mean ± standard error over seeds. {DRAWS:,} draws by `nd.HMC()` and the defaults of either engine; of tempering {DRAWS // GROUPS} of each of {GROUPS} groups, {THINNING} sweeps apart.
 
 W2 / floor: sliced Wasserstein distance to exact draws, over that of exact draws; folded: of (|x|, |y|), which leaves the weights of the product's two modes out. log Z error: absolute; claimed: the standard error that
 the run gives. Evaluations: of value and gradient per draw, the pilot and what places the rungs excluded. Replicas: chains that move at once ({PILOT_CHAINS} in the pilot of tempering, 256 or more in that of annealing). Memory: what the program that moves them takes beside the density: arguments,
@@ -88,20 +88,20 @@ def memory(run, density, metric: str) -> float:
     return used.temp_size_in_bytes + used.argument_size_in_bytes + used.output_size_in_bytes - own
 
 
-def known(name: str, seed: int, **options) -> dict:
+def known(name: str, seed: int, kernel=None, **options) -> dict:
     """A problem of `speed.py`."""
     of = accuracy.problem(name)
-    run = nd.anneal(jax.random.key(seed), of.density, progress_bar=False, **options)
+    run = nd.anneal(jax.random.key(seed), of.density, kernel, progress_bar=False, **options)
     w2, *folded = of.distances(np.asarray(run.samples)) / of.floors
     figures = {"W2 / floor": w2, "log Z error": abs(run.log_evidence - of.evidence)}
     return figures | ({"folded / floor": folded[0]} if folded else {}) | described(run, of.density, "frame", seed)
 
 
-def posterior(d: int, seed: int, **options) -> dict:
+def posterior(d: int, seed: int, kernel=None, **options) -> dict:
     """A problem of `posterior_gmm.py`."""
     d_y = (1, 2, 4)[seed % 3]
     p = problem(d, d_y, seed // 3)
-    mcmc = nd.AnnealedMCMC(model, nd.HMC(), progress_bar=False, **options)
+    mcmc = nd.AnnealedMCMC(model, kernel, progress_bar=False, **options)
     arrays = (jnp.asarray(a, dtype=float) for a in (p.A, p.sigma_y, p.y))
     mcmc.run(jax.random.key(seed), exact_prior(d), *arrays)
     found = figures(mcmc.get_samples()["x"], d, d_y, seed // 3, mcmc.log_evidence)
@@ -120,7 +120,10 @@ if __name__ == "__main__":
         for title, fn in problems.items()
         for engine, settings in ENGINES.items()
     ]
-    in_x, apart = ({**ENGINES["tempering"], **more} for more in ({"frame": "identity"}, {"thinning": APART}))
+    in_x = ENGINES["tempering"] | {"frame": "identity"}
     rows.append(("product: tempering in x", functools.partial(problems["product"], **in_x)))
-    rows.append((f"posterior, d = 80: tempering, {APART} apart", functools.partial(posterior, 80, **apart)))
+    rows += [
+        (f"{title}: tempering, MALA", functools.partial(fn, kernel=nd.MALA(), **ENGINES["tempering"]))
+        for title, fn in problems.items()
+    ]
     measure("tempering", options, rows, HEADER, COLUMNS)

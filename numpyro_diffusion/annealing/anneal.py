@@ -34,7 +34,7 @@ from .progress import Progress
 from .reverse import Reverse
 from .settings import Settings
 from .tempering.engine import KIND as TEMPERING
-from .tempering.engine import NUM_GROUPS, drawn_by, tempered
+from .tempering.engine import Usual, drawn_by, tempered
 
 
 @single_threaded_blas
@@ -47,7 +47,7 @@ def anneal(
     num_chains: int | None = None,
     num_samples: int | None = None,
     thinning: int | None = None,
-    num_steps: int = Settings.num_steps,
+    num_steps: int | None = None,
     levels: Any = None,
     level_ess: float = Settings.level_ess,
     resample_threshold: float | None = Settings.resample_threshold,
@@ -75,7 +75,7 @@ def anneal(
         num_chains: Population size, 1,000 by default; under tempering the number of independent groups of replicas, 4.
         num_samples: Under tempering draws kept of each group, 1,000 by default.
         thinning: Under tempering sweeps over the ladder between two draws, 5 by default.
-        num_steps: Kernel steps per level, under tempering per level and sweep.
+        num_steps: Kernel steps per level, 2 by default; under tempering per level and sweep, 1.
         levels: None places them by conditional ESS in a pilot run; an integer gives that many, geometric in the
             noise-to-signal ratio (the default of Reverse is 250); or an array of times decreasing within [0, 1].
         level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep.
@@ -131,8 +131,9 @@ def anneal(
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.
     """
     draws = drawn_by(engine, num_samples, thinning)
-    if num_chains is None:
-        num_chains = Settings.num_chains if draws is None else NUM_GROUPS
+    usual = Settings if draws is None else Usual
+    num_chains = usual.num_chains if num_chains is None else num_chains
+    num_steps = usual.num_steps if num_steps is None else num_steps
     rng_key, density, kernel, settings = prepared(
         "nd.anneal", rng_key, density, kernel, Reverse,
         num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, resample_threshold=resample_threshold,

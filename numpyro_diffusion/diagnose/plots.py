@@ -182,7 +182,7 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
     step.yaxis.set_minor_formatter(NullFormatter())
 
     draw = _exchange_panels if "swap_rate" in stats else _weight_panels
-    draw(*panels[1], x, stats)
+    draw(panels[1], x, stats)
 
     for panel in panels.flat:
         panel.title.set(fontsize=10.5, color=INK)
@@ -192,8 +192,9 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
     return figure
 
 
-def _weight_panels(ess, weight, x, stats):
+def _weight_panels(panels, x, stats):
     """Effective sample sizes and increments of weights, of a population."""
+    ess, weight = panels
     _line(ess, x, stats["ess"], BLUE, "ESS")
     _line(ess, x, stats["conditional_ess"], ORANGE, "conditional ESS")
     when = stats["resampled"].astype(bool)
@@ -213,8 +214,9 @@ def _weight_panels(ess, weight, x, stats):
     legend(weight, loc="best")
 
 
-def _exchange_panels(swaps, evidence, x, stats):
+def _exchange_panels(panels, x, stats):
     """Exchanges with the level before, and log evidence of every level, of replicas."""
+    swaps, evidence = panels
     _line(swaps, x, stats["swap_rate"], BLUE, None)
     swaps.set(ylim=(0, 1.03), title="Exchanges with the level before")
     mean, error = stats["log_evidence"], stats["log_evidence_error"]

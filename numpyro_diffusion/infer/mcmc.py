@@ -14,7 +14,7 @@ from ..annealing.blas_threads import single_threaded_blas
 from ..annealing.kernels import Kernel
 from ..annealing.settings import Settings
 from ..annealing.tempering.engine import KIND as TEMPERING
-from ..annealing.tempering.engine import NUM_GROUPS, NUM_SAMPLES, THINNING, check_engine
+from ..annealing.tempering.engine import Usual, check_engine
 from ..errors import ParameterError, check_integer, check_key, check_untraced
 from .arguments import OF_KERNEL, checked_draws, checked_levels, model_and_kernel, spread
 from .handlers import check_view
@@ -28,7 +28,7 @@ from .state import MCMCState, check_same, check_state, drawn
 
 #: Settings that an `AnnealedKernel` has as well.
 DEFAULTS: dict[str, Any] = {
-    "num_steps": Settings.num_steps, "level_ess": Settings.level_ess, "metric": "pilot", "view": "gaussian",
+    "num_steps": None, "level_ess": Settings.level_ess, "metric": "pilot", "view": "gaussian",
     "likelihood_power": None,
 }  # fmt: skip
 
@@ -87,7 +87,7 @@ class AnnealedMCMC(Results):
         num_samples: int | None = None,
         num_chains: int | None = None,
         thinning: int | None = None,
-        num_steps: int = Settings.num_steps,
+        num_steps: int | None = None,
         levels: Any = None,
         level_ess: float = Settings.level_ess,
         resample_threshold: float = 0.5,
@@ -109,10 +109,11 @@ class AnnealedMCMC(Results):
         self._model, self.kernel, given = model_and_kernel(model, kernel, given, DEFAULTS)
         self.view, self.likelihood_power = given.pop("view"), given.pop("likelihood_power")
         check_view(self.view)
-        chains, draws = (NUM_GROUPS, NUM_SAMPLES) if check_engine(engine) == TEMPERING else (Settings.num_chains, 1)
-        self.num_chains = check_integer("num_chains", chains if num_chains is None else num_chains)
+        usual, draws = (Usual, Usual.num_samples) if check_engine(engine) == TEMPERING else (Settings, 1)
+        given["num_steps"] = usual.num_steps if given["num_steps"] is None else given["num_steps"]
+        self.num_chains = check_integer("num_chains", usual.num_chains if num_chains is None else num_chains)
         # Sweeps between two draws of a group of replicas, which are kept all unless a thinning is asked for.
-        sweeps, thinning = (THINNING, 1) if thinning is None else (thinning, thinning)
+        sweeps, thinning = (Usual.thinning, 1) if thinning is None else (thinning, thinning)
         self.num_samples, self.thinning = checked_draws(draws if num_samples is None else num_samples, thinning)
         self.num_warmup = num_warmup
         if postprocess_fn is not None and not callable(postprocess_fn):
@@ -205,8 +206,7 @@ class AnnealedMCMC(Results):
         run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
         if run is None:
             # The checkpoint is that of other data.
-            options: dict[str, Any] = self._options | {"checkpoint_path": None}
-            run = anneal(anneal_key, joint, self.kernel, **options)
+            run = anneal(anneal_key, joint, self.kernel, **dict[str, Any](self._options, checkpoint_path=None))
             run.remarks = (FRESH,)
         state = MCMCState.after(run, more_key, call, joint)
         self._draw(state, self._num_draws, self._fields, began, is_first=True)

@@ -23,8 +23,18 @@ from .placing import PILOT_CHAINS, placed
 from .state import TemperingState, packed, stacked, unpacked
 
 KIND = "tempering"
-#: Groups of replicas, draws of each, and sweeps between two draws, where none are asked for.
-NUM_GROUPS, NUM_SAMPLES, THINNING = 4, 1000, 5
+
+
+class Usual:
+    """What a run has where nothing is asked for: groups, draws of each and sweeps between two, steps of every sweep.
+
+    Replicas come through a ladder by exchanges: at a given number of evaluations one step a sweep brings 1.5 times as
+    many down as two.
+    """
+
+    num_chains, num_samples, thinning, num_steps = 4, 1000, 5, 1
+
+
 #: Pieces of a run, each a batch of its error; and the share of sweeps, and sweeps per rung, that go before the first.
 PIECES, WARMING, WARMING_SWEEPS = 25, 0.1, 4
 
@@ -32,8 +42,8 @@ PIECES, WARMING, WARMING_SWEEPS = 25, 0.1, 4
 class Draws(NamedTuple):
     """How many draws each group keeps, and how many sweeps lie between two of them."""
 
-    num_samples: int = NUM_SAMPLES
-    thinning: int = THINNING
+    num_samples: int = Usual.num_samples
+    thinning: int = Usual.thinning
 
     def pieces(self, num_rungs: int) -> tuple[int, int, int]:
         """Draws of a piece, pieces that warm the ladder up, and pieces that count."""
