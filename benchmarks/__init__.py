@@ -6,6 +6,7 @@
     posteriors  posteriors and evidence against truths in closed form, or on average over the prior
     peers       the digits density beside other density models
     any_model   networks from elsewhere as densities: conventions, outputs, samples
+    tempering   replica exchange beside annealing, and new data added to finished runs
     speed       seconds and memory: beside what is needed, beside what one would write instead
     faults      kills, disks, damaged files, failing energies, and whatever users try
     train       not benchmarks: how the densities and the classifiers that ship with the package are trained

@@ -24,7 +24,9 @@ from .density.function import as_density
 from .density.mixture import MixtureBase
 from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
 from .diagnose import metrics, plots
-from .diagnose.result import AnnealedRun
+from .diagnose.coverage import coverage
+from .diagnose.expectations import expectation, quantile
+from .diagnose.result import AnnealedRun, TemperedRun
 from .disk.checkpoint import read_state_dict
 from .disk.densities import list_pretrained, load_pretrained, pretrained_card
 from .distillation.distil import distil
@@ -33,6 +35,7 @@ from .infer import handlers
 from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC
 from .infer.prior import DiffusionPrior
+from .infer.sbc import sbc
 from .train.fit import TrainingConfig, fit
 
 __version__ = "0.1.0"

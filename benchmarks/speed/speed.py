@@ -31,6 +31,7 @@ from benchmarks.speed import naive_samplers as naive
 from benchmarks.speed import time_to_accuracy as accuracy
 from benchmarks.speed.side_by_side import compared, in_turns
 from benchmarks.table import RESULTS, cell, plain, write
+from benchmarks.tempering.overhead import overhead as tempered_overhead
 from numpyro_diffusion.annealing.level import level_at
 from numpyro_diffusion.annealing.memory import default_batch_size
 from numpyro_diffusion.datasets import cubes, targets
@@ -100,7 +101,7 @@ def some_levels(count: int) -> np.ndarray:
 # Section 1: overhead.
 OVERHEAD_TEXT = f"""Seconds of `nd.anneal` (the trained product of Table 1, {CHAINS:,} chains, compiled, levels and step sizes given) over the gradient evaluations it needs times the time of one: per
 level one for the change of level, and per step one (ULA, MALA) or {LEAPFROGS} (U-HMC, HMC). One evaluation: value and gradient of the same expression at all chains, in pieces as in the run and in the same
-frame; `one vmap`: the same over evaluations of all chains in one piece. ms: of one evaluation."""
+frame; `one vmap`: the same over evaluations of all chains in one piece. ms: of one evaluation. Tempering: four groups of replicas, beside the evaluations of all of them in one program."""
 OVERHEAD_COLUMNS = [*RATIO_COLUMNS, "one vmap", "seconds", "ms", "evaluations"]
 
 
@@ -231,14 +232,13 @@ def instead(name: str, quick: bool) -> dict[str, dict]:
     with_compilation = loop.compile_seconds + seconds["BlackJAX"].min()
     lines[f"{name}: ours, compilation included"] = {"seconds": first}
     lines[f"{name}: BlackJAX, compilation included"] = {"ratio": with_compilation / first, "seconds": with_compilation}
-    if naive.torch is None:
-        lines[f"{name}: PyTorch"] = {"ratio": "not installed"}
-    return lines
+    return lines if naive.torch is not None else lines | {f"{name}: PyTorch": {"ratio": "not installed"}}
 
 
 def sections(quick: bool) -> list[Section]:
     """All tables."""
     overheads = [(f"overhead {name}", functools.partial(overhead, name, quick)) for name in accuracy.KERNELS]
+    overheads.append(("overhead tempering", lambda: tempered_overhead(product(), some_levels(8), quick)))
     instead_jobs = [(f"instead {name}", functools.partial(instead, name, quick)) for name in ("MALA", "HMC")]
     return [
         Section("overhead", OVERHEAD_TEXT, OVERHEAD_COLUMNS, overheads),

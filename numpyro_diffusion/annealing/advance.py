@@ -15,14 +15,14 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
 from ..density.density import Density
-from ..diagnose.weights import Tail, is_kept, pareto_tail
+from ..diagnose.weights import Tail
 from .denoising import denoising
 from .devices import chain_keys, replicated
 from .escaped import escaped
 from .kernels import Kernel, KernelState
 from .level import Level, level_at
 from .plan import PlannedLevel
-from .population import Population, Reweighing, reweigh, sharded
+from .population import Population, Reweighing, on_islands, reweigh, sharded
 from .reverse import Reverse, reverse_step
 from .settings import Settings
 from .tracked import tracked_step
@@ -30,6 +30,8 @@ from .tracked import tracked_step
 
 class LevelStats(NamedTuple):
     """Population summaries of one level, all scalars; `ess` and `conditional_ess` as shares of the population.
+
+    Of islands means; `resampled` if any was, `pareto_k` and `tail` of the worst.
 
     `pareto_k` is the shape of the weights' tail at its heaviest, before a resampling or after the steps; `tail` and
     `correction` are the nats that the evidence so far misses by either, see `evidence`; `escaped` counts chains that
@@ -150,7 +152,7 @@ def advance(
     tail = change.tail._replace(nats=jnp.where(change.resampled, 0.0, change.tail.nats))
     if settings.weighted and not kernel.is_adjusted:
         population = _correct(population, moves.correction)
-        after = pareto_tail(population.log_weight)
+        after = population.tails()
         tail = after._replace(pareto_k=jnp.fmax(tail.pareto_k, after.pareto_k))
     population = sharded(population, settings.mesh)
     stats = _level_stats(population, level, change, moves, tail, weighted=settings.weighted)
@@ -212,19 +214,23 @@ def _move(
 
 def _correct(population: Population, correction) -> Population:
     """The population with the corrections of unadjusted steps in its weights."""
-    log_weight = population.log_weight + correction
-    # Weighted as the chains were before the steps, corrections average to one, whatever the density.
-    mean = logsumexp(log_weight) - logsumexp(population.log_weight)
-    account = population.account
-    account = account._replace(correction=account.correction + jnp.where(jnp.isfinite(mean), mean, 0.0))
-    return population._replace(log_weight=log_weight, account=account)
+
+    def corrected(population, correction):
+        log_weight = population.log_weight + correction
+        # Weighted as the chains were before the steps, corrections average to one, whatever the density.
+        mean = logsumexp(log_weight) - logsumexp(population.log_weight)
+        account = population.account
+        account = account._replace(correction=account.correction + jnp.where(jnp.isfinite(mean), mean, 0.0))
+        return population._replace(log_weight=log_weight, account=account)
+
+    return on_islands(corrected, population, correction)
 
 
 def _level_stats(
     population: Population, level: Level, change: Reweighing, moves: Moves, tail: Tail, *, weighted: bool
 ) -> LevelStats:
     log_weight, increment, account = population.log_weight, change.increment, population.account
-    alive = is_kept(log_weight)
+    alive = population.kept()
     finite = jnp.isfinite(increment) & alive
     count = jnp.maximum(finite.sum(), 1)
     mean = jnp.sum(jnp.where(finite, increment, 0.0)) / count
@@ -233,14 +239,14 @@ def _level_stats(
     return LevelStats(
         moves.acceptance_rate.mean(),
         level.step_size,
-        change.ess,
-        change.conditional_ess,
+        jnp.mean(change.ess),
+        jnp.mean(change.conditional_ess),
         *(evidence if weighted else [jnp.full((), jnp.nan)] * 4),
-        resampled=change.resampled,
+        resampled=jnp.any(change.resampled),
         # Chains of weight zero sit where the density fails: that is worth a report; lost ones do not count.
         divergences=jnp.sum(moves.divergences, where=alive | jnp.isneginf(log_weight)),
-        pareto_k=tail.pareto_k,
-        tail=account.tail_nats + tail.nats,
-        correction=account.correction,
+        pareto_k=jnp.max(tail.pareto_k),
+        tail=jnp.max(account.tail_nats + tail.nats),
+        correction=jnp.mean(account.correction),
         escaped=jnp.sum(moves.escaped),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from .plan import Plan
 from .progress import Progress
 from .reverse import Reverse
 from .settings import Settings
+from .tempering.engine import KIND as TEMPERING
+from .tempering.engine import Usual, drawn_by, tempered
 
 
 @single_threaded_blas
@@ -40,8 +43,11 @@ def anneal(
     density: Density,
     kernel: Kernel | Reverse | None = None,
     *,
-    num_chains: int = Settings.num_chains,
-    num_steps: int = Settings.num_steps,
+    engine: str = "annealing",
+    num_chains: int | None = None,
+    num_samples: int | None = None,
+    thinning: int | None = None,
+    num_steps: int | None = None,
     levels: Any = None,
     level_ess: float = Settings.level_ess,
     resample_threshold: float | None = Settings.resample_threshold,
@@ -51,6 +57,7 @@ def anneal(
     num_pilot_chains: int | None = None,
     chain_batch_size: int | None = None,
     mesh: Mesh | None = None,
+    num_islands: int = Settings.num_islands,
     keep_history: bool | str | Path = False,
     checkpoint_path: str | Path | None = None,
     checkpoint_every_seconds: float = 60.0,
@@ -62,8 +69,13 @@ def anneal(
         rng_key: JAX random key.
         density: What to sample at t = 0.
         kernel: HMC() by default; ULA, MALA, UHMC, HMC, BlackJAX, or Reverse for reverse diffusion.
-        num_chains: Population size.
-        num_steps: Kernel steps per level.
+        engine: "annealing" takes a population from noise to data, once; "tempering" lets few replicas run up and down a
+            ladder of levels and keeps draws at t = 0: many draws in little memory, see `TemperedRun`. It takes
+            Metropolis kernels and log densities, and no resample_threshold, predictor, mesh or keep_history.
+        num_chains: Population size, 1,000 by default; under tempering the number of independent groups of replicas, 4.
+        num_samples: Under tempering draws kept of each group, 1,000 by default.
+        thinning: Under tempering sweeps over the ladder between two draws, 5 by default.
+        num_steps: Kernel steps per level, 2 by default; under tempering per level and sweep, 1.
         levels: None places them by conditional ESS in a pilot run; an integer gives that many, geometric in the
             noise-to-signal ratio (the default of Reverse is 250); or an array of times decreasing within [0, 1].
         level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep.
@@ -85,6 +97,9 @@ def anneal(
         mesh: Devices that share the chains, such as `jax.make_mesh((jax.device_count(),), ("chains",))`, also those of
             several processes after `jax.distributed.initialize()`. A chain's keys depend on its number only, so samples
             are those of one device up to rounding.
+        num_islands: Populations that run side by side, num_chains / num_islands chains each, resampled by themselves;
+            a hundred or more, for their weights' tails. The evidence is the mean of theirs, and `log_weights` of an
+            island's chains hold its share of it. What islands differ by shows what a single one could not tell.
         keep_history: Keep acceptance and weight increments of every chain at every level: True in memory, a path in a
             Zarr folder there.
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same arguments, the run goes
@@ -111,30 +126,37 @@ def anneal(
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
     ULA 1, HMC and UHMC L), and one for a predictor where there are no weights. The pilot takes one plus 4 times the
     kernel's own on each of its 256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a
-    level 5 log densities, or 10. With a score only, a level costs three scores and divergences more (d scores up to 64 dimensions, else 8), and a step the
-    inner nodes of its line integral.
+    level 5 log densities, or 10. With a score only, a level costs three scores and divergences more (d scores up to
+    64 dimensions, else 8), and a step the inner nodes of its line integral.
 
     References:
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.
     """
+    draws = drawn_by(engine, num_samples, thinning)
+    usual = Settings if draws is None else Usual
+    num_chains = usual.num_chains if num_chains is None else num_chains
+    num_steps = usual.num_steps if num_steps is None else num_steps
     rng_key, density, kernel, settings = prepared(
         "nd.anneal", rng_key, density, kernel, Reverse,
         num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, resample_threshold=resample_threshold,
         frame=frame, metric=metric, predictor=predictor, num_pilot_chains=num_pilot_chains,
-        chain_batch_size=chain_batch_size, mesh=mesh,
+        chain_batch_size=chain_batch_size, mesh=mesh, num_islands=num_islands,
     )  # fmt: skip
     if not isinstance(keep_history, bool | str | Path):
         raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
     check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
-    settings = settings.in_pieces(density, settings.num_chains)
+    if draws is None:
+        settings = settings.in_pieces(density, settings.num_chains)
     identity = {} if checkpoint_path is None else {
-        "kind": KIND, "rng_key": fingerprint(rng_key), **density.identity(),
+        "kind": KIND if draws is None else TEMPERING, "draws": draws,
+        "rng_key": fingerprint(rng_key), **density.identity(),
         "kernel": f"{kernel!r} {fingerprint((kernel, kernel.program_digest))}", **settings.identity(),
         "levels": fingerprint(levels), "keep_history": bool(keep_history), **versions(),
     }  # fmt: skip
     with sole_writer(checkpoint_path):
         keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds)
-        run = annealed(rng_key, density, kernel, levels, settings, keeper, keep_history, progress_bar=progress_bar)
+        by_engine = annealed if draws is None else partial(tempered, draws=draws)
+        run = by_engine(rng_key, density, kernel, levels, settings, keeper, keep_history, progress_bar=progress_bar)
     run.warn()
     return run
 
@@ -171,6 +193,7 @@ def annealed(
             known = isinstance(levels, Plan)
             found = levels if known else plan(pilot_key, density, kernel, levels, settings, progress.say)
             places: Any = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
+            places["num_islands"] = settings.num_islands
             places["tracks"] = isinstance(kernel, Reverse) and kernel.tracks(density)
             state, rows = RunState(found, populations.start(held, start_key, **places)), ()
             keeper.keep(packed, state, rows, mesh, now=True)
@@ -196,8 +219,11 @@ def _result(state: RunState, density: Density, kernel: Kernel | Reverse, setting
         evaluations = done * (1 + settings.num_steps * kernel.evaluations_per_step)
         evaluations += done * (bool(settings.predictor) and not weighted)
         evaluations += done * between * (weighted and not density.has_log_density)
+    islands = np.asarray(population.island_evidences()) if settings.num_islands > 1 else None
+    if islands is not None and not weighted:
+        islands = np.full(len(islands), np.nan)
     return AnnealedRun(
-        log_weights=population.log_weight if weighted else jnp.zeros(settings.num_chains),
+        log_weights=population.log_weights() if weighted else jnp.zeros(settings.num_chains),
         log_evidence=float(population.evidence()) if weighted else float("nan"),
         log_evidence_error=float(population.evidence_error()) if weighted else float("nan"),
         levels=state.plan.levels[:done],
@@ -207,8 +233,9 @@ def _result(state: RunState, density: Density, kernel: Kernel | Reverse, setting
         is_weighted=weighted,
         num_steps=settings.num_steps,
         evaluations_per_chain=evaluations,
-        ancestors=population.ancestor,
+        ancestors=population.founders(),
         scale=state.plan.at(done - 1).scale,
         is_complete=state.is_complete,
+        island_log_evidences=islands,
         **found,
     )

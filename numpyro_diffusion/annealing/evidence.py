@@ -10,7 +10,8 @@ resampling adds to it by rounding numbers of offspring),
 s is the sum of squared family sizes, as shares: the mean was fitted. v is the relative variance of the fold; that of
 the logarithm, v / (1 - v), has no upper limit. Two things that a genealogy cannot see come on top: what the weights'
 tail holds beyond the largest of them, and, for kernels that are not adjusted, how far their corrections, which average
-to one at every level, have averaged to something else.
+to one at every level, have averaged to something else. Of islands, whose mean evidence is the estimate, deviations are
+weighed by their shares of it.
 """
 
 from __future__ import annotations
@@ -39,15 +40,28 @@ class Account(NamedTuple):
     correction: jax.Array
 
 
-def new_account(num_chains: int) -> Account:
-    """Of a run that has not begun."""
-    return Account(jnp.zeros(num_chains), jnp.zeros(()), jnp.zeros(()))
+def new_account(num_chains: int, shape: tuple[int, ...] = ()) -> Account:
+    """Of a run that has not begun; `shape` of the numbers of several islands."""
+    return Account(jnp.zeros(num_chains), jnp.zeros(shape), jnp.zeros(shape))
 
 
 def folded(account: Account, log_weight, ancestor, tail_nats=None) -> Account:
     """The account with weights [N] of chains with founders `ancestor` [N] folded in; `tail_nats` computed if None."""
     nats = account.tail_nats + (pareto_tail(log_weight).nats if tail_nats is None else tail_nats)
     return account._replace(deviation=account.deviation + _deviation(log_weight, ancestor), tail_nats=nats)
+
+
+def together(account: Account, share) -> Account:
+    """The account of the mean evidence of islands, whose own make the `share` [J] of it; founders by island [N]."""
+
+    def of_all(values):
+        # An island without a living chain has no share, and no error to speak of.
+        share_of = share[:, None] if values.ndim > 1 else share
+        return jnp.where(share_of > 0, share_of * values, 0.0)
+
+    deviation = of_all(account.deviation.reshape(share.size, -1)).ravel()
+    nats = jnp.log1p(jnp.sum(of_all(jnp.expm1(account.tail_nats))))
+    return Account(deviation, nats, jnp.sum(of_all(account.correction)))
 
 
 def _deviation(log_weight, ancestor):
@@ -69,9 +83,14 @@ def _deviation(log_weight, ancestor):
 @jax.jit
 def evidence_error(account: Account, log_weight, ancestor, tail_nats=None):
     """Standard error of log Z, in nats, of a population with weights [N]; NaN for one chain, or none alive."""
+    return error_of(folded(account, log_weight, ancestor, tail_nats), log_weight)
+
+
+def error_of(account: Account, log_weight):
+    """Standard error of an account into which the weights [N] have been folded."""
     if log_weight.size == 1:
         return jnp.full((), jnp.nan)
-    deviation, nats, correction = folded(account, log_weight, ancestor, tail_nats)
+    deviation, nats, correction = account
     genealogy = jnp.sqrt(jnp.sum(deviation**2))
     error, gap = jnp.hypot(genealogy, nats), jnp.abs(correction)
     error = jnp.where(gap > MOST_CORRECTION * genealogy, jnp.maximum(error, gap), error)

@@ -37,7 +37,8 @@ class Settings:
     Attributes:
         num_steps, frame, chain_batch_size, mesh: Of the compiled programs.
         weighted: Whether chains carry weights.
-        num_chains, level_ess, resample_threshold, metric, predictor, num_pilot_chains: Read on the host only.
+        num_chains, level_ess, resample_threshold, metric, predictor, num_pilot_chains, num_islands: Read on the host
+            only.
     """
 
     num_steps: int = 2
@@ -51,6 +52,7 @@ class Settings:
     metric: str = _of_the_host("frame")
     predictor: bool | None = _of_the_host(None)
     num_pilot_chains: int | None = _of_the_host(None)
+    num_islands: int = _of_the_host(1)
 
     @classmethod
     def checked(cls, **given) -> Settings:
@@ -59,7 +61,7 @@ class Settings:
         # None is fine where it is the default.
         asked = [name for name, value in new.items() if value is not None or getattr(cls, name) is not None]
         for name in asked:
-            if name in ("num_chains", "num_steps", "chain_batch_size", "num_pilot_chains"):
+            if name in ("num_chains", "num_steps", "chain_batch_size", "num_pilot_chains", "num_islands"):
                 new[name] = check_integer(name, new[name])
             if name in ("level_ess", "resample_threshold"):
                 check_number(name, new[name], 0.0, 1.0)
@@ -69,6 +71,13 @@ class Settings:
         for name, known in {"frame": FRAMES, "metric": METRICS, "predictor": (None, True, False)}.items():
             if new[name] not in known:
                 raise ParameterError(f"{name} must be one of {known}; got {new[name]!r}.")
+        if new["num_islands"] > 1 and (
+            new["num_chains"] % new["num_islands"] or new["num_chains"] < 2 * new["num_islands"]
+        ):
+            raise ParameterError(
+                f"num_islands must divide num_chains into islands of at least two chains; got {new['num_islands']} for "
+                f"{new['num_chains']} chains."
+            )
         new |= {"mesh": checked_mesh(new["mesh"], new["num_chains"])}
         return cls(**new)
 

@@ -15,11 +15,12 @@ from arviz_base import dict_to_dataset
 from ..density.abstract import batch_log_prob
 from ..errors import ArgumentTypeError
 from ..program import versions
+from .expectations import Particles, mean_of
 from .islands import Layout, layout, weigh_alike
 from .result_fields import BoundFields, ResultFields, RunFields
 from .weights import normalised
 
-WEIGHTED = "draws weigh by sample_stats.weight, which summaries and loo ignore; resample them first."
+WEIGHTED = "draws weigh by sample_stats.weight, which summaries and loo ignore; the group estimates has weighted means."
 
 
 def to_datatree(result: ResultFields) -> xr.DataTree:
@@ -33,8 +34,10 @@ def to_datatree(result: ResultFields) -> xr.DataTree:
 
         - `posterior`: x (chain, draw, x_dim_0, ...); chains are islands of particles, and their relatives lie side by
           side, see `islands`. The attribute `layout` tells what R-hat and ESS are worth.
-        - `sample_stats`: log_weight, weight (sums to one), where there is a log density lp, and particle: which of
-          `run.samples` a draw is; (chain, draw).
+        - `sample_stats`: log_weight, weight (sums to one), ancestor (founding chain), where there is a log density lp,
+          and particle: which of `run.samples` a draw is; (chain, draw).
+        - `estimates`: of x the mean, its error by families of particles, the effective number of draws, the Pareto k
+          and, of several islands, the error between them, along `statistic`; see `nd.expectation`.
         - `annealing`: statistics by noise_level [K], with coordinates t and noise_to_signal, and with history kept
           chain_acceptance_rate and chain_log_weight_increment (particle = N, noise_level). Absent for reverse
           diffusion.
@@ -54,11 +57,13 @@ def to_datatree(result: ResultFields) -> xr.DataTree:
 
 def attributes(run: RunFields | None = None, **more) -> dict[str, Any]:
     """Attributes of a whole tree: which library made it, and what a run found; numbers and text alone, for netCDF."""
-    found = {"inference_library": "numpyro_diffusion"}
+    found: dict[str, Any] = {"inference_library": "numpyro_diffusion"}
     found["inference_library_version"] = versions()["version of numpyro_diffusion"]
     if run is not None:
         found |= {"kernel": repr(run.kernel), "evaluations_per_chain": int(run.evaluations_per_chain)}
         found |= {name: float(getattr(run, name)) for name in ("log_evidence", "log_evidence_error")}
+        if run.island_log_evidences is not None:
+            found["island_log_evidences"] = [float(value) for value in run.island_log_evidences]
     return found | more
 
 
@@ -72,7 +77,10 @@ def _run_tree(run):
         laid_out = {k: v[islands.particles].reshape(islands.shape + v.shape[1:]) for k, v in values.items()}
         return dict_to_dataset(laid_out, sample_dims=("chain", "draw"), attrs=attrs)
 
+    if run.ancestors is not None:
+        stats["ancestor"] = np.asarray(run.ancestors)
     groups = {"posterior": dataset({"x": np.asarray(run.samples)}, layout_attributes(run, islands))}
+    groups["estimates"] = estimates({"x": run.samples}, run.particles)
     groups["sample_stats"] = dataset(stats)
     if run.stats:
         groups["annealing"] = statistics_by_level(run)
@@ -80,9 +88,20 @@ def _run_tree(run):
     return xr.DataTree.from_dict({"/": root, **groups})
 
 
+def estimates(values: dict[str, Any], particles: Particles, **axes) -> xr.Dataset:
+    """The group `estimates`, of draws [M, ...] by name; `axes` (dims, coords) are those of a posterior's variables."""
+    found = {name: mean_of(np.asarray(value, dtype=float), particles) for name, value in values.items()}
+    rows = ["value", "error", "num_effective", "pareto_k", *(["island_error"] if particles.island is not None else [])]
+    stacked = {name: np.stack([getattr(e, row) for row in rows]) for name, e in found.items()}
+    coords: dict[Any, Any] = {"statistic": ["mean", *rows[1:]]} | dict(axes.pop("coords", None) or {})
+    attrs = {"description": "errors by families of related particles", "num_effective": particles.num_effective}
+    return dict_to_dataset(stacked, sample_dims=("statistic",), coords=coords, attrs=attrs, **axes)
+
+
 def layout_attributes(run: RunFields, islands: Layout) -> dict[str, str]:
     """Attributes of a posterior: what R-hat and ESS of its draws are worth, and whether these weigh alike."""
-    return {"layout": islands.note, **({} if weigh_alike(run) else {"weights": WEIGHTED})}
+    alike = weigh_alike(run) and run.num_islands == 1
+    return {"layout": islands.note, **({} if alike else {"weights": WEIGHTED})}
 
 
 def statistics_by_level(run: RunFields) -> xr.Dataset:

@@ -6,6 +6,8 @@ families are cut, so the islands share next to no ancestors and R-hat compares p
 lie side by side: for families of sizes m and correlation rho between relatives, the autocorrelations of such a row sum
 to :math:`(\sum m^2 / N - 1) \rho`, and ArviZ's effective sample size is the usual one of clustered draws. Relatives
 that were shuffled would look independent.
+
+Where islands have run side by side (`num_islands`), they are the chains.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .result_fields import RunFields
+from .result_fields import RunFields, TemperedFields
+from .weights import normalised
 
 #: Numbers of islands, the first that divides the particles; four is what ArviZ and Stan take.
 NUM_ISLANDS = (4, 5, 6, 7, 3, 2)
@@ -46,11 +49,16 @@ def layout(run: RunFields, num_samples: int = 1) -> Layout:
 
     R-hat and ESS are withheld where they would mean nothing: unequal weights (resampling was off, or the run ended
     early), effectively fewer than four families, or fewer than 16 draws per island. Where no number of islands divides
-    the particles there is one, which has an ESS and no R-hat.
+    the particles there is one, which has an ESS and no R-hat. Islands that ran side by side are the chains: within one
+    draws weigh alike, between them by the evidence of each.
     """
     count = len(run.samples)
+    if isinstance(run, TemperedFields):
+        draws, tours = count // run.num_groups, int(np.sum(run.tours))
+        note = f"one chain per group of replicas; {tours} replicas came from fresh draws at t = 1 to t = 0."
+        return Layout(np.arange(count), run.num_groups, draws, note)
     ancestors = np.arange(count) if run.ancestors is None else np.asarray(run.ancestors)
-    particles = _by_family(ancestors)
+    particles = _by_family(ancestors, count // run.num_islands)
     total = count * num_samples
     withheld = "R-hat and ESS are withheld:"
     if not weigh_alike(run):
@@ -63,6 +71,11 @@ def layout(run: RunFields, num_samples: int = 1) -> Layout:
     if families < NUM_ISLANDS[0]:
         note = f"{withheld} draws descend from effectively {families:.1f} founding chains. Use more num_chains."
         return Layout(particles, total, 1, note)
+    if (islands := run.num_islands) > 1:
+        note = f"{islands} islands that ran side by side, a chain each{_shares(run)}."
+        if total // islands >= LEAST_DRAWS:
+            return Layout(particles, islands, total // islands, note)
+        return Layout(particles, total, 1, f"{withheld} {total // islands} draws an island are too few.")
     for islands in NUM_ISLANDS:
         if count % islands == 0 and total // islands >= LEAST_DRAWS:
             note = f"{islands} islands of particles; relatives (of one founding chain) are side by side, in one island."
@@ -71,9 +84,16 @@ def layout(run: RunFields, num_samples: int = 1) -> Layout:
 
 
 def weigh_alike(run: RunFields) -> bool:
-    """Whether all draws have one weight, as after resampling."""
-    log_weights = np.asarray(run.log_weights)
-    return bool(np.all(np.isfinite(log_weights)) and np.all(log_weights == log_weights[0]))
+    """Whether all draws of an island have one weight, as after resampling."""
+    log_weights = np.asarray(run.log_weights).reshape(run.num_islands, -1)
+    return bool(np.all(np.isfinite(log_weights)) and np.all(log_weights == log_weights[:, :1]))
+
+
+def _shares(run: RunFields) -> str:
+    shares = normalised(run.island_log_evidences)
+    if np.any(np.isnan(shares)):
+        return ""
+    return f"; by evidence they weigh {', '.join(f'{share:.2f}' for share in shares)} (log_weights)"
 
 
 def effective_families(ancestors) -> float:
@@ -84,12 +104,12 @@ def effective_families(ancestors) -> float:
     return float(1 / np.sum(shares**2))
 
 
-def _by_family(ancestors) -> np.ndarray:
-    """Particles [N], families in random order: an order of founders would be that of ever earlier relatives."""
+def _by_family(ancestors, island_size: int) -> np.ndarray:
+    """Particles [N], island by island, families in random order: that of founders is one of ever earlier relatives."""
     _, family = np.unique(ancestors, return_inverse=True)
     place = np.random.default_rng(0).permutation(family.max() + 1)
     # Stable: within a family, particles stay beside their nearest relatives.
-    return np.argsort(place[family], kind="stable")
+    return np.lexsort((place[family], ancestors // island_size))
 
 
 def in_order[Run: RunFields](run: Run, particles: np.ndarray) -> Run:

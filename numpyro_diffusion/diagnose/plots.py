@@ -13,9 +13,11 @@ from ..checks.text import shown
 from ..density.abstract import batch_log_prob
 from ..density.density import Density
 from ..errors import ParameterError, ShapeError, check_integer, check_number
+from .coverage_plots import plot_coverage as plot_coverage
+from .coverage_plots import plot_sbc as plot_sbc
 from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, style
 from .result import AnnealedRun, Bound
-from .weights import normalised
+from .weights import evenly, normalised
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +68,7 @@ def plot_samples(
     if isinstance(samples, AnnealedRun):
         density = samples.density if density is None else density
         t = float(samples.levels[-1]) if t is None else t
-        points = _equally_weighted(samples)
+        points = np.asarray(samples.samples)[evenly(normalised(samples.log_weights))]
     else:
         points = np.asarray(samples)
     if points.dtype.kind not in "fiub":
@@ -101,16 +103,6 @@ def _checked_limits(limits):
     return tuple(map(tuple, array))
 
 
-def _equally_weighted(run) -> np.ndarray:
-    samples, log_weights = np.asarray(run.samples), np.asarray(run.log_weights, dtype=float)
-    if np.ptp(log_weights) == 0 or not np.isfinite(log_weights).any():
-        return samples
-    # Systematic, at fixed offsets: the same run gives the same picture.
-    positions = (np.arange(len(samples)) + 0.5) / len(samples)
-    index = np.searchsorted(np.cumsum(normalised(log_weights)), positions)
-    return samples[np.minimum(index, len(samples) - 1)]
-
-
 def _limits(points):
     """A square around all but the farthest 0.2 % of the points on each side."""
     low, high = np.quantile(points, (0.002, 0.998), axis=0)
@@ -140,6 +132,8 @@ def _contours(ax, density, t, limits, grid_size):
 def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6)) -> Figure:
     """Four panels by noise-to-signal ratio: acceptance, step size, ESS and log-weight increments.
 
+    Of replicas the last two show exchanges and log evidence by level.
+
     Args:
         run: Result of `nd.anneal` with a kernel. With history kept, acceptance shows the middle 80 % of the chains.
         figsize: Inches.
@@ -148,7 +142,7 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
         The figure; the ratio zero (t = 0) stands at the right end of the logarithmic axis, after a gap.
 
     Raises:
-        ParameterError: for reverse diffusion, which keeps no statistics.
+        ParameterError: for reverse diffusion, which keeps no statistics, and runs with t = 0 alone, as refreshed ones.
         ImportError: without matplotlib.
     """
     plt = pyplot()
@@ -158,12 +152,16 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
         raise ParameterError(
             "plot_annealing needs statistics by level, and reverse diffusion has none. Use an MCMC kernel."
         )
+    if not np.any(np.asarray(run.levels)):
+        raise ParameterError(
+            "plot_annealing shows levels, and a refreshed run has t = 0 alone. Plot the run before it."
+        )
     from matplotlib.ticker import LogLocator, NullFormatter
 
     stats = {name: np.asarray(value) for name, value in run.stats.items()}
     x = run.density.schedule.ratios(run.levels)
     figure, panels = plt.subplots(2, 2, figsize=figsize, sharex=True, layout="constrained")
-    acceptance, step, ess, weight = panels.flat
+    acceptance, step = panels[0]
 
     if run.history is not None:
         low, high = np.nanquantile(np.asarray(run.history["acceptance_rate"]), (0.1, 0.9), axis=1)
@@ -183,6 +181,20 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
     step.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     step.yaxis.set_minor_formatter(NullFormatter())
 
+    draw = _exchange_panels if "swap_rate" in stats else _weight_panels
+    draw(panels[1], x, stats)
+
+    for panel in panels.flat:
+        panel.title.set(fontsize=10.5, color=INK)
+        style(panel)
+        _ratio_axis(panel, x)
+    figure.supxlabel("noise-to-signal ratio $\\sigma_t / \\alpha_t$, noise to data", fontsize=10, color=INK)
+    return figure
+
+
+def _weight_panels(panels, x, stats):
+    """Effective sample sizes and increments of weights, of a population."""
+    ess, weight = panels
     _line(ess, x, stats["ess"], BLUE, "ESS")
     _line(ess, x, stats["conditional_ess"], ORANGE, "conditional ESS")
     when = stats["resampled"].astype(bool)
@@ -201,12 +213,16 @@ def plot_annealing(run: AnnealedRun, *, figsize: tuple[float, float] = (9.0, 5.6
     weight.set_title("Log-weight increment, nats")
     legend(weight, loc="best")
 
-    for panel in panels.flat:
-        panel.title.set(fontsize=10.5, color=INK)
-        style(panel)
-        _ratio_axis(panel, x)
-    figure.supxlabel("noise-to-signal ratio $\\sigma_t / \\alpha_t$, noise to data", fontsize=10, color=INK)
-    return figure
+
+def _exchange_panels(panels, x, stats):
+    """Exchanges with the level before, and log evidence of every level, of replicas."""
+    swaps, evidence = panels
+    _line(swaps, x, stats["swap_rate"], BLUE, None)
+    swaps.set(ylim=(0, 1.03), title="Exchanges with the level before")
+    mean, error = stats["log_evidence"], stats["log_evidence_error"]
+    evidence.fill_between(x, mean - error, mean + error, color=GREEN, alpha=0.2, linewidth=0)
+    _line(evidence, x, mean, GREEN, None)
+    evidence.set_title("Log evidence, nats")
 
 
 def _line(ax, x, y, color, label):

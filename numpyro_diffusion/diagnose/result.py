@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .findings import warn_of
-from .result_fields import BoundFields, ResultFields, RunFields
+from .result_fields import BoundFields, ResultFields, RunFields, TemperedFields
 from .summary import short, summary
 
 
@@ -52,10 +52,34 @@ class AnnealedRun(_Result, RunFields):
         scale: [d, d] preconditioner of the last level's moves, or None.
         is_complete: False if the run ended before its last level: interrupted, or because most chains had left.
         levels_given: Whether `levels` were asked for; else the pilot placed them.
+        remarks: What whoever made the run has to say against it; among its findings.
+        island_log_evidences: [J] log evidence of each of several islands, or None.
     """
 
     def __repr__(self):
         return short(self)
+
+
+class TemperedRun(AnnealedRun, TemperedFields):
+    """Draws of a density by replica exchange over noise levels, with its evidence and statistics by level.
+
+    As an `AnnealedRun`, but for:
+
+    Attributes:
+        samples: [num_groups * draws, *event_shape], group after group, in the order they were drawn. All weigh alike.
+        log_evidence_error: By batch means over pieces of the groups' sweeps, see `annealing.tempering.bridge`.
+        stats: Arrays [K] by name: acceptance_rate, step_size, swap_rate (how often a level and the one before it, or
+            the start, exchange replicas when it is their turn), log_evidence and its error, divergences.
+        evaluations_per_chain: Evaluations of value and gradient per *group*, all of its replicas together; pilot and
+            the anneal that places the rungs excluded.
+        ancestors: [num_groups * draws] numbers of the fresh draws of the start that draws descend from.
+        num_groups: Ladders of replicas that run side by side and never meet.
+        thinning: Sweeps between two draws.
+        num_sweeps: Sweeps of every group, those that warmed the ladder up excluded. Pairs have their turn in every
+            other one.
+        tours: [num_groups] replicas that came all the way from a fresh draw of the start to t = 0.
+        barrier, round_trip_rate: Properties: the sum of refusal rates over the ladder; tours per sweep and group.
+    """
 
 
 class Bound(_Result, BoundFields):

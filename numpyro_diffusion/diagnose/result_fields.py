@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..density.density import Density
+from .expectations import Particles, particles_of
 from .weights import effective_sample_size
 
 
@@ -36,6 +37,8 @@ class RunFields(ResultFields):
     scale: np.ndarray | None = None
     is_complete: bool = True
     levels_given: bool = False
+    remarks: tuple[str, ...] = ()
+    island_log_evidences: np.ndarray | None = None
 
     @property
     def has_acceptance(self) -> bool:
@@ -43,9 +46,48 @@ class RunFields(ResultFields):
         return bool(self.stats) and bool(np.any(np.isfinite(np.asarray(self.stats["acceptance_rate"], dtype=float))))
 
     @property
+    def num_proposals(self) -> int:
+        """Steps of all chains at one level."""
+        return len(self.samples) * self.num_steps
+
+    @property
+    def num_islands(self) -> int:
+        """Populations that ran side by side."""
+        return 1 if self.island_log_evidences is None else len(self.island_log_evidences)
+
+    @property
+    def particles(self) -> Particles:
+        """The samples with their weights and families, as `nd.expectation` takes them."""
+        return particles_of(self.samples, self.log_weights, self.ancestors, self.num_islands)
+
+    @property
     def ess(self) -> float:
         """Effective sample size of `log_weights`, in chains; NaN where weights are not defined, or all are zero."""
         return float(effective_sample_size(self.log_weights)) if self.is_weighted else float("nan")
+
+
+@dataclasses.dataclass(repr=False)
+class TemperedFields(RunFields):
+    """The fields of a run by replica exchange; `result.TemperedRun` says what they are."""
+
+    num_groups: int = 1
+    thinning: int = 1
+    num_sweeps: int = 0
+    tours: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, int))
+
+    @property
+    def num_proposals(self) -> int:
+        return self.num_sweeps * self.num_groups * self.num_steps
+
+    @property
+    def barrier(self) -> float:
+        """Communication barrier: the sum over pairs of neighbours of how often an exchange is refused."""
+        return float(np.sum(1 - self.stats["swap_rate"]))
+
+    @property
+    def round_trip_rate(self) -> float:
+        """Round trips per sweep and group."""
+        return float(np.mean(self.tours) / max(self.num_sweeps, 1))
 
 
 @dataclasses.dataclass(repr=False)

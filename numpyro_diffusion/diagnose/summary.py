@@ -8,7 +8,7 @@ from ..checks.text import columns
 from ..errors import ArgumentTypeError
 from .findings import curl_of, findings, uncalibrated
 from .findings.statistics import least
-from .result_fields import BoundFields, ResultFields, RunFields
+from .result_fields import BoundFields, ResultFields, RunFields, TemperedFields
 
 
 def summary(result: ResultFields) -> str:
@@ -27,10 +27,10 @@ def short(run: RunFields) -> str:
         count = len(findings(run))
         state = f"findings: {count}, see print_summary()" if count else "findings: none"
     else:
-        state = f"incomplete: ended at t = {run.levels[-1]:.3g}"
+        state = f"incomplete: {_ended(run)}"
     lines = [
-        f"AnnealedRun of {run.density!r} by {run.kernel!r}",
-        f"{len(run.samples)} chains, {len(run.levels)} levels" + (f", acceptance {rate}" if rate else ""),
+        f"{type(run).__name__} of {run.density!r} by {run.kernel!r}",
+        f"{_count(run)}, {len(run.levels)} levels" + (f", acceptance {rate}" if rate else ""),
         f"log evidence {evidence(run)}" if run.is_weighted else "no log evidence",
         state,
     ]
@@ -60,22 +60,45 @@ def _acceptance(run) -> str:
     return f"{rate.min():.2f} to {rate.max():.2f}, mean {rate.mean():.2f}" if len(rate) else ""
 
 
+def _count(run) -> str:
+    if isinstance(run, TemperedFields):
+        return f"{run.num_groups} groups of {len(run.samples) // run.num_groups} draws"
+    return f"{len(run.samples)} chains"
+
+
+def _ended(run) -> str:
+    if isinstance(run, TemperedFields):
+        return f"interrupted after {_count(run)}"
+    return f"ended at t = {run.levels[-1]:.3g}, before its last level"
+
+
 def _run_rows(run):
-    schedule, count = run.density.schedule, len(run.samples)
+    schedule, count, is_tempered = run.density.schedule, len(run.samples), isinstance(run, TemperedFields)
     first, last = (f"{float(schedule.noise_to_signal(t)):.3g}" for t in (run.levels[0], run.levels[-1]))
     yield "density", repr(run.density)
     yield "kernel", repr(run.kernel)
-    yield "chains", f"{count}"
+    yield "groups" if is_tempered else "chains", _count(run) if is_tempered else f"{count}"
     yield "levels", f"{len(run.levels)}, noise-to-signal ratio {first} to {last}"
-    yield "evaluations", f"{run.evaluations_per_chain} per chain, pilot excluded"
+    each = "group of replicas" if is_tempered else "chain"
+    yield "evaluations", f"{run.evaluations_per_chain} per {each}, pilot excluded"
     unknown = uncalibrated(run.density) if run.is_weighted else []
     note = f", up to the unknown constant of {', '.join(unknown)} (not calibrated)" if unknown else ""
     yield "log evidence", evidence(run) + note
-    if run.is_weighted:
+    if is_tempered:
+        rate = np.asarray(run.stats["swap_rate"], dtype=float)
+        yield "exchanges", f"{rate.min():.2f} to {rate.max():.2f}, mean {rate.mean():.2f}; barrier {run.barrier:.2f}"
+        trips = f"{int(np.sum(run.tours))} in {run.num_sweeps} sweeps, {run.round_trip_rate:.3f} per sweep and group"
+        yield "round trips", trips
+    elif run.is_weighted:
         ess, cess = least(run.stats["ess"]), least(run.stats["conditional_ess"])
         # Without a single live chain the ESS is 0 / 0.
         final = np.nan_to_num(run.ess, nan=0.0)
         yield "ESS", f"{final:.0f} of {count} at the end; least on the way {ess:.0%}, between two levels {cess:.0%}"
+        families = run.particles.num_effective
+        yield "families", f"effectively {families:.0f} founding chains"
+        if run.island_log_evidences is not None:
+            each = ", ".join(f"{value:.3f}" for value in run.island_log_evidences)
+            yield "islands", f"{run.num_islands}, of log evidence {each}"
         yield "resampled", f"{int(np.sum(run.stats['resampled']))} times"
         shapes = np.asarray(run.stats["pareto_k"], dtype=float)
         if np.any(np.isfinite(shapes)):
@@ -89,7 +112,7 @@ def _run_rows(run):
         nodes = f"{run.kernel.num_nodes} nodes a step, " if run.kernel.num_nodes else ""
         yield "by the score", f"line integrals, {nodes}curl {', '.join(f'{n} {c:.0%}' for n, c in curls.items())}"
     if not run.is_complete:
-        yield "incomplete", f"ended at t = {run.levels[-1]:.3g}, before its last level"
+        yield "incomplete", _ended(run)
 
 
 def _bound_rows(bound):

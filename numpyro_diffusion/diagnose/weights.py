@@ -55,6 +55,15 @@ def normalised(log_weight) -> np.ndarray:
     return weight / weight.sum()
 
 
+def evenly(weight) -> np.ndarray:
+    """Which draws [M] of weights [M] that sum to one weigh alike: systematic, at fixed offsets, so that the same
+    weights give the same draws; all of them once where they weigh alike already."""
+    if np.ptp(weight) == 0 or not np.all(np.isfinite(weight)):
+        return np.arange(len(weight))
+    places = (np.arange(len(weight)) + 0.5) / len(weight)
+    return np.minimum(np.searchsorted(np.cumsum(weight), places), len(weight) - 1)
+
+
 class Tail(NamedTuple):
     """Shape k of a tail, and the nats that the log of the weights' mean misses beyond the largest of them."""
 

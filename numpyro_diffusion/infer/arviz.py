@@ -16,7 +16,7 @@ import xarray as xr
 from arviz_base.io_numpyro import NumPyroInferenceAdapter, infer_dims
 from numpyro import validation_enabled
 
-from ..diagnose.datatree import attributes, layout_attributes, statistics_by_level
+from ..diagnose.datatree import attributes, estimates, layout_attributes, statistics_by_level
 from ..diagnose.weights import normalised
 from .arviz_names import named, plain, readable
 from .model_call import name_of
@@ -107,13 +107,14 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
     Args:
         found: The posterior of an `AnnealedMCMC`.
         log_likelihood: Whether to add the log likelihood of every observation, which `az.loo` and `az.compare` read;
-            as many numbers as draws times observations. What is masked is left out.
+            as many numbers as draws times observations. What is masked is left out; where discrete latents were summed
+            out, observations share them, and there is none.
         **groups: As for `az.from_numpyro`: prior, posterior_predictive, predictions, constant_data, coords, dims, ...
             Names are those of the model.
 
     Returns:
         The groups of `az.from_numpyro` (posterior, sample_stats, observed_data and those given), log_likelihood, and
-        `annealing` as of `nd.AnnealedRun.to_datatree`. Attributes: log_evidence, log_evidence_error,
+        `estimates` and `annealing` as of `nd.AnnealedRun.to_datatree`. Attributes: log_evidence, log_evidence_error,
         evaluations_per_chain, model, kernel. A variable whose name had to be replaced ("a.x" for "a/x") has the
         attribute `site`; the posterior's attribute `layout` tells what R-hat and ESS are worth.
 
@@ -133,13 +134,16 @@ def to_datatree(found: Posterior, *, log_likelihood: bool = True, **groups) -> x
         if observed:
             data = az.dict_to_dataset(adapter.named(observed), dims=dims, coords=coords, sample_dims=[])
             tree["observed_data"] = xr.DataTree(data)
-        if observed and log_likelihood:
+        if observed and log_likelihood and found.call.discrete is None:
             values = {k: v for k, v in found.by_site("log_likelihood").items() if k in observed}
             values = {k: v.reshape(adapter.sample_shape + v.shape[1:]) for k, v in values.items()}
             # A mask that depends on latents leaves in what it leaves in at any draw.
             masks = {name: mask.any(axis=0) for name, mask in found.by_site("counted").items()}
             data = likelihood_dataset(adapter.named(values), adapter.named(masks), dims, coords)
             tree["log_likelihood"] = xr.DataTree(data)
+    tree["estimates"] = xr.DataTree(
+        estimates(adapter.named(found.particles.samples), found.particles, dims=dims, coords=coords)
+    )
     tree["annealing"] = xr.DataTree(statistics_by_level(run))
     tree["posterior"].attrs |= layout_attributes(run, found.islands)
     for group in tree.children.values():

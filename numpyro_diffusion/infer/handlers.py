@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.core import Tracer
+from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from ..density.abstract import gaussian_at
@@ -97,10 +98,10 @@ class noise_level(Messenger):
     .. math:: p(x_t, t) \; p(\theta \mid \hat x_t) \; p(y \mid \hat x_t, \theta)^\lambda
 
     Latents with a `DiffusionPrior` are distributed as x_t and are shown to the rest of the model through a view
-    `view` :math:`\hat x_t`, so that latents whose distribution depends on x follow along. Observed sites and
-    user factors get the power; the Jacobian terms of transformed latents, and latents of any other distribution, are
-    left alone. At t = 0 and power 1 the model is unchanged. Both numbers may be traced. Plates, masks, subsampling and
-    deterministic sites work as they do without.
+    `view` :math:`\hat x_t`, so that latents whose distribution depends on x follow along; transformed priors are so
+    before their transformation. Observed sites and user factors get the power; the Jacobian terms of transformed
+    latents, and latents of any other distribution, are left alone. At t = 0 and power 1 the model is unchanged. Both
+    numbers may be traced. Plates, masks, subsampling and deterministic sites work as they do without.
 
     Args:
         fn: Model; or use as a context manager.
@@ -153,7 +154,10 @@ class noise_level(Messenger):
             return
         if (prior := prior_of(msg)) is not None:
             known = self.bound[msg["name"]].spectrum if msg["name"] in self.bound else None
-            msg["value"] = seen(self.view, prior.density, msg["value"], self.t, known)
+            # Of what the prior itself is about: a transformed one has its view transformed.
+            transform = biject_to(msg["fn"].support)
+            noisy = transform.inv(msg["value"])
+            msg["value"] = transform(seen(self.view, prior.density, noisy, self.t, known))
         if isinstance(self.likelihood_power, Tracer) and jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating):
             msg["value"] = _shield(msg["value"], self.likelihood_power)
 
@@ -178,14 +182,20 @@ class widened(Messenger):
 
 
 class generated(Messenger):
-    """Replace observed values by draws of their distributions; factors stay what they are."""
+    """Replace observed values by draws of their distributions; factors stay what they are.
 
-    def __init__(self, fn=None, *, rng_key):
-        self.rng_key = rng_key
+    `names` are sites to draw as well, whether they are observed or not.
+    """
+
+    def __init__(self, fn=None, *, rng_key, names: tuple[str, ...] = ()):
+        self.rng_key, self.names = rng_key, names
         super().__init__(fn)
 
     def process_message(self, msg):
-        if msg["type"] == "sample" and msg["is_observed"] and msg["fn"].event_shape != (0,):
+        if msg["type"] != "sample" or msg["fn"].event_shape == (0,):
+            return
+        if msg["is_observed"] or msg["name"] in self.names:
             self.rng_key, key = jax.random.split(self.rng_key)
-            shape = jnp.shape(msg["value"])[: jnp.ndim(msg["value"]) - len(msg["fn"].shape())]
+            value = jnp.zeros(()) if msg["value"] is None else msg["value"]
+            shape = jnp.shape(value)[: max(jnp.ndim(value) - len(msg["fn"].shape()), 0)]
             msg["value"] = jax.lax.stop_gradient(msg["fn"].sample(key, shape))

@@ -50,7 +50,7 @@ class AnnealedKernel(MCMCKernel):
     chain.
 
     Args:
-        model: NumPyro model with at least one latent `DiffusionPrior` site.
+        model: NumPyro model as for `AnnealedMCMC`.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default. Its step size is one number, or None to
             have it tuned; with metric "pilot" each move takes a random share of it between a half and all.
         num_steps: Moves per MCMC step.
@@ -188,8 +188,9 @@ class AnnealedKernel(MCMCKernel):
 
     def get_constrain_fn(self, model_args, model_kwargs):
         """Function from unconstrained to constrained values of the block's sites."""
-        transforms = self._pilot_run.transforms
-        return lambda z: {name: transform(z[name]) for name, transform in transforms.items()}
+        found = self._pilot_run
+        block = replace(found.block, siblings=found.values)
+        return lambda z: block.constrain(block.ravel(z))
 
     def postprocess_fn(self, model_args, model_kwargs):
         """Function from unconstrained values to latent and deterministic sites."""

@@ -2,60 +2,73 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ..annealing.anneal import anneal
 from ..annealing.blas_threads import single_threaded_blas
-from ..annealing.devices import checked_mesh, everywhere
-from ..annealing.draws import further_draws
-from ..annealing.kernels import Kernel, check_kernel
-from ..annealing.plan import PlannedLevel
+from ..annealing.kernels import Kernel
 from ..annealing.settings import Settings
-from ..diagnose.findings import findings
-from ..diagnose.islands import in_order, layout
-from ..diagnose.result import AnnealedRun
-from ..diagnose.summary import evidence, listed
-from ..errors import NotRunError, check_integer, check_key, check_untraced
+from ..annealing.tempering.engine import KIND as TEMPERING
+from ..annealing.tempering.engine import Usual, check_engine
+from ..errors import ParameterError, check_integer, check_key, check_untraced
+from .arguments import OF_KERNEL, checked_draws, checked_levels, model_and_kernel, spread
 from .handlers import check_view
-from .joint import JointDensity
+from .kernel import AnnealedKernel
 from .model_call import ModelCall, name_of
-from .posterior import Posterior, asked_for, with_aliases
-from .setup import check_model, check_no_start, prepare
+from .posterior import Posterior, check_fields
+from .refresh import FRESH, check_same_latents, refreshed_run
+from .results import Results
+from .setup import check_no_start, prepare
+from .state import MCMCState, check_same, check_state, drawn
 
-#: What `az.from_numpyro(mcmc)` reads besides `model` and `get_samples`, as of ArviZ's own adapters.
-OF_ADAPTER = ("sample_dims", "sample_shape", "_args", "_kwargs", "get_sample_stats")
+#: Settings that an `AnnealedKernel` has as well.
+DEFAULTS: dict[str, Any] = {
+    "num_steps": None, "level_ess": Settings.level_ess, "metric": "pilot", "view": "gaussian",
+    "likelihood_power": None,
+}  # fmt: skip
 
 
-class AnnealedMCMC:
+class AnnealedMCMC(Results):
     """Posterior of a NumPyro model with diffusion priors, by annealed MCMC from noise to data.
 
-    The surface is that of `numpyro.infer.MCMC`. Chains are particles: they start from exact draws at t = 1, where
-    priors are Gaussian and the likelihood counts nothing, and are moved jointly in all latents while the noise falls
-    and the likelihood comes in; their weights give the evidence.
+    The surface is that of `numpyro.infer.MCMC`, with the model in the kernel's place. Chains are particles: they start
+    from exact draws at t = 1, where priors are Gaussian and the likelihood counts nothing, and are moved jointly in all
+    latents while the noise falls and the likelihood comes in; their weights give the evidence.
 
     Args:
-        model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous.
+        model: NumPyro model with at least one latent `DiffusionPrior` site, which may be transformed, by other latents
+            too (`infer.transformed`). Discrete latents are summed out (`infer.enumeration`). Or an `AnnealedKernel`,
+            whose model, moves and settings are taken.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
-        num_chains: Population size.
-        num_samples: Draws per chain at t = 0. The first ends the anneal; further ones go on from there, so that
-            R-hat and ESS have something to compare.
-        thinning: Kernel steps between two draws at t = 0.
-        num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As for
-            `nd.anneal`. Draws beyond the first are not in the checkpoint.
+        engine: "annealing", or "tempering" for many draws of few chains, see `nd.anneal`: chains are then groups of
+            replicas, and resample_threshold has no meaning.
+        num_warmup: Number of noise levels, as for `AnnealedKernel`; the same as an integer for `levels`. Left out, a
+            pilot finds how many are needed, which is best.
+        num_chains: Population size, 1,000 by default: some hundreds, where NUTS takes four. Or 4 groups of replicas.
+        num_samples, thinning: Draws per chain at t = 0, of which every thinning-th is kept. The first that is kept ends
+            the anneal; further ones go on from there, so that R-hat and ESS have something to compare. One by default;
+            of groups of replicas 1,000, five sweeps apart, or as many sweeps as `thinning` says.
+        num_steps: Moves per noise level, and per draw at t = 0.
+        levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, num_islands, checkpoint_path:
+            As for `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.likelihood`.
+        postprocess_fn: What makes samples of a draw's unconstrained values by site; by default they are the latent and
+            deterministic sites.
+        chain_method: "vectorized" advances chains together, "parallel" shares them among all local devices if these
+            divide `num_chains`, "sequential" takes one at a time. The samples are the same.
         progress_bar: Show levels, acceptance and ESS.
+        progress_rate, jit_model_args: Taken as they come: every level is shown, and data never are part of what is
+            compiled.
 
     Raises:
-        TypeError: if `model` is no function or `kernel` no kernel.
+        TypeError: if `model` is no function or `kernel` no kernel; for kernels of NumPyro's, with the right call.
         ParameterError: for values out of range.
 
     Example:
@@ -69,217 +82,179 @@ class AnnealedMCMC:
         model,
         kernel: Kernel | None = None,
         *,
-        num_chains: int = Settings.num_chains,
-        num_samples: int = 1,
-        thinning: int = 5,
-        num_steps: int = Settings.num_steps,
+        engine: str = "annealing",
+        num_warmup: int | None = None,
+        num_samples: int | None = None,
+        num_chains: int | None = None,
+        thinning: int | None = None,
+        num_steps: int | None = None,
         levels: Any = None,
         level_ess: float = Settings.level_ess,
         resample_threshold: float = 0.5,
         metric: str = "pilot",
         view: str = "gaussian",
         likelihood_power=None,
+        postprocess_fn=None,
+        chain_method: str = "vectorized",
         chain_batch_size: int | None = None,
         mesh: Mesh | None = None,
+        num_islands: int = Settings.num_islands,
         checkpoint_path: str | Path | None = None,
         progress_bar: bool = True,
+        progress_rate: int | None = None,
+        jit_model_args: bool = False,
     ):
-        check_model(model)
-        check_view(view)
-        self._model, self.kernel, self.num_chains = model, check_kernel("kernel must be", kernel), num_chains
-        self.num_samples, self.thinning = check_integer("num_samples", num_samples), check_integer("thinning", thinning)
-        self.view, self.likelihood_power, self.progress_bar = view, likelihood_power, progress_bar
-        self._posterior: Posterior | None = None
-        self._options = {
-            "num_chains": num_chains, "num_steps": num_steps, "levels": levels, "level_ess": level_ess,
-            "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
-            "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
+        given = {"num_steps": num_steps, "level_ess": level_ess, "metric": metric, "view": view}
+        given["likelihood_power"] = likelihood_power
+        self._model, self.kernel, given = model_and_kernel(model, kernel, given, DEFAULTS)
+        self.view, self.likelihood_power = given.pop("view"), given.pop("likelihood_power")
+        check_view(self.view)
+        usual, draws = (Usual, Usual.num_samples) if check_engine(engine) == TEMPERING else (Settings, 1)
+        given["num_steps"] = usual.num_steps if given["num_steps"] is None else given["num_steps"]
+        self.num_chains = check_integer("num_chains", usual.num_chains if num_chains is None else num_chains)
+        # Sweeps between two draws of a group of replicas, which are kept all unless a thinning is asked for.
+        sweeps, thinning = (Usual.thinning, 1) if thinning is None else (thinning, thinning)
+        self.num_samples, self.thinning = checked_draws(draws if num_samples is None else num_samples, thinning)
+        self.num_warmup = num_warmup
+        if postprocess_fn is not None and not callable(postprocess_fn):
+            raise ParameterError(f"postprocess_fn must be a function of values by site; got {postprocess_fn!r}.")
+        self.postprocess_fn, self.chain_method = postprocess_fn, chain_method
+        self.progress_bar, self.progress_rate, self.jit_model_args = progress_bar, progress_rate, jit_model_args
+        mesh, chain_batch_size = spread(chain_method, self.num_chains, mesh, chain_batch_size)
+        self._options = given | {
+            "num_chains": self.num_chains, "levels": checked_levels(num_warmup, levels),
+            "chain_batch_size": chain_batch_size, "mesh": mesh, "checkpoint_path": checkpoint_path,
+            "progress_bar": progress_bar,
         }  # fmt: skip
+        self._num_draws = self.num_samples // self.thinning
+        if check_engine(engine) == TEMPERING:
+            self._options |= {"engine": engine, "num_samples": self._num_draws, "thinning": sweeps}
+            self._num_draws = 1  # a group of replicas has all of its draws when the run ends
+        else:
+            self._options |= {"resample_threshold": resample_threshold, "num_islands": num_islands}
+        self._posterior: Posterior | None = None
+        self._warm: MCMCState | None = None
+        self._last: MCMCState | None = None
 
     @single_threaded_blas
     def run(self, rng_key, *args, extra_fields: tuple[str, ...] = (), init_params=None, **kwargs) -> None:
-        """Anneal the model's posterior.
+        """Anneal the model's posterior; from a `post_warmup_state`, draw on at t = 0.
 
         Args:
             rng_key: JAX random key.
             *args, **kwargs: The model's arguments, of any kind. What the model reads, these and globals, attributes, a
-                closure, it reads now: other arrays of the same shapes compile nothing anew, a model that computes
-                something else does.
-            extra_fields: Those always kept, or NumPyro's names of them: potential_energy, accept_prob, diverging.
+                closure, it reads now, or from a `post_warmup_state` as it was read then: other arrays of the same
+                shapes compile nothing anew, a model that computes something else does.
+            extra_fields: Those always kept, or NumPyro's names of them: potential_energy, accept_prob, diverging; and
+                "z.site" for unconstrained values, "~z.site" to leave a site out of the samples.
             init_params: Must be None.
 
         Raises:
             ParameterError: for `init_params` (chains start from exact draws at t = 1), unknown extra fields, NaN among
-                the data, or a site whose log density is NaN at the start.
+                the data, a site whose log density is NaN at the start, or other arguments than those of the
+                `post_warmup_state`.
             UnsupportedModelError: for models that cannot be annealed; the message names the site.
             ShapeError: if an observed value does not fit its distribution.
             ScoreOnlyError: for a score-only prior with a BlackJAX algorithm that accepts by log densities.
         """
+        self._run(rng_key, args, kwargs, extra_fields, init_params, self._num_draws)
+
+    @single_threaded_blas
+    def warmup(
+        self,
+        rng_key,
+        *args,
+        extra_fields: tuple[str, ...] = (),
+        collect_warmup: bool = False,
+        init_params=None,
+        **kwargs,
+    ) -> None:
+        """Anneal, and no more: `run` then goes on from `post_warmup_state`, with the same arguments.
+
+        Arguments and errors are those of `run`; `collect_warmup` must be False.
+        """
+        if collect_warmup:
+            raise ParameterError(
+                "collect_warmup is not taken: before t = 0 chains are draws of noisy densities, not of the posterior. "
+                "For those call nd.anneal(rng_key, mcmc.joint, keep_history=True)."
+            )
+        self._warm = None
+        self._run(rng_key, args, kwargs, extra_fields, init_params, 1)
+        self.post_warmup_state = self._last
+
+    @single_threaded_blas
+    def refresh(self, rng_key, *args, **kwargs) -> None:
+        """Take the last run's draws to the posterior given other arguments, such as more data, at t = 0 alone.
+
+        Draws are weighed by what their log joint densities gain, in stages if that is much, resampled, and moved by the
+        kernel; the log evidence gains the log of the mean weight (Chopin 2002; see `annealing.refresh`, also for the
+        cost: that of a few levels). A posterior too far away is run afresh, which a finding says.
+
+        Args:
+            rng_key, *args, **kwargs: As for `run`; the model must have the same latents.
+
+        Raises:
+            RuntimeError: before `run`, or after one that ended early.
+            UnsupportedModelError: if the latents differ.
+            ParameterError: for kernels that are not adjusted; and all that `run` raises.
+        """
+        old, began = self._found, time.perf_counter()
+        check_untraced("nd.AnnealedMCMC.refresh", rng_key, args, kwargs)
+        setup_key, move_key, anneal_key, more_key = jax.random.split(check_key(rng_key), 4)
+        call, joint = prepare(setup_key, ModelCall.of(self._model, args, kwargs, self.view), self.likelihood_power)
+        check_same_latents(old.joint, joint)
+        run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
+        if run is None:
+            # The checkpoint is that of other data.
+            run = anneal(anneal_key, joint, self.kernel, **dict[str, Any](self._options, checkpoint_path=None))
+            run.remarks = (FRESH,)
+        state = MCMCState.after(run, more_key, call, joint)
+        self._draw(state, self._num_draws, self._fields, began, is_first=True)
+
+    def _run(self, rng_key, args, kwargs, extra_fields, init_params, num_draws: int) -> None:
         check_no_start(init_params)
         check_untraced("nd.AnnealedMCMC.run", rng_key, args, kwargs)
         rng_key = check_key(rng_key)
-        aliases = asked_for(extra_fields)
-        began = time.perf_counter()
+        began, state = time.perf_counter(), self._warm
+        call = ModelCall.of(self._model, args, kwargs, self.view)
         setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
-        call, joint = prepare(setup_key, ModelCall.of(self.model, args, kwargs, self.view), self.likelihood_power)
-        run = anneal(anneal_key, joint, self.kernel, **self._options)
-        # Draws in the order of their islands are ArviZ's chains by a mere reshape, as are predictions made from them.
-        islands = layout(run, self.num_samples)
-        run = in_order(run, islands.particles)
-        # All at once: a run that fails leaves the results of the last one, whole.
-        self._posterior = Posterior.of(call, joint, run, islands, **self._draw(joint, run, more_key))
-        self._aliases, self.seconds = aliases, time.perf_counter() - began
+        if state is not None:
+            check_same(state, call)
+            fields, state = check_fields(extra_fields, state.z), state._replace(rng_key=more_key)
+        else:
+            call, joint = prepare(setup_key, call, self.likelihood_power)
+            fields = check_fields(extra_fields, [site.name for site in joint.sites])
+            run = anneal(anneal_key, joint, self.kernel, **self._options)
+            state = MCMCState.after(run, more_key, call, joint)
+        self._draw(state, num_draws, fields, began, is_first=self._warm is None)
 
-    def _draw(self, joint: JointDensity, run: AnnealedRun, rng_key) -> dict[str, jax.Array]:
-        """Flat positions [chains, draws, d], and acceptance_rate and is_divergent [chains, draws]."""
-        found = (
-            run.samples[:, None],
-            jnp.full((self.num_chains, 1), run.stats["acceptance_rate"][-1]),
-            jnp.zeros((self.num_chains, 1), bool),
-        )
-        if self.num_samples > 1:
-            kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
-            settings = Settings.checked(num_chains=self.num_chains, num_steps=self.thinning, **kept)
-            joint, mover, rng_key = everywhere((joint, run.kernel.without_step_size(), rng_key), settings.mesh)
-            planned = PlannedLevel(float(run.levels[-1]), float(run.stats["step_size"][-1]), run.scale)
-            more = further_draws(
-                joint, mover, run.samples, rng_key, planned, settings.in_pieces(joint, self.num_chains),
-                num_samples=self.num_samples - 1,
-            )  # fmt: skip
-            found = (jnp.concatenate(pair, axis=1) for pair in zip(found, more, strict=True))
-        return dict(zip(("positions", "acceptance_rate", "is_divergent"), found, strict=True))
+    def _draw(self, state: MCMCState, num_draws: int, fields: list[str], began: float, *, is_first: bool) -> None:
+        kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}
+        settings = Settings.checked(num_chains=len(state.run.samples), num_steps=state.run.num_steps, **kept)
+        found, last = drawn(state, num_draws, self.thinning, settings, self.postprocess_fn, is_first=is_first)
+        # All at once: a run that fails leaves the results of the last one, whole.
+        self._posterior, self._last, self._fields = found, last, fields
+        self.seconds = time.perf_counter() - began
 
     def __repr__(self):
         more = f", num_samples={self.num_samples}" if self.num_samples > 1 else ""
         return f"AnnealedMCMC({name_of(self._model)}, {self.kernel!r}, num_chains={self.num_chains}{more})"
 
     @property
-    def model(self):
-        """The NumPyro model."""
-        return self.arviz_adapter().model if _asked_by_arviz() else self._model
-
-    def __getattr__(self, name):
-        if name in OF_ADAPTER:
-            return getattr(self.arviz_adapter(), name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-
-    # What has been found.
+    def sampler(self) -> AnnealedKernel:
+        """The same sampler as a kernel for `numpyro.infer.MCMC`."""
+        given = {name: self._options.get(name, getattr(self, name, None)) for name in OF_KERNEL}
+        return AnnealedKernel(self._model, self.kernel, **{k: v for k, v in given.items() if v is not None})
 
     @property
-    def _found(self) -> Posterior:
-        if self._posterior is None:
-            raise NotRunError("nothing has been run yet. Call run(rng_key, ...) first.")
-        return self._posterior
+    def post_warmup_state(self) -> MCMCState | None:
+        """Where `run` goes on from, at t = 0, if not None: set by `warmup`, or to a `last_state`.
 
-    @property
-    def annealed(self) -> AnnealedRun:
-        """The run in flat unconstrained coordinates, with its statistics by level.
-
-        Raises:
-            RuntimeError: before `run`.
+        Chains keep the weights and the evidence of the anneal.
         """
-        return self._found.run
+        return self._warm
 
-    @property
-    def joint(self) -> JointDensity:
-        """The model's joint density of one flat point, at every noise level."""
-        return self._found.joint
-
-    @property
-    def log_evidence(self) -> float:
-        """Estimate of log p(y) in nats; for a prior that is not normalised (products), plus log of its integral."""
-        return self.annealed.log_evidence
-
-    @property
-    def log_evidence_error(self) -> float:
-        """Standard error of `log_evidence`."""
-        return self.annealed.log_evidence_error
-
-    @property
-    def log_weights(self) -> jax.Array:
-        """Log weights [num_chains]; all zero after resampling."""
-        return self.annealed.log_weights
-
-    @property
-    def evaluations_per_chain(self) -> int:
-        """Evaluations of value and gradient per chain, pilot excluded."""
-        more = (self.num_samples - 1) * self.thinning * self.kernel.evaluations_per_step
-        return self.annealed.evaluations_per_chain + more
-
-    @property
-    def last_state(self):
-        """Unconstrained values of the last draws by site, [num_chains, ...]."""
-        return jax.vmap(self.joint.unravel)(self._found.positions[:, -1])
-
-    def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
-        """Draws of latent and deterministic sites, [num_chains * num_samples, ...].
-
-        They weigh alike unless resampling was switched off: then see `log_weights`. Particles come island by island,
-        relatives side by side; see `islands`.
-
-        Args:
-            group_by_chain: Keep [num_chains, num_samples, ...].
-        """
-        samples = self._found.samples
-        return self.arviz_adapter().get_samples() if _asked_by_arviz() else _grouped(samples, group_by_chain)
-
-    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, jax.Array]:
-        """One value per draw of log_weight, ancestor, acceptance_rate, is_divergent and log_density.
-
-        So too of those that `run` was asked for under NumPyro's names.
-        """
-        return _grouped(with_aliases(self._found.fields, self._aliases), group_by_chain)
-
-    def arviz_adapter(self):
-        """What `az.from_numpyro` takes; see `infer.arviz`."""
-        from .arviz import AnnealedMCMCAdapter  # slow to import
-
-        return AnnealedMCMCAdapter(self._found)
-
-    def to_datatree(self, *, log_likelihood: bool = True, **groups):
-        """ArviZ DataTree with groups posterior, sample_stats, log_likelihood, annealing; see `infer.arviz`."""
-        from .arviz import to_datatree
-
-        tree = to_datatree(self._found, log_likelihood=log_likelihood, **groups)
-        tree.attrs["evaluations_per_chain"] = self.evaluations_per_chain
-        return tree
-
-    def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
-        """Print moments and intervals of every latent, the evidence, and what speaks against the run.
-
-        n_eff and r_hat are ArviZ's (ess_bulk, r_hat), of the particles in islands; nan where they would mean nothing.
-
-        Args:
-            prob: Mass of the shortest intervals, in [0, 1].
-            exclude_deterministic: Leave out deterministic sites.
-
-        Raises:
-            RuntimeError: before `run`.
-            ParameterError: if `prob` is out of range.
-        """
-        run, found = self.annealed, findings(self.annealed)
-        print(
-            self._found.table(prob, exclude_deterministic),
-            self._found.islands.note,
-            f"{run.kernel!r}: {self.num_chains} chains, {len(run.levels)} levels, "
-            f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s",
-            f"log evidence {evidence(run)}",
-            f"findings {len(found) or 'none'}",
-            *listed(found),
-            sep="\n",
-        )
-
-
-def _asked_by_arviz() -> bool:
-    """Whether the method or property that asks is called by ArviZ's converter.
-
-    ArviZ takes adapters of other inference objects than its own two and treats all else as one. An adapter has `model`
-    and `get_samples` as well, but of samples [chain, draw, ...], where NumPyro's are flat.
-    """
-    return sys._getframe(2).f_globals.get("__name__") == "arviz_base.io_numpyro"
-
-
-def _grouped(values, group_by_chain):
-    if group_by_chain:
-        return dict(values)
-    return {k: v.reshape((-1, *v.shape[2:])) for k, v in values.items()}
+    @post_warmup_state.setter
+    def post_warmup_state(self, state: MCMCState | None) -> None:
+        check_state(state)
+        self._warm = state

@@ -35,6 +35,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, unconstrain_fn
 
 from ..program import Traced, array_digest, trace
+from .enumeration import Enumeration
 from .handlers import Bound, generated, noise_level, widened
 from .prior import StartDensity
 from .sites import is_data, mask_of, normal_parameters
@@ -79,6 +80,7 @@ class ModelCall(NamedTuple):
         view: How the model sees noisy latents.
         normal: Names of the observed Normal sites that can be widened.
         observed: Observed values by site, as they were when the model was read.
+        discrete: Discrete latents, which are summed out; None without any.
     """
 
     model: Callable
@@ -89,10 +91,11 @@ class ModelCall(NamedTuple):
     view: str = "gaussian"
     normal: tuple[str, ...] = ()
     observed: dict[str, np.ndarray] = {}
+    discrete: Enumeration | None = None
 
     @classmethod
     def of(cls, model, args, kwargs, view: str = "gaussian") -> ModelCall:
-        """A model with its arguments: numbers become data, like arrays, and Gibbs siblings are left out."""
+        """A model with its arguments as they are now: numbers become data, like arrays; Gibbs siblings are left out."""
         kwargs = {k: _as_data(v) for k, v in kwargs.items() if k != GIBBS_SITES_KWARG}
         return cls(model, tuple(_as_data(a) for a in args), kwargs, view=view)
 
@@ -104,17 +107,27 @@ class ModelCall(NamedTuple):
 
     def seeded(self, rng_key=None):
         """The model with the subsampled plates of the run."""
-        return substitute(seed(self.model, jax.random.key(0) if rng_key is None else rng_key), data=self.plates)
+        model = self.model if self.discrete is None else self.discrete.marked(self.model)
+        return substitute(seed(model, jax.random.key(0) if rng_key is None else rng_key), data=self.plates)
 
     def at(self, t, power, bound, widths=None, rng_key=None):
         """The model at noise level t with its likelihood to a power, as a function of its arguments."""
         model = self._replace(model=widened(self.model, widths)) if widths else self
         return noise_level(model.seeded(rng_key), t=t, likelihood_power=power, view=self.view, bound=bound)
 
+    def flat(self, bound, values: dict[str, Any]) -> jax.Array:
+        """The flat point [d] of values by site."""
+        return ravel(self.sites, unconstrain_fn(self.at(0.0, 1.0, bound), self.args, self.kwargs, values))
+
     # What is traced.
 
     def log_prob(self, bound, x, t, power, widths):
-        return -potential_energy(self.at(t, power, bound, widths), self.args, self.kwargs, unravel(self.sites, x))
+        return self._log_prob(self.at(t, power, bound, widths), x)
+
+    def _log_prob(self, model, x):
+        is_summed = self.discrete is not None
+        model = self.discrete.summed(model) if self.discrete is not None else model
+        return -potential_energy(model, self.args, self.kwargs, unravel(self.sites, x), enum=is_summed)
 
     def _at_start(self, bound, rng_key=None):
         starts = {name: Bound(StartDensity(b.density), b.spectrum) for name, b in bound.items()}
@@ -126,11 +139,13 @@ class ModelCall(NamedTuple):
         return ravel(self.sites, unconstrain_fn(self._at_start(bound), self.args, self.kwargs, values))
 
     def start_log_prob(self, bound, x):
-        return -potential_energy(self._at_start(bound), self.args, self.kwargs, unravel(self.sites, x))
+        return self._log_prob(self._at_start(bound), x)
 
     def constrain(self, bound, x):
         model = self.at(0.0, 1.0, bound)
-        return constrain_fn(model, self.args, self.kwargs, unravel(self.sites, x), return_deterministic=True)
+        values = constrain_fn(model, self.args, self.kwargs, unravel(self.sites, x), return_deterministic=True)
+        hidden = () if self.discrete is None else self.discrete.dependent
+        return {name: value for name, value in values.items() if name not in hidden}
 
     def log_likelihood(self, bound, x):
         return log_likelihood(self.seeded(), self.constrain(bound, x), *self.args, batch_ndims=0, **self.kwargs)
@@ -146,7 +161,7 @@ class ModelCall(NamedTuple):
         return compute_log_probs(model, self.args, self.kwargs, values)[0]
 
     def generated(self, bound, rng_key, x):
-        model = generated(self.at(0.0, 1.0, bound), rng_key=rng_key)
+        model = generated(self.at(0.0, 1.0, bound, rng_key=rng_key), rng_key=rng_key)
         values = constrain_fn(model, self.args, self.kwargs, unravel(self.sites, x))
         log_probs, sites = compute_log_probs(generated(model, rng_key=rng_key), self.args, self.kwargs, values)
         observed = (log_probs[k] for k, s in sites.items() if s["type"] == "sample" and s["is_observed"])
@@ -188,7 +203,12 @@ def typed_key(rng_key) -> jax.Array:
 
 
 def _as_data(value) -> Any:
-    """Numbers become arrays, which programs take as data; lists, tuples and dicts keep their order and type."""
+    """Numbers become arrays, which programs take as data; lists, tuples and dicts keep their order and type.
+
+    Arrays of NumPy, which may be written to, are copied.
+    """
+    if type(value) is np.ndarray:
+        return value.copy()
     if type(value) in (tuple, list):
         return type(value)(_as_data(v) for v in value)
     if type(value) is dict:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import biject_to
+from numpyro.handlers import substitute
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG, prototype_trace
 
 from ..annealing.kernels import Kernel
@@ -29,9 +29,11 @@ from ..density.schedule import NoiseSchedule
 from ..errors import UnsupportedModelError, warn
 from ..program import array_digest
 from ..pytree import replace
+from .handlers import noise_level
 from .joint import JointDensity
 from .model_call import ModelCall
 from .setup import build_joint, read_model
+from .sites import is_latent
 
 
 class Pilot(NamedTuple):
@@ -42,7 +44,7 @@ class Pilot(NamedTuple):
         siblings: The sites that other blocks own.
         joint, plan: Density of all sites, and what the pilot found for it.
         block, block_plan: The same for the block's own sites; equal where there are no siblings.
-        transforms: From unconstrained values, of a Gibbs block's sites.
+        values: Values of the siblings, such as others have for the block's own supports.
     """
 
     call: ModelCall
@@ -52,7 +54,7 @@ class Pilot(NamedTuple):
     plan: Plan
     block: JointDensity
     block_plan: Plan
-    transforms: dict[str, Any]
+    values: dict[str, Any] | None
 
 
 def run_pilot(
@@ -69,10 +71,13 @@ def run_pilot(
     """
     # A fixed key: the plan is a property of the model and its data, whichever chain asks first.
     trace_key, other_key, joint_key, plan_key = jax.random.split(jax.random.key(0), 4)
-    transforms, values = {}, None
+    values = None
     if siblings:
-        first, other = (prototype_trace(call.model, key, call.args, call.kwargs) for key in (trace_key, other_key))
-        transforms = _transforms(first, other, siblings)
+        model = noise_level(call.model)
+        first = prototype_trace(model, trace_key, call.args, call.kwargs)
+        own = {k: site["value"] for k, site in first.items() if is_latent(site) and k not in siblings}
+        other = prototype_trace(substitute(model, data=own), other_key, call.args, call.kwargs)
+        _check_supports(first, other, own)
         values = {k: first[k]["value"] for k in siblings}
         # All sites are annealed together, except for discrete ones, which cannot be.
         discrete = {k: v for k, v in values.items() if first[k]["fn"].support.is_discrete}
@@ -88,7 +93,7 @@ def run_pilot(
     block = _block(joint, call, names, values) if siblings else joint
     found = plan(plan_key, joint, kernel, None, settings)
     scales = _scales(joint, names, found.scales)
-    return Pilot(call, identity, siblings, joint, found, block, found._replace(scales=scales), transforms)
+    return Pilot(call, identity, siblings, joint, found, block, found._replace(scales=scales), values)
 
 
 def _identity(call: ModelCall, bound) -> str:
@@ -98,19 +103,14 @@ def _identity(call: ModelCall, bound) -> str:
     return f"{digests} {hash(jax.tree.structure(bound))} {call.sites}"
 
 
-def _transforms(first, other, siblings):
-    """Transforms of a block's sites, from two traces with different values."""
-    transforms = {}
-    for name, site in first.items():
-        if site["type"] != "sample" or site["is_observed"] or name in siblings:
-            continue
-        if site["fn"].support != other[name]["fn"].support:
+def _check_supports(first, other, names):
+    """Refuse a block whose sites have other supports in two traces that differ in the siblings alone."""
+    for name in names:
+        if first[name]["fn"].support != other[name]["fn"].support:
             raise UnsupportedModelError(
-                f"the support of site {name!r} depends on other sites, and a Gibbs block cannot follow it. Put both "
-                "sites into one block."
+                f"the support of site {name!r}, or what transforms its prior, depends on sites of another block, and a "
+                "Gibbs block cannot follow it. Put these sites into one block."
             )
-        transforms[name] = biject_to(site["fn"].support)
-    return transforms
 
 
 def _block(joint: JointDensity, call: ModelCall, names: tuple[str, ...], siblings) -> JointDensity:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,11 @@ import numpy as np
 from numpyro.diagnostics import hpdi
 
 from ..checks.text import columns
+from ..diagnose.expectations import MOST_PARETO_K, Estimate, Particles, mean_of, particles_of
 from ..diagnose.islands import Layout
 from ..diagnose.result import AnnealedRun
-from ..errors import ParameterError, check_number
+from ..diagnose.weights import evenly
+from ..errors import ArgumentTypeError, ParameterError, check_number
 from .joint import JointDensity
 from .model_call import ModelCall
 
@@ -36,6 +38,7 @@ class Posterior(NamedTuple):
         positions: Flat points [chains, draws, d].
         samples: Latent and deterministic sites [chains, draws, ...].
         fields: One value per draw [chains, draws], by the names in `FIELDS`.
+        num_moves: Moves per chain after the anneal.
     """
 
     call: ModelCall
@@ -45,56 +48,115 @@ class Posterior(NamedTuple):
     positions: jax.Array
     samples: dict[str, jax.Array]
     fields: dict[str, jax.Array]
+    num_moves: int = 0
 
     @classmethod
     def of(
-        cls, call: ModelCall, joint: JointDensity, run: AnnealedRun, islands: Layout, positions, **fields
-    ) -> Posterior:
-        """The draws at flat positions, with further fields of them."""
+        cls, call: ModelCall, joint: JointDensity, run: AnnealedRun, islands: Layout, positions, *,
+        num_moves: int, postprocess_fn: Callable | None = None, **fields,
+    ) -> Posterior:  # fmt: skip
+        """The draws at flat positions, with further fields of them; `postprocess_fn` makes samples of unconstrained
+        values by site, instead of what the model says."""
         for name, values in {"log_weight": run.log_weights, "ancestor": run.ancestors}.items():
-            fields[name] = jnp.broadcast_to(values[:, None], positions.shape[:2])
+            # One of every particle, which all of its draws share, or one of every draw.
+            fields[name] = jnp.broadcast_to(values.reshape(len(positions), -1), positions.shape[:2])
         if joint.has_log_density:
             fields["log_density"] = _log_density(joint, positions)
-        return cls(call, joint, run, islands, positions, _constrain(joint, positions), fields)
+        if postprocess_fn is None:
+            samples = _constrain(joint, positions)
+        else:
+            samples = jax.vmap(jax.vmap(lambda z: postprocess_fn(joint.unravel(z))))(positions)
+        if not isinstance(samples, dict):
+            raise ArgumentTypeError(f"postprocess_fn must make a dict of arrays by name; got {type(samples).__name__}.")
+        return cls(call, joint, run, islands, positions, samples, fields, num_moves)
+
+    def on_host(self) -> Posterior:
+        """The same with its draws as NumPy arrays."""
+        held = {name: jax.device_get(getattr(self, name)) for name in ("positions", "samples", "fields")}
+        return self._replace(**held)
 
     def by_site(self, program: str) -> dict[str, np.ndarray]:
         """What one of the model's programs makes of all draws [N, ...], by site."""
         flat = self.positions.reshape(-1, self.positions.shape[-1])
         return {name: np.asarray(value) for name, value in _map(self.joint, flat, program=program).items()}
 
-    def table(self, prob: float, exclude_deterministic: bool) -> str:
-        """Moments, the shortest interval of mass `prob`, ESS and R-hat of every number, a line each.
+    def beside(self, truth: dict[str, Any], quantities: Callable | None = None) -> dict[str, tuple[Any, np.ndarray]]:
+        """What a true value of every latent gives by name, beside what the draws [M, ...] give.
 
-        Columns are NumPyro's; ESS (bulk) and R-hat (rank-normalised) are ArviZ's, of the islands.
+        That is every latent, or what `quantities` makes of one draw's values by site; and the data's log likelihood.
+        """
+        at = self.call.flat(self.joint.bound, truth)
+        both = jnp.concatenate([at[None], self.positions.reshape(-1, at.size)])
+        found: dict[str, Any] = _constrain(self.joint, both[None])
+        found = {name: value[0] for name, value in found.items()}
+        if quantities is None:
+            found = {site.name: found[site.name] for site in self.joint.sites}
+        else:
+            found = dict(jax.vmap(quantities)(found))
+        likelihood = _map(self.joint, both, program="log_likelihood").values()
+        found["log_likelihood"] = sum(value.reshape(len(both), -1).sum(axis=1) for value in likelihood)
+        return {name: (np.asarray(value[0]), np.asarray(value[1:])) for name, value in found.items()}
+
+    def table(self, prob: float, exclude_deterministic: bool) -> str:
+        """Moments, the shortest interval of mass `prob`, errors and R-hat of every number, a line each.
+
+        Columns are NumPyro's, with the mean's standard error (mcse) and the effective number of draws by families of
+        particles; R-hat (rank-normalised) is ArviZ's, of the islands. Means that rest on few families are named below.
         """
         check_number("prob", prob, 0.0, 1.0, "0.9 is usual.")
-        sites, shape = {site.name for site in self.joint.sites}, self.islands.shape
-        names = ("mean", "std", "median", f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%", "n_eff", "r_hat")
-        lines: list[Sequence[str]] = [(" " * 10, *names)]
-        for name, values in self.samples.items():
+        sites, particles = {site.name for site in self.joint.sites}, self.particles
+        limits = f"{50 * (1 - prob):.1f}%", f"{50 * (1 + prob):.1f}%"
+        lines: list[Sequence[str]] = [(" " * 10, "mean", "mcse", "std", "median", *limits, "n_eff", "r_hat")]
+        heavy = []
+        for name, values in particles.samples.items():
             if name in sites or not exclude_deterministic:
-                values = np.asarray(values, dtype=float)
-                found = _statistics(values.reshape(shape + values.shape[2:]), prob)
-                for index in np.ndindex(values.shape[2:]):
+                mean, others = _statistics(np.asarray(values, dtype=float), particles, self.islands, prob)
+                for index in np.ndindex(values.shape[1:]):
                     label = f"{name}[{','.join(map(str, index))}]" if index else name
-                    lines.append((label, *(f"{statistic[index]:.2f}" for statistic in found)))
-        return columns(lines, least=8)
+                    first = f"{mean.value[index]:.2f}", f"{mean.error[index]:.2g}"
+                    lines.append((label, *first, *(f"{value[index]:.2f}" for value in others)))
+                    if mean.pareto_k[index] > MOST_PARETO_K:
+                        heavy.append(f"{label} ({mean.pareto_k[index]:.2f})")
+        table = columns(lines, least=8)
+        if heavy:
+            more = f" and {len(heavy) - 5} more" if len(heavy) > 5 else ""
+            table += f"\nfew families of particles rule the errors of {', '.join(heavy[:5])}{more}: Pareto k above "
+            table += f"{MOST_PARETO_K}. Use quantiles, or more num_chains."
+        return table
+
+    @property
+    def particles(self) -> Particles:
+        """Values by site [chains * draws, ...], with their weights and families."""
+        run, (chains, draws) = self.run, self.positions.shape[:2]
+        flat = {name: value.reshape(chains * draws, *value.shape[2:]) for name, value in self.samples.items()}
+        each = chains * draws // len(run.log_weights)
+        return particles_of(flat, run.log_weights, run.ancestors, run.num_islands, each)
 
 
-def asked_for(names: Iterable[str]) -> list[str]:
-    """NumPyro's names among the extra fields that `run` was asked for; ParameterError for unknown ones."""
-    known = (*FIELDS, *ALIASES)
+def check_fields(names: Iterable[str], sites: Iterable[str]) -> list[str]:
+    """The extra fields that `run` was asked for; ParameterError for those there are not, of the latents' names too."""
+    sites, names = list(sites), list(names)
+    known = (*FIELDS, *ALIASES, *(f"z.{site}" for site in sites), *(f"~z.{site}" for site in sites))
     if unknown := [name for name in names if name not in known]:
         raise ParameterError(f"extra_fields must be among {known}; got {unknown[0]!r}.")
-    return [name for name in names if name in ALIASES]
+    return names
 
 
-def with_aliases(fields: dict, names: list[str]) -> dict:
-    """The fields, and those of NumPyro's names whose values there are (a score has no potential energy)."""
-    more = {name: fields[ALIASES[name]] for name in names if ALIASES[name] in fields}
-    if "potential_energy" in more:
-        more["potential_energy"] = -more["potential_energy"]
-    return fields | more
+def with_aliases(found: Posterior, names: list[str]) -> dict[str, jax.Array]:
+    """The fields, and those asked for under NumPyro's names, where they are known (a score has no potential energy)."""
+    fields = dict(found.fields)
+    for name in ("diverging", *names):
+        if name.startswith("z."):
+            fields[name] = jax.vmap(jax.vmap(found.joint.unravel))(found.positions)[name[2:]]
+        elif ALIASES.get(name) in fields:
+            value = fields[ALIASES[name]]
+            fields[name] = -value if name == "potential_energy" else value
+    return fields
+
+
+def grouped(values: dict, by_chain: bool) -> dict:
+    """Values [chains, draws, ...] by name as they are, or of all draws, one after another."""
+    return dict(values) if by_chain else {k: v.reshape((-1, *v.shape[2:])) for k, v in values.items()}
 
 
 @jax.jit
@@ -116,23 +178,25 @@ def _map(joint: JointDensity, positions, *, program: str):
     return jax.lax.map(lambda z: joint.call(program, z), positions, batch_size=BATCH_SIZE)
 
 
-def _statistics(values, prob: float) -> Sequence[np.ndarray]:
-    """Of draws [chains, draws, ...], each [...], in the order of the table."""
-    flat = values.reshape(-1, *values.shape[2:])
+def _statistics(values, particles: Particles, islands: Layout, prob: float) -> tuple[Estimate, Sequence[np.ndarray]]:
+    """Of draws [chains * draws, ...] the mean, and what follows it in the table, each [...]."""
+    found = mean_of(values, particles)
+    even = values[evenly(particles.weight)]
     # All of the draws, at most.
-    lower, upper = hpdi(flat, min(prob, 1 - 0.5 / len(flat)))
-    spread = flat.std(axis=0, ddof=1) if len(flat) > 1 else np.full(flat.shape[1:], np.nan)
-    ess, r_hat = (_by_number(values, name) for name in ("ess", "rhat"))
-    return flat.mean(axis=0), spread, np.median(flat, axis=0), lower, upper, ess, r_hat
+    lower, upper = hpdi(even, min(prob, 1 - 0.5 / len(even)))
+    spread = even.std(axis=0, ddof=1) if len(even) > 1 else np.full(even.shape[1:], np.nan)
+    r_hat = _r_hat(values.reshape(islands.shape + values.shape[1:]))
+    return found, (spread, np.median(even, axis=0), lower, upper, found.num_effective, r_hat)
 
 
-def _by_number(values, statistic: str) -> np.ndarray:
+def _r_hat(values) -> np.ndarray:
     chains, draws, *rest = values.shape
     # ArviZ logs an error for each number of which it has too few draws.
-    if draws < 4 or (chains < 2 and statistic == "rhat"):
+    if draws < 4 or chains < 2:
         return np.full(rest, np.nan)
     from arviz_stats.base import array_stats  # slow to import
 
     # Numbers that never change have an R-hat of 0 / 0.
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(getattr(array_stats, statistic)(values, chain_axis=0, draw_axis=1))
+        found: Any = array_stats.rhat(values, chain_axis=0, draw_axis=1)
+        return np.asarray(found)

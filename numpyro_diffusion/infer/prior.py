@@ -44,6 +44,7 @@ class DiffusionPrior(dist.Distribution):
 
     Example:
         >>> x = numpyro.sample("x", nd.DiffusionPrior(ring * bar))
+        >>> x = numpyro.sample("x", dist.TransformedDistribution(nd.DiffusionPrior(ring), AffineTransform(loc, scale)))
     """
 
     #: Set by the annealer, which may follow a score that has no log density.

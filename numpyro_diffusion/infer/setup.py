@@ -16,6 +16,7 @@ from ..density.abstract import gaussian_at
 from ..density.gaussian import Gaussian
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
+from .enumeration import discrete_sites, with_dependents
 from .handlers import Bound, noise_level
 from .joint import JointDensity
 from .likelihood import data_draws, knots, likelihood_powers, widenings
@@ -50,8 +51,8 @@ def prepare(rng_key, call: ModelCall, likelihood_power=None) -> tuple[ModelCall,
     The key is for forward draws of the model and for subsampled plates; `likelihood_power` as for `AnnealedMCMC`.
 
     Raises:
-        UnsupportedModelError: for discrete latents, priors inside `scan`, improper latents, masked or subsampled
-            latents, models without a diffusion prior; the message names the site.
+        UnsupportedModelError: for discrete latents that cannot be summed out, priors inside `scan`, improper latents,
+            masked or subsampled latents, models without a diffusion prior; the message names the site.
         ShapeError: if an observed value does not fit its distribution.
         ParameterError: for NaN among the data, or a site whose log density is NaN at the start.
     """
@@ -69,15 +70,19 @@ def read_model(rng_keys, call: ModelCall) -> tuple[ModelCall, dict[str, Bound]]:
     _check_fixed(sites, _first_trace(call, other_key), bound)
     _check_latents(sites, bound)
     _check_data(sites)
+    if (discrete := discrete_sites(sites)) is not None:
+        discrete = with_dependents(discrete, call.model, call.args, call.kwargs, sites)
+    summed = () if discrete is None else discrete.names
     plates = {k: s["value"] for k, s in sites.items() if s["type"] == "plate" and len(s["value"]) < s["args"][0]}
     layout = tuple(
         Site(k, tuple(biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"]))), k in bound)
         for k, s in sites.items()
-        if is_latent(s)
+        if is_latent(s) and k not in summed
     )
-    normal = normal_sites(sites, sum(site.size for site in layout))
+    # What an observed Normal site predicts must be one value for each point.
+    normal = () if summed else normal_sites(sites, sum(site.size for site in layout))
     observed = {k: np.asarray(s["value"]) for k, s in sites.items() if is_data(s)}
-    return call._replace(sites=layout, plates=plates, normal=normal, observed=observed), bound
+    return call._replace(sites=layout, plates=plates, normal=normal, observed=observed, discrete=discrete), bound
 
 
 def build_joint(rng_keys, call: ModelCall, bound: dict[str, Bound], likelihood_power=None) -> JointDensity:
@@ -156,8 +161,9 @@ def _check_fixed(sites, others, bound):
         first, second = (jax.tree.leaves(prior_of(t[name])) for t in (sites, others))
         if [array_digest(a) for a in first] != [array_digest(a) for a in second]:
             raise UnsupportedModelError(
-                f"the diffusion prior of site {name!r} depends on another latent. Its normaliser would change with "
-                "that latent and is not known. Fix the prior, and let the latent act on its value."
+                f"the density of site {name!r} depends on another latent. Its normaliser would change with that "
+                "latent and is not known. Fix the density, and let the latent act on its location and scale: "
+                "dist.TransformedDistribution(nd.DiffusionPrior(density), AffineTransform(loc, scale))."
             )
 
 
@@ -165,10 +171,10 @@ def _check_latents(sites, bound):
     for name, site in sites.items():
         if not is_latent(site):
             continue
-        if site["fn"].support.is_discrete:
+        if not np.all(counted(site["fn"])) and name.endswith("_unobserved"):
             raise UnsupportedModelError(
-                f"site {name!r} is discrete, and annealed kernels follow gradients. Sum it out of the likelihood "
-                "(for instance with dist.MixtureSameFamily)."
+                f"site {name!r} stands for what obs_mask leaves out, and cannot be drawn where something is observed. "
+                "Put numpyro.handlers.mask around the observed site instead; numpyro.infer.Predictive then imputes."
             )
         if not np.all(counted(site["fn"])):
             raise UnsupportedModelError(

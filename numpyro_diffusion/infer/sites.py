@@ -12,6 +12,7 @@ from numpyro.distributions.distribution import Unit
 
 from ..errors import UnsupportedModelError
 from .prior import DiffusionPrior
+from .transformed import transformed
 
 #: Wrappers that plates, `to_event` and masks put around a distribution.
 WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
@@ -33,7 +34,7 @@ def unwrapped(fn: Any) -> tuple[Any, list]:
     return fn, wrappers
 
 
-def wrap(name: str, fn, wrappers):
+def wrap(name: str, fn: Any, wrappers: list) -> Any:
     """The opposite of `unwrapped`, at the site of that name."""
     for wrapper in reversed(wrappers):
         if isinstance(wrapper, dist.ExpandedDistribution):
@@ -42,6 +43,8 @@ def wrap(name: str, fn, wrappers):
             fn = fn.to_event(wrapper.reinterpreted_batch_ndims)
         elif isinstance(wrapper, dist.MaskedDistribution):
             fn = fn.mask(wrapper._mask)
+        elif isinstance(wrapper, dist.TransformedDistribution):
+            fn = transformed(name, fn, wrapper)
         else:
             raise UnsupportedModelError(
                 f"site {name!r} wraps a diffusion prior in {type(wrapper).__name__}, which cannot be taken to a noise "

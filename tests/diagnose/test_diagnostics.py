@@ -243,7 +243,7 @@ def test_weights_are_normalised_and_a_dead_chain_weighs_nothing(run):
 
 def test_reverse_diffusion_has_no_annealing_group():
     run = anneal(jax.random.key(0), BAR, Reverse(), num_chains=CHAINS, levels=8, progress_bar=False)
-    assert set(run.to_datatree().children) == {"posterior", "sample_stats"}
+    assert set(run.to_datatree().children) == {"posterior", "sample_stats", "estimates"}
     assert diagnostics.findings(run) == []
     assert "undefined" in summary(run)
 

@@ -85,11 +85,11 @@ def test_shapes_and_fields():
     assert samples["x"].shape == (512, 2) and grouped["x"].shape == (512, 1, 2)
     fields = mcmc.get_extra_fields()
     assert {k: v.shape for k, v in fields.items()} == dict.fromkeys(
-        ("log_weight", "ancestor", "acceptance_rate", "is_divergent", "log_density"), (512,)
+        ("log_weight", "ancestor", "acceptance_rate", "is_divergent", "diverging", "log_density"), (512,)
     )
     assert np.all(np.asarray(fields["log_weight"]) == 0) and not np.any(np.asarray(fields["is_divergent"]))
-    assert mcmc.last_state["g"].shape == (512,)
-    np.testing.assert_allclose(np.exp(mcmc.last_state["g"]), samples["g"], rtol=1e-5)
+    assert mcmc.last_state.z["g"].shape == (512,)
+    np.testing.assert_allclose(np.exp(mcmc.last_state.z["g"]), samples["g"], rtol=1e-5)
     levels = len(mcmc.annealed.levels)
     assert mcmc.evaluations_per_chain == levels * (1 + 2 * 3)
 
@@ -97,7 +97,7 @@ def test_shapes_and_fields():
 def test_log_density_is_the_models_own():
     mcmc = linear_run()
     joint = mcmc.joint
-    z = joint.ravel(jax.tree.map(lambda v: v[0], mcmc.last_state))
+    z = joint.ravel(jax.tree.map(lambda v: v[0], mcmc.last_state.z))
     ours = joint.log_prob(z, 0.0)
     theirs = -potential_energy(linear, (gaussian_prior(), jnp.asarray(Y)), {}, joint.unravel(z))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
@@ -119,7 +119,7 @@ def test_start_is_exact():
 
 
 def test_further_draws_at_the_data_level():
-    mcmc = run_quietly(linear, num_chains=64, num_samples=20, thinning=2)
+    mcmc = run_quietly(linear, num_chains=64, num_samples=40, thinning=2)
     mcmc.run(jax.random.key(4), gaussian_prior(), jnp.asarray(Y))
     x = np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
     assert x.shape == (64, 20, 2) and mcmc.get_samples()["x"].shape == (1280, 2)

@@ -71,7 +71,8 @@ def tree(mcmc):
 
 
 def test_groups_and_dims(tree):
-    assert set(tree.children) == {"posterior", "sample_stats", "observed_data", "log_likelihood", "annealing"}
+    groups = {"posterior", "sample_stats", "observed_data", "log_likelihood", "estimates", "annealing"}
+    assert set(tree.children) == groups
     assert {k: v.dims for k, v in tree["posterior"].data_vars.items()} == {
         "x": ("chain", "draw", "x_dim_0"),
         "first": ("chain", "draw"),
@@ -133,7 +134,9 @@ def test_unequal_weights_are_pointed_out():
     mcmc = annealed(resample_threshold=0.0)
     tree = mcmc.to_datatree(log_likelihood=False)
     assert "log_likelihood" not in tree.children
-    assert "resample" in tree["posterior"].attrs["weights"]
+    assert "estimates" in tree["posterior"].attrs["weights"]
+    mean = float(tree["estimates"]["x"].sel(statistic="mean")[0])
+    assert mean == pytest.approx(float((tree["posterior"]["x"][..., 0] * tree["sample_stats"]["weight"]).sum()))
     log_weights = np.asarray(mcmc.log_weights, dtype=float)
     expected = np.exp(log_weights - log_weights.max())
     np.testing.assert_allclose(flat(tree["sample_stats"]["weight"]), expected / expected.sum(), rtol=1e-4)
@@ -244,12 +247,18 @@ def test_printed_summary_is_that_of_arviz(which, request, capsys):
     mcmc.print_summary(exclude_deterministic=False)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     table = az.summary(mcmc.to_datatree(), round_to="none")
-    assert lines[0] == ["mean", "std", "median", "5.0%", "95.0%", "n_eff", "r_hat"]
+    assert lines[0] == ["mean", "mcse", "std", "median", "5.0%", "95.0%", "n_eff", "r_hat"]
     printed = {name: dict(zip(lines[0], map(float, row), strict=True)) for name, *row in lines[1:4]}
     assert set(printed) == set(table.index)
     for name, row in printed.items():
-        for ours, theirs in {"mean": "mean", "std": "sd", "n_eff": "ess_bulk", "r_hat": "r_hat"}.items():
+        for ours, theirs in {"mean": "mean", "std": "sd", "r_hat": "r_hat"}.items():
             assert row[ours] == pytest.approx(table.loc[name, theirs], rel=0.01, abs=0.006)
+    found = nd.expectation(mcmc)
+    for name, row in printed.items():
+        site, *index = name.removesuffix("]").split("[")
+        place = tuple(map(int, index))
+        assert row["mcse"] == pytest.approx(found[site].error[place], rel=0.05)
+        assert row["n_eff"] == pytest.approx(found[site].num_effective[place], abs=0.006)
 
 
 @pytest.mark.parametrize("plot", ["rank", "trace_dist", "forest", "ess", "pair", "rank_dist", "autocorr"])

@@ -87,10 +87,6 @@ def in_subsampled_plate(y):
         numpyro.sample("y", dist.Normal(numpyro.sample("inner", PRIOR)[:, 0], 0.5), obs=y)
 
 
-def transformed(y):
-    numpyro.sample("inner", dist.TransformedDistribution(PRIOR, dist.transforms.AffineTransform(0.0, 2.0)))
-
-
 def nan_somewhere(y):
     x = numpyro.sample("x", PRIOR)
     with numpyro.plate("n", 3), mask(mask=MASK):
@@ -108,8 +104,7 @@ undefined = lambda: dist.Normal(jnp.nan)
 REFUSED = {
     "prior in scan": (in_scan, Y, UnsupportedModelError, "'inner' has a diffusion prior inside numpyro's scan.*plate"),
     "prior in cond": (in_cond, Y, UnsupportedModelError, "'inner' has a diffusion prior inside numpyro's scan or cond"),
-    "transformed prior": (transformed, Y, UnsupportedModelError, "'inner' wraps .* in TransformedDistribution"),
-    "discrete": (latent("k", lambda: dist.Bernoulli(0.5)), Y[0], UnsupportedModelError, "'k' is discrete.*Sum it out"),
+    "discrete": (latent("k", lambda: dist.Poisson(0.5)), Y[0], UnsupportedModelError, "'k' is discrete.*sum it out"),
     "no prior": (without_prior, Y[0], UnsupportedModelError, "no latent site with a diffusion prior.*infer.MCMC"),
     "masked": (latent("s", dist.Normal, mask=False), Y[0], UnsupportedModelError, "'s' is masked"),
     "masked in part": (latent("s", partly), Y[0], UnsupportedModelError, "'s' is masked"),

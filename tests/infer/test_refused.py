@@ -134,5 +134,5 @@ def test_a_prior_that_depends_on_a_latent_is_refused():
         x = numpyro.sample("x", nd.DiffusionPrior(density**power))
         numpyro.sample("y", dist.Normal(x[0], 1.0), obs=y)
 
-    with pytest.raises(nd.errors.UnsupportedModelError, match="site 'x' depends on another latent"):
+    with pytest.raises(nd.errors.UnsupportedModelError, match="density of site 'x' depends on another latent"):
         nd.AnnealedMCMC(model).run(jax.random.key(0), jnp.asarray(0.3))

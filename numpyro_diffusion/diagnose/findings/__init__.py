@@ -12,8 +12,9 @@ import numpy as np
 from ...checks.text import uncalibrated_shares
 from ...density.density import Density, Expression
 from ...errors import warn
-from ..result_fields import BoundFields, ResultFields, RunFields
-from . import statistics
+from ..result_fields import BoundFields, ResultFields, RunFields, TemperedFields
+from . import exchange, statistics
+from .disagreeing import disagreeing
 from .integrable import curl_of, rotating
 from .outweighed import outweighed
 from .overlap import disjoint_factors
@@ -34,7 +35,9 @@ def findings(run: ResultFields) -> list[str]:
 
     Cost: one evaluation of every factor of a product at up to 256 samples.
     """
-    return _own_findings(run) + (_mixture_findings(run.density) if isinstance(run, RunFields) else [])
+    if not isinstance(run, RunFields):
+        return _own_findings(run)
+    return [*run.remarks, *_own_findings(run), *_mixture_findings(run.density)]
 
 
 def warn_of(run: ResultFields) -> None:
@@ -49,11 +52,13 @@ def warn_of(run: ResultFields) -> None:
 def _own_findings(run):
     if isinstance(run, BoundFields):
         return list(statistics.heavy_bounds(run))
+    is_tempered = isinstance(run, TemperedFields)
+    weights = (exchange.stuck,) if is_tempered else (statistics.heavy_tails, statistics.collapsed_weights)
     # What is wrong with the formula, and chains that are lost, are the cause of whatever else is wrong.
     found: list[str] = []
     for check in (
-        _outweighed, statistics.escaped, _disjoint, statistics.non_finite, _untypical, statistics.heavy_tails,
-        statistics.collapsed_weights, off_evidence, statistics.acceptance, statistics.divergences, rotating,
+        _outweighed, statistics.escaped, _disjoint, statistics.non_finite, _untypical, *weights, disagreeing,
+        off_evidence, statistics.acceptance, statistics.divergences, rotating,
     ):  # fmt: skip
         new = list(check(run))
         found += new

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...density.abstract import narrowest
-from ..result_fields import BoundFields, RunFields
+from ..result_fields import BoundFields, RunFields, TemperedFields
 from ..weights import HEAVY
 
 #: Shares of the population below which weights are called collapsed.
@@ -39,7 +39,7 @@ def least(share) -> float:
 
 def escaped(run: RunFields):
     """Chains that left the scale of every factor."""
-    if not run.stats or not np.any(count := np.asarray(run.stats["escaped"])):
+    if not np.any(count := np.asarray(run.stats.get("escaped", 0))):
         return
     chains, first = len(run.samples), int(np.argmax(count > 0))
     what = f"{int(count.max())} of {chains} chains left the scale of every factor"
@@ -65,7 +65,8 @@ def non_finite(run: RunFields):
             f"{bad} of {len(samples)} samples are not finite. Check the density with density.log_prob and .score "
             f"near its data{steps}."
         )
-    if run.is_weighted and not np.isfinite(run.log_evidence):
+    # Where replicas exchange nothing there is no evidence either, which `exchange` tells.
+    if run.is_weighted and not (np.isfinite(run.log_evidence) or isinstance(run, TemperedFields)):
         yield (
             f"log evidence is {run.log_evidence}: no chain kept a positive weight. The density is zero, infinite or "
             f"NaN wherever the chains went; check density.log_prob there, and anneal with {closer_levels(run)}."
@@ -112,7 +113,9 @@ def heavy_tails(run: RunFields):
         return
     shapes = np.asarray(run.stats["pareto_k"], dtype=float)
     worst = int(np.nanargmax(shapes)) if np.any(np.isfinite(shapes)) else len(shapes) - 1
-    nats = f"about {missed:.2f} nats of log evidence" if np.isfinite(missed) else "an unknown part of the evidence"
+    share = f"about {missed:.2f} nats of log evidence" if np.isfinite(missed) else "an unknown part of the evidence"
+    # What weights miss of their sum, expectations miss of the mass.
+    nats = f"{share}, and as large a share of the mass that expectations count,"
     if run.kernel.is_adjusted:
         remedy = f"Use {closer_levels(run)}, more num_steps, more num_chains"
     elif not run.density.has_increments:
@@ -167,8 +170,7 @@ def divergences(run: RunFields):
     # Where the noise is small against the density's width walls are hard, and proposals across them rightly rejected.
     width = narrowest(run.density)
     noisy = run.density.schedule.ratios(run.levels) > 0.1 * width
-    proposals = len(run.samples) * run.num_steps
-    share = np.asarray(run.stats["divergences"]) / proposals
+    share = np.asarray(run.stats["divergences"]) / run.num_proposals
     if noisy.any() and (mean := share[noisy].mean()) > 0.02:
         worst = np.argmax(np.where(noisy, share, -1.0))
         what = "density.log_prob" if run.density.has_log_density else "density.score"

@@ -1,0 +1,1 @@
+"""Replica exchange over noise levels: many draws from few chains, as an alternative to annealed populations."""
