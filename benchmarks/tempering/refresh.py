@@ -28,7 +28,7 @@ ENGINES = {
 }
 COLUMNS = [
     "simulations",
-    "evaluations of a run",
+    "of a run",
     "of the refresh",
     "share",
     "stages",
