@@ -129,7 +129,7 @@ def advance(
         after = pareto_tail(population.log_weight)
         tail = after._replace(pareto_k=jnp.fmax(tail.pareto_k, after.pareto_k))
     population = sharded(population, settings.mesh)
-    stats = _level_stats(population, level, change, moves, tail, weighted=settings.weighted)
+    stats = level_stats(population, level, change, moves, tail, weighted=settings.weighted)
     return population, stats, ChainStats(moves.acceptance_rate, change.increment)
 
 
@@ -155,7 +155,7 @@ def _tracked(density: Density, population: Population, rng_key, planned: Planned
         level_at(density, planned.t, settings.frame, jnp.full((), jnp.nan)),
         sharded(population, settings.mesh),
     )
-    stats = _level_stats(population, level, change, moves, tail, weighted=settings.weighted)
+    stats = level_stats(population, level, change, moves, tail, weighted=settings.weighted)
     return population, stats, ChainStats(none, change.increment)
 
 
@@ -196,9 +196,10 @@ def _correct(population: Population, correction) -> Population:
     return population._replace(log_weight=log_weight, account=account)
 
 
-def _level_stats(
+def level_stats(
     population: Population, level: Level, change: Reweighing, moves: Moves, tail: Tail, *, weighted: bool
 ) -> LevelStats:
+    """What a level did to a population, after its moves."""
     log_weight, increment, account = population.log_weight, change.increment, population.account
     alive = is_kept(log_weight)
     finite = jnp.isfinite(increment) & alive

@@ -27,7 +27,7 @@ from .devices import everywhere, gathered
 from .history import History, check_place
 from .kernels import Kernel, check_kernel
 from .loop import KIND, RunState, descend, packed, unpacked
-from .pilot import plan
+from .pilot import planned
 from .plan import Plan
 from .progress import Progress
 from .reverse import Reverse
@@ -166,11 +166,15 @@ def annealed(
         if saved is not None:
             state, rows = saved
         else:
-            known = isinstance(levels, Plan)
-            found = levels if known else plan(pilot_key, density, kernel, levels, settings, progress.say)
+            found, verdict = levels, None
+            if not isinstance(levels, Plan):
+                found, pilot = planned(pilot_key, density, kernel, levels, settings, progress.say)
+                if pilot is not None:
+                    verdict = pilot.verdict(density, kernel, settings.num_chains, levels_given=levels is not None)
+                    progress.tell(str(verdict))
             places: Any = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
             places["tracks"] = isinstance(kernel, Reverse) and kernel.tracks(density)
-            state, rows = RunState(found, populations.start(held, start_key, **places)), ()
+            state, rows = RunState(found, populations.start(held, start_key, **places), verdict=verdict), ()
             keeper.keep(packed, state, rows, mesh, now=True)
         history = History(keep_history, settings.num_chains, state.num_done, rows)
         state = descend(state, held, mover, level_key, settings, keeper, history, progress)
@@ -207,5 +211,6 @@ def _result(state: RunState, density: Density, kernel: Kernel | Reverse, setting
         ancestors=population.ancestor,
         scale=state.plan.at(done - 1).scale,
         is_complete=state.is_complete,
+        verdict=state.verdict,
         **found,
     )

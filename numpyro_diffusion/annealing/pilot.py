@@ -20,9 +20,11 @@ import numpy as np
 from ..density.density import Density
 from ..diagnose.weights import conditional_ess
 from ..errors import ParameterError, warn
-from .advance import enter, predict
+from .advance import LevelStats, Moves, enter, level_stats, predict
+from .escaped import escaped
 from .kernels import Kernel
 from .level import level_at
+from .piloted import Piloted
 from .plan import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
 from .population import Population, start
 from .reverse import Reverse
@@ -89,11 +91,11 @@ def _pilot_level(
     density: Density, kernel: Kernel, population: Population, rng_key, planned: PlannedLevel, log_step, gain,
     settings: Settings,
 ):  # fmt: skip
-    """Advance the pilot to a level, adapting the log step size; returns (population, mean of its second half)."""
+    """Advance the pilot to a level, adapting the log step size; (population, mean of its second half, report)."""
     resample_key, move_key, predict_key = jax.random.split(rng_key, 3)
     population = predict(density, population, predict_key, planned, settings)
     level = level_at(density, planned.t, settings.frame, scale=planned.scale)
-    population, _ = enter(level, population, resample_key, 0.5, settings, planned.previous)
+    population, change = enter(level, population, resample_key, 0.5, settings, planned.previous)
 
     def one_step(carry, inputs):
         state, log_step = carry
@@ -103,16 +105,22 @@ def _pilot_level(
         state, info = jax.vmap(step)(keys, jitter_keys, state)
         rate = jnp.mean(jnp.nan_to_num(info.acceptance_rate))
         log_step = log_step + gain * (rate - kernel.target_acceptance) / jnp.sqrt(1.0 + number)
-        return (state, log_step), log_step
+        return (state, log_step), (log_step, info.acceptance_rate, info.is_divergent)
 
     count = settings.num_steps
     inputs = (jax.random.split(move_key, count), jnp.arange(count))
-    (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
+    (state, _), reports = jax.lax.scan(one_step, (population.state, log_step), inputs)
+    log_step, rate, diverged = (values[count // 2 :].mean(axis=0) for values in reports)
+    x = jax.vmap(lambda v: jnp.ravel(level.point(v)))(state.position)
+    moves = Moves(rate, diverged, jnp.zeros_like(rate), escaped(density, planned.t, x))
     gradient = state.logdensity_grad
     if planned.scale is not None:
         gradient = jax.scipy.linalg.solve_triangular(planned.scale, gradient.T, lower=True, trans=1).T
     state = jax.vmap(level.leave)(state)._replace(logdensity_grad=gradient)
-    return population._replace(state=state), path[count // 2 :].mean()
+    population, tail = population._replace(state=state), change.tail
+    tail = tail._replace(nats=jnp.where(change.resampled, 0.0, tail.nats))
+    level = level._replace(step_size=jnp.exp(log_step))
+    return population, log_step, level_stats(population, level, change, moves, tail, weighted=settings.weighted)
 
 
 class _Shape(NamedTuple):
@@ -159,7 +167,16 @@ def _learn(population: Population, shape: _Shape, scale):
 
 
 def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, say=None) -> Plan:
-    """Levels (`anneal` says what may be given) and step sizes for a run; no pilot where nothing is to be learnt.
+    """The plan alone, see `planned`."""
+    return planned(rng_key, density, kernel, levels, settings, say)[0]
+
+
+def planned(
+    rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, say=None, *, always: bool = False
+) -> tuple[Plan, Piloted | None]:
+    """Levels (`anneal` says what may be given) and step sizes for a run, and the pilot that found them.
+
+    There is none where nothing is to be learnt, unless one is `always` to be run.
 
     A density whose chains have no weights, because there is only a score, has geometric levels. `say` is told what the
     pilot is at.
@@ -171,7 +188,7 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
         tracks = kernel.tracks(density)
         place = partial(geometric_levels, density) if tracks else density.schedule.levels
         levels = given_levels((TRACKED_LEVELS if tracks else REVERSE_LEVELS) if levels is None else levels, place)
-        return Plan(levels, np.full(len(levels), np.nan))
+        return Plan(levels, np.full(len(levels), np.nan)), None
     steps, scored = kernel.step_size, not (density.has_log_density or settings.weighted)
     levels = None if levels is None else given_levels(levels, partial(geometric_levels, density))
     if steps is not None and np.ndim(steps) == 1 and (levels is None or len(levels) != len(steps)):
@@ -183,12 +200,12 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
         )
     if scored and levels is None:
         levels = geometric_levels(density, SCORE_LEVELS)
-    if steps is not None and levels is not None and (scored or settings.metric == "frame"):
-        return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy())
+    if steps is not None and levels is not None and (scored or settings.metric == "frame") and not always:
+        return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy()), None
     return _pilot(rng_key, density, kernel, levels, settings, say or (lambda text: None))
 
 
-def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, say) -> Plan:
+def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, say) -> tuple[Plan, Piloted]:
     start_key, level_key = jax.random.split(rng_key)
     size, fixed, mover = math.prod(density.event_shape), kernel.step_size, kernel.without_step_size()
     settings = _of_the_pilot(settings, size, are_placed=levels is None)
@@ -201,6 +218,7 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
     unit = jnp.eye(size) if settings.metric == "pilot" else None
     scale, shape = unit, None if unit is None else _Shape(unit, unit)
     found: list[PlannedLevel] = []
+    reports: list[LevelStats] = []
     while True:
         i = len(found)
         if levels is not None:
@@ -217,7 +235,9 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
         for sweep in range(3 if i == 0 and fixed is None else 1):
             key = jax.random.fold_in(level_key, 10 * i + sweep)
             planned = planned if sweep == 0 else planned._replace(previous=t)
-            population, log_step = _pilot_level(density, mover, population, key, planned, log_step, gain, settings)
+            args = population, key, planned, log_step, gain, settings
+            population, log_step, report = _pilot_level(density, mover, *args)
+            reports.append(report) if sweep == 0 else None
         found.append(PlannedLevel(float(t), float(jnp.exp(log_step)), scale))
         if shape is not None:
             shape, scale = _learn(population, shape, scale)
@@ -227,7 +247,8 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
             found.append(found[-1]._replace(t=0.0))
             break
     times, steps, scales, *_ = zip(*found, strict=True)
-    return Plan(np.asarray(times), np.asarray(steps), None if shape is None else np.stack(scales))
+    made = Plan(np.asarray(times), np.asarray(steps), None if shape is None else np.stack(scales))
+    return made, Piloted(made, population, tuple(reports), settings)
 
 
 def _of_the_pilot(settings: Settings, size: int, *, are_placed: bool) -> Settings:

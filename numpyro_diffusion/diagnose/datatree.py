@@ -59,6 +59,8 @@ def attributes(run: RunFields | None = None, **more) -> dict[str, Any]:
     if run is not None:
         found |= {"kernel": repr(run.kernel), "evaluations_per_chain": int(run.evaluations_per_chain)}
         found |= {name: float(getattr(run, name)) for name in ("log_evidence", "log_evidence_error")}
+        if run.verdict is not None:
+            found |= {"verdict": run.verdict.verdict, "verdict_score": float(run.verdict.score)}
     return found | more
 
 

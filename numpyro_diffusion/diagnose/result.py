@@ -52,6 +52,7 @@ class AnnealedRun(_Result, RunFields):
         scale: [d, d] preconditioner of the last level's moves, or None.
         is_complete: False if the run ended before its last level: interrupted, or because most chains had left.
         levels_given: Whether `levels` were asked for; else the pilot placed them.
+        verdict: What the pilot expected of the run, a `Verdict`; None without one.
     """
 
     def __repr__(self):

@@ -36,6 +36,7 @@ class RunFields(ResultFields):
     scale: np.ndarray | None = None
     is_complete: bool = True
     levels_given: bool = False
+    verdict: Any = None
 
     @property
     def has_acceptance(self) -> bool:

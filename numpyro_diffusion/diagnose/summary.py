@@ -71,6 +71,8 @@ def _run_rows(run):
     unknown = uncalibrated(run.density) if run.is_weighted else []
     note = f", up to the unknown constant of {', '.join(unknown)} (not calibrated)" if unknown else ""
     yield "log evidence", evidence(run) + note
+    if run.verdict is not None:
+        yield "expected", str(run.verdict).partition("\n")[0]
     if run.is_weighted:
         ess, cess = least(run.stats["ess"]), least(run.stats["conditional_ess"])
         # Without a single live chain the ESS is 0 / 0.

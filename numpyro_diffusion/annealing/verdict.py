@@ -1,0 +1,44 @@
+"""`verdict`: whether a composition will work, from the pilot alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ..density.density import Density
+from ..diagnose.verdict import Verdict
+from .anneal import prepared
+from .blas_threads import single_threaded_blas
+from .kernels import Kernel
+from .pilot import planned
+from .progress import Progress
+from .settings import Settings
+
+
+@single_threaded_blas
+def verdict(
+    rng_key: jax.Array, density: Density, kernel: Kernel | None = None, *, levels: Any = None,
+    mesh: Mesh | None = None, progress_bar: bool = True, **settings,
+) -> Verdict:  # fmt: skip
+    """Whether `nd.anneal` with the same arguments will work, and how well, for the price of its pilot.
+
+    Args:
+        rng_key, density, kernel, levels, **settings: As for `anneal`, which with the same key runs the same pilot.
+        progress_bar: Show what the pilot is at.
+
+    Returns:
+        Verdict.
+
+    Raises:
+        ParameterError, ScheduleError, TracedError, ScoreOnlyError: as `anneal`.
+
+    Cost: that of the pilot, and one evaluation of every factor at its chains.
+    """
+    rng_key, density, kernel, checked = prepared("nd.verdict", rng_key, density, kernel, mesh=mesh, **settings)
+    pilot_key, _, _ = jax.random.split(rng_key, 3)
+    with Progress("verdict", progress_bar) as progress:
+        _, pilot = planned(pilot_key, density, kernel, levels, checked, progress.say, always=True)
+    assert pilot is not None  # one was asked for
+    return pilot.verdict(density, kernel, checked.num_chains, levels_given=levels is not None)
