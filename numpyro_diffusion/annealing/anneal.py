@@ -24,6 +24,7 @@ from . import population as populations
 from .advance import LevelStats
 from .blas_threads import single_threaded_blas
 from .devices import everywhere, gathered
+from .effort import expected
 from .history import History, check_place
 from .kernels import Kernel, check_kernel
 from .loop import KIND, RunState, descend, packed, unpacked
@@ -41,9 +42,10 @@ def anneal(
     kernel: Kernel | Reverse | None = None,
     *,
     num_chains: int = Settings.num_chains,
-    num_steps: int = Settings.num_steps,
+    accuracy: float | None = None,
+    num_steps: int | None = None,
     levels: Any = None,
-    level_ess: float = Settings.level_ess,
+    level_ess: float | None = None,
     resample_threshold: float | None = Settings.resample_threshold,
     frame: str = Settings.frame,
     metric: str = Settings.metric,
@@ -117,9 +119,9 @@ def anneal(
     """
     rng_key, density, kernel, settings = prepared(
         "nd.anneal", rng_key, density, kernel, Reverse,
-        num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, resample_threshold=resample_threshold,
-        frame=frame, metric=metric, predictor=predictor, num_pilot_chains=num_pilot_chains,
-        chain_batch_size=chain_batch_size, mesh=mesh,
+        **Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains), num_chains=num_chains,
+        resample_threshold=resample_threshold, frame=frame, metric=metric, predictor=predictor,
+        num_pilot_chains=num_pilot_chains, chain_batch_size=chain_batch_size, mesh=mesh,
     )  # fmt: skip
     if not isinstance(keep_history, bool | str | Path):
         raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
@@ -170,7 +172,9 @@ def annealed(
             if not isinstance(levels, Plan):
                 found, pilot = planned(pilot_key, density, kernel, levels, settings, progress.say)
                 if pilot is not None:
-                    verdict = pilot.verdict(density, kernel, settings.num_chains, levels_given=levels is not None)
+                    verdict = expected(
+                        pilot, density, kernel, found, settings.num_chains, levels_given=levels is not None
+                    )
                     progress.tell(str(verdict))
             places: Any = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
             places["tracks"] = isinstance(kernel, Reverse) and kernel.tracks(density)

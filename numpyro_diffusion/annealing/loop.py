@@ -36,7 +36,7 @@ KIND = "annealing"
 
 
 class RunState(NamedTuple):
-    """Plan, population, reports of the `num_done` levels behind it, whether weights were dropped, and what was expected."""
+    """Plan, population, reports of the `num_done` levels behind it, whether weights were dropped, and the verdict."""
 
     plan: Plan
     population: Population

@@ -21,6 +21,7 @@ from ..density.density import Density
 from ..diagnose.weights import conditional_ess
 from ..errors import ParameterError, warn
 from .advance import LevelStats, Moves, enter, level_stats, predict
+from .effort import PILOT_ESS, adapted
 from .escaped import escaped
 from .kernels import Kernel
 from .level import level_at
@@ -33,7 +34,9 @@ from .settings import WATCHED_SIZE, Settings
 PILOT_CHAINS = 256
 #: Pilot steps per level, each of which adapts the step size. Fewer with a preconditioner, which keeps the step size
 #: near one, and for images, where acceptance averages over many pixels.
-PILOT_STEPS, PRECONDITIONED_STEPS = 4, 3
+PILOT_STEPS, PRECONDITIONED_STEPS, COARSE_STEPS = 4, 3, 2
+#: How often the first level is gone over, to find its step size.
+START_SWEEPS = 3
 #: How far the next level is looked for, in gaps between the two before, and how often that is halved before it is
 #: interpolated.
 REACH, HALVINGS = 3.0, 4
@@ -202,10 +205,15 @@ def planned(
         levels = geometric_levels(density, SCORE_LEVELS)
     if steps is not None and levels is not None and (scored or settings.metric == "frame") and not always:
         return Plan(levels, np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy()), None
-    return _pilot(rng_key, density, kernel, levels, settings, say or (lambda text: None))
+    coarse = levels is None and settings.accuracy is not None
+    of_pilot = dataclasses.replace(settings, level_ess=PILOT_ESS) if coarse else settings
+    pilot = _pilot(rng_key, density, kernel, levels, of_pilot, say or (lambda text: None))
+    if not (coarse and settings.weighted):
+        return pilot.plan, pilot
+    return adapted(pilot, density.schedule, settings.num_chains, settings.accuracy), pilot
 
 
-def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, say) -> tuple[Plan, Piloted]:
+def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, say) -> Piloted:
     start_key, level_key = jax.random.split(rng_key)
     size, fixed, mover = math.prod(density.event_shape), kernel.step_size, kernel.without_step_size()
     settings = _of_the_pilot(settings, size, are_placed=levels is None)
@@ -232,7 +240,7 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
         previous = jnp.asarray(found[-1].t if i else 1.0, dtype=float)
         planned, gain = PlannedLevel(t, None, scale, before, previous), push * (0.8 if i else 1.5)
         # The first level has the start's step size to find; later ones follow their predecessor.
-        for sweep in range(3 if i == 0 and fixed is None else 1):
+        for sweep in range(START_SWEEPS if i == 0 and fixed is None else 1):
             key = jax.random.fold_in(level_key, 10 * i + sweep)
             planned = planned if sweep == 0 else planned._replace(previous=t)
             args = population, key, planned, log_step, gain, settings
@@ -248,17 +256,21 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
             break
     times, steps, scales, *_ = zip(*found, strict=True)
     made = Plan(np.asarray(times), np.asarray(steps), None if shape is None else np.stack(scales))
-    return made, Piloted(made, population, tuple(reports), settings)
+    # Of the start's step size.
+    num_sweeps = len(reports) + (0 if fixed is not None else START_SWEEPS - 1)
+    num_looks = 0 if levels is not None else (len(reports) - 1) * (HALVINGS + 1)
+    return Piloted(made, population, tuple(reports), settings, num_sweeps, num_looks)
 
 
 def _of_the_pilot(settings: Settings, size: int, *, are_placed: bool) -> Settings:
     """The settings of a pilot in `size` dimensions, for a run's: its steps, chains and weights are its own."""
     is_large, learns = size >= WATCHED_SIZE, settings.metric == "pilot"
+    coarse = are_placed and settings.accuracy is not None
     # A covariance takes some chains per dimension.
     num_chains = max(PILOT_CHAINS, min(4 * size, 1024)) if learns else PILOT_CHAINS
     return dataclasses.replace(
         settings,
-        num_steps=PRECONDITIONED_STEPS if is_large or learns else PILOT_STEPS,
+        num_steps=COARSE_STEPS if coarse else PRECONDITIONED_STEPS if is_large or learns else PILOT_STEPS,
         num_chains=settings.num_pilot_chains or num_chains,
         # Given levels need no weights, and in many dimensions these would leave a single chain.
         weighted=are_placed or not (settings.predictor or is_large),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from ..density.density import Density
 from ..diagnose.verdict import Verdict
 from .anneal import prepared
 from .blas_threads import single_threaded_blas
+from .effort import expected
 from .kernels import Kernel
 from .pilot import planned
 from .progress import Progress
@@ -19,8 +19,9 @@ from .settings import Settings
 
 @single_threaded_blas
 def verdict(
-    rng_key: jax.Array, density: Density, kernel: Kernel | None = None, *, levels: Any = None,
-    mesh: Mesh | None = None, progress_bar: bool = True, **settings,
+    rng_key: jax.Array, density: Density, kernel: Kernel | None = None, *, num_chains: int = Settings.num_chains,
+    accuracy: float | None = None, num_steps: int | None = None, levels: Any = None, level_ess: float | None = None,
+    progress_bar: bool = True, **settings,
 ) -> Verdict:  # fmt: skip
     """Whether `nd.anneal` with the same arguments will work, and how well, for the price of its pilot.
 
@@ -36,9 +37,12 @@ def verdict(
 
     Cost: that of the pilot, and one evaluation of every factor at its chains.
     """
-    rng_key, density, kernel, checked = prepared("nd.verdict", rng_key, density, kernel, mesh=mesh, **settings)
+    effort = Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains)
+    rng_key, density, kernel, checked = prepared(
+        "nd.verdict", rng_key, density, kernel, num_chains=num_chains, **effort, **settings
+    )
     pilot_key, _, _ = jax.random.split(rng_key, 3)
     with Progress("verdict", progress_bar) as progress:
-        _, pilot = planned(pilot_key, density, kernel, levels, checked, progress.say, always=True)
+        plan, pilot = planned(pilot_key, density, kernel, levels, checked, progress.say, always=True)
     assert pilot is not None  # one was asked for
-    return pilot.verdict(density, kernel, checked.num_chains, levels_given=levels is not None)
+    return expected(pilot, density, kernel, plan, checked.num_chains, levels_given=levels is not None)

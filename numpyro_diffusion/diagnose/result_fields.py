@@ -39,6 +39,11 @@ class RunFields(ResultFields):
     verdict: Any = None
 
     @property
+    def pilot_evaluations(self) -> float:
+        """Evaluations of value and gradient that the pilot's chains took, spread over the run's; 0 without a pilot."""
+        return 0.0 if self.verdict is None else self.verdict.pilot_evaluations
+
+    @property
     def has_acceptance(self) -> bool:
         """Whether acceptance is known: by log densities, or by line integrals of the score."""
         return bool(self.stats) and bool(np.any(np.isfinite(np.asarray(self.stats["acceptance_rate"], dtype=float))))

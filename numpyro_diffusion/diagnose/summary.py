@@ -67,7 +67,7 @@ def _run_rows(run):
     yield "kernel", repr(run.kernel)
     yield "chains", f"{count}"
     yield "levels", f"{len(run.levels)}, noise-to-signal ratio {first} to {last}"
-    yield "evaluations", f"{run.evaluations_per_chain} per chain, pilot excluded"
+    yield "evaluations", f"{run.evaluations_per_chain} per chain, and {run.pilot_evaluations:.0f} for the pilot"
     unknown = uncalibrated(run.density) if run.is_weighted else []
     note = f", up to the unknown constant of {', '.join(unknown)} (not calibrated)" if unknown else ""
     yield "log evidence", evidence(run) + note

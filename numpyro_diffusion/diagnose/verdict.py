@@ -36,6 +36,7 @@ class Verdict:
         log_evidence_error: Predicted standard error of the run's log evidence, in nats; NaN without weights.
         effective_chains: Independent draws that the run's samples will be worth; NaN without weights.
         num_chains: Chains of the run it is about.
+        pilot_evaluations: What the pilot cost, in evaluations of value and gradient for each chain of the run.
         reasons: What speaks against it, each with its remedy, the gravest first.
     """
 
@@ -44,6 +45,7 @@ class Verdict:
     log_evidence_error: float
     effective_chains: float
     num_chains: int
+    pilot_evaluations: float
     reasons: tuple[str, ...] = ()
 
     @classmethod
@@ -62,14 +64,13 @@ class Verdict:
         return "\n".join([text, *(f"  - {reason}" for reason in self.reasons)])
 
 
-def judged(pilot: RunFields, num_chains: int) -> Verdict:
-    """The verdict on a run of `num_chains` by the plan of a pilot."""
-    error = pilot.log_evidence_error * math.sqrt(len(pilot.samples) / num_chains)
+def judged(pilot: RunFields, num_chains: int, error: float, pilot_evaluations: float) -> Verdict:
+    """The verdict on a run of `num_chains` of which a pilot predicts the standard error of log Z."""
     reasons = tuple(findings(dataclasses.replace(pilot, log_evidence_error=error)))
     effective = num_chains / (1 + num_chains * error**2) if not math.isinf(error) else 1.0
     score = 1 - (1 - _chance(error, effective / num_chains)) * 0.5 ** len(reasons)
     verdict = "good" if score <= GOOD else "doubtful" if score <= DOUBTFUL else "bad"
-    return Verdict(verdict, score, error, effective, num_chains, reasons)
+    return Verdict(verdict, score, error, effective, num_chains, pilot_evaluations, reasons)
 
 
 def _chance(error: float, share: float) -> float:

@@ -72,9 +72,10 @@ class AnnealedMCMC:
         num_chains: int = Settings.num_chains,
         num_samples: int = 1,
         thinning: int = 5,
-        num_steps: int = Settings.num_steps,
+        accuracy: float | None = None,
+        num_steps: int | None = None,
         levels: Any = None,
-        level_ess: float = Settings.level_ess,
+        level_ess: float | None = None,
         resample_threshold: float = 0.5,
         metric: str = "pilot",
         view: str = "gaussian",
@@ -91,8 +92,8 @@ class AnnealedMCMC:
         self.view, self.likelihood_power, self.progress_bar = view, likelihood_power, progress_bar
         self._posterior: Posterior | None = None
         self._options = {
-            "num_chains": num_chains, "num_steps": num_steps, "levels": levels, "level_ess": level_ess,
-            "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
+            "num_chains": num_chains, "accuracy": accuracy, "num_steps": num_steps, "levels": levels,
+            "level_ess": level_ess, "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
             "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
 
@@ -262,7 +263,8 @@ class AnnealedMCMC:
             self._found.table(prob, exclude_deterministic),
             self._found.islands.note,
             f"{run.kernel!r}: {self.num_chains} chains, {len(run.levels)} levels, "
-            f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s",
+            f"{self.evaluations_per_chain} evaluations per chain and {run.pilot_evaluations:.0f} for the pilot, "
+            f"{self.seconds:.1f} s",
             f"log evidence {evidence(run)}",
             f"findings {len(found) or 'none'}",
             *listed(found),
