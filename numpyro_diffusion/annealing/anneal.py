@@ -172,9 +172,8 @@ def annealed(
             if not isinstance(levels, Plan):
                 found, pilot = planned(pilot_key, density, kernel, levels, settings, progress.say)
                 if pilot is not None:
-                    verdict = expected(
-                        pilot, density, kernel, found, settings.num_chains, levels_given=levels is not None
-                    )
+                    assert isinstance(kernel, Kernel)  # reverse diffusion has no pilot
+                    verdict = expected(pilot, density, kernel, found, settings, levels_given=levels is not None)
                     progress.tell(str(verdict))
             places: Any = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
             places["tracks"] = isinstance(kernel, Reverse) and kernel.tracks(density)

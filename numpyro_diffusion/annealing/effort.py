@@ -25,6 +25,7 @@ from ..diagnose.verdict import Verdict, judged
 from .kernels import Kernel
 from .piloted import Piloted
 from .plan import Plan
+from .settings import Settings
 
 #: The exponent beta.
 FALL = 0.75
@@ -32,6 +33,7 @@ FALL = 0.75
 PILOT_ESS = 0.8
 #: Levels never lie closer than this conditional ESS: more of them cost more and hardly tell more.
 CLOSEST_ESS = 0.99
+MOST_LEVELS = 400
 #: Conditional ESS below which the distance between levels is as good as unknown.
 LEAST_ESS = 1e-3
 
@@ -57,19 +59,20 @@ class Measured(NamedTuple):
         """Levels that such a variance takes: no fewer than the pilot's, and none closer than is of use."""
         most = self.clock[-1] / math.sqrt(1 / CLOSEST_ESS - 1)
         asked = (len(self.clock) - 1) * (self.variance / variance) ** (1 / FALL)
-        return max(len(self.clock), 1 + math.ceil(min(asked, most)))
+        return max(len(self.clock), 1 + math.ceil(min(asked, most, MOST_LEVELS - 1)))
 
 
 def expected(
-    pilot: Piloted, density: Density, kernel: Kernel, plan: Plan, num_chains: int, *, levels_given: bool
+    pilot: Piloted, density: Density, kernel: Kernel, plan: Plan, settings: Settings, *, levels_given: bool
 ) -> Verdict:
-    """The verdict on a run of `num_chains` by a plan that was made of the pilot's."""
+    """The verdict on a run by a plan that was made of the pilot's."""
+    num_chains = settings.num_chains
     run = pilot.as_run(density, kernel, levels_given=levels_given)
     variance = pilot.num_chains * run.log_evidence_error**2
     if pilot.settings.weighted and len(plan.levels) != len(pilot.plan.levels):
         variance = Measured.by(pilot).variance_of(len(plan.levels))
     cost = pilot.evaluations(density, kernel) * pilot.num_chains / num_chains
-    return judged(run, num_chains, math.sqrt(variance / num_chains), cost)
+    return judged(run, num_chains, math.sqrt(variance / num_chains), cost, settings.accuracy)
 
 
 def adapted(pilot: Piloted, schedule: NoiseSchedule, num_chains: int, accuracy: float) -> Plan:

@@ -208,7 +208,7 @@ def planned(
     coarse = levels is None and settings.accuracy is not None
     of_pilot = dataclasses.replace(settings, level_ess=PILOT_ESS) if coarse else settings
     pilot = _pilot(rng_key, density, kernel, levels, of_pilot, say or (lambda text: None))
-    if not (coarse and settings.weighted):
+    if not coarse or settings.accuracy is None or not settings.weighted:
         return pilot.plan, pilot
     return adapted(pilot, density.schedule, settings.num_chains, settings.accuracy), pilot
 
@@ -270,7 +270,11 @@ def _of_the_pilot(settings: Settings, size: int, *, are_placed: bool) -> Setting
     num_chains = max(PILOT_CHAINS, min(4 * size, 1024)) if learns else PILOT_CHAINS
     return dataclasses.replace(
         settings,
-        num_steps=COARSE_STEPS if coarse else PRECONDITIONED_STEPS if is_large or learns else PILOT_STEPS,
+        num_steps=max(COARSE_STEPS, settings.num_steps)
+        if coarse
+        else PRECONDITIONED_STEPS
+        if is_large or learns
+        else PILOT_STEPS,
         num_chains=settings.num_pilot_chains or num_chains,
         # Given levels need no weights, and in many dimensions these would leave a single chain.
         weighted=are_placed or not (settings.predictor or is_large),

@@ -38,11 +38,11 @@ def verdict(
     Cost: that of the pilot, and one evaluation of every factor at its chains.
     """
     effort = Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains)
-    rng_key, density, kernel, checked = prepared(
+    rng_key, density, mover, checked = prepared(
         "nd.verdict", rng_key, density, kernel, num_chains=num_chains, **effort, **settings
     )
     pilot_key, _, _ = jax.random.split(rng_key, 3)
     with Progress("verdict", progress_bar) as progress:
-        plan, pilot = planned(pilot_key, density, kernel, levels, checked, progress.say, always=True)
-    assert pilot is not None  # one was asked for
-    return expected(pilot, density, kernel, plan, checked.num_chains, levels_given=levels is not None)
+        plan, pilot = planned(pilot_key, density, mover, levels, checked, progress.say, always=True)
+    assert pilot is not None and isinstance(mover, Kernel)  # one was asked for, and nothing stands in its place
+    return expected(pilot, density, mover, plan, checked, levels_given=levels is not None)

@@ -54,7 +54,7 @@ def to_datatree(result: ResultFields) -> xr.DataTree:
 
 def attributes(run: RunFields | None = None, **more) -> dict[str, Any]:
     """Attributes of a whole tree: which library made it, and what a run found; numbers and text alone, for netCDF."""
-    found = {"inference_library": "numpyro_diffusion"}
+    found: dict[str, Any] = {"inference_library": "numpyro_diffusion"}
     found["inference_library_version"] = versions()["version of numpyro_diffusion"]
     if run is not None:
         found |= {"kernel": repr(run.kernel), "evaluations_per_chain": int(run.evaluations_per_chain)}

@@ -2,11 +2,13 @@ r"""A verdict before the run: what a pilot, a small run of n chains, tells of on
 
 The pilot's log evidence has a standard error e by its genealogy, which sees what a sum over levels of the variances of
 increments, :math:`V = \sum_k (1 / c_k - 1)` with c the conditional ESS, does not: chains that stay in their modes. Both
-fall as one over the square root of the chains, so that
+fall as one over the square root of the chains, :math:`e_N = e \sqrt{n / N}` (with more levels further, see
+`annealing.effort`). Weights cost the samples as much only where relatives, of one founding chain, stay alike: with the
+correlation :math:`\rho` of relatives these are worth
 
-.. math:: e_N = e \sqrt{n / N}, \qquad N_\text{eff} = N / (1 + N e_N^2)
+.. math:: N_\text{eff} = \frac{N}{1 + \rho N e_N^2}
 
-are the error of the run's log evidence, and how many independent draws its samples are worth.
+independent draws.
 """
 
 from __future__ import annotations
@@ -18,9 +20,15 @@ import numpy as np
 
 from .findings import findings
 from .result_fields import RunFields
+from .weights import normalised
 
-#: Nats by which a log evidence may be off, and distances of exact draws by which samples may lie away from the truth.
+#: Nats by which a log evidence may be off, and distances of exact draws by which samples may lie from the truth.
 MOST_NATS, MOST_DISTANCE = 0.3, 2.0
+#: Worth of samples, as a share of their number, at which half of all runs lie further, and how steeply that changes;
+#: and the chance of failure that each finding in the pilot adds.
+HALF_FAR, STEEPNESS, OF_A_FINDING = 0.15, 3, 0.15
+#: Times the error that was asked for from which on a predicted one is worth a word.
+MUCH_MORE = 1.5
 #: Scores up to which a run is called good, and doubtful.
 GOOD, DOUBTFUL = 0.25, 0.6
 
@@ -64,19 +72,51 @@ class Verdict:
         return "\n".join([text, *(f"  - {reason}" for reason in self.reasons)])
 
 
-def judged(pilot: RunFields, num_chains: int, error: float, pilot_evaluations: float) -> Verdict:
-    """The verdict on a run of `num_chains` of which a pilot predicts the standard error of log Z."""
-    reasons = tuple(findings(dataclasses.replace(pilot, log_evidence_error=error)))
-    effective = num_chains / (1 + num_chains * error**2) if not math.isinf(error) else 1.0
-    score = 1 - (1 - _chance(error, effective / num_chains)) * 0.5 ** len(reasons)
+def judged(
+    pilot: RunFields, num_chains: int, error: float, pilot_evaluations: float, asked: float | None = None
+) -> Verdict:
+    """The verdict on a run of `num_chains` of which a pilot predicts the standard error of log Z, and one was asked."""
+    reasons = findings(dataclasses.replace(pilot, log_evidence_error=error))
+    effective = 1.0 if math.isinf(error) else max(num_chains / (1 + num_chains * kinship(pilot) * error**2), 1.0)
+    failing = _chance(error, effective / num_chains) if pilot.is_weighted else 0.0
+    score = 1 - (1 - failing) * (1 - OF_A_FINDING) ** len(reasons)
     verdict = "good" if score <= GOOD else "doubtful" if score <= DOUBTFUL else "bad"
-    return Verdict(verdict, score, error, effective, num_chains, pilot_evaluations, reasons)
+    if asked is not None and MUCH_MORE * asked < error < math.inf:
+        needed = math.ceil(num_chains * (error / asked) ** 2)
+        reasons.append(
+            f"levels alone do not bring the standard error of log evidence below {error:.2g} nats, where "
+            f"{asked:.2g} is asked: modes part early. Use num_chains={needed}, or ask for less with accuracy."
+        )
+    return Verdict(verdict, score, error, effective, num_chains, pilot_evaluations, tuple(reasons))
+
+
+def kinship(run: RunFields) -> float:
+    """Correlation of samples of one founding chain, over all coordinates: 1 where relatives stay in one mode, 0 where
+    they have forgotten each other; 1 where there are none."""
+    x = np.asarray(run.samples, dtype=float).reshape(len(run.samples), -1)
+    weight = normalised(run.log_weights)
+    fine = np.isfinite(x).all(axis=1) & (weight > 0)
+    if not fine.any():
+        return 1.0
+    x, weight = x[fine] - np.average(x[fine], axis=0, weights=weight[fine]), weight[fine]
+    _, family = np.unique(np.asarray(run.ancestors)[fine], return_inverse=True)
+
+    def of_relatives(values):
+        """Sum over ordered pairs of relatives of the products of values [n, k], by their weights."""
+        whole, own = np.zeros((family.max() + 1, values.shape[1])), weight[:, None] * values
+        np.add.at(whole, family, own)
+        return np.sum(whole**2) - np.sum(own**2)
+
+    pairs, spread = of_relatives(np.ones((len(x), 1))), np.sum(weight[:, None] * x**2)
+    if pairs <= 1e-12 or not spread > 0:
+        return 1.0
+    return float(np.clip(of_relatives(x) / pairs / spread, 0.0, 1.0))
 
 
 def _chance(error: float, share: float) -> float:
     """That a log evidence of that error is off by too much, or samples worth that share of their number are."""
     if math.isnan(error):
-        return 0.0
+        return 1.0  # no chain of the pilot is alive, or there was but one
     off = math.erfc(MOST_NATS / (math.sqrt(2) * error)) if error > 0 else 0.0
-    far = 1 / (1 + (share * MOST_DISTANCE**2) ** 3)
+    far = 1 / (1 + (share / HALF_FAR) ** STEEPNESS)
     return float(np.clip(1 - (1 - off) * (1 - far), 0.0, 1.0))

@@ -93,7 +93,8 @@ class AnnealedMCMC:
         self._posterior: Posterior | None = None
         self._options = {
             "num_chains": num_chains, "accuracy": accuracy, "num_steps": num_steps, "levels": levels,
-            "level_ess": level_ess, "resample_threshold": resample_threshold, "metric": metric, "chain_batch_size": chain_batch_size,
+            "level_ess": level_ess, "resample_threshold": resample_threshold, "metric": metric,
+            "chain_batch_size": chain_batch_size,
             "mesh": checked_mesh(mesh, num_chains), "checkpoint_path": checkpoint_path, "progress_bar": progress_bar,
         }  # fmt: skip
 
