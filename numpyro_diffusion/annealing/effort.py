@@ -34,6 +34,8 @@ PILOT_ESS = 0.8
 #: Levels never lie closer than this conditional ESS: more of them cost more and hardly tell more.
 CLOSEST_ESS = 0.99
 MOST_LEVELS = 400
+#: Conditional ESS of the pilot's levels below which they could not be placed as they should.
+TOO_FAR = 0.4
 #: Conditional ESS below which the distance between levels is as good as unknown.
 LEAST_ESS = 1e-3
 
@@ -46,9 +48,11 @@ class Measured(NamedTuple):
 
     @classmethod
     def by(cls, pilot: Piloted) -> Measured:
-        share = np.array([float(s.conditional_ess) for s in pilot.stats[1:]])
-        scatter = 1 / np.clip(np.nan_to_num(share), LEAST_ESS, 1 - 1e-6) - 1
-        variance = pilot.num_chains * pilot.error**2
+        share = np.nan_to_num([float(s.conditional_ess) for s in pilot.stats[1:]])
+        scatter = 1 / np.clip(share, LEAST_ESS, 1 - 1e-6) - 1
+        # Tails of weights between coarse levels are not those of a run, but for levels that lie too far apart.
+        error = pilot.error(tails=bool(np.any(share < TOO_FAR)))
+        variance = pilot.num_chains * error**2
         return cls(np.concatenate([[0.0], np.cumsum(np.sqrt(scatter))]), variance)
 
     def variance_of(self, count: int) -> float:
@@ -69,7 +73,7 @@ def expected(
     num_chains = settings.num_chains
     run = pilot.as_run(density, kernel, levels_given=levels_given)
     variance = pilot.num_chains * run.log_evidence_error**2
-    if pilot.settings.weighted and len(plan.levels) != len(pilot.plan.levels):
+    if pilot.settings.weighted and settings.accuracy is not None and not levels_given:
         variance = Measured.by(pilot).variance_of(len(plan.levels))
     cost = pilot.evaluations(density, kernel) * pilot.num_chains / num_chains
     return judged(run, num_chains, math.sqrt(variance / num_chains), cost, settings.accuracy)

@@ -62,9 +62,10 @@ class Piloted(NamedTuple):
             levels_given=levels_given,
         )
 
-    @property
-    def error(self) -> float:
-        """Standard error of its log evidence by families alone: tails between coarse levels are not those of a run."""
+    def error(self, *, tails: bool = True) -> float:
+        """Standard error of its log evidence; without `tails` by families alone."""
+        if tails:
+            return float(self.population.evidence_error())
         population = self.population
         account = population.account._replace(tail_nats=jnp.zeros(()), correction=jnp.zeros(()))
         return float(evidence_error(account, population.log_weight, population.ancestor, jnp.zeros(())))

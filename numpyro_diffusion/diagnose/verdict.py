@@ -18,15 +18,15 @@ import math
 
 import numpy as np
 
-from .findings import findings
+from .findings import findings, is_hopeless
 from .result_fields import RunFields
 from .weights import normalised
 
 #: Nats by which a log evidence may be off, and distances of exact draws by which samples may lie from the truth.
 MOST_NATS, MOST_DISTANCE = 0.3, 2.0
 #: Worth of samples, as a share of their number, at which half of all runs lie further, and how steeply that changes;
-#: and the chance of failure that each finding in the pilot adds.
-HALF_FAR, STEEPNESS, OF_A_FINDING = 0.15, 3, 0.15
+#: and the chance of failure that each finding in the pilot adds, and one that samples mean nothing.
+HALF_FAR, STEEPNESS, OF_A_FINDING, HOPELESS = 0.15, 3, 0.15, 0.95
 #: Times the error that was asked for from which on a predicted one is worth a word.
 MUCH_MORE = 1.5
 #: Scores up to which a run is called good, and doubtful.
@@ -79,6 +79,8 @@ def judged(
     reasons = findings(dataclasses.replace(pilot, log_evidence_error=error))
     effective = 1.0 if math.isinf(error) else max(num_chains / (1 + num_chains * kinship(pilot) * error**2), 1.0)
     failing = _chance(error, effective / num_chains) if pilot.is_weighted else 0.0
+    if is_hopeless(pilot):
+        failing = max(failing, HOPELESS)
     score = 1 - (1 - failing) * (1 - OF_A_FINDING) ** len(reasons)
     verdict = "good" if score <= GOOD else "doubtful" if score <= DOUBTFUL else "bad"
     if asked is not None and MUCH_MORE * asked < error < math.inf:

@@ -20,7 +20,7 @@ from .overlap import disjoint_factors
 from .statistics import LEAST_ESS
 from .untypical import off_evidence, untypical
 
-__all__ = ["curl_of", "findings", "uncalibrated", "warn_of"]
+__all__ = ["curl_of", "findings", "is_hopeless", "uncalibrated", "warn_of"]
 
 
 def findings(run: ResultFields) -> list[str]:
@@ -35,6 +35,11 @@ def findings(run: ResultFields) -> list[str]:
     Cost: one evaluation of every factor of a product at up to 256 samples.
     """
     return _own_findings(run) + (_mixture_findings(run.density) if isinstance(run, RunFields) else [])
+
+
+def is_hopeless(run: RunFields) -> bool:
+    """Whether a finding says that samples mean nothing: no finite integral, chains that left, or are not finite."""
+    return any(next(iter(check(run)), None) for check in (_outweighed, statistics.escaped, statistics.non_finite))
 
 
 def warn_of(run: ResultFields) -> None:
