@@ -63,12 +63,16 @@ def anneal(
     Args:
         rng_key: JAX random key.
         density: What to sample at t = 0.
-        kernel: HMC() by default; ULA, MALA, UHMC, HMC, BlackJAX, or Reverse for reverse diffusion.
+        kernel: HMC of two leapfrogs by default; ULA, MALA, UHMC, HMC, BlackJAX, or Reverse for reverse diffusion.
         num_chains: Population size.
-        num_steps: Kernel steps per level.
-        levels: None places them by conditional ESS in a pilot run; an integer gives that many, geometric in the
+        accuracy: Standard error of log Z, in nats, that decides how many levels there are, by what a coarse pilot
+            measures; sqrt(2.5 / num_chains) by default, 0.05 with 1,000 chains. Levels are never closer than is of use:
+            where modes part early only more chains help, as `verdict` then says. Not read where `levels` or `level_ess`
+            are given.
+        num_steps: Kernel steps per level; 1 by default, 2 where `levels` or `level_ess` are given.
+        levels: None places them in a pilot run; an integer gives that many, geometric in the
             noise-to-signal ratio (the default of Reverse is 250); or an array of times decreasing within [0, 1].
-        level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep.
+        level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep, in place of `accuracy`.
         resample_threshold: Resample when ESS / N falls below it, and always before the last level's steps, so that
             `samples` are equally weighted. 0 never resamples (plain AIS) and leaves the weights in `log_weights`. None
             is 0.5, and from 256 dimensions on watches the weights: where one level leaves less than two chains' worth
@@ -78,8 +82,8 @@ def anneal(
             about round, which helps where the frame's Gaussian is far from the density, as in posteriors. Each move
             then takes a random share U(0.5, 1) of the step size.
         predictor: Take a reverse diffusion step before each level. Weights are not defined then.
-        num_pilot_chains: Chains of the pilot run that places levels and tunes step sizes; 256 by default. For images,
-            where each costs much, 16 do if levels are given.
+        num_pilot_chains: Chains of the pilot run that places levels, tunes step sizes and judges; 256 by default. For
+            images, where each costs much, 16 do if levels are given.
         chain_batch_size: Chains advanced together, on each device; bounds memory. None advances all at once, on a CPU
             up to 512; from 256 dimensions on no more than fit into the memory that is free, on a CPU up to 64.
         mesh: Devices that share the chains, such as `jax.make_mesh((jax.device_count(),), ("chains",))`, also those of
@@ -90,7 +94,7 @@ def anneal(
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same arguments, the run goes
             on from there and ends as an uninterrupted one, bit for bit. A finished run is read back.
         checkpoint_every_seconds: The most work a kill can lose, after the pilot.
-        progress_bar: Show the pilot, then levels, and acceptance and ESS where there are any.
+        progress_bar: Show the pilot and its verdict, then levels, and acceptance and ESS where there are any.
 
     An interrupt (Ctrl-C) ends the run early, with a warning: what is returned is then of the density at the noise level
     reached, `is_complete` is False, and its weights are not resampled. A kernel that is not adjusted ends it, too, when
@@ -109,9 +113,10 @@ def anneal(
         CheckpointError: if `checkpoint_path` cannot be written, is damaged, in use, or belongs to other arguments.
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
-    ULA 1, HMC and UHMC L), and one for a predictor. The pilot takes one plus 4 times the kernel's own on each of its
-    256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a level 5 log densities. With a
-    score only, a level costs three scores and divergences more (d scores up to 64 dimensions, else 8), and a step the
+    ULA 1, HMC and UHMC L), and one for a predictor. The pilot takes one plus twice the kernel's own on each of its
+    256 chains (4 times where `levels` or `level_ess` are given, 3 times then from 256 dimensions on and under metric
+    "pilot"), and to place a level 5 log densities: `pilot_evaluations`, which `evaluations_per_chain` leaves out. With
+    a score only, a level costs three scores and divergences more (d scores up to 64 dimensions, else 8), and a step the
     inner nodes of its line integral.
 
     References:

@@ -42,13 +42,13 @@ class AnnealedMCMC:
 
     Args:
         model: NumPyro model with at least one latent `DiffusionPrior` site. Other latents must be continuous.
-        kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
+        kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC of two leapfrogs by default.
         num_chains: Population size.
         num_samples: Draws per chain at t = 0. The first ends the anneal; further ones go on from there, so that
             R-hat and ESS have something to compare.
         thinning: Kernel steps between two draws at t = 0.
-        num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As for
-            `nd.anneal`. Draws beyond the first are not in the checkpoint.
+        accuracy, num_steps, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, checkpoint_path: As
+            for `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.likelihood`.
@@ -204,7 +204,7 @@ class AnnealedMCMC:
 
     @property
     def evaluations_per_chain(self) -> int:
-        """Evaluations of value and gradient per chain, pilot excluded."""
+        """Evaluations of value and gradient per chain, without the pilot's, `annealed.pilot_evaluations`."""
         more = (self.num_samples - 1) * self.thinning * self.kernel.evaluations_per_step
         return self.annealed.evaluations_per_chain + more
 
