@@ -163,8 +163,8 @@ def _gaussians(rng, d, hard):
     parts = [random_mixture(rng, d, spread / np.sqrt(d), 1) for _ in range(3)]
     p, q, r = (np.linalg.inv(m.covariances[0]) for m in parts)
     a, b = np.exp(rng.uniform(-1.5 if hard else -0.5, 2.0 if hard else 0.7, 2))
-    # The largest exponent of the denominator that leaves a Gaussian.
-    most = 1 / np.max(np.real(np.linalg.eigvals(np.linalg.solve(a * p + b * q, r))))
+    # The largest exponent of the denominator that leaves a Gaussian, also at large noise.
+    most = min(1 / np.max(np.real(np.linalg.eigvals(np.linalg.solve(a * p + b * q, r)))), a + b)
     c = most * (rng.uniform(0.9, 0.995) if hard else rng.uniform(0.1, 0.5))
     exponents, precisions = np.array([a, b, -c]), np.stack([p, q, r])
     means = np.stack([m.means[0] for m in parts])
