@@ -91,7 +91,7 @@ def test_shapes_and_fields():
     assert mcmc.last_state["g"].shape == (512,)
     np.testing.assert_allclose(np.exp(mcmc.last_state["g"]), samples["g"], rtol=1e-5)
     levels = len(mcmc.annealed.levels)
-    assert mcmc.evaluations_per_chain == levels * (1 + 2 * 3)
+    assert mcmc.evaluations_per_chain == levels * (1 + 2)
 
 
 def test_log_density_is_the_models_own():
