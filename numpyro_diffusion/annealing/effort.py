@@ -72,11 +72,15 @@ def expected(
     """The verdict on a run by a plan that was made of the pilot's."""
     num_chains = settings.num_chains
     run = pilot.as_run(density, kernel, levels_given=levels_given)
-    variance = pilot.num_chains * run.log_evidence_error**2
-    if pilot.settings.weighted and settings.accuracy is not None and not levels_given:
-        variance = Measured.by(pilot).variance_of(len(plan.levels))
+    variance, alone = (pilot.num_chains * pilot.error(tails=tails) ** 2 for tails in (True, False))
+    if not pilot.settings.weighted:
+        variance = alone = math.nan
+    elif settings.accuracy is not None and not levels_given:
+        measured = Measured.by(pilot)
+        variance, alone = (m.variance_of(len(plan.levels)) for m in (measured, measured._replace(variance=alone)))
     cost = pilot.evaluations(density, kernel) * pilot.num_chains / num_chains
-    return judged(run, num_chains, math.sqrt(variance / num_chains), cost, settings.accuracy)
+    errors = math.sqrt(variance / num_chains), math.sqrt(alone / num_chains)
+    return judged(run, num_chains, *errors, cost, settings.accuracy)
 
 
 def adapted(pilot: Piloted, schedule: NoiseSchedule, num_chains: int, accuracy: float) -> Plan:

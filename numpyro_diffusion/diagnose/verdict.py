@@ -19,15 +19,18 @@ import math
 import numpy as np
 
 from .findings import findings, is_hopeless
+from .islands import effective_families
 from .result_fields import RunFields
 from .weights import normalised
 
 #: Nats by which a log evidence may be off, and distances of exact draws by which samples may lie from the truth.
 MOST_NATS, MOST_DISTANCE = 0.3, 2.0
 #: Worth of samples, as a share of their number, at which half of all runs lie further, and how steeply that changes;
-#: and the chance of failure that each finding in the pilot adds, and one that samples mean nothing.
-HALF_FAR, STEEPNESS, OF_A_FINDING, HOPELESS = 0.15, 3, 0.15, 0.95
-#: Times the error that was asked for from which on a predicted one is worth a word.
+#: and the chances of failure that each finding in the pilot adds, a tail of the weights, and samples of no meaning.
+HALF_FAR, STEEPNESS, OF_A_FINDING, OF_A_TAIL, HOPELESS = 0.15, 3, 0.15, 0.35, 0.95
+#: Families as many as which it is taken for granted that relatives are alike.
+PRIOR_FAMILIES = 4.0
+#: Times another error from which on one is much more.
 MUCH_MORE = 1.5
 #: Scores up to which a run is called good, and doubtful.
 GOOD, DOUBTFUL = 0.25, 0.6
@@ -73,12 +76,20 @@ class Verdict:
 
 
 def judged(
-    pilot: RunFields, num_chains: int, error: float, pilot_evaluations: float, asked: float | None = None
+    pilot: RunFields, num_chains: int, error: float, scatter: float, pilot_evaluations: float, asked: float | None
 ) -> Verdict:
-    """The verdict on a run of `num_chains` of which a pilot predicts the standard error of log Z, and one was asked."""
+    """The verdict on a run of `num_chains`.
+
+    The pilot predicts its standard error of log Z, and how much of that is `scatter` between families, without what
+    tails of weights may hold; and one may have been `asked`.
+    """
     reasons = findings(dataclasses.replace(pilot, log_evidence_error=error))
-    effective = 1.0 if math.isinf(error) else max(num_chains / (1 + num_chains * kinship(pilot) * error**2), 1.0)
-    failing = _chance(error, effective / num_chains) if pilot.is_weighted else 0.0
+    kin = kinship(pilot)
+    effective = 1.0 if math.isinf(error) else max(num_chains / (1 + num_chains * kin * error**2), 1.0)
+    share = 1 / (1 + num_chains * kin * scatter**2)
+    failing = _chance(scatter, share) if pilot.is_weighted else 0.0
+    if error > MUCH_MORE * scatter:
+        failing = 1 - (1 - failing) * (1 - OF_A_TAIL)
     if is_hopeless(pilot):
         failing = max(failing, HOPELESS)
     score = 1 - (1 - failing) * (1 - OF_A_FINDING) ** len(reasons)
@@ -112,12 +123,15 @@ def kinship(run: RunFields) -> float:
     pairs, spread = of_relatives(np.ones((len(x), 1))), np.sum(weight[:, None] * x**2)
     if pairs <= 1e-12 or not spread > 0:
         return 1.0
-    return float(np.clip(of_relatives(x) / pairs / spread, 0.0, 1.0))
+    found = np.clip(of_relatives(x) / pairs / spread, 0.0, 1.0)
+    # Centred, the only family there is seems to have forgotten itself.
+    families = effective_families(family)
+    return float((families * found + PRIOR_FAMILIES) / (families + PRIOR_FAMILIES))
 
 
 def _chance(error: float, share: float) -> float:
     """That a log evidence of that error is off by too much, or samples worth that share of their number are."""
-    if math.isnan(error):
+    if math.isnan(error) or math.isinf(error):
         return 1.0  # no chain of the pilot is alive, or there was but one
     off = math.erfc(MOST_NATS / (math.sqrt(2) * error)) if error > 0 else 0.0
     far = 1 / (1 + (share / HALF_FAR) ** STEEPNESS)
