@@ -31,7 +31,7 @@ class Target:
     """Log evidence, exact draws `draw(rng, count)`, and `run(key, kernel, **options)` -> run, samples [N, d]."""
 
     evidence: float
-    draw: Callable[[np.random.Generator, int], np.ndarray]
+    draw: Callable[..., np.ndarray]
     run: Callable[..., tuple[nd.AnnealedRun, np.ndarray]]
 
 

@@ -29,8 +29,8 @@ def a_plan():
 def test_a_plan_read_at_as_many_levels_is_itself():
     for clock in (None, np.arange(5.0), 3 * np.arange(5.0)):
         again = read_plan(a_plan(), SCHEDULE, 5, clock)
-        for old, new in zip(a_plan()[:3], again, strict=False):
-            np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-6)
+        for old, new in zip(a_plan()[:3], again[:3], strict=True):
+            np.testing.assert_allclose(np.asarray(new), np.asarray(old), rtol=1e-4, atol=1e-6)
 
 
 def test_a_clock_puts_levels_where_it_runs_fast():
@@ -38,6 +38,7 @@ def test_a_clock_puts_levels_where_it_runs_fast():
     read = read_plan(a_plan(), SCHEDULE, 6, np.array([0.0, 2.0, 3.0, 4.0, 5.0]))
     np.testing.assert_allclose(read.levels[[0, 2, 3, 4, 5]], LEVELS, rtol=1e-3, atol=1e-6)
     assert LEVELS[1] < read.levels[1] < LEVELS[0]
+    assert read.scales is not None
     np.testing.assert_allclose(read.scales[1], 1.5 * np.eye(2), rtol=1e-5)
 
 
