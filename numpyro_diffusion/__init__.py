@@ -13,6 +13,7 @@ from .annealing.bounds import Bound, ais_bound, bdmc, raise_bound
 from .annealing.calibration import calibration_report, recalibrate
 from .annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX
 from .annealing.reverse import Reverse
+from .annealing.verdict import verdict
 from .compose.conditions import classifier_free_guided, compose_conditions, guided
 from .compose.operators import mixture, negation, product, temper
 from .compose.sculpting import contrast, harmonic_mean
@@ -27,6 +28,7 @@ from .diagnose import metrics, plots
 from .diagnose.coverage import coverage
 from .diagnose.expectations import expectation, quantile
 from .diagnose.result import AnnealedRun, TemperedRun
+from .diagnose.verdict import Verdict
 from .disk.checkpoint import read_state_dict
 from .disk.densities import list_pretrained, load_pretrained, pretrained_card
 from .distillation.distil import distil

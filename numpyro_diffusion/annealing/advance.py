@@ -8,7 +8,7 @@ steps added; *report*. Reverse diffusion that tracks log densities steps, and re
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def enter(
     settings: Settings,
     previous=None,
     start=None,
-    gain=0.0,
+    gain: Any = 0.0,
 ) -> tuple[Population, Reweighing]:
     """Chains at a level, weighed if they are to be.
 
@@ -155,7 +155,7 @@ def advance(
         after = population.tails()
         tail = after._replace(pareto_k=jnp.fmax(tail.pareto_k, after.pareto_k))
     population = sharded(population, settings.mesh)
-    stats = _level_stats(population, level, change, moves, tail, weighted=settings.weighted)
+    stats = level_stats(population, level, change, moves, tail, weighted=settings.weighted)
     return population, stats, ChainStats(moves.acceptance_rate, change.increment)
 
 
@@ -181,7 +181,7 @@ def _tracked(density: Density, population: Population, rng_key, planned: Planned
         level_at(density, planned.t, settings.frame, jnp.full((), jnp.nan)),
         sharded(population, settings.mesh),
     )
-    stats = _level_stats(population, level, change, moves, tail, weighted=settings.weighted)
+    stats = level_stats(population, level, change, moves, tail, weighted=settings.weighted)
     return population, stats, ChainStats(none, change.increment)
 
 
@@ -226,9 +226,10 @@ def _correct(population: Population, correction) -> Population:
     return on_islands(corrected, population, correction)
 
 
-def _level_stats(
+def level_stats(
     population: Population, level: Level, change: Reweighing, moves: Moves, tail: Tail, *, weighted: bool
 ) -> LevelStats:
+    """What a level did to a population, after its moves."""
     log_weight, increment, account = population.log_weight, change.increment, population.account
     alive = population.kept()
     finite = jnp.isfinite(increment) & alive

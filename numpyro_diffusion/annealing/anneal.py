@@ -25,10 +25,11 @@ from . import population as populations
 from .advance import LevelStats
 from .blas_threads import single_threaded_blas
 from .devices import everywhere, gathered
+from .effort import expected
 from .history import History, check_place
 from .kernels import Kernel, check_kernel
 from .loop import KIND, RunState, descend, packed, unpacked
-from .pilot import plan
+from .pilot import planned
 from .plan import Plan
 from .progress import Progress
 from .reverse import Reverse
@@ -47,9 +48,10 @@ def anneal(
     num_chains: int | None = None,
     num_samples: int | None = None,
     thinning: int | None = None,
+    accuracy: float | None = None,
     num_steps: int | None = None,
     levels: Any = None,
-    level_ess: float = Settings.level_ess,
+    level_ess: float | None = None,
     resample_threshold: float | None = Settings.resample_threshold,
     frame: str = Settings.frame,
     metric: str = Settings.metric,
@@ -68,17 +70,22 @@ def anneal(
     Args:
         rng_key: JAX random key.
         density: What to sample at t = 0.
-        kernel: HMC() by default; ULA, MALA, UHMC, HMC, BlackJAX, or Reverse for reverse diffusion.
+        kernel: HMC of two leapfrogs by default; ULA, MALA, UHMC, HMC, BlackJAX, or Reverse for reverse diffusion.
         engine: "annealing" takes a population from noise to data, once; "tempering" lets few replicas run up and down a
             ladder of levels and keeps draws at t = 0: many draws in little memory, see `TemperedRun`. It takes
-            Metropolis kernels and log densities, and no resample_threshold, predictor, mesh or keep_history.
+            Metropolis kernels and log densities, and no resample_threshold, predictor, mesh, accuracy or keep_history.
         num_chains: Population size, 1,000 by default; under tempering the number of independent groups of replicas, 4.
         num_samples: Under tempering draws kept of each group, 1,000 by default.
         thinning: Under tempering sweeps over the ladder between two draws, 5 by default.
-        num_steps: Kernel steps per level, 2 by default; under tempering per level and sweep, 1.
-        levels: None places them by conditional ESS in a pilot run; an integer gives that many, geometric in the
+        accuracy: Standard error of log Z, in nats, that decides how many levels there are, by what a coarse pilot
+            measures; sqrt(2.5 / num_chains) by default, 0.05 with 1,000 chains. Levels are never closer than is of use:
+            where modes part early only more chains help, as `verdict` then says. Not read where `levels` or `level_ess`
+            are given.
+        num_steps: Kernel steps per level; 1 by default, 2 where `levels` or `level_ess` are given; under tempering per
+            level and sweep, 1.
+        levels: None places them in a pilot run; an integer gives that many, geometric in the
             noise-to-signal ratio (the default of Reverse is 250); or an array of times decreasing within [0, 1].
-        level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep.
+        level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep, in place of `accuracy`.
         resample_threshold: Resample when ESS / N falls below it, and always before the last level's steps, so that
             `samples` are equally weighted. 0 never resamples (plain AIS) and leaves the weights in `log_weights`. None
             is 0.5, and from 256 dimensions on watches the weights: where one level leaves less than two chains' worth
@@ -90,8 +97,8 @@ def anneal(
         predictor: Whether a reverse diffusion step leads to each level (True), a proposal whose weights are known and
             that costs no evaluation (`denoising`), or chains are carried along in the frame (False). None has the pilot
             choose, level by level, where it places levels, and is False where they are given.
-        num_pilot_chains: Chains of the pilot run that places levels and tunes step sizes; 256 by default. For images,
-            where each costs much, 16 do if levels are given.
+        num_pilot_chains: Chains of the pilot run that places levels, tunes step sizes and judges; 256 by default. For
+            images, where each costs much, 16 do if levels are given.
         chain_batch_size: Chains advanced together, on each device; bounds memory. None advances all at once, on a CPU
             up to 512; from 256 dimensions on no more than fit into the memory that is free, on a CPU up to 64.
         mesh: Devices that share the chains, such as `jax.make_mesh((jax.device_count(),), ("chains",))`, also those of
@@ -105,7 +112,7 @@ def anneal(
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same arguments, the run goes
             on from there and ends as an uninterrupted one, bit for bit. A finished run is read back.
         checkpoint_every_seconds: The most work a kill can lose, after the pilot.
-        progress_bar: Show the pilot, then levels, and acceptance and ESS where there are any.
+        progress_bar: Show the pilot and its verdict, then levels, and acceptance and ESS where there are any.
 
     An interrupt (Ctrl-C) ends the run early, with a warning: what is returned is then of the density at the noise level
     reached, `is_complete` is False, and its weights are not resampled. A kernel that is not adjusted ends it, too, when
@@ -124,10 +131,11 @@ def anneal(
         CheckpointError: if `checkpoint_path` cannot be written, is damaged, in use, or belongs to other arguments.
 
     Cost: per chain and level, one evaluation of value and gradient, plus `num_steps` times the kernel's own (MALA and
-    ULA 1, HMC and UHMC L), and one for a predictor where there are no weights. The pilot takes one plus 4 times the
-    kernel's own on each of its 256 chains (3 times from 256 dimensions on and under metric "pilot"), and to place a
-    level 5 log densities, or 10. With a score only, a level costs three scores and divergences more (d scores up to
-    64 dimensions, else 8), and a step the inner nodes of its line integral.
+    ULA 1, HMC and UHMC L), and one for a predictor where there are no weights. The pilot takes one plus twice the
+    kernel's own on each of its 256 chains (4 times where `levels` or `level_ess` are given, 3 times then from 256
+    dimensions on and under metric "pilot"), and to place a level up to 12 log densities: `pilot_evaluations`, which
+    `evaluations_per_chain` leaves out. With a score only, a level costs three scores and divergences more (d scores up
+    to 64 dimensions, else 8), and a step the inner nodes of its line integral.
 
     References:
         Neal (2001), Annealed importance sampling; Du et al. (2023), arXiv:2302.11552, Algorithms 1-3.
@@ -135,10 +143,17 @@ def anneal(
     draws = drawn_by(engine, num_samples, thinning)
     usual = Settings if draws is None else Usual
     num_chains = usual.num_chains if num_chains is None else num_chains
-    num_steps = usual.num_steps if num_steps is None else num_steps
+    effort = Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains)
+    if draws is not None:
+        if accuracy is not None:
+            raise ParameterError(
+                f"engine='tempering' is as accurate as its draws are many; got accuracy = {accuracy}. Give num_samples."
+            )
+        effort = {"num_steps": Usual.num_steps if num_steps is None else num_steps}
+        effort |= {} if level_ess is None else {"level_ess": level_ess}
     rng_key, density, kernel, settings = prepared(
         "nd.anneal", rng_key, density, kernel, Reverse,
-        num_chains=num_chains, num_steps=num_steps, level_ess=level_ess, resample_threshold=resample_threshold,
+        **effort, num_chains=num_chains, resample_threshold=resample_threshold,
         frame=frame, metric=metric, predictor=predictor, num_pilot_chains=num_pilot_chains,
         chain_batch_size=chain_batch_size, mesh=mesh, num_islands=num_islands,
     )  # fmt: skip
@@ -190,12 +205,17 @@ def annealed(
         if saved is not None:
             state, rows = saved
         else:
-            known = isinstance(levels, Plan)
-            found = levels if known else plan(pilot_key, density, kernel, levels, settings, progress.say)
+            found, verdict = levels, None
+            if not isinstance(levels, Plan):
+                found, pilot = planned(pilot_key, density, kernel, levels, settings, progress.say)
+                if pilot is not None:
+                    assert isinstance(kernel, Kernel)  # reverse diffusion has no pilot
+                    verdict = expected(pilot, density, kernel, found, settings, levels_given=levels is not None)
+                    progress.tell(str(verdict))
             places: Any = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
             places["num_islands"] = settings.num_islands
             places["tracks"] = isinstance(kernel, Reverse) and kernel.tracks(density)
-            state, rows = RunState(found, populations.start(held, start_key, **places)), ()
+            state, rows = RunState(found, populations.start(held, start_key, **places), verdict=verdict), ()
             keeper.keep(packed, state, rows, mesh, now=True)
         history = History(keep_history, settings.num_chains, state.num_done, rows)
         state = descend(state, held, mover, level_key, settings, keeper, history, progress)
@@ -237,5 +257,6 @@ def _result(state: RunState, density: Density, kernel: Kernel | Reverse, setting
         scale=state.plan.at(done - 1).scale,
         is_complete=state.is_complete,
         island_log_evidences=islands,
+        verdict=state.verdict,
         **found,
     )

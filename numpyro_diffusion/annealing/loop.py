@@ -6,6 +6,7 @@ checkpoints and interrupts for free and costs nothing against the work of a leve
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ..density.density import Density
+from ..diagnose.verdict import Verdict
 from ..disk.runs import Keeper
 from ..errors import warn
 from . import advance as onward
@@ -34,12 +36,13 @@ KIND = "annealing"
 
 
 class RunState(NamedTuple):
-    """Plan, population, reports of the `num_done` levels behind it, and whether weights were dropped."""
+    """Plan, population, reports of the `num_done` levels behind it, whether weights were dropped, and the verdict."""
 
     plan: Plan
     population: Population
     stats: tuple[LevelStats, ...] = ()
     collapsed: bool = False
+    verdict: Verdict | None = None
 
     @property
     def num_done(self) -> int:
@@ -86,7 +89,7 @@ def descend(
                 if collapsed:
                     _warn_of_collapse(density, i, times)
             history.add(chains)
-            state = RunState(state.plan, population, (*state.stats, level), collapsed)
+            state = state._replace(population=population, stats=(*state.stats, level), collapsed=collapsed)
             if keeper.path is not None and first_says(last or keeper.is_due, settings.mesh):
                 keeper.keep(packed, state, history.rows, settings.mesh, now=True)
             if progress.shown:
@@ -132,7 +135,8 @@ def packed(state: RunState, rows: Sequence[ChainStats], mesh: Mesh | None) -> tu
         **{f"stats.{i}": a for i, a in enumerate(_columns(state.stats))},
         **{f"history.{i}": a for i, a in enumerate(_columns(rows[: state.num_done]))},
     }
-    return arrays, {"collapsed": state.collapsed}
+    verdict = None if state.verdict is None else dataclasses.asdict(state.verdict)
+    return arrays, {"collapsed": state.collapsed, "verdict": verdict}
 
 
 def unpacked(arrays: dict[str, Any], facts: dict[str, Any]) -> tuple[RunState, tuple[ChainStats, ...]]:
@@ -151,6 +155,7 @@ def unpacked(arrays: dict[str, Any], facts: dict[str, Any]) -> tuple[RunState, t
         jax.tree.unflatten(structure, leaves),
         rows("stats", LevelStats),
         bool(facts["collapsed"]),
+        Verdict.of(facts.get("verdict")),
     )
     return state, rows("history", ChainStats)
 

@@ -19,11 +19,14 @@ import numpy as np
 
 from ..density.density import Density
 from ..errors import ParameterError, warn
-from .advance import enter, predict
+from .advance import LevelStats, Moves, enter, level_stats, predict
+from .effort import PILOT_ESS, adapted
+from .escaped import escaped
 from .information import learn
 from .kernels import Kernel
 from .level import level_at
-from .placing import next_level
+from .piloted import Piloted
+from .placing import HALVINGS, next_level
 from .plan import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
 from .population import Population, start
 from .reverse import Reverse
@@ -32,7 +35,9 @@ from .settings import WATCHED_SIZE, Settings
 PILOT_CHAINS = 256
 #: Pilot steps per level, each of which adapts the step size. Fewer with a preconditioner, which keeps the step size
 #: near one, and for images, where acceptance averages over many pixels.
-PILOT_STEPS, PRECONDITIONED_STEPS = 4, 3
+PILOT_STEPS, PRECONDITIONED_STEPS, COARSE_STEPS = 4, 3, 2
+#: How often the first level is gone over, to find its step size.
+START_SWEEPS = 3
 #: Weight of earlier levels in the pilot's second moments.
 SMOOTHING = 0.7
 MAX_LEVELS = 400
@@ -46,12 +51,12 @@ def _pilot_level(
     density: Density, kernel: Kernel, population: Population, rng_key, planned: PlannedLevel, log_step, gain,
     settings: Settings,
 ):  # fmt: skip
-    """Advance the pilot to a level, adapting the log step size; returns (population, mean of its second half)."""
+    """Advance the pilot to a level, adapting the log step size; (population, mean of its second half, report)."""
     resample_key, move_key, predict_key = jax.random.split(rng_key, 3)
     start = population.state.position
     population, gained = predict(density, population, predict_key, planned, settings)
     level = level_at(density, planned.t, settings.frame, scale=planned.scale)
-    population, _ = enter(level, population, resample_key, 0.5, settings, planned.previous, start, gained)
+    population, change = enter(level, population, resample_key, 0.5, settings, planned.previous, start, gained)
 
     def one_step(carry, inputs):
         state, log_step = carry
@@ -61,12 +66,18 @@ def _pilot_level(
         state, info = jax.vmap(step)(keys, jitter_keys, state)
         rate = jnp.mean(jnp.nan_to_num(info.acceptance_rate))
         log_step = log_step + gain * (rate - kernel.target_acceptance) / jnp.sqrt(1.0 + number)
-        return (state, log_step), log_step
+        return (state, log_step), (log_step, info.acceptance_rate, info.is_divergent)
 
     count = settings.num_steps
     inputs = (jax.random.split(move_key, count), jnp.arange(count))
-    (state, log_step), path = jax.lax.scan(one_step, (population.state, log_step), inputs)
-    return population._replace(state=jax.vmap(level.leave)(state)), path[count // 2 :].mean()
+    (state, _), reports = jax.lax.scan(one_step, (population.state, log_step), inputs)
+    log_step, rate, diverged = (values[count // 2 :].mean(axis=0) for values in reports)
+    x = jax.vmap(lambda v: jnp.ravel(level.point(v)))(state.position)
+    moves = Moves(rate, diverged, jnp.zeros_like(rate), escaped(density, planned.t, x))
+    population, tail = population._replace(state=jax.vmap(level.leave)(state)), change.tail
+    tail = tail._replace(nats=jnp.where(change.resampled, 0.0, tail.nats))
+    level = level._replace(step_size=jnp.exp(log_step))
+    return population, log_step, level_stats(population, level, change, moves, tail, weighted=settings.weighted)
 
 
 class _Shape(NamedTuple):
@@ -114,7 +125,16 @@ def _learn(population: Population, shape: _Shape, scale):
 
 
 def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, say=None) -> Plan:
-    """Levels (`anneal` says what may be given) and step sizes for a run; no pilot where nothing is to be learnt.
+    """The plan alone, see `planned`."""
+    return planned(rng_key, density, kernel, levels, settings, say)[0]
+
+
+def planned(
+    rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, say=None, *, always: bool = False
+) -> tuple[Plan, Piloted | None]:
+    """Levels (`anneal` says what may be given) and step sizes for a run, and the pilot that found them.
+
+    There is none where nothing is to be learnt, unless one is `always` to be run.
 
     A density whose chains have no weights, because there is only a score, has geometric levels. `say` is told what the
     pilot is at.
@@ -126,7 +146,7 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
         tracks = kernel.tracks(density)
         place = partial(geometric_levels, density) if tracks else density.schedule.levels
         levels = given_levels((TRACKED_LEVELS if tracks else REVERSE_LEVELS) if levels is None else levels, place)
-        return Plan(levels, np.full(len(levels), np.nan), denoised=np.ones(len(levels), bool))
+        return Plan(levels, np.full(len(levels), np.nan), denoised=np.ones(len(levels), bool)), None
     steps, scored = kernel.step_size, not (density.has_log_density or settings.weighted)
     levels = None if levels is None else given_levels(levels, partial(geometric_levels, density))
     if steps is not None and np.ndim(steps) == 1 and (levels is None or len(levels) != len(steps)):
@@ -138,10 +158,15 @@ def plan(rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: 
         )
     if scored and levels is None:
         levels = geometric_levels(density, SCORE_LEVELS)
-    if steps is not None and levels is not None and (scored or settings.metric == "frame"):
+    if steps is not None and levels is not None and (scored or settings.metric == "frame") and not always:
         steps = np.broadcast_to(np.asarray(steps, dtype=float), levels.shape).copy()
-        return Plan(levels, steps, denoised=np.full(len(levels), bool(settings.predictor)))
-    return _pilot(rng_key, density, kernel, levels, settings, say or (lambda text: None))
+        return Plan(levels, steps, denoised=np.full(len(levels), bool(settings.predictor))), None
+    coarse = levels is None and settings.accuracy is not None
+    of_pilot = dataclasses.replace(settings, level_ess=PILOT_ESS) if coarse else settings
+    pilot = _pilot(rng_key, density, kernel, levels, of_pilot, say or (lambda text: None))
+    if not coarse or settings.accuracy is None or not settings.weighted:
+        return pilot.plan, pilot
+    return adapted(pilot, density.schedule, settings.num_chains, settings.accuracy), pilot
 
 
 def _ways(settings: Settings, *, are_placed: bool) -> tuple[bool, ...]:
@@ -151,7 +176,7 @@ def _ways(settings: Settings, *, are_placed: bool) -> tuple[bool, ...]:
     return (settings.predictor,)
 
 
-def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, say) -> Plan:
+def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings, say) -> Piloted:
     start_key, level_key = jax.random.split(rng_key)
     size, fixed, mover = math.prod(density.event_shape), kernel.step_size, kernel.without_step_size()
     settings = _of_the_pilot(settings, size, are_placed=levels is None)
@@ -164,6 +189,7 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
     unit = jnp.eye(size) if settings.metric == "pilot" else None
     scale, shape = unit, None if unit is None else _Shape(unit, unit)
     found: list[PlannedLevel] = []
+    reports: list[LevelStats] = []
     information, ways = None, _ways(settings, are_placed=levels is None)
     while True:
         i = len(found)
@@ -182,10 +208,12 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
         previous = jnp.asarray(found[-1].t if i else 1.0, dtype=float)
         planned, gain = PlannedLevel(t, None, scale, before, previous), push * (0.8 if i else 1.5)
         # The first level has the start's step size to find; later ones follow their predecessor.
-        for sweep in range(3 if i == 0 and fixed is None else 1):
+        for sweep in range(START_SWEEPS if i == 0 and fixed is None else 1):
             key = jax.random.fold_in(level_key, 10 * i + sweep)
             planned = planned if sweep == 0 else planned._replace(previous=t)
-            population, log_step = _pilot_level(density, mover, population, key, planned, log_step, gain, settings)
+            args = population, key, planned, log_step, gain, settings
+            population, log_step, report = _pilot_level(density, mover, *args)
+            reports.append(report) if sweep == 0 else None
         if True in ways and size < WATCHED_SIZE:
             information = learn(level_at(density, t, settings.frame, scale=scale), population, information)
             planned = planned._replace(information=information.matrix)
@@ -197,17 +225,25 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
         if levels is None and _gives_up(population, found, settings.level_ess):
             found.append(found[-1]._replace(t=0.0, before=None))
             break
-    return Plan.of(found)
+    # Of the start's step size.
+    num_sweeps = len(reports) + (0 if fixed is not None else START_SWEEPS - 1)
+    num_looks = 0 if levels is not None else (len(reports) - 1) * len(ways) * (HALVINGS + 2)
+    return Piloted(Plan.of(found), population, tuple(reports), settings, num_sweeps, num_looks)
 
 
 def _of_the_pilot(settings: Settings, size: int, *, are_placed: bool) -> Settings:
     """The settings of a pilot in `size` dimensions, for a run's: its steps, chains and weights are its own."""
     is_large, learns = size >= WATCHED_SIZE, settings.metric == "pilot"
+    coarse = are_placed and settings.accuracy is not None
     # A covariance takes some chains per dimension.
     num_chains = max(PILOT_CHAINS, min(4 * size, 1024)) if learns else PILOT_CHAINS
     return dataclasses.replace(
         settings,
-        num_steps=PRECONDITIONED_STEPS if is_large or learns else PILOT_STEPS,
+        num_steps=max(COARSE_STEPS, settings.num_steps)
+        if coarse
+        else PRECONDITIONED_STEPS
+        if is_large or learns
+        else PILOT_STEPS,
         num_chains=settings.num_pilot_chains or num_chains,
         # Given levels need no weights, and in many dimensions these would leave a single chain.
         weighted=are_placed or not is_large,

@@ -22,6 +22,11 @@ class Progress:
         """What is being done, before there are levels to count."""
         self.bar.set_description(f"{self.name}, {text}")
 
+    def tell(self, text: str) -> None:
+        """Lines that stay above the bar."""
+        if self.shown:
+            self.bar.write(text)
+
     def begin(self, total: int, done: int = 0) -> None:
         """Levels to come, and those that are behind already; the first takes the time to compile."""
         self.bar.reset(total=total)

@@ -20,6 +20,8 @@ from .memory import default_batch_size
 from .reverse import Reverse
 
 METRICS = ("frame", "pilot")
+#: N times the variance of log Z that the default accuracy asks for: 0.05 nats with 1,000 chains.
+DEFAULT_VARIANCE = 2.5
 #: Dimension from which on weights are watched.
 WATCHED_SIZE = 256
 
@@ -39,6 +41,7 @@ class Settings:
         weighted: Whether chains carry weights.
         num_chains, level_ess, resample_threshold, metric, predictor, num_pilot_chains, num_islands: Read on the host
             only.
+        accuracy: The standard error of log Z that decides how many levels there are; None leaves that to `level_ess`.
     """
 
     num_steps: int = 2
@@ -53,6 +56,18 @@ class Settings:
     predictor: bool | None = _of_the_host(None)
     num_pilot_chains: int | None = _of_the_host(None)
     num_islands: int = _of_the_host(1)
+    accuracy: float | None = _of_the_host(None)
+
+    @classmethod
+    def of_effort(cls, levels, level_ess, num_steps, accuracy, num_chains) -> dict[str, Any]:
+        """What decides the effort, with its defaults: levels as given, as far apart as given, or by accuracy."""
+        if levels is not None or level_ess is not None:
+            given = {"level_ess": level_ess, "num_steps": num_steps}
+            return {name: value for name, value in given.items() if value is not None}
+        if accuracy is None:
+            accuracy = math.sqrt(DEFAULT_VARIANCE / check_integer("num_chains", num_chains))
+        check_number("accuracy", accuracy, 0.0, ends="(]", remedy="It is the standard error of log Z, in nats.")
+        return {"accuracy": float(accuracy), "num_steps": 1 if num_steps is None else num_steps}
 
     @classmethod
     def checked(cls, **given) -> Settings:

@@ -61,9 +61,12 @@ def attributes(run: RunFields | None = None, **more) -> dict[str, Any]:
     found["inference_library_version"] = versions()["version of numpyro_diffusion"]
     if run is not None:
         found |= {"kernel": repr(run.kernel), "evaluations_per_chain": int(run.evaluations_per_chain)}
+        found["pilot_evaluations"] = float(run.pilot_evaluations)
         found |= {name: float(getattr(run, name)) for name in ("log_evidence", "log_evidence_error")}
         if run.island_log_evidences is not None:
             found["island_log_evidences"] = [float(value) for value in run.island_log_evidences]
+        if run.verdict is not None:
+            found |= {"verdict": run.verdict.verdict, "verdict_score": float(run.verdict.score)}
     return found | more
 
 

@@ -47,13 +47,14 @@ class AnnealedRun(_Result, RunFields):
         is_weighted: Whether weights are defined: not for plain reverse diffusion, predictors, and by default not for
             score-only densities from 256 dimensions on.
         num_steps: Kernel steps per level.
-        evaluations_per_chain: Evaluations of value and gradient, pilot excluded.
+        evaluations_per_chain: Evaluations of value and gradient, without the pilot's, `pilot_evaluations`.
         ancestors: [N] founding chain of each; chains of one ancestor are related.
         scale: [d, d] preconditioner of the last level's moves, or None.
         is_complete: False if the run ended before its last level: interrupted, or because most chains had left.
         levels_given: Whether `levels` were asked for; else the pilot placed them.
         remarks: What whoever made the run has to say against it; among its findings.
         island_log_evidences: [J] log evidence of each of several islands, or None.
+        verdict: What the pilot expected of the run, a `Verdict`; None without one.
     """
 
     def __repr__(self):

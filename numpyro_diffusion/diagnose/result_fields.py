@@ -39,6 +39,12 @@ class RunFields(ResultFields):
     levels_given: bool = False
     remarks: tuple[str, ...] = ()
     island_log_evidences: np.ndarray | None = None
+    verdict: Any = None
+
+    @property
+    def pilot_evaluations(self) -> float:
+        """Evaluations of value and gradient that the pilot's chains took, spread over the run's; 0 without a pilot."""
+        return 0.0 if self.verdict is None else self.verdict.pilot_evaluations
 
     @property
     def has_acceptance(self) -> bool:

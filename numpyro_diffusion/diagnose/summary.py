@@ -80,10 +80,12 @@ def _run_rows(run):
     yield "groups" if is_tempered else "chains", _count(run) if is_tempered else f"{count}"
     yield "levels", f"{len(run.levels)}, noise-to-signal ratio {first} to {last}"
     each = "group of replicas" if is_tempered else "chain"
-    yield "evaluations", f"{run.evaluations_per_chain} per {each}, pilot excluded"
+    yield "evaluations", f"{run.evaluations_per_chain} per {each}, and {run.pilot_evaluations:.0f} for the pilot"
     unknown = uncalibrated(run.density) if run.is_weighted else []
     note = f", up to the unknown constant of {', '.join(unknown)} (not calibrated)" if unknown else ""
     yield "log evidence", evidence(run) + note
+    if run.verdict is not None:
+        yield "expected", str(run.verdict).partition("\n")[0]
     if is_tempered:
         rate = np.asarray(run.stats["swap_rate"], dtype=float)
         yield "exchanges", f"{rate.min():.2f} to {rate.max():.2f}, mean {rate.mean():.2f}; barrier {run.barrier:.2f}"

@@ -11,6 +11,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
+from ..annealing.effort import read_plan
 from ..annealing.kernels import Kernel, check_kernel
 from ..annealing.level import Level
 from ..annealing.plan import Plan
@@ -23,7 +24,7 @@ from .handlers import check_view
 from .joint import JointDensity
 from .kernel_state import AnnealedState, Frozen, advance, start
 from .model_call import ModelCall, name_of
-from .pilot import Pilot, read_plan, run_pilot, tabulate, warn_if_few
+from .pilot import Pilot, run_pilot, tabulate, warn_if_few
 from .setup import check_model, check_no_start
 
 

@@ -28,7 +28,7 @@ from .state import MCMCState, check_same, check_state, drawn
 
 #: Settings that an `AnnealedKernel` has as well.
 DEFAULTS: dict[str, Any] = {
-    "num_steps": None, "level_ess": Settings.level_ess, "metric": "pilot", "view": "gaussian",
+    "num_steps": None, "level_ess": None, "metric": "pilot", "view": "gaussian",
     "likelihood_power": None,
 }  # fmt: skip
 
@@ -44,7 +44,7 @@ class AnnealedMCMC(Results):
         model: NumPyro model with at least one latent `DiffusionPrior` site, which may be transformed, by other latents
             too (`infer.transformed`). Discrete latents are summed out (`infer.enumeration`). Or an `AnnealedKernel`,
             whose model, moves and settings are taken.
-        kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC by default.
+        kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC of two leapfrogs by default.
         engine: "annealing", or "tempering" for many draws of few chains, see `nd.anneal`: chains are then groups of
             replicas, and resample_threshold has no meaning.
         num_warmup: Number of noise levels, as for `AnnealedKernel`; the same as an integer for `levels`. Left out, a
@@ -54,7 +54,7 @@ class AnnealedMCMC(Results):
             the anneal; further ones go on from there, so that R-hat and ESS have something to compare. One by default;
             of groups of replicas 1,000, five sweeps apart, or as many sweeps as `thinning` says.
         num_steps: Moves per noise level, and per draw at t = 0.
-        levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, num_islands, checkpoint_path:
+        accuracy, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, num_islands, checkpoint_path:
             As for `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
@@ -87,9 +87,10 @@ class AnnealedMCMC(Results):
         num_samples: int | None = None,
         num_chains: int | None = None,
         thinning: int | None = None,
+        accuracy: float | None = None,
         num_steps: int | None = None,
         levels: Any = None,
-        level_ess: float = Settings.level_ess,
+        level_ess: float | None = None,
         resample_threshold: float = 0.5,
         metric: str = "pilot",
         view: str = "gaussian",
@@ -110,7 +111,6 @@ class AnnealedMCMC(Results):
         self.view, self.likelihood_power = given.pop("view"), given.pop("likelihood_power")
         check_view(self.view)
         usual, draws = (Usual, Usual.num_samples) if check_engine(engine) == TEMPERING else (Settings, 1)
-        given["num_steps"] = usual.num_steps if given["num_steps"] is None else given["num_steps"]
         self.num_chains = check_integer("num_chains", usual.num_chains if num_chains is None else num_chains)
         # Sweeps between two draws of a group of replicas, which are kept all unless a thinning is asked for.
         sweeps, thinning = (Usual.thinning, 1) if thinning is None else (thinning, thinning)
@@ -124,7 +124,7 @@ class AnnealedMCMC(Results):
         self._options = given | {
             "num_chains": self.num_chains, "levels": checked_levels(num_warmup, levels),
             "chain_batch_size": chain_batch_size, "mesh": mesh, "checkpoint_path": checkpoint_path,
-            "progress_bar": progress_bar,
+            "progress_bar": progress_bar, "accuracy": accuracy,
         }  # fmt: skip
         self._num_draws = self.num_samples // self.thinning
         if check_engine(engine) == TEMPERING:

@@ -25,7 +25,6 @@ from ..annealing.pilot import plan
 from ..annealing.plan import Plan
 from ..annealing.settings import Settings
 from ..density.gaussian import Gaussian
-from ..density.schedule import NoiseSchedule
 from ..errors import UnsupportedModelError, warn
 from ..program import array_digest
 from ..pytree import replace
@@ -146,26 +145,6 @@ def _scales(joint: JointDensity, names: tuple[str, ...], scales):
 def _indices(joint, names):
     """Where the named sites lie in the flat point."""
     return np.flatnonzero(np.repeat([s.name in names for s in joint.sites], [s.size for s in joint.sites]))
-
-
-def read_plan(plan: Plan, schedule: NoiseSchedule, count: int) -> Plan:
-    """`count` levels at equal steps of the plan's index, the first at t = 1, the last at t = 0.
-
-    Log noise-to-signal ratios, log step sizes and scales are interpolated linearly.
-    """
-    ratios = schedule.ratios(plan.levels)
-    # The last level may have no noise at all: on its way there the ratio falls as fast as on the step before.
-    fall = ratios[-2] / ratios[-3] if len(ratios) > 2 else 1e-2
-    ratios[-1] = max(ratios[-1], ratios[-2] * fall)
-    index, where = np.arange(len(ratios)), np.linspace(0.0, len(ratios) - 1, count)
-    levels = np.array(schedule.time(jnp.exp(jnp.asarray(np.interp(where, index, np.log(ratios))))), dtype=float)
-    levels[0], levels[-1] = 1.0, 0.0
-    steps = np.exp(np.interp(where, index, np.log(plan.step_sizes)))
-    if plan.scales is None:
-        return Plan(levels, steps)
-    low = np.minimum(where.astype(int), len(ratios) - 2)
-    share = (where - low)[:, None, None]
-    return Plan(levels, steps, (1 - share) * plan.scales[low] + share * plan.scales[low + 1])
 
 
 def warn_if_few(plan: Plan, count: int, level_ess: float) -> None:

@@ -148,7 +148,8 @@ class Results:
             self._found.table(prob, exclude_deterministic),
             self._found.islands.note,
             f"{run.kernel!r}: {len(self._found.positions)} chains, {len(run.levels)} levels, "
-            f"{self.evaluations_per_chain} evaluations per chain, {self.seconds:.1f} s",
+            f"{self.evaluations_per_chain} evaluations per chain and {run.pilot_evaluations:.0f} for the pilot, "
+            f"{self.seconds:.1f} s",
             f"log evidence {evidence(run)}",
             f"findings {len(found) or 'none'}",
             *listed(found),

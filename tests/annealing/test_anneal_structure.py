@@ -97,6 +97,7 @@ def cache_sizes():
 def test_one_trace_for_other_weights_coefficients_step_sizes_and_levels(problems, runs):
     density = problems["product"].density
     runs("product", HMC())
+    sample(density, HMC(), level_ess=0.9)  # two steps a level, and more of the pilot
     before = cache_sizes()
     sample(mixture(7, 2) * mixture(8, 2), HMC())  # retrained
     sample(P2**0.7 * Q2**1.2, HMC())  # re-weighted
@@ -113,8 +114,8 @@ def test_one_trace_for_other_weights_coefficients_step_sizes_and_levels(problems
 def test_a_run_with_its_pilot_compiles_each_program_once():
     before = cache_sizes()
     sample(gaussian(np.zeros(5), np.eye(5)), HMC())
-    # Of `start` two, for the pilot's chains and for the run's.
-    assert [now - then for now, then in zip(cache_sizes(), before, strict=True)] == [1, 2, 1, 1, 1]
+    # Of `start` and `points` two, for the pilot's chains and for the run's.
+    assert [now - then for now, then in zip(cache_sizes(), before, strict=True)] == [1, 2, 2, 1, 1]
 
 
 def network_density(kind, seed):

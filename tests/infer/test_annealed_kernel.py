@@ -13,8 +13,9 @@ from numpyro.infer import MCMC, Predictive
 from scipy.stats import multivariate_normal, norm
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.annealing.effort import read_plan
 from numpyro_diffusion.annealing.pilot import Plan
-from numpyro_diffusion.infer.pilot import _scales, read_plan, warn_if_few
+from numpyro_diffusion.infer.pilot import _scales, warn_if_few
 
 FIELDS = ("log_weight", "accept_prob", "noise_level", "potential_energy")
 

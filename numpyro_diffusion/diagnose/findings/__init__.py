@@ -21,7 +21,7 @@ from .overlap import disjoint_factors
 from .statistics import LEAST_ESS
 from .untypical import off_evidence, untypical
 
-__all__ = ["curl_of", "findings", "uncalibrated", "warn_of"]
+__all__ = ["curl_of", "findings", "is_hopeless", "uncalibrated", "warn_of"]
 
 
 def findings(run: ResultFields) -> list[str]:
@@ -38,6 +38,11 @@ def findings(run: ResultFields) -> list[str]:
     if not isinstance(run, RunFields):
         return _own_findings(run)
     return [*run.remarks, *_own_findings(run), *_mixture_findings(run.density)]
+
+
+def is_hopeless(run: RunFields) -> bool:
+    """Whether a finding says that samples mean nothing: no finite integral, chains that left, or are not finite."""
+    return any(next(iter(check(run)), None) for check in (_outweighed, statistics.escaped, statistics.non_finite))
 
 
 def warn_of(run: ResultFields) -> None:
