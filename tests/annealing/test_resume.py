@@ -77,7 +77,7 @@ def test_levels_are_not_placed_anew(tmp_path, monkeypatch):
         stop_at(patch, 2, Killed())
         with pytest.raises(Killed):
             anneal(**settings)
-    monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.anneal"], "plan", None)
+    monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.anneal"], "planned", None)
     assert_equal(anneal(**settings), expected)
 
 
@@ -130,7 +130,7 @@ def test_two_runs_do_not_share_a_file(tmp_path):
 
 
 def test_a_missing_folder_is_told_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.anneal"], "plan", None)
+    monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.anneal"], "planned", None)
     with pytest.raises(CheckpointError, match="cannot write beside"):
         anneal(checkpoint_path=tmp_path / "none" / "run")
 

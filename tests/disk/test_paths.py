@@ -145,7 +145,7 @@ def test_a_lock_that_is_not_ours(place, what):
 
 def test_a_history_is_a_new_folder(place, monkeypatch):
     # Before the pilot.
-    monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.anneal"], "plan", None)
+    monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.anneal"], "planned", None)
     for path in ("fifo", "socket", "folder", "nowhere", "to a fifo", *DEVICES):
         with pytest.raises(ParameterError, match="exists already"):
             run(keep_history=path)
