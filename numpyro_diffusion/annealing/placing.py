@@ -19,9 +19,6 @@ from .population import Population
 REACH, HALVINGS = 3.0, 4
 #: The furthest that a score-only density's next level is looked for, for the quadrature between levels: a factor of e.
 SCORE_REACH = 1.0
-#: Chains are carried where that loses so much less than a reverse diffusion step, which at equal loss leaves more
-#: families: it moves chains, too.
-CARRIED = 0.6
 
 
 @partial(jax.jit, static_argnames=("frame_kind", "ways"))
@@ -54,14 +51,9 @@ def next_level(
         return jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
 
     def best(s):
-        """The lesser loss, and whether it is that of a step."""
-        losses = [lost(s, steps) for steps in ways]
-        if len(ways) == 1:
-            return losses[0], jnp.asarray(ways[0])
-        carried, stepped = losses
-        # Not <: of two that fail, the one that costs nothing to tell.
-        steps = carried > CARRIED * stepped
-        return jnp.where(steps, stepped, carried), steps
+        """The least loss, and whether it is that of a step."""
+        losses = jnp.stack([lost(s, steps) for steps in ways])
+        return jnp.min(losses), jnp.asarray(ways)[jnp.argmin(losses)]
 
     high, end = jnp.log(schedule.noise_to_signal(t)), jnp.log(smallest)
     reach = REACH * gap if density.has_log_density else jnp.minimum(REACH * gap, SCORE_REACH)
