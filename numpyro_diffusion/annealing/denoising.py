@@ -18,8 +18,9 @@ proposal and the ratio of both kernels are, for z ~ N(0, I),
 .. math:: q' = q + c \, g + \sqrt{c} \, R z, \quad R R' = (I + \sqrt{c} \, F \sqrt{c})^{-1}, \qquad
           \log \frac{N(q; q', C)}{N(q'; q + c g, P)} = \frac{|z|^2 - |\sqrt{c} \, g + R z|^2}{2} + \log |R|,
 
-with no division by c: a direction that loses nothing stays where it is, in y. Points are relative to the Gaussians'
-means, which move, in y, only where factors of different covariances meet.
+where the drift c g is cut down along directions whose curvature would have it overshoot. There is no division by c: a
+direction that loses nothing stays where it is, in y. Points are relative to the Gaussians' means, which move, in y,
+only where factors of different covariances meet.
 
 The gradient is that which the last move at r left: a step costs no evaluation more than carrying a chain along.
 """
@@ -52,6 +53,7 @@ class Denoising(NamedTuple):
         turn: Orthonormal directions [d, d] of q among the Gaussian's axes, scaled to unit variance, along which C is
             diagonal; None where the axes are.
         loss: c [d].
+        damping: Of the drift, [d, d]; None for none.
         factor: Lower triangular K [d, d] with R = K^{-T}, or its diagonal [d].
         shift: Of log densities of u: what a step that only rescales x leaves of them.
     """
@@ -63,6 +65,7 @@ class Denoising(NamedTuple):
     ratio: jax.Array
     turn: jax.Array | None
     loss: jax.Array
+    damping: jax.Array | None
     factor: jax.Array
     shift: jax.Array
 
@@ -77,6 +80,7 @@ class Denoising(NamedTuple):
         g = self._turned(root * axes.coordinates(self.before.frame.gradient(state.logdensity_grad)) / self.ratio)
         c, z = self.loss, jnp.where(self.loss > 0, noise, 0.0)
         drift, drawn = jnp.sqrt(c) * g, self._drawn(z)
+        drift = drift if self.damping is None else self.damping @ drift
         q = q + jnp.sqrt(c) * (drift + drawn)
         new = self.gaussian.mean + axes.point(root * (q if self.turn is None else self.turn @ q))
         log_ratio = 0.5 * (jnp.sum(z**2) - jnp.sum(jnp.where(c > 0, drift + drawn, 0.0) ** 2)) - self._log_det
@@ -111,10 +115,14 @@ def denoising(before: Level, after: Level, information=None) -> Denoising:
         across = across / jnp.sqrt(new.variance)[:, None]
         lost, turn = jnp.linalg.eigh(across @ across.T)
     c = jnp.where(is_alive & (lost > 1 + LITTLE), lost - 1, 0.0)
-    factor = jnp.sqrt(1 + c)
+    factor, damping = jnp.sqrt(1 + c), None
     if information is not None:
         carried = new.axes.vectors.T @ old.axes.vectors
         carried = jnp.sqrt(c)[:, None] * (carried if turn is None else turn.T @ carried)
-        factor = jnp.linalg.cholesky(jnp.eye(c.size) + carried @ information @ carried.T)
+        curvature = carried @ information @ carried.T
+        factor = jnp.linalg.cholesky(jnp.eye(c.size) + curvature)
+        # At r itself; a step of more than one over it would end beyond the mode.
+        e, vectors = jnp.linalg.eigh(curvature / jnp.sqrt((1 + c)[:, None] * (1 + c)))
+        damping = (vectors / jnp.maximum(e, 1.0)) @ vectors.T
     shift = after.frame.log_det - before.frame.log_det - c.size * jnp.log(ratio)
-    return Denoising(before, after, new, old.mean, ratio, turn, c, factor, shift)
+    return Denoising(before, after, new, old.mean, ratio, turn, c, damping, factor, shift)

@@ -54,8 +54,8 @@ class AnnealedMCMC(Results):
             the anneal; further ones go on from there, so that R-hat and ESS have something to compare. One by default;
             of groups of replicas 1,000, five sweeps apart, or as many sweeps as `thinning` says.
         num_steps: Moves per noise level, and per draw at t = 0.
-        accuracy, levels, level_ess, resample_threshold, metric, chain_batch_size, mesh, num_islands, checkpoint_path:
-            As for `nd.anneal`. Draws beyond the first are not in the checkpoint.
+        accuracy, levels, level_ess, resample_threshold, metric, predictor, chain_batch_size, mesh, num_islands,
+            checkpoint_path: As for `nd.anneal`. Draws beyond the first are not in the checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.likelihood`.
@@ -93,6 +93,7 @@ class AnnealedMCMC(Results):
         level_ess: float | None = None,
         resample_threshold: float = 0.5,
         metric: str = "pilot",
+        predictor: bool | None = None,
         view: str = "gaussian",
         likelihood_power=None,
         postprocess_fn=None,
@@ -131,7 +132,8 @@ class AnnealedMCMC(Results):
             self._options |= {"engine": engine, "num_samples": self._num_draws, "thinning": sweeps}
             self._num_draws = 1  # a group of replicas has all of its draws when the run ends
         else:
-            self._options |= {"resample_threshold": resample_threshold, "num_islands": num_islands}
+            of_anneal = {"resample_threshold": resample_threshold, "predictor": predictor, "num_islands": num_islands}
+            self._options |= of_anneal
         self._posterior: Posterior | None = None
         self._warm: MCMCState | None = None
         self._last: MCMCState | None = None
