@@ -109,8 +109,8 @@ class Settings:
                 f"{math.prod(density.event_shape)}, whose frame keeps variances only. Use metric='frame'."
             )
         weighted = is_weighted(density, kernel)
-        if weighted and not density.has_log_density and self.watches(density):
-            weighted = False  # in so many dimensions weights by a score alone are asked for, or not defined
+        if weighted and self.watches(density) and (self.predictor or not density.has_log_density):
+            weighted = False  # in so many dimensions weights of steps, or by a score alone, have to be asked for
         return dataclasses.replace(self, weighted=weighted)
 
     def in_pieces(self, density: Density, num_chains: int) -> Settings:

@@ -98,7 +98,10 @@ def estimates(values: dict[str, Any], particles: Particles, **axes) -> xr.Datase
     stacked = {name: np.stack([getattr(e, row) for row in rows]) for name, e in found.items()}
     coords: dict[Any, Any] = {"statistic": ["mean", *rows[1:]]} | dict(axes.pop("coords", None) or {})
     attrs = {"description": "errors by families of related particles", "num_effective": particles.num_effective}
-    return dict_to_dataset(stacked, sample_dims=("statistic",), coords=coords, attrs=attrs, **axes)
+    found = dict_to_dataset(stacked, sample_dims=("statistic",), coords=coords, attrs=attrs, **axes)
+    # netCDF would give back a text for a list of one.
+    found.attrs.pop("sample_dims", None)
+    return found
 
 
 def layout_attributes(run: RunFields, islands: Layout) -> dict[str, str]:

@@ -25,7 +25,7 @@ CASES = [
     ("product", MALA()),
     ("product", ULA()),
     ("product", UHMC()),
-    ("product in 5-d", HMC()),
+    pytest.param("product in 5-d", HMC(), marks=pytest.mark.slow),
     ("harmonic mean", HMC()),
     pytest.param("product in 5-d", UHMC(), marks=pytest.mark.slow),
 ]

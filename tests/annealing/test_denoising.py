@@ -28,7 +28,9 @@ def run(density, seed=0, **options):
     return nd.anneal(jax.random.key(seed), density, options.pop("kernel", None), **options)
 
 
-@pytest.mark.parametrize(("frame", "metric"), [("whitened", "pilot"), ("identity", "frame")])
+@pytest.mark.parametrize(
+    ("frame", "metric"), [pytest.param("whitened", "pilot", marks=pytest.mark.slow), ("identity", "frame")]
+)
 def test_weights_of_gaussians_are_constant(frame, metric):
     p = gaussian()
     for density in (p**2.0, p * gaussian(seed=1, name="r")):

@@ -91,7 +91,7 @@ def test_anneal_with_odd_arguments(name):
         run = typed(lambda d=density, k=kernel, s=settings: nd.anneal(KEY, d, k, **s))
         if run is None:
             continue
-        chains = int(settings["num_chains"])
+        chains = 1000 if settings["num_chains"] is None else int(settings["num_chains"])
         assert run.samples.shape == (chains, 2) and np.all(np.isfinite(run.samples)), value
         assert np.all(np.diff(run.levels) < 0) and all(len(v) == len(run.levels) for v in run.stats.values()), value
         assert np.isfinite(run.log_evidence) and run.log_weights.shape == (chains,), value

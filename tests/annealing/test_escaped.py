@@ -100,6 +100,7 @@ def test_levels_of_a_score_without_weights_are_those_asked_for(metric, levels):
         anneal(density, unknown_ratio(None), levels=levels, metric=metric)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["frame", "pilot"])
 def test_levels_of_a_score_are_placed_and_steps_tuned(metric):
     run = anneal(network("score"), nd.MALA(), levels=None, metric=metric, num_chains=64)

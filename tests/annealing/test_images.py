@@ -48,6 +48,7 @@ def test_weights_that_collapse_are_given_up_and_it_is_said(monkeypatch, density)
     assert kept.is_weighted
 
 
+@pytest.mark.slow
 def test_score_models_of_images():
     density = fitted(model="score")
     assert density.score(images(jax.random.key(7), 2)[0], 0.2).shape == (2, *SHAPE)

@@ -128,6 +128,7 @@ def test_shares_must_be_equal():
         nd.anneal(jax.random.key(0), mixture(), nd.HMC(), mesh=4, num_chains=8)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(one_device):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

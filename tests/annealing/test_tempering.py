@@ -118,7 +118,7 @@ def test_a_product_is_sampled_and_weighed(product_run):
     assert run.samples.shape == (4000, 2) and len(run.levels) == len(run.stats["swap_rate"]) < 12
     assert run.barrier == pytest.approx(np.sum(1 - run.stats["swap_rate"]))
     # To enter the ladder, and per sweep to exchange and for one step: 25 pieces of 100 sweeps, and three before them.
-    assert run.evaluations_per_chain == len(run.levels) * (1 + 2800 * (1 + 3))
+    assert run.evaluations_per_chain == len(run.levels) * (1 + 2800 * (1 + run.kernel.evaluations_per_step))
 
 
 def test_what_a_run_tells(product_run, capsys):

@@ -172,7 +172,7 @@ def test_plan_is_read_at_any_number_of_levels():
     np.testing.assert_allclose(same.levels, plan.levels, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(same.scales, plan.scales)
     for count in (2, 5, 100):
-        levels, steps, scales = read_plan(plan, schedule, count)
+        levels, steps, scales, *_ = read_plan(plan, schedule, count)
         assert levels[0] == 1 and levels[-1] == 0 and np.all(np.diff(levels) < 0)
         assert len(steps) == len(scales) == count and steps[-1] == pytest.approx(0.5)
     two = read_plan(Plan(np.array([1.0, 0.0]), np.ones(2)), schedule, 10)

@@ -119,7 +119,7 @@ def test_start_is_exact():
 
 
 def test_further_draws_at_the_data_level():
-    mcmc = run_quietly(linear, num_chains=64, num_samples=40, thinning=2)
+    mcmc = run_quietly(linear, num_chains=64, num_samples=120, thinning=6)
     mcmc.run(jax.random.key(4), gaussian_prior(), jnp.asarray(Y))
     x = np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
     assert x.shape == (64, 20, 2) and mcmc.get_samples()["x"].shape == (1280, 2)
@@ -177,6 +177,7 @@ def hierarchy(prior, other, y):
         numpyro.sample("y", dist.Normal(x[:, 0] + child + w[0], 0.5), obs=y)
 
 
+@pytest.mark.slow
 def test_plates_several_priors_and_a_latent_that_depends_on_x():
     prior = gaussian_prior()
     other = nd.DiffusionPrior(densities.gaussian(schedule=nd.VarianceExploding(sigma_max=30.0)))
@@ -250,6 +251,7 @@ def test_chosen_power_is_followed():
     np.testing.assert_allclose(jax.vmap(joint.likelihood_power)(t), (1 - t) ** 2, atol=0.02)
 
 
+@pytest.mark.slow
 def test_chains_do_not_flip_between_mirror_points():
     # Three leapfrogs of the tuned step are half a turn of a round Gaussian: without jitter, x goes to -x and back.
     mcmc = run_quietly(score_model, num_chains=64, num_samples=12, thinning=1)

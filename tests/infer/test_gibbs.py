@@ -65,6 +65,7 @@ def run_gibbs(num_chains, num_samples, **kwargs):
     return mcmc, {name: np.asarray(mcmc.get_extra_fields()[f"block_states.0.{name}"]) for name in fields}
 
 
+@pytest.mark.slow
 def test_gibbs_beside_nuts():
     mcmc, fields = run_gibbs(1, 3000)
     assert_noisy_posterior(mcmc.get_samples(group_by_chain=True))

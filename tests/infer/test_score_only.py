@@ -34,6 +34,7 @@ def test_score_only_priors_have_metropolis_steps_and_evidence():
         assert "log_density" not in mcmc.get_extra_fields()
 
 
+@pytest.mark.slow
 def test_the_evidence_of_a_score_only_prior_is_that_of_its_density():
     exact = densities.mixture()
     found = []
@@ -60,6 +61,7 @@ def test_an_annealed_kernel_of_a_score_only_prior():
     assert np.all(np.abs(found[0].mean(0) - found[1].mean(0)) < 5 * error)
 
 
+@pytest.mark.slow
 def test_two_sites_of_one_score_gain_what_each_does():
     exact, y = densities.mixture(), jnp.zeros(2)
 

@@ -129,6 +129,7 @@ def by_quadrature():
     return np.log(p.sum() * (loc[1, 0] - loc[0, 0]) * (scale[0, 1] - scale[0, 0])), means, spreads
 
 
+@pytest.mark.slow
 def test_posterior_and_evidence_of_an_unknown_location_and_scale():
     mcmc = nd.AnnealedMCMC(population, num_chains=600, num_warmup=25, progress_bar=False)
     mcmc.run(jax.random.key(0), DATA)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 PROGRAM = """
 import json, jax, numpy as np
@@ -30,6 +31,7 @@ def trained(num_devices):
     return count, np.concatenate(weights)
 
 
+@pytest.mark.slow
 def test_training_on_four_devices_is_that_on_one():
     (one, expected), (many, weights) = trained(1), trained(4)
     assert (one, many) == (1, 4)  # 4 divides the batch of 24
