@@ -57,7 +57,8 @@ class Plan(NamedTuple):
         level, before = self._alone(i), self._alone(i - 1) if i else None
         previous = 1.0 if before is None else before.t
         steps = self.denoised is not None and self.denoised[i]
-        return level._replace(before=before if steps else None, previous=previous)
+        # What is known of a level serves the step on from there.
+        return level._replace(before=before if steps else None, previous=previous, information=None)
 
     def _alone(self, i: int) -> PlannedLevel:
         scale, information = (None if a is None else a[i] for a in (self.scales, self.information))

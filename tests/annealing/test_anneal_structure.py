@@ -98,7 +98,9 @@ def cache_sizes():
 def test_one_trace_for_other_weights_coefficients_step_sizes_and_levels(problems, runs):
     density = problems["product"].density
     runs("product", HMC())
-    sample(density, HMC(), level_ess=0.9)  # two steps a level, and more of the pilot
+    for way in (False, True, None):  # with one step a level, and two, and more of the pilot
+        sample(density, HMC(), predictor=way)
+        sample(density, HMC(), level_ess=0.9, predictor=way)
     before = cache_sizes()
     sample(mixture(7, 2) * mixture(8, 2), HMC())  # retrained
     sample(P2**0.7 * Q2**1.2, HMC())  # re-weighted
