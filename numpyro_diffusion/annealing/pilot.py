@@ -172,7 +172,8 @@ def planned(
 def _ways(settings: Settings, *, are_placed: bool) -> tuple[bool, ...]:
     """How chains may get to the next level: carried (False), by a reverse diffusion step (True); both: as is better."""
     if settings.predictor is None:
-        return (False, True) if are_placed and settings.weighted else (False,)
+        # Between the far levels of a coarse pilot, weights of steps have tails that so few chains do not show.
+        return (False, True) if are_placed and settings.weighted and settings.accuracy is None else (False,)
     return (settings.predictor,)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..density.density import Density
-from ..diagnose.weights import conditional_ess
+from ..diagnose.weights import conditional_ess, pareto_tail
 from .denoising import denoising
 from .level import level_at
 from .plan import PlannedLevel
@@ -19,6 +19,8 @@ from .population import Population
 REACH, HALVINGS = 3.0, 4
 #: The furthest that a score-only density's next level is looked for, for the quadrature between levels: a factor of e.
 SCORE_REACH = 1.0
+#: Shape of the tail of a step's weights from which on chains are carried instead.
+MOST_TAIL = 0.3
 
 
 @partial(jax.jit, static_argnames=("frame_kind", "ways"))
@@ -47,7 +49,11 @@ def next_level(
         else:
             increment = jax.vmap(partial(level.gain, jax.random.key(0), start))(state.position, u)
         increment += gain
-        ess = conditional_ess(population.log_weight, jnp.where(jnp.isfinite(increment), increment, -jnp.inf))
+        increment = jnp.where(jnp.isfinite(increment), increment, -jnp.inf)
+        ess = conditional_ess(population.log_weight, increment)
+        if steps and len(ways) > 1:
+            # A tail of the weights of so few chains is a worse one of the run's, which no ESS tells.
+            ess = jnp.where(pareto_tail(increment).pareto_k > MOST_TAIL, 0.0, ess)
         return jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
 
     def best(s):

@@ -89,10 +89,10 @@ def test_evidence_is_unbiased():
 
 def test_pilot_chooses_and_files_keep_the_choice(tmp_path):
     p = parted()
-    found = run(p, checkpoint_path=tmp_path / "run")
-    again = run(p, checkpoint_path=tmp_path / "run")
+    found = run(p, level_ess=0.95, checkpoint_path=tmp_path / "run")
+    again = run(p, level_ess=0.95, checkpoint_path=tmp_path / "run")
     np.testing.assert_array_equal(found.samples, again.samples)
-    carried = run(p, predictor=False)
+    carried = run(p, level_ess=0.95, predictor=False)
     assert len(found.levels) <= len(carried.levels) + 2
     assert not np.array_equal(found.levels, carried.levels)
 
