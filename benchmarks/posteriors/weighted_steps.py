@@ -26,7 +26,7 @@ HEADER = """# Evidences by weighted reverse diffusion steps
 `python benchmarks/posteriors/weighted_steps.py`. Products of two Gaussian mixtures (`gmm_products.py`; four pairs in each dimension) and posteriors under a mixture prior
 (`posterior_gmm.py`, the first problem of each size), whose evidence is known; 200 chains, HMC with one step at a level, levels .95 apart in conditional ESS. Mean ± standard error over seeds of the
 sampler. Ratio: estimate of Z over Z, 1 in expectation. Families: effective number of founding chains; per evaluation: in thousandths. `carried`: from level to level in the
-frame; `steps`: weighted reverse diffusion steps; `chosen`: level by level by the pilot, the default.
+frame; `steps`: weighted reverse diffusion steps; `chosen`: level by level by the pilot, the default where `level_ess` is given.
 """
 
 
