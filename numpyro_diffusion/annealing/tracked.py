@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 
 from ..density.abstract import gaussian_at
+from ..density.algebra import combine
 from ..density.axes import Axes, CosineAxes
 from ..density.composed import Composed
-from ..density.density import Density, combine
+from ..density.density import Density
 from ..density.equal import EqualDensity
 from ..density.gaussian import Gaussian
 from ..density.path import Place

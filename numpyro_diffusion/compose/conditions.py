@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.numbers import array_of, exponent, is_traced
-from ..density.density import Density, combine
+from ..density.algebra import combine
+from ..density.density import Density
 from ..density.operands import check_densities
 from ..errors import ArgumentTypeError, ParameterError, ShapeError
 from .operators import vector_of

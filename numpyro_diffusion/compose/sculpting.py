@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..checks.numbers import is_traced, log_mass, real
-from ..density.density import Density, combine
+from ..density.algebra import combine
+from ..density.density import Density
 from ..density.operands import check_densities
 from ..errors import ParameterError
 from .operators import log_rest, log_weights_of

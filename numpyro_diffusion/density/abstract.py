@@ -17,31 +17,41 @@ import jax
 import jax.numpy as jnp
 
 from ..checks.points import as_points
-from ..errors import (
-    ArgumentTypeError,
-    ScoreOnlyError,
-    ShapeError,
-    check_integer,
-    check_key,
-)  # fmt: skip
+from ..errors import ArgumentTypeError, ScheduleError, ScoreOnlyError, ShapeError, check_integer, check_key
 from ..program import fingerprint, trace
 from . import path
 from .gaussian import Gaussian
+from .operands import Operand
 from .path import Place
 from .probability_flow import FlowLogProb, flow_log_density
 from .schedule import NoiseSchedule, check_time
 
 
-class AbstractDensity(abc.ABC):
-    """What one density can be asked for; apart from `Density` because its algebra needs all that is below, and more."""
+class AbstractDensity(Operand):
+    """What one density can be asked for; apart from `Density` because its algebra needs all that is below, and more.
+
+    It `is_calibrated` if it integrates to one at every noise level.
+    """
 
     schedule: NoiseSchedule
     event_shape: tuple[int, ...]
-    #: False for score-only models, whose log densities are known by integrals of the score alone.
-    has_log_density: bool = True
-    #: True if the density integrates to one at every noise level.
-    is_calibrated: bool = True
-    name: str | None = None
+
+    @classmethod
+    def kind(cls) -> str:
+        return "points at noise levels"
+
+    def check_beside(self, what, other):
+        if other.event_shape != self.event_shape:
+            raise ShapeError(
+                f"{what} needs one event shape; got {self.event_shape} and {other.event_shape}. "
+                "Compose densities of the same kind of points."
+            )
+        if other.schedule != self.schedule:
+            _check_overlap(what, self.schedule, other.schedule)
+            raise ScheduleError(
+                f"{what} needs one schedule; got {self.schedule} and {other.schedule}. "
+                "Convert one with density.with_schedule(...), which is exact."
+            )
 
     @property
     def resolution(self) -> float:
@@ -191,9 +201,6 @@ class AbstractDensity(abc.ABC):
         t = jnp.broadcast_to(t, batch).reshape(-1)
         return jax.vmap(fn)(x, t).reshape(batch + out_shape)
 
-    def __repr__(self):
-        return self.name or type(self).__name__
-
 
 class ConditionalModel(AbstractDensity):
     """A density that can be conditioned: what depends on x takes a condition, and means none by None."""
@@ -264,3 +271,14 @@ def check_density(what: str, value) -> None:
                 "Decorate it with numpyro_diffusion.pytree.register(data=..., static=...), or wrap a function in "
                 "nd.as_density."
             )
+
+
+def _check_overlap(what: str, *schedules: NoiseSchedule) -> None:
+    """Raise ScheduleError where two schedules have no noise-to-signal ratio in common."""
+    (low, high), (other_low, other_high) = (schedule.noise_range for schedule in schedules)
+    if high < other_low or other_high < low:
+        raise ScheduleError(
+            f"{what} needs one schedule, and these do not overlap: noise-to-signal ratios from {low:.4g} to {high:.4g} "
+            f"and from {other_low:.4g} to {other_high:.4g}. Convert the density that is known at the other's ratios, "
+            "as closed forms are, with density.with_schedule(...)."
+        )

@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
-from ..errors import ArgumentTypeError, ParameterError, ScheduleError, ShapeError
-from .abstract import AbstractDensity
-from .schedule import NoiseSchedule
+from ..errors import ArgumentTypeError, ParameterError
+
+
+class Operand(abc.ABC):
+    """A density of some kind, which can stand in one formula with others of its kind."""
+
+    #: False for score-only models, whose log densities are known by integrals of the score alone.
+    has_log_density: bool = True
+    #: True if the density integrates to one.
+    is_calibrated: bool = True
+    name: str | None = None
+
+    @abc.abstractmethod
+    def check_beside(self, what: str, other: Self) -> None:
+        """Raise where this and another of one kind cannot be terms of `what`: they are densities of other points."""
+
+    @classmethod
+    @abc.abstractmethod
+    def kind(cls) -> str:
+        """What it is a density of, for messages."""
+
+    def __repr__(self):
+        return self.name or type(self).__name__
 
 
 def check_densities(what: str, densities: Sequence[Any]) -> None:
-    """Raise unless these can be terms of one formula: at least one density, on one event shape, under one schedule."""
+    """Raise unless these can be terms of one formula: at least one density, all of the same points."""
     if not densities:
         raise ParameterError(f"{what} needs at least one density; got none.")
     for density in densities:
-        if not isinstance(density, AbstractDensity):
+        if not isinstance(density, Operand):
             raise ArgumentTypeError(
                 f"{what} takes densities; got {type(density).__name__}. Give numbers by keyword, and wrap functions "
                 "in nd.as_density."
             )
-    first = densities[0]
-    for density in densities[1:]:
-        if density.event_shape != first.event_shape:
-            raise ShapeError(
-                f"{what} needs one event shape; got {first.event_shape} and {density.event_shape}. "
-                "Compose densities of the same kind of points."
+    first, *others = densities
+    for density in others:
+        if density.kind() != first.kind():
+            raise ArgumentTypeError(
+                f"{what} takes densities of one kind; got {first!r}, of {first.kind()}, and {density!r}, of "
+                f"{density.kind()}. Compose each kind by itself."
             )
-        if density.schedule != first.schedule:
-            _check_overlap(what, first.schedule, density.schedule)
-            raise ScheduleError(
-                f"{what} needs one schedule; got {first.schedule} and {density.schedule}. "
-                "Convert one with density.with_schedule(...), which is exact."
-            )
-
-
-def _check_overlap(what: str, *schedules: NoiseSchedule) -> None:
-    """Raise ScheduleError where two schedules have no noise-to-signal ratio in common."""
-    (low, high), (other_low, other_high) = (schedule.noise_range for schedule in schedules)
-    if high < other_low or other_high < low:
-        raise ScheduleError(
-            f"{what} needs one schedule, and these do not overlap: noise-to-signal ratios from {low:.4g} to {high:.4g} "
-            f"and from {other_low:.4g} to {other_high:.4g}. Convert the density that is known at the other's ratios, "
-            "as closed forms are, with density.with_schedule(...)."
-        )
+        first.check_beside(what, density)
