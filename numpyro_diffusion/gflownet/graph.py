@@ -24,7 +24,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from ..errors import ParameterError
-from .environment import Environment
+from .environment import Environment, State
 
 #: States that are looked at together.
 CHUNK = 4096
@@ -89,7 +89,7 @@ def is_enumerable(environment: Environment) -> bool:
     return environment.num_states is not None
 
 
-def every_state(environment: Environment):
+def every_state(environment: Environment) -> State:
     """All states, a pytree of arrays [S, ...]."""
     return jax.vmap(environment.state_of)(jnp.arange(environment.num_states))
 
@@ -134,9 +134,9 @@ def _tables(environment: Environment) -> Graph:
         )  # fmt: skip
 
     *tables, number = of_states(one, environment)
-    count = environment.num_states
     legal, child, undoing, legal_backward, parent, redoing = tables
     # A number that is not its state's own stands for none, and what is not legal may lead anywhere.
+    count = len(number)
     own = number == jnp.arange(count)
     forward, backward = legal & own[:, None], legal_backward & own[:, None]
     child = jnp.where(forward[:, :-1], jnp.clip(child, 0, count - 1), 0)
@@ -156,8 +156,8 @@ def _reached(graph: Graph, max_length: int) -> Graph:
             break
     if front.size:
         raise ParameterError(
-            f"paths must end within max_length = {max_length} actions, stop included; {front.size} states are reached by "
-            f"longer ones, state {front[0]} first. Raise max_length, and see that actions do not lead in circles."
+            f"paths must end within max_length = {max_length} actions, stop included; {front.size} states are reached "
+            f"by longer ones, number {front[0]} first. Raise max_length, and see that actions do not lead in circles."
         )
     if not np.any(graph.forward[reached, -1]):
         raise ParameterError(

@@ -46,7 +46,7 @@ def log_rewards(environment: Environment, reward: Reward, graph: Graph) -> jax.A
     """Log rewards [S], -inf where a state is not terminal; every terminal state's reward must be positive."""
     index = np.flatnonzero(graph.is_terminal)
     values = _rewards(environment, reward, jnp.asarray(index))
-    check_rewards(values, lambda i: environment.state_of(int(index[i])))
+    check_rewards(values, lambda i: environment.state_of(jnp.asarray(index[i])))
     return jnp.full(graph.num_states, -jnp.inf).at[index].set(jnp.log(values))
 
 
@@ -68,5 +68,5 @@ def check_rewards(values, state_of: Callable[[int], State]) -> None:
         state = jax.tree.map(lambda a: np.asarray(a).tolist(), state_of(int(np.argmax(wrong))))
         raise ParameterError(
             f"rewards must be positive and finite; of {len(values)} there are {counts}, the first in state "
-            f"{shown(state)}. Give the reward a floor such as jnp.maximum(reward, 1e-6), or make such states not terminal."
+            f"{shown(state)}. Give the reward a floor, jnp.maximum(reward, 1e-6) say, or make such states not terminal."
         )
