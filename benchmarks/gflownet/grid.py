@@ -9,17 +9,13 @@ Every seed trains five flows; seed 0 composes all pairs of them, the others thos
 
 import functools
 import itertools
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import numpyro_diffusion as nd  # noqa: E402
-from benchmarks.table import arguments, measure  # noqa: E402
-from numpyro_diffusion import gflownet  # noqa: E402
+import numpyro_diffusion as nd
+from benchmarks.table import arguments, measure
+from numpyro_diffusion import gflownet
 
 GRID = gflownet.Hypergrid(2, 32)
 REWARDS = {
