@@ -127,6 +127,7 @@ def test_the_judge_that_ships_is_one():
     assert isinstance(demo_cubes.pretrained_judge(16), Classifier)
 
 
+@pytest.mark.slow
 def test_flows(tmp_path):
     arguments = ["flows", "--output", tmp_path / "flows.png", "--side", 6, "--num-steps", 20]
     result = invoke(*arguments)
