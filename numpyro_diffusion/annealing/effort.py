@@ -35,8 +35,9 @@ from .settings import Settings
 FALL = 0.75
 #: Conditional ESS between a pilot's levels that are only to be read at others.
 PILOT_ESS = 0.8
-#: Levels never lie closer than this conditional ESS, carried or with steps: more cost more and hardly tell more.
-CLOSEST_ESS, CLOSEST_STEPS_ESS = 0.99, 0.998
+#: Levels never lie closer than this conditional ESS, carried or with steps (of which ticks are halved, see `placing`):
+#: more cost more and hardly tell more.
+CLOSEST_ESS, CLOSEST_STEPS_ESS = 0.99, 0.9995
 #: Gaps of a run in one of the pilot's from which on steps are safe: over longer ones their weights have tails.
 FINER = round(1 / FINE)
 MOST_LEVELS = 400
