@@ -22,8 +22,9 @@ from numpyro_diffusion.annealing import advance as onward
 from numpyro_diffusion.annealing.plan import Plan
 from numpyro_diffusion.annealing.population import start
 from numpyro_diffusion.annealing.settings import Settings
-from numpyro_diffusion.annealing.tempering.ladder import enter, piece, rungs
+from numpyro_diffusion.annealing.tempering.ladder import enter, piece
 from numpyro_diffusion.annealing.tempering.placing import PILOT_CHAINS
+from numpyro_diffusion.annealing.tempering.rungs import rungs
 
 DRAWS, GROUPS, THINNING = 1000, 4, 8
 ENGINES = {
