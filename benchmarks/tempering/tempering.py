@@ -92,10 +92,10 @@ def memory(run, density, metric: str) -> float:
 def known(name: str, seed: int, kernel=None, **options) -> dict:
     """A problem of `speed.py`."""
     of = accuracy.problem(name)
-    run = nd.anneal(jax.random.key(seed), of.density, kernel, progress_bar=False, **options)
-    w2, *folded = of.distances(np.asarray(run.samples)) / of.floors
+    run, samples = of.run(jax.random.key(seed), kernel, **options)
+    w2, *folded = of.distances(samples) / of.floors
     figures = {"W2 / floor": w2, "log Z error": abs(run.log_evidence - of.evidence)}
-    return figures | ({"folded / floor": folded[0]} if folded else {}) | described(run, of.density, "frame", seed)
+    return figures | ({"folded / floor": folded[0]} if folded else {}) | described(run, run.density, "frame", seed)
 
 
 def posterior(d: int, seed: int, kernel=None, **options) -> dict:
