@@ -102,6 +102,9 @@ def posterior(d: int, seed: int, kernel=None, **options) -> dict:
     """A problem of `posterior_gmm.py`."""
     d_y = (1, 2, 4)[seed % 3]
     p = problem(d, d_y, seed // 3)
+    if "thinning" in options:
+        # Of which every thinning-th is kept, as NumPyro has it.
+        options["num_samples"] *= options["thinning"]
     mcmc = nd.AnnealedMCMC(model, kernel, progress_bar=False, **options)
     arrays = (jnp.asarray(a, dtype=float) for a in (p.A, p.sigma_y, p.y))
     mcmc.run(jax.random.key(seed), exact_prior(d), *arrays)

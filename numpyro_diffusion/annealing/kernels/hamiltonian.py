@@ -4,7 +4,7 @@ One step size does not fit a funnel, such as a posterior with an unknown scale: 
 every step and lose their share of the weights from level to level. `HMC.jittered_step` draws the step size by where a
 chain is, from a law of its gradient g [d], and pays for it in the Metropolis ratio,
 
-.. math:: \log \epsilon \sim N(\log \epsilon_0 + b(x), s^2), \quad b(x) = -\tfrac12 \log\Big(1 + \frac{|g|^2}{4 d}\Big),
+.. math:: \log \epsilon \sim N(\log \epsilon_0 + b(x), s^2), \quad b(x) = -\tfrac12 \log\Big(1 + \frac{|g|^2}{d}\Big),
           \qquad \frac{\pi(x') \, p(\epsilon \mid x')}{\pi(x) \, p(\epsilon \mid x)} ,
 
 which is a Gibbs step for epsilon and one of HMC for x, on the law of both: exact whatever b is (Bou-Rabee, Carpenter
@@ -26,9 +26,9 @@ from .base import Kernel, KernelState, finite_or_stay, invariant_info, refuse_pl
 from .line_integral import by_score, check_nodes
 from .settings import check_persistence, check_step_size
 
-#: The standard deviation s of log step sizes; and how many times d the squared gradient is, from where on they shrink:
-#: in coordinates of unit covariance it is about d.
-SPREAD, USUAL = 0.7, 4.0
+#: The standard deviation s of log step sizes; and the squared gradient, in d, from where on they shrink: about what it
+#: is in coordinates of unit covariance.
+SPREAD, USUAL = 1.0, 1.0
 
 
 def _always_accept(rng_key, log_ratio, state, new):
