@@ -28,7 +28,7 @@ from .settings import check_persistence, check_step_size
 
 #: The standard deviation s of log step sizes; and the squared gradient, in d, from where on they shrink: about what it
 #: is in coordinates of unit covariance.
-SPREAD, USUAL = 1.0, 1.0
+SPREAD, USUAL = 0.7, 1.0
 
 
 def _always_accept(rng_key, log_ratio, state, new):
