@@ -91,8 +91,8 @@ def anneal(
             of them, it warns and goes on without weights and resampling, as plain annealed MCMC.
         frame: "whitened" runs in the preconditioned frame, "identity" in x itself.
         metric: "frame" moves in the frame's coordinates; "pilot" in those in which the pilot, or one of its modes, is
-            about round, which helps where the frame's Gaussian is far from the density, as in posteriors. Each move
-            then takes a random share U(0.5, 1) of the step size.
+            about round, which helps where the frame's Gaussian is far from the density, as in posteriors. Lengths of
+            steps are then random: of HMC by the gradient where a step starts, shorter where the density is narrow.
         predictor: Whether a reverse diffusion step leads to each level (True), a proposal whose weights are known and
             that costs no evaluation (`denoising`), or chains are carried along in the frame (False). None has the pilot
             choose, level by level; by `accuracy` steps are taken only where it asks for many more levels than the pilot
