@@ -51,7 +51,10 @@ def test_log_prob_sums_over_paths():
     assert float(flow.log_prob(jnp.array(target))) == pytest.approx(np.log(total), abs=1e-5)
 
 
-@pytest.mark.parametrize("flow", [unlisted(wrong(0)), unlisted(wrong(0)) * unlisted(wrong(1)) ** 0.5], ids=repr)
+FORMULA = unlisted(wrong(0)) * unlisted(wrong(1)) ** 0.5
+
+
+@pytest.mark.parametrize("flow", [unlisted(wrong(0)), pytest.param(FORMULA, marks=pytest.mark.slow)], ids=repr)
 def test_estimates_agree_with_errors(flow):
     value, error = flow.estimated_log_prob(STATES[:20], num_paths=500)
     assert np.all(np.abs(value - shares_of(flow)[:20]) < 5 * error + 1e-5)
