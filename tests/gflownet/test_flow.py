@@ -120,6 +120,7 @@ def test_objects_that_are_none():
     words = gflownet.Sequences(2, 2)
     flow = gflownet.Flow.exact(words, gflownet.motif_reward((0, 1)))
     assert np.isneginf(flow.log_prob(words.initial_state()))
+    assert np.all(np.isneginf(exact(0).log_prob(jnp.array([[0, 7], [-1, 3]]))))
     assert flow.log_sum() == pytest.approx(0, abs=1e-5)
 
 
