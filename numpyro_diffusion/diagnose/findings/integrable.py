@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...density.abstract import AbstractDensity
-from ...density.density import Expression
+from ...density.density import Density, Expression
 from ..curl import mean_curl
 from ..result_fields import RunFields
 
@@ -26,7 +25,7 @@ def curl_of(run: RunFields) -> dict[str, float]:
     if density.has_log_density or hasattr(density, "bound") or not (run.is_weighted or run.has_acceptance):
         return {}
     # A mixture of score-only models has no score at a point.
-    parts: tuple[AbstractDensity, ...] = (density,)
+    parts: tuple[Density, ...] = (density,)
     if isinstance(density, Expression) and not density.has_increments:
         parts = tuple(leaf for leaf in density.leaves if not leaf.has_log_density)
     x = np.asarray(run.samples)
