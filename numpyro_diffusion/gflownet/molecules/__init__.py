@@ -1,0 +1,1 @@
+"""Molecules made of fragments: an environment, rewards, and what is made with them."""
