@@ -20,7 +20,7 @@ TREES, GRAPH = house.modules(ROOT), house.imports(ROOT)
 #: From the ground up: a file imports from rooms before its own, and from its own.
 ROOMS = (
     "errors", "pytree", "program", "checks", "networks", "density", "compose", "disk", "train", "datasets",
-    "classifier", "diagnose", "adapters", "annealing", "distillation", "infer", "cli",
+    "classifier", "diagnose", "adapters", "annealing", "distillation", "infer", "gflownet", "cli",
 )  # fmt: skip
 #: The only files that know a library from the inside.
 INSIDERS = {"blackjax": {"annealing.kernels"}, "safetensors": {"disk.checkpoint"}, "zarr": {"annealing.history"}}

@@ -1,1 +1,14 @@
-"""Generative flow networks: environments, flows as densities over terminal states, their compositions, and samples."""
+"""Generative flow networks: environments, flows as densities over their objects, compositions, and samples."""
+
+from .environment import Environment
+from .flow import Composition, Flow
+from .graph import every_state
+from .grid import Hypergrid, circle, corners, cosines, diagonal_sigmoid, spheres, symmetric_shubert
+from .policy import PolicyNetwork
+from .reward import on_host
+from .sequences import Sequences, motif_reward
+
+__all__ = [
+    "Composition", "Environment", "Flow", "Hypergrid", "PolicyNetwork", "Sequences", "circle", "corners", "cosines",
+    "diagonal_sigmoid", "every_state", "motif_reward", "on_host", "spheres", "symmetric_shubert",
+]  # fmt: skip
