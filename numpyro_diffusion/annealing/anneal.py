@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -22,7 +21,6 @@ from ..disk.runs import Keeper, sole_writer
 from ..errors import ParameterError, check_key, check_number, check_untraced
 from ..program import fingerprint, versions
 from . import population as populations
-from .advance import LevelStats
 from .blas_threads import single_threaded_blas
 from .devices import everywhere, gathered
 from .effort import expected
@@ -32,6 +30,7 @@ from .loop import KIND, RunState, descend, packed, unpacked
 from .pilot import planned
 from .plan import Plan
 from .progress import Progress
+from .results import run_of
 from .reverse import Reverse
 from .settings import Settings
 from .tempering.engine import KIND as TEMPERING
@@ -229,35 +228,21 @@ def annealed(
     return _result(state, density, kernel, settings, samples=samples, history=rows, levels_given=levels is not None)
 
 
-def _result(state: RunState, density: Density, kernel: Kernel | Reverse, settings: Settings, **found) -> AnnealedRun:
-    population, done, weighted = state.population, state.num_done, settings.weighted
-    stats = {k: np.stack([np.asarray(getattr(s, k)) for s in state.stats]) for k in LevelStats._fields}
+def _result(state: RunState, density: Density, kernel: Kernel | Reverse, settings: Settings, **known) -> AnnealedRun:
+    done, weighted = state.num_done, settings.weighted
     between = LEVEL_NODES * (1 + divergence_evaluations(math.prod(density.event_shape)))
     if isinstance(kernel, Reverse):
         tracks = kernel.tracks(density)
-        stats, evaluations = (stats, done * (1 + between)) if tracks else ({}, done - 1)
+        known |= {} if tracks else {"stats": {}}
+        evaluations = done * (1 + between) if tracks else done - 1
     else:
         evaluations = done * (1 + settings.num_steps * kernel.evaluations_per_step)
         evaluations += done * (bool(settings.predictor) and not weighted)
         evaluations += done * between * (weighted and not density.has_log_density)
-    islands = np.asarray(population.island_evidences()) if settings.num_islands > 1 else None
+    islands = np.asarray(state.population.island_evidences()) if settings.num_islands > 1 else None
     if islands is not None and not weighted:
         islands = np.full(len(islands), np.nan)
-    return AnnealedRun(
-        log_weights=population.log_weights() if weighted else jnp.zeros(settings.num_chains),
-        log_evidence=float(population.evidence()) if weighted else float("nan"),
-        log_evidence_error=float(population.evidence_error()) if weighted else float("nan"),
-        levels=state.plan.levels[:done],
-        stats=stats,
-        density=density,
-        kernel=kernel,
-        is_weighted=weighted,
-        num_steps=settings.num_steps,
-        evaluations_per_chain=evaluations,
-        ancestors=population.founders(),
-        scale=state.plan.at(done - 1).scale,
-        is_complete=state.is_complete,
-        island_log_evidences=islands,
-        verdict=state.verdict,
-        **found,
-    )
+    return run_of(
+        state.population, state.plan, state.stats, settings, density=density, kernel=kernel,
+        evaluations_per_chain=evaluations, island_log_evidences=islands, verdict=state.verdict, **known,
+    )  # fmt: skip

@@ -74,19 +74,40 @@ class Denoising(NamedTuple):
 
         That is the log ratio of both kernels, and of the volumes of u.
         """
-        root, axes = jnp.sqrt(self.gaussian.variance), self.gaussian.axes
         x = jnp.ravel(self.before.point(self.before.frame.unscaled(state.position)))
-        q = self._turned(axes.coordinates(self.ratio * (x - self.centre)) / root)
-        g = self._turned(root * axes.coordinates(self.before.frame.gradient(state.logdensity_grad)) / self.ratio)
-        c, z = self.loss, jnp.where(self.loss > 0, noise, 0.0)
-        drift, drawn = jnp.sqrt(c) * g, self._drawn(z)
-        drift = drift if self.damping is None else self.damping @ drift
-        q = q + jnp.sqrt(c) * (drift + drawn)
-        new = self.gaussian.mean + axes.point(root * (q if self.turn is None else self.turn @ q))
-        log_ratio = 0.5 * (jnp.sum(z**2) - jnp.sum(jnp.where(c > 0, drift + drawn, 0.0) ** 2)) - self._log_det
+        gradient = self.before.frame.gradient(state.logdensity_grad)
+        drift = jnp.sqrt(self.loss) * self._along(gradient, self._root / self.ratio)
+        return self._moved(noise, x, drift if self.damping is None else self.damping @ drift)
+
+    def move_by_score(self, noise, x, score) -> tuple[jax.Array, jax.Array]:
+        """The same from x [d] by the score [d] at the level after, at `carried(x)`, for the drift P V^{-1}."""
+        return self._moved(noise, x, jnp.sqrt(self.loss) / (1 + self.loss) * self._along(score, self._root))
+
+    def carried(self, x) -> jax.Array:
+        """The point [d] at the level after that x [d] becomes without a step."""
+        return self.gaussian.mean + self.ratio * (x - self.centre)
+
+    def turned(self, noise) -> jax.Array:
+        """Noise [d] of points as noise for a move, which then does not depend on signs that axes have by chance."""
+        return self._along(noise, 1.0)
+
+    def _moved(self, noise, x, drift):
+        q, root = self._along(self.ratio * (x - self.centre), 1 / self._root), jnp.sqrt(self.loss)
+        z = jnp.where(self.loss > 0, noise, 0.0)
+        drawn = self._drawn(z)
+        q = q + root * (drift + drawn)
+        q = q if self.turn is None else self.turn @ q
+        new = self.gaussian.mean + self.gaussian.axes.point(self._root * q)
+        log_ratio = 0.5 * (jnp.sum(z**2) - jnp.sum(jnp.where(self.loss > 0, drift + drawn, 0.0) ** 2)) - self._log_det
         return self.after.frame.position(new), log_ratio - self.shift
 
-    def _turned(self, coordinates):
+    @property
+    def _root(self):
+        return jnp.sqrt(self.gaussian.variance)
+
+    def _along(self, x, scale):
+        """Of x [d] the coordinates along the Gaussian's axes, scaled, and then along those of C."""
+        coordinates = scale * self.gaussian.axes.coordinates(x)
         return coordinates if self.turn is None else coordinates @ self.turn
 
     def _drawn(self, z):

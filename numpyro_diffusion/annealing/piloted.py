@@ -17,6 +17,7 @@ from .evidence import evidence_error
 from .kernels import Kernel
 from .plan import Plan
 from .population import Population
+from .results import run_of
 from .settings import Settings
 
 
@@ -37,30 +38,17 @@ class Piloted(NamedTuple):
 
     def as_run(self, density: Density, kernel: Kernel, *, levels_given: bool) -> AnnealedRun:
         """The pilot as the run that it is, of few chains."""
-        population, weighted, count = self.population, self.settings.weighted, len(self.stats)
+        count = len(self.stats)
         t = float(self.plan.levels[count - 1])
-        stats = {k: np.stack([np.asarray(getattr(s, k)) for s in self.stats]) for k in LevelStats._fields}
+        run = run_of(
+            self.population, self.plan, self.stats, self.settings, density=density, kernel=kernel,
+            samples=populations.points(density, self.population, t, frame_kind=self.settings.frame),
+            evaluations_per_chain=round(self.evaluations(density, kernel)), levels_given=levels_given,
+        )  # fmt: skip
         if kernel.step_size is None:
             # While steps are being tuned their acceptance says nothing of the run.
-            stats["acceptance_rate"] = np.full(count, np.nan)
-        return AnnealedRun(
-            samples=populations.points(density, population, t, frame_kind=self.settings.frame),
-            log_weights=population.log_weight,
-            log_evidence=float(population.evidence()) if weighted else float("nan"),
-            log_evidence_error=float(population.evidence_error()) if weighted else float("nan"),
-            levels=self.plan.levels[:count],
-            stats=stats,
-            history=None,
-            density=density,
-            kernel=kernel,
-            is_weighted=weighted,
-            num_steps=self.settings.num_steps,
-            evaluations_per_chain=round(self.evaluations(density, kernel)),
-            ancestors=population.ancestor,
-            scale=self.plan.at(count - 1).scale,
-            is_complete=self.is_complete,
-            levels_given=levels_given,
-        )
+            run.stats["acceptance_rate"] = np.full(count, np.nan)
+        return run
 
     def error(self, *, tails: bool = True) -> float:
         """Standard error of its log evidence; without `tails` by families alone."""

@@ -7,8 +7,10 @@ from .grid import Hypergrid, circle, corners, cosines, diagonal_sigmoid, spheres
 from .policy import PolicyNetwork
 from .reward import on_host
 from .sequences import Sequences, motif_reward
+from .train import FlowTraining, train
 
 __all__ = [
-    "Composition", "Environment", "Flow", "Hypergrid", "PolicyNetwork", "Sequences", "circle", "corners", "cosines",
-    "diagonal_sigmoid", "every_state", "motif_reward", "on_host", "spheres", "symmetric_shubert",
+    "Composition", "Environment", "Flow", "FlowTraining", "Hypergrid", "PolicyNetwork", "Sequences", "circle",
+    "corners", "cosines", "diagonal_sigmoid", "every_state", "motif_reward", "on_host", "spheres",
+    "symmetric_shubert", "train",
 ]  # fmt: skip

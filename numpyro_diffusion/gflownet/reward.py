@@ -52,21 +52,26 @@ def log_rewards(environment: Environment, reward: Reward, graph: Graph) -> jax.A
 
 def _rewards(environment, reward, index):
     one = lambda i: jnp.asarray(reward(environment.state_of(i)), dtype=float)
-    shape = jax.eval_shape(one, index[0]).shape
-    if shape:
-        raise ShapeError(f"a reward must be one number of one state; got shape {shape}. Sum it, or see jax.vmap.")
+    check_reward_shape(jax.eval_shape(one, index[0]).shape)
     return jax.lax.map(one, index, batch_size=CHUNK)
 
 
-def check_rewards(values, state_of: Callable[[int], State]) -> None:
-    """Raise ParameterError unless all rewards [n] are positive and finite."""
+def check_reward_shape(shape: tuple[int, ...]) -> None:
+    """Raise ShapeError unless a reward is one number."""
+    if shape:
+        raise ShapeError(f"a reward must be one number of one state; got shape {shape}. Sum it, or see jax.vmap.")
+
+
+def check_rewards(values, state_of: Callable[[int], State] | None = None) -> None:
+    """Raise ParameterError unless all rewards [n] are positive and finite; `state_of(i)` is the i-th one's state."""
     values = np.asarray(values)
     wrong = ~(np.isfinite(values) & (values > 0))
     if wrong.any():
         kinds = {"NaN": np.isnan(values), "infinite": np.isinf(values), "zero": values == 0, "negative": values < 0}
         counts = ", ".join(f"{int(found.sum())} {kind}" for kind, found in kinds.items() if found.any())
-        state = jax.tree.map(lambda a: np.asarray(a).tolist(), state_of(int(np.argmax(wrong))))
-        raise ParameterError(
-            f"rewards must be positive and finite; of {len(values)} there are {counts}, the first in state "
-            f"{shown(state)}. Give the reward a floor, jnp.maximum(reward, 1e-6) say, or make such states not terminal."
-        )
+        what = f"rewards must be positive and finite; of {len(values)} there are {counts}"
+        if state_of is not None:
+            first = jax.tree.map(lambda a: np.asarray(a).tolist(), state_of(int(np.argmax(wrong))))
+            what += f", the first in state {shown(first)}"
+        remedy = "Give the reward a floor, jnp.maximum(reward, 1e-6) say, or make such states not terminal."
+        raise ParameterError(f"{what}. {remedy}")

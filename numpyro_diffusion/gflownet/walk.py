@@ -60,10 +60,8 @@ def walk(rng_key, place: Place, log_forward: Callable[[State], jax.Array], max_l
     return Path(*steps, last)
 
 
-def explored(log_forward, legal, exploration: float) -> jax.Array:
+def explored(log_forward, legal, exploration) -> jax.Array:
     """Log probabilities [A] of a policy that takes any legal action at random with probability `exploration`."""
-    if exploration == 0:
-        return log_forward
     return jnp.logaddexp(jnp.log1p(-exploration) + log_forward, jnp.log(exploration) + uniform(legal))
 
 

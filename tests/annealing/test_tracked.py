@@ -88,9 +88,11 @@ def test_contrasts_and_harmonic_means_of_scores():
 
 
 def test_weights_of_gaussians_are_constant():
-    g = gaussian_of([1.0, -2.0], [[2.0, 0.3], [0.3, 0.05]])
-    run = sample(ScoreOf(g), nd.Reverse(weighted=True), resample_threshold=0.0, num_chains=100, levels=30)
-    assert np.std(run.log_weights) < 0.05 and abs(run.log_evidence) < 0.05
+    g = ScoreOf(gaussian_of([1.0, -2.0], [[2.0, 0.3], [0.3, 0.05]]))
+    # The Gaussian of their product turns, and its mean moves.
+    for density, log_z in ((g, 0.0), (g * ScoreOf(WIDE, "wide"), of_product(g.density, WIDE).log_z)):
+        run = sample(density, nd.Reverse(weighted=True), resample_threshold=0.0, num_chains=100, levels=30)
+        assert np.std(run.log_weights) < 0.05 and abs(run.log_evidence - log_z) < 0.05
 
 
 def test_without_resampling_there_are_weights():
