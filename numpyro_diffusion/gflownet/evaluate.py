@@ -32,10 +32,17 @@ def tabulated(flow) -> Actions:
     return of_states(flow.actions, flow.environment)
 
 
+def tabulated_forward(flow, graph: Graph) -> jax.Array:
+    """log P_F [S, A] of a flow; -inf where an action is not legal, or a state never reached."""
+    return jnp.where(graph.forward, flow.tabulated().forward, -jnp.inf)
+
+
 @jax.jit
-def exact_log_probs(flow, graph: Graph):
+def exact_log_probs(flow, graph: Graph) -> jax.Array:
+    """The formula's logarithm [S] of every state, of the exact log probabilities of its models."""
+
     def one(model):
-        forward = jnp.where(graph.forward, model.tabulated().forward, -jnp.inf)
+        forward = tabulated_forward(model, graph)
         return log_reaching(graph, forward, max_length=flow.environment.max_length) + forward[:, -1]
 
     return jax.vmap(flow.combined, in_axes=1)(jnp.stack([one(model) for model in flow.models]))
