@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import math
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class Derivation(NamedTuple):
     slots: jax.Array
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class MoleculeEnvironment(Environment):
     """Trees of at most `max_fragments` fragments, each atom of which takes part in at most one bond between them.
 
@@ -63,7 +64,12 @@ class MoleculeEnvironment(Environment):
     """
 
     max_fragments: int = 5
-    fragments: tuple[Fragment, ...] = dataclasses.field(default_factory=bengio_fragments, repr=False)
+    fragments: tuple[Fragment, ...] = dataclasses.field(default_factory=bengio_fragments)
+
+    def __repr__(self) -> str:
+        # Flows and their checkpoints are known by it: other fragments, another text.
+        digest = hashlib.sha256(repr(self.fragments).encode()).hexdigest()[:8]
+        return f"MoleculeEnvironment({self.max_fragments}, <{len(self.fragments)} fragments {digest}>)"
 
     def __post_init__(self):
         object.__setattr__(self, "max_fragments", check_integer("max_fragments", self.max_fragments))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...checks.points import points as _points
+from ...checks.points import points
 from ...errors import ParameterError, ShapeError
 from .library import parsed, rdkit
 
@@ -27,7 +27,7 @@ def cells(scores, thresholds: Sequence[float] = THRESHOLDS) -> np.ndarray:
     Raises:
         ShapeError: if scores and thresholds do not fit.
     """
-    scores = _points("scores", scores)
+    scores = points("scores", scores)
     if scores.shape[1] != len(thresholds):
         raise ShapeError(
             f"scores must have one column a threshold; got shape {scores.shape} and {len(thresholds)} thresholds."

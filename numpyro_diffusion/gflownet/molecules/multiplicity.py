@@ -30,19 +30,29 @@ _MARK = 500
 def num_automorphisms(molecule) -> int:
     """Number of symmetries of an rdkit molecule: permutations of its atoms that keep elements, charges and bonds.
 
-    By orbits and stabilisers: the size of one orbit, times those symmetries that hold an atom of it in place. Orbits
-    are classes of equal canonical rank, which is right for molecules of rings and chains such as those of fragments.
+    By orbits and stabilisers: the size of one atom's orbit, times the symmetries that hold this atom in place. Two
+    atoms are in one orbit if the molecule with a mark on one is the molecule with a mark on the other. (Equal canonical
+    rank is not enough: in C1CC1CCC1CC1 it does not tell the chain's CH2 from those of the rings.)
     """
     chem = rdkit("Chem")
     molecule, count = chem.Mol(molecule), 1
     for mark in itertools.count(_MARK):
         ranks = list(chem.CanonicalRankAtoms(molecule, breakTies=False))
-        rank, size = collections.Counter(ranks).most_common(1)[0]
-        if size == 1:
-            return count
-        molecule.GetAtomWithIdx(ranks.index(rank)).SetIsotope(mark)
-        count *= size
-    raise AssertionError
+        alike = [[i for i, other in enumerate(ranks) if other == rank] for rank in set(ranks)]
+        first, *others = min((atoms for atoms in alike if len(atoms) > 1), key=len, default=[None])
+        if first is None:
+            break
+        held = _marked(molecule, first, mark)
+        text = chem.MolToSmiles(held)
+        count *= 1 + sum(chem.MolToSmiles(_marked(molecule, atom, mark)) == text for atom in others)
+        molecule = held
+    return count
+
+
+def _marked(molecule, atom: int, mark: int):
+    marked = rdkit("Chem").Mol(molecule)
+    marked.GetAtomWithIdx(atom).SetIsotope(mark)
+    return marked
 
 
 class Multiplicity:

@@ -27,7 +27,9 @@ import numpy as np
 from ...checks.fields import check_instance
 from ...checks.text import check_name
 from ...errors import ArgumentTypeError, ParameterError, check_number
+from ...program import fingerprint
 from ...pytree import register
+from ..reward import on_host
 from .assembly import molecule_of, num_derivations
 from .environment import Derivation, MoleculeEnvironment
 from .graphs import MAX_DEGREE, NUM_FEATURES, MoleculeGraph, graph_of
@@ -68,7 +70,7 @@ def scores(score: Score, smiles: Sequence[str]) -> np.ndarray:
 
 
 @register(data=("proxy",), static=("environment", "function", "beta", "name"))
-class MoleculeReward:
+class MoleculeReward(on_host):
     """The reward of one derivation, a function that JAX can trace; rdkit runs on the host, once for every new molecule.
 
     A flow is trained for it with the same beta: `nd.gflownet.train(rng_key, environment, reward, beta=reward.beta)`.
@@ -81,7 +83,8 @@ class MoleculeReward:
             environment: Where derivations are from.
             score: `qed`, `sa`, a `SehProxy`, or a function of an rdkit molecule.
             beta: The power that training raises the reward to, positive.
-            name: Its name; by default that of the function, or "seh".
+            name: What training's checkpoints know the score by; by default the function's name, or of
+                the proxy "seh" and a digest of its weights.
 
         Raises:
             ParameterError: for a power that is not positive.
@@ -90,11 +93,12 @@ class MoleculeReward:
         check_instance("environment", environment, MoleculeEnvironment)
         if not callable(score):
             raise ArgumentTypeError(f"score must be qed, sa, a SehProxy or a function of a molecule; got {score!r}.")
-        self.environment = environment
-        self.proxy, self.function = (score, None) if isinstance(score, SehProxy) else (None, score)
-        self.beta = check_number("beta", beta, 0.0, ends="()")
         check_name(name)
-        self.name = name or ("seh" if self.function is None else getattr(score, "__name__", "score"))
+        self.environment, self.beta = environment, check_number("beta", beta, 0.0, ends="()")
+        self.proxy, self.function = (score, None) if isinstance(score, SehProxy) else (None, score)
+        # A digest of its weights tells one proxy from another; functions have their names alone.
+        known = f"seh {fingerprint(score)}" if self.function is None else getattr(score, "__name__", "score")
+        self.name = f"{name or known}, beta {self.beta:g}"
 
     def __call__(self, state: Derivation) -> jax.Array:
         """R of one derivation, a scalar; 0 where stop is not legal."""
