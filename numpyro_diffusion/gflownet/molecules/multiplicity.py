@@ -39,9 +39,10 @@ def num_automorphisms(molecule) -> int:
     for mark in itertools.count(_MARK):
         ranks = list(chem.CanonicalRankAtoms(molecule, breakTies=False))
         alike = [[i for i, other in enumerate(ranks) if other == rank] for rank in set(ranks)]
-        first, *others = min((atoms for atoms in alike if len(atoms) > 1), key=len, default=[None])
-        if first is None:
+        alike = [atoms for atoms in alike if len(atoms) > 1]
+        if not alike:
             break
+        first, *others = min(alike, key=len)
         held = _marked(molecule, first, mark)
         text = chem.MolToSmiles(held)
         count *= 1 + sum(chem.MolToSmiles(_marked(molecule, atom, mark)) == text for atom in others)
