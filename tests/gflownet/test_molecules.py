@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from numpyro_diffusion import errors, gflownet
 from numpyro_diffusion.gflownet import molecules
@@ -15,7 +16,7 @@ from numpyro_diffusion.gflownet import molecules
 Chem = pytest.importorskip("rdkit.Chem")
 
 #: Symmetric in all ways there are: of rings, of chains, by hydrogens on nitrogen, by being made in several ways.
-FEW = (("C1CC1", (0, 1, 2)), ("CC", (0, 1)), ("C", (0,)), ("CCC", (1,)), ("c1cn[nH]c1", (0, 3, 4)), ("O=S=O", (1,)))
+FEW = (("C1CC1", (0, 1, 2)), ("CC", (0, 1)), ("CCC", (1,)), ("c1cn[nH]c1", (0, 3, 4)), ("O=S=O", (1,)))
 SMALL = molecules.MoleculeEnvironment(3, FEW)
 WIDE = molecules.MoleculeEnvironment(5)
 
@@ -195,3 +196,40 @@ def test_without_rdkit_the_extra_is_named(monkeypatch):
     for use in [lambda: molecules.MoleculeEnvironment(2), lambda: molecules.scores(lambda molecule: 1.0, ["CCCCF"])]:
         with pytest.raises(errors.MissingLibraryError, match=r"numpyro-diffusion\[molecules\]"):
             use()
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    """A fresh network of one block: its architecture, graph definition and weights."""
+    network = molecules.FragmentTransformer(width=8, num_layers=1, num_heads=2)
+    return network, *network.build(WIDE, jax.random.key(0))
+
+
+def test_a_fresh_transformer_prefers_no_action(transformer):
+    network, _, weights = transformer
+    policy = gflownet.policy.NetworkPolicy(weights, network)
+    found = jax.jit(lambda policy: policy.actions(WIDE, WIDE.initial_state()).forward)(policy)
+    np.testing.assert_allclose(found[np.isfinite(found)], -np.log(72), rtol=1e-5)
+
+
+def test_the_transformer_reads_the_whole_tree(transformer):
+    # A root with three neighbours: what is bonded where, and what it is, changes every action's logit.
+    _, graphdef, weights = transformer
+    rng = np.random.default_rng(1)  # zeros too
+    weights = jax.tree.map(lambda w: w + rng.normal(0, 0.5, w.shape).astype(w.dtype), weights)
+    logits = jax.jit(lambda state: nnx.merge(graphdef, weights)(WIDE.features(state)))
+    start = molecules.Derivation(jnp.array([30, 5, 7, 40, -1]), jnp.array([-1, 0, 1, 2, -1]))
+    others = [
+        start._replace(pieces=start.pieces.at[3].set(41)), start._replace(slots=start.slots.at[3].set(12)),
+        start._replace(slots=start.slots.at[4].set(13)),
+    ]  # fmt: skip
+    found, *moved = map(logits, [start, *others])
+    assert found.shape == (WIDE.num_actions,)
+    assert all(np.all(np.abs(other - found) > 1e-6) for other in moved)
+
+
+def test_transformers_refused():
+    with pytest.raises(errors.ParameterError, match="divide"):
+        molecules.FragmentTransformer(width=10, num_heads=4)
+    with pytest.raises(errors.ArgumentTypeError, match="PolicyNetwork"):
+        molecules.FragmentTransformer().build(gflownet.Hypergrid(), jax.random.key(0))

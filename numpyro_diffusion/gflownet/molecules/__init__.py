@@ -7,8 +7,9 @@ from .measures import cells, shares, tanimoto_diversity
 from .pictures import draw_molecules
 from .proxy import SehProxy
 from .rewards import MoleculeReward, qed, sa, scores
+from .transformer import FragmentTransformer
 
 __all__ = [
-    "Derivation", "MoleculeEnvironment", "MoleculeReward", "SehProxy", "bengio_fragments", "cells", "draw_molecules",
-    "num_derivations", "qed", "sa", "scores", "shares", "smiles_of", "tanimoto_diversity",
+    "Derivation", "FragmentTransformer", "MoleculeEnvironment", "MoleculeReward", "SehProxy", "bengio_fragments",
+    "cells", "draw_molecules", "num_derivations", "qed", "sa", "scores", "shares", "smiles_of", "tanimoto_diversity",
 ]  # fmt: skip

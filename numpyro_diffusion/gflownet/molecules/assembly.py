@@ -38,7 +38,7 @@ def molecule_of(environment: MoleculeEnvironment, pieces: np.ndarray, slots: np.
         parent, place = divmod(int(slots[child]), environment.width)
         here = environment.fragments[fragments[parent]][1][place]
         bonds.append((parent, here, child, environment.fragments[fragments[child]][1][places[child]]))
-    return joined([_fragment(environment.fragments[fragment][0]) for fragment in fragments], bonds)
+    return joined([parsed(environment.fragments[fragment][0]) for fragment in fragments], bonds)
 
 
 def num_derivations(environment: MoleculeEnvironment, smiles: str) -> int:
@@ -64,8 +64,3 @@ def _rows(environment: MoleculeEnvironment, states: Derivation) -> tuple[np.ndar
             f"{slots.shape}. Give the environment they were drawn in."
         )
     return pieces.reshape(-1, size), slots.reshape(-1, size)
-
-
-@functools.cache
-def _fragment(smiles: str):
-    return rdkit("Chem").MolFromSmiles(smiles)

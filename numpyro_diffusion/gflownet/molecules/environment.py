@@ -28,7 +28,7 @@ import numpy as np
 from ...errors import NotKnownError, check_integer
 from ..environment import Environment
 from .fragments import Fragment, bengio_fragments, checked_fragments
-from .library import rdkit
+from .library import parsed
 
 #: Most states that are listed.
 MOST_STATES = 1 << 21
@@ -89,8 +89,7 @@ class MoleculeEnvironment(Environment):
     @functools.cached_property
     def max_atoms(self) -> int:
         """The most heavy atoms of a molecule."""
-        read = rdkit("Chem").MolFromSmiles
-        return self.max_fragments * max(read(smiles).GetNumAtoms() for smiles, _ in self.fragments)
+        return self.max_fragments * max(parsed(smiles).GetNumAtoms() for smiles, _ in self.fragments)
 
     @property
     def num_slots(self) -> int:
