@@ -1,17 +1,20 @@
-r"""Compositional sculpting: harmonic means and contrasts of densities (Garipov et al. 2023).
+r"""Compositional sculpting: harmonic means, contrasts and their general form (Garipov et al. 2023).
 
-With calibrated densities both are exact as they stand; no classifier has to learn the ratios.
+With calibrated densities all are exact as they stand; no classifier has to learn the ratios.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from ..checks.numbers import is_traced, log_mass, real
 from ..density.algebra import combine
 from ..density.density import Density
 from ..density.operands import check_densities
-from ..errors import ParameterError
+from ..errors import ArgumentTypeError, ParameterError, check_integer
 from .operators import log_rest, log_weights_of
 
 
@@ -61,6 +64,41 @@ def contrast(p: Density, q: Density, *more: Density, alpha: Any = None, weights:
     log_shares = _log_shares(alpha, weights, len(densities), alpha_first=True)
     denominator = combine("mixture", list(zip(densities, log_shares, strict=True)))
     return combine("product", [(p, 2.0), (denominator, -1.0)])
+
+
+def sculpt(densities: Sequence[Density], labels: Sequence[int], *, weights: Any = None) -> Density:
+    r"""Density :math:`p(x | y_1, ..., y_k)` (unnormalised) of what a mixture's densities y_1, ..., y_k all claim.
+
+    Let x come from the mixture, and let k observers say, each by itself, which density it came from. Given answers
+    y_1, ..., y_k, Bayes' rule makes of :math:`P(y | x) = w_y p_y(x) / \sum_i w_i p_i(x)`
+
+    .. math::
+        p(x | y_1, ..., y_k) \propto \Big( \sum_i w_i p_i(x) \Big)
+        \prod_{j=1}^k \frac{p_{y_j}(x)}{\sum_i w_i p_i(x)} ,
+
+    where constant factors w_y are left out. Two different labels of two densities are their harmonic mean, two equal
+    ones a contrast: `sculpt([p, q], [1, 2], weights=[a, 1 - a])` is `harmonic_mean(p, q, alpha=a)`, and labels [1, 1]
+    `contrast(p, q, alpha=a)`. More of one label sharpen the contrast; n different labels of n densities are high where
+    all of them are. Exact for calibrated densities; otherwise the weights absorb the unknown ratios of normalisers, and
+    a warning says so. See Garipov et al. (2023), Eq. 10.
+
+    Args:
+        densities: n >= 1 densities; one call evaluates each of them once.
+        labels: Answers y_1, ..., y_k, at least one: numbers of densities from 1 to n, which may repeat.
+        weights: Positive prior weights w_i, one per density, normalised to sum one; equal by default.
+    """
+    if not isinstance(densities, list | tuple):
+        raise ArgumentTypeError(f"sculpting takes a list of densities; got {type(densities).__name__}.")
+    check_densities("sculpting", densities)
+    if not isinstance(labels, list | tuple | np.ndarray) or np.ndim(labels) != 1 or len(labels) == 0:
+        raise ParameterError(f"labels must be a list of at least one; got {labels!r}. Name densities by their numbers.")
+    remedy = f"Labels are the densities' numbers: 1 is the first, {len(densities)} the last."
+    numbers = [check_integer("each of labels", label, 1, len(densities), remedy) for label in labels]
+    log_weights = log_weights_of(weights, len(densities))
+    mixed = combine("mixture", list(zip(densities, log_weights, strict=True)))
+    observed = [(density, float(numbers.count(i))) for i, density in enumerate(densities, 1) if i in numbers]
+    prior = [] if len(numbers) == 1 else [(mixed, 1.0 - len(numbers))]
+    return combine("product", [*observed, *prior])
 
 
 def _log_shares(alpha: Any, weights: Any, count: int, alpha_first: bool) -> list[Any]:

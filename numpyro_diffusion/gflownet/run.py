@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import columns
 from ..diagnose.expectations import Particles, particles_of
 from ..diagnose.findings.statistics import LEAST_CONDITIONAL_ESS, LEAST_ESS, MOST_EVIDENCE_ERROR
-from ..diagnose.weights import HEAVY, effective_sample_size, pareto_tail
+from ..diagnose.weights import HEAVY, Tail, effective_sample_size, pareto_tail, tail_size
 from ..errors import NotKnownError, warn
 from .environment import State
 from .flow import AnyFlow
@@ -26,12 +27,12 @@ class FlowRun:
         log_evidence: Estimate of log of the sum over all objects, in nats: unbiased for the sum itself.
         log_evidence_error: Its standard error, as of `nd.AnnealedRun`.
         flow: What was sampled.
+        proposal: What paths went by, see `nd.gflownet.sample`.
         stats: Arrays by action of the longest path: ess and conditional_ess (shares of N), pareto_k, resampled, going
             (share of paths that have not stopped), log_evidence.
         ancestors: [N] founding path of each.
         island_log_evidences: [J] log evidence of each of several islands, or None.
         visited: [S] estimated mass of every state, where states can be listed, else None: see `probabilities`.
-        is_exact: Whether reaching probabilities are exact, so that weights are right for any flows.
     """
 
     samples: State
@@ -39,11 +40,16 @@ class FlowRun:
     log_evidence: float
     log_evidence_error: float
     flow: AnyFlow
+    proposal: str
     stats: dict[str, np.ndarray]
     ancestors: jax.Array
     island_log_evidences: np.ndarray | None = None
     visited: np.ndarray | None = None
-    is_exact: bool = True
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether reaching probabilities are exact, so that weights are right for any flows."""
+        return self.visited is not None
 
     @property
     def num_islands(self) -> int:
@@ -62,8 +68,8 @@ class FlowRun:
 
     @property
     def pareto_k(self) -> float:
-        """Shape of the tail of the weights, see `nd.AnnealedRun`."""
-        return float(pareto_tail(self.log_weights).pareto_k)
+        """Shape of the tail of the weights; NaN where they are few, or few different ones."""
+        return float(tail_of(self.log_weights).pareto_k)
 
     def probabilities(self) -> np.ndarray:
         """Estimated probabilities [S] of every state that can be listed, which sum to one.
@@ -96,7 +102,7 @@ class FlowRun:
         print("\n".join([columns(rows, num_left=2, least=12), *(f"  - {finding}" for finding in found)]))
 
     def to_datatree(self):
-        """ArviZ DataTree: posterior (objects), sample_stats (log_weight, weight, ancestor), paths (`stats` by action)."""
+        """ArviZ DataTree: posterior (objects), sample_stats (log_weight, weight, ancestor), paths (`stats`)."""
         from .datatree import to_datatree  # xarray is slow to import
 
         return to_datatree(self)
@@ -109,15 +115,28 @@ class FlowRun:
         )
 
 
+def tail_of(log_weights) -> Tail:
+    """The tail of weights [N], see `diagnose.weights`; NaN and 0 where half of it repeats others.
+
+    Paths to one object weigh alike, or take few different weights, and no smooth law goes through those.
+    """
+    size = tail_size(len(log_weights))
+    largest = np.sort(np.asarray(log_weights, dtype=np.float64))[::-1][: size + 1]
+    different = 1 + np.sum(-np.diff(largest) > 1e-5) if len(largest) else 0
+    return pareto_tail(log_weights) if different > size / 2 else Tail(jnp.full((), jnp.nan), jnp.zeros(()))
+
+
 def _rows(run: FlowRun):
     yield "flow", repr(run.flow)
     yield "environment", repr(run.flow.environment)
     yield "paths", f"{len(run.log_weights)} of at most {len(run.stats['ess'])} actions"
+    yield "proposal", run.proposal
     yield "log evidence", f"{run.log_evidence:.3f} +- {run.log_evidence_error:.3f} nats"
     yield "ESS", f"{run.ess:.0f} at the end; least on the way {_least(run, 'ess'):.0%}"
     yield "families", f"effectively {run.particles.num_effective:.0f} founding paths"
     yield "resampled", f"{int(np.sum(run.stats['resampled']))} times"
-    yield "Pareto k", f"{run.pareto_k:.2f} (from {HEAVY:g} on the tail of the weights is heavy)"
+    if np.isfinite(run.pareto_k):
+        yield "Pareto k", f"{run.pareto_k:.2f} (from {HEAVY:g} on the tail of the weights is heavy)"
     yield "reaching", "exact" if run.is_exact else "along each path, right as far as the flows balance"
 
 
