@@ -1,5 +1,6 @@
 """Generative flow networks: environments, flows as densities over their objects, compositions, and samples."""
 
+from . import molecules
 from .environment import Environment
 from .flow import Composition, Flow
 from .graph import every_state
@@ -14,6 +15,7 @@ from .train import FlowTraining, train
 
 __all__ = [
     "Composition", "Environment", "Flow", "FlowRun", "FlowTraining", "Hypergrid", "PolicyNetwork", "Sequences",
-    "circle", "corners", "cosines", "diagonal_sigmoid", "every_state", "motif_reward", "on_host", "routing", "sample",
+    "circle", "corners", "cosines", "diagonal_sigmoid", "every_state", "molecules", "motif_reward", "on_host", "routing",
+    "sample",
     "spheres", "symmetric_shubert", "train",
 ]  # fmt: skip
