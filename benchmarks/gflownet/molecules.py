@@ -8,8 +8,7 @@ Needs rdkit (extra `molecules`) and the weights of the sEH proxy in ../shared/da
 
 from __future__ import annotations
 
-from functools import cache, reduce
-from operator import mul
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -55,7 +54,7 @@ share rewards: its figures stand beside, not as a truth to be met. Truth is know
 exact sums over all 16,201 derivations, 5,586 molecules.
 
 lll to hhh: share in % of the cells sEH, SA, QED low or high, the border at .5, .6, .25. "{{SEH, SA}}" is
-p_SEH p_SA / (mean of the three flows), and so on: sculpting of three flows by those labels. Rows of flows are
+p_SEH p_SA / (mean of the three flows), and so on: `nd.sculpt` of the three flows by those labels. Rows of flows are
 {PATHS:,} independent draws; of compositions as many weighted paths (`nd.gflownet.sample`). log sum: of the composition,
 with its standard error; log sum error: less the exact one of the trained flows. ESS: of {PATHS:,} paths, of flows by
 weights reward / flow, which says how well they are trained. L1: of probabilities of derivations, to the exact
@@ -100,10 +99,10 @@ def exact(name: str, size: int) -> gflownet.Flow:
 
 
 def composed(flows: dict, labels: tuple[str, ...]):
-    """p(x | labels): product of the labels' flows over powers of the mean of all."""
+    """p(x | labels): of the mean of all flows, what the labels' flows claim; one flow by itself for one label."""
     if len(labels) == 1:
         return flows[labels[0]]
-    return reduce(mul, [flows[label] for label in labels]) / nd.mixture(*flows.values()) ** (len(labels) - 1)
+    return nd.sculpt(list(flows.values()), [1 + NAMES.index(label) for label in labels])
 
 
 _SCORES: dict[str, np.ndarray] = {}
