@@ -15,7 +15,6 @@ from .train import FlowTraining, train
 
 __all__ = [
     "Composition", "Environment", "Flow", "FlowRun", "FlowTraining", "Hypergrid", "PolicyNetwork", "Sequences",
-    "circle", "corners", "cosines", "diagonal_sigmoid", "every_state", "molecules", "motif_reward", "on_host", "routing",
-    "sample",
-    "spheres", "symmetric_shubert", "train",
+    "circle", "corners", "cosines", "diagonal_sigmoid", "every_state", "molecules", "motif_reward", "on_host",
+    "routing", "sample", "spheres", "symmetric_shubert", "train",
 ]  # fmt: skip
