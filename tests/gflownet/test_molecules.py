@@ -116,6 +116,26 @@ def test_rewards_have_any_leading_axes_and_are_zero_where_there_is_no_molecule(l
     assert reward(SMALL.step(SMALL.step(SMALL.initial_state(), SMALL.num_slots), 0)) == 0
 
 
+def test_one_way_to_every_derivation_makes_log_probabilities_exact():
+    # Too many states to list, and policies that nothing has trained: still every estimate is the only one there is.
+    environment = molecules.MoleculeEnvironment(4, FEW)
+    assert environment.num_states is None
+    network = gflownet.PolicyNetwork(width=8, num_layers=1)
+    _, weights = network.build(environment, jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def drawn(name):
+        policy = jax.tree.map(lambda w: w + rng.normal(0, 0.5, w.shape).astype(w.dtype), weights)
+        return gflownet.Flow(environment, gflownet.policy.NetworkPolicy(policy, network), jnp.zeros(()), name)
+
+    mixture = 0.3 * drawn("p") + 0.7 * drawn("q")
+    run = gflownet.sample(jax.random.key(1), mixture, num_samples=200, proposal="routing")
+    np.testing.assert_allclose(run.log_weights, run.log_weights[0], atol=1e-4)
+    assert run.log_evidence == pytest.approx(0, abs=1e-4)
+    found = mixture.estimated_log_prob(jax.tree.map(lambda a: a[:8], run.samples), num_paths=2)
+    np.testing.assert_allclose(found.error, 0, atol=1e-5)
+
+
 def test_scores_of_known_molecules():
     # Aspirin: QED as published with rdkit, and synthesised easily.
     aspirin = "CC(=O)Oc1ccccc1C(=O)O"
