@@ -9,17 +9,13 @@ Every seed trains five flows; seed 0 composes all pairs of them, the others thos
 
 import functools
 import itertools
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import numpyro_diffusion as nd  # noqa: E402
-from benchmarks.table import arguments, measure  # noqa: E402
-from numpyro_diffusion import gflownet  # noqa: E402
+import numpyro_diffusion as nd
+from benchmarks.table import arguments, measure
+from numpyro_diffusion import gflownet
 
 GRID = gflownet.Hypergrid(2, 32)
 REWARDS = {
@@ -31,6 +27,7 @@ CIRCLES = ("circle1", "circle2", "circle3")
 ALPHAS = (0.05, 0.5, 0.95)
 NETWORK = gflownet.PolicyNetwork(width=128)
 TRAINING = gflownet.FlowTraining(num_steps=4_000, batch_size=64, learning_rate=3e-3)
+OF_CLASSIFIER = nd.TrainingConfig(num_steps=4_000, batch_size=64, learning_rate=3e-3, ema_decay=0.99)
 NUM_PATHS = 100_000
 
 HEADER = f"""
@@ -106,6 +103,21 @@ def of_composition(compose, names):
     return figures
 
 
+def of_classifier(names, labels, alpha: float | None):
+    """The guided policy for sculpting, trained on the paths of learned flows; exact by dynamic programming."""
+
+    def figures(seed: int) -> dict:
+        flows, weights = [trained(name, seed) for name in names], None if alpha is None else [alpha, 1 - alpha]
+        guided = gflownet.guided(
+            jax.random.key(seed), flows, labels, weights=weights, network=NETWORK, training=OF_CLASSIFIER,
+            progress_bar=False,
+        )  # fmt: skip
+        truth = shares(nd.sculpt(flows, labels, weights=weights))[0]
+        return {"classifier": distance(shares(guided)[0], truth)}
+
+    return figures
+
+
 def of_pair(p: str, q: str):
     """(row, function of flows) of two flows."""
     for alpha in ALPHAS:
@@ -129,6 +141,10 @@ def rows(all_pairs: bool):
     for p, q in itertools.combinations(REWARDS if all_pairs else CIRCLES, 2):
         yield from ((row, of_composition(compose, (p, q))) for row, compose in of_pair(p, q))
     yield from ((row, of_composition(compose, CIRCLES)) for row, compose in of_circles())
+    for alpha in ALPHAS:
+        yield f"classifier, harmonic mean {alpha}: circle1, circle2", of_classifier(CIRCLES[:2], [1, 2], alpha)
+        yield f"classifier, contrast {alpha}: circle1, circle2", of_classifier(CIRCLES[:2], [1, 1], alpha)
+    yield "classifier, sculpt [1, 2, 3]: circles", of_classifier(CIRCLES, [1, 2, 3], None)
 
 
 if __name__ == "__main__":

@@ -90,15 +90,20 @@ def sculpt(densities: Sequence[Density], labels: Sequence[int], *, weights: Any 
     if not isinstance(densities, list | tuple):
         raise ArgumentTypeError(f"sculpting takes a list of densities; got {type(densities).__name__}.")
     check_densities("sculpting", densities)
-    if not isinstance(labels, list | tuple | np.ndarray) or np.ndim(labels) != 1 or len(labels) == 0:
-        raise ParameterError(f"labels must be a list of at least one; got {labels!r}. Name densities by their numbers.")
-    remedy = f"Labels are the densities' numbers: 1 is the first, {len(densities)} the last."
-    numbers = [check_integer("each of labels", label, 1, len(densities), remedy) for label in labels]
+    numbers = checked_labels(labels, len(densities))
     log_weights = log_weights_of(weights, len(densities))
     mixed = combine("mixture", list(zip(densities, log_weights, strict=True)))
     observed = [(density, float(numbers.count(i))) for i, density in enumerate(densities, 1) if i in numbers]
     prior = [] if len(numbers) == 1 else [(mixed, 1.0 - len(numbers))]
     return combine("product", [*observed, *prior])
+
+
+def checked_labels(labels: Any, count: int) -> list[int]:
+    """Labels of `count` densities: numbers from 1, at least one."""
+    if not isinstance(labels, list | tuple | np.ndarray) or np.ndim(labels) != 1 or len(labels) == 0:
+        raise ParameterError(f"labels must be a list of at least one; got {labels!r}. Name densities by their numbers.")
+    remedy = f"Labels are the densities' numbers: 1 is the first, {count} the last."
+    return [check_integer("each of labels", label, 1, count, remedy) for label in labels]
 
 
 def _log_shares(alpha: Any, weights: Any, count: int, alpha_first: bool) -> list[Any]:

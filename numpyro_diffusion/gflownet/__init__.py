@@ -2,9 +2,11 @@
 
 from . import molecules
 from .environment import Environment
+from .files import load_flow, save_flow
 from .flow import Composition, Flow
 from .graph import every_state
 from .grid import Hypergrid, circle, corners, cosines, diagonal_sigmoid, spheres, symmetric_shubert
+from .guided import guided
 from .policy import PolicyNetwork
 from .reward import on_host
 from .routing import routing
@@ -15,6 +17,6 @@ from .train import FlowTraining, train
 
 __all__ = [
     "Composition", "Environment", "Flow", "FlowRun", "FlowTraining", "Hypergrid", "PolicyNetwork", "Sequences",
-    "circle", "corners", "cosines", "diagonal_sigmoid", "every_state", "molecules", "motif_reward", "on_host",
-    "routing", "sample", "spheres", "symmetric_shubert", "train",
+    "circle", "corners", "cosines", "diagonal_sigmoid", "every_state", "guided", "load_flow", "molecules",
+    "motif_reward", "on_host", "routing", "sample", "save_flow", "spheres", "symmetric_shubert", "train",
 ]  # fmt: skip

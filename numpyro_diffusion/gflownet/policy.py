@@ -127,4 +127,7 @@ class TablePolicy:
         return jax.tree.map(lambda a: a[environment.index(state)], self.table)
 
 
-Policy = NetworkPolicy | TablePolicy
+class Policy(Protocol):
+    """A pytree that gives the policies of one state."""
+
+    def actions(self, environment: Environment, state) -> Actions: ...

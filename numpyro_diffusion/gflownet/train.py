@@ -80,7 +80,8 @@ class Balance(NamedTuple):
 
     def loss(self, weights, batch, rng_key, config: TrainingConfig):
         assert isinstance(config, FlowTraining)  # as `train` has checked
-        flow = replace(self.flow, policy=replace(self.flow.policy, weights=weights["policy"]))
+        policy: Any = self.flow.policy
+        flow = replace(self.flow, policy=replace(policy, weights=weights["policy"]))
         gain, reward = self.walked(flow, batch, config.exploration)
         return jnp.mean((weights["log_z"] + gain - self.beta * jnp.log(reward)) ** 2)
 
@@ -199,4 +200,8 @@ def _like(environment: Environment) -> Any:
 
 def identity_of(reward: Reward, program: Traced) -> str:
     """What a checkpoint knows a reward by: its program, or the name of what runs on the host."""
-    return f"on the host: {reward.name}" if isinstance(reward, on_host) else fingerprint(program)
+    return (
+        f"on the host: {reward.name}"
+        if isinstance(reward, on_host)
+        else fingerprint((program.program, program.captured))
+    )
