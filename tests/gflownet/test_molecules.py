@@ -143,6 +143,14 @@ def test_scores_of_known_molecules():
     assert molecules.scores(molecules.sa, [aspirin])[0] == pytest.approx((10 - 1.58) / 9, abs=5e-3)
 
 
+def test_scores_of_users_are_asked_every_time():
+    factor = 1.0
+    score = lambda molecule: factor * molecule.GetNumAtoms()
+    once = molecules.scores(score, ["CCO"])
+    factor = 2.0
+    np.testing.assert_allclose(molecules.scores(score, ["CCO"]), 2 * once)
+
+
 def test_cells_read_as_binary_numbers():
     scores = [[0.5, 0.6, 0.25], [0.6, 0.1, 0.1], [0.1, 0.1, 0.9], [0.1, 0.7, 0.3]]
     found = molecules.cells(scores)

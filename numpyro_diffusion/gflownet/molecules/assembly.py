@@ -12,6 +12,9 @@ from .fragments import joined
 from .library import parsed, rdkit
 from .multiplicity import Multiplicity
 
+#: Fragments, read once.
+_fragment = functools.cache(parsed)
+
 
 def smiles_of(environment: MoleculeEnvironment, states: Derivation) -> list[str]:
     """Canonical SMILES of derivations [..., N], in the order of their rows.
@@ -38,7 +41,7 @@ def molecule_of(environment: MoleculeEnvironment, pieces: np.ndarray, slots: np.
         parent, place = divmod(int(slots[child]), environment.width)
         here = environment.fragments[fragments[parent]][1][place]
         bonds.append((parent, here, child, environment.fragments[fragments[child]][1][places[child]]))
-    return joined([parsed(environment.fragments[fragment][0]) for fragment in fragments], bonds)
+    return joined([_fragment(environment.fragments[fragment][0]) for fragment in fragments], bonds)
 
 
 def num_derivations(environment: MoleculeEnvironment, smiles: str) -> int:
