@@ -41,10 +41,11 @@ POSTER = {
 }
 CELLS = [f"{a}{b}{c}" for a in "lh" for b in "lh" for c in "lh"]
 COLUMNS = [
-    *CELLS, "poster", "sEH", "SA", "QED", "log sum", "log sum +-", "log sum error", "ESS", "L1", "L1 cells", "distinct",
+    *CELLS, "poster", "sEH", "SA", "QED", "log sum", "log sum +-", "log sum error", "by", "ESS", "L1", "L1 cells", "distinct",
     "diversity", "seconds",
 ]  # fmt: skip
-PATHS, DRAWN = 8_000, 1_000
+#: Draws or paths, by the most fragments; and how many of equal weight are compared with each other.
+PATHS, DRAWN = {2: 8_000, 5: 4_000}, 1_000
 HEADER = f"""# Molecules: flows for sEH, SA and QED, and their compositions
 
 `python benchmarks/gflownet/molecules.py`. Trees of at most 5 fragments (or 2) out of 72, beta 32, MLP 2 x 256, trajectory
@@ -55,9 +56,10 @@ exact sums over all 16,201 derivations, 5,586 molecules.
 
 lll to hhh: share in % of the cells sEH, SA, QED low or high, the border at .5, .6, .25. "{{SEH, SA}}" is
 p_SEH p_SA / (mean of the three flows), and so on: `nd.sculpt` of the three flows by those labels. Rows of flows are
-{PATHS:,} independent draws; of compositions as many weighted paths (`nd.gflownet.sample`). log sum: of the composition,
-with its standard error; log sum error: less the exact one of the trained flows. ESS: of {PATHS:,} paths, of flows by
-weights reward / flow, which says how well they are trained. L1: of probabilities of derivations, to the exact
+independent draws, {PATHS[2]:,} for two fragments and {PATHS[5]:,} for five; of compositions as many weighted paths
+(`nd.gflownet.sample`). log sum: of the composition, with its standard error; log sum error: less the exact one of the
+trained flows. ESS: share of these, of flows by weights reward / flow, which says how well they are trained; of
+compositions by families of paths. L1: of probabilities of derivations, to the exact
 composition of the trained flows (for flows: to the rewards' exact flow). L1 cells: of the eight shares, to those of the
 rewards' exact composition. distinct, diversity: of {DRAWN:,} equally weighted draws, share of distinct SMILES and mean
 Tanimoto distance (Morgan, radius 2).
@@ -148,14 +150,15 @@ def of_rewards(labels: tuple[str, ...], size: int) -> dict:
 def of_flows(labels: tuple[str, ...], size: int, seed: int) -> dict:
     """What trained flows compose to, by sampling, beside what is known."""
     flow = composed({name: trained(name, size, seed) for name in NAMES}, labels)
-    key = jax.random.fold_in(jax.random.key(100 + seed), len(labels))
+    key, count = jax.random.fold_in(jax.random.key(100 + seed), len(labels)), PATHS[size]
     if len(labels) == 1:
-        samples = flow.sample(key, PATHS)
-        weights, found = np.full(PATHS, 1 / PATHS), {"ESS": reward_ess(flow, samples, labels[0], size)}
+        samples = flow.sample(key, count)
+        weights, found = np.full(count, 1 / count), {"ESS": reward_ess(flow, samples, labels[0], size) / count}
     else:
-        run = gflownet.sample(key, flow, num_samples=PATHS)
+        run = gflownet.sample(key, flow, num_samples=count)
         samples, weights = run.samples, np.exp(np.asarray(run.log_weights, np.float64) - float(run.log_weights.max()))
-        found = {"ESS": run.ess, "log sum": run.log_evidence, "log sum +-": run.log_evidence_error}
+        found = {"ESS": run.particles.num_effective / count, "log sum": run.log_evidence}
+        found["log sum +-"], found["by"] = run.log_evidence_error, run.proposal
     found |= described(mol.smiles_of(environment(size), samples), weights, labels)
     if environment(size).num_states is None:
         return found
