@@ -122,8 +122,10 @@ def described(smiles: list[str], weights: np.ndarray, labels: tuple[str, ...]) -
     """Shares of cells, means of scores, and how different molecules are."""
     values = scores(smiles)
     share = mol.shares(mol.cells(values), 8, np.log(np.maximum(weights, 1e-300)))
-    drawn = np.random.default_rng(0).choice(len(smiles), DRAWN, p=weights / weights.sum())
-    drawn = [smiles[i] for i in drawn]
+    # Evenly spaced through the weights: equal ones are drawn once at most.
+    ends = np.cumsum(weights) / weights.sum()
+    places = np.searchsorted(ends, (np.arange(DRAWN) + 0.5) / DRAWN)
+    drawn = [smiles[i] for i in np.minimum(places, len(smiles) - 1)]
     return {
         **dict(zip(CELLS, 100 * share, strict=True)), "poster": POSTER[labels],
         **dict(zip(("sEH", "SA", "QED"), weights @ values / weights.sum(), strict=True)),

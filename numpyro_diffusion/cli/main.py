@@ -1,4 +1,4 @@
-"""The command line: `numpyro-diffusion demo | train | distil | sample | bench | check`.
+"""The command line: `numpyro-diffusion demo | cubes | flows | train | distil | sample | bench | check | cubes | flows`.
 
 Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
@@ -23,6 +23,7 @@ from ..errors import ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
 from . import distillation, pictures
+from . import flows as demo_flows
 from .console import Commands, echo, one_line
 from .models import SAMPLERS, Request, asks_for_models, count, load_model
 
@@ -193,6 +194,19 @@ def check(name, data, output, num_points, seed, force) -> None:
     if output is not None:
         files.write(output, pictures.png(report.plot()))
         echo(f"{output}: written")
+
+
+@main.command()
+@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@click.option("--side", type=click.IntRange(4, 64), default=32, show_default=True, help="Cells of a side of the grid.")
+@click.option("--num-steps", type=count(1), default=2000, show_default=True, help="Steps of each training.")
+@_seed
+@_force
+def flows(output, side, num_steps, seed, force) -> None:
+    """Train two flows on a grid and sample what they compose to, in three ways: a table and heat maps."""
+    files.check_writable(output, force=force)
+    pyplot()  # before the work
+    demo_flows.run(output, side=side, num_steps=num_steps, seed=seed, echo=echo)
 
 
 def _bench_row(request: Request, density, name, num_chains, seed) -> str:

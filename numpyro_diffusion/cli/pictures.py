@@ -42,6 +42,19 @@ def compositions(problems: Sequence[Target], samples: Sequence[Sequence[np.ndarr
     return png(figure)
 
 
+def heat_maps(rows: Sequence[tuple[str, Sequence[str], Sequence[np.ndarray]]]) -> bytes:
+    """PNG with a row per (name, titles, maps [h, w]), all of a row in the shades of its first map."""
+    figure = _figure(2.4 * len(rows[0][1]) + 0.3, 2.5 * len(rows) + 0.2)
+    axes = figure.subplots(len(rows), len(rows[0][1]), squeeze=False)
+    for line, (name, titles, maps) in zip(axes, rows, strict=True):
+        for ax, title, values in zip(line, titles, maps, strict=True):
+            ax.imshow(values, origin="lower", cmap="Blues", vmin=0, vmax=np.max(maps[0]))
+            ax.set_title(title, fontsize=9, color="#444444")
+            ax.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, fontsize=10)
+    return png(figure)
+
+
 def digits(drawn, real, count: int = 10) -> bytes:
     """PNG of two blocks of 8x8 digits [n, 64], side by side: drawn ones and real ones, evenly picked.
 

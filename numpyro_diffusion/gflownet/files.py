@@ -94,8 +94,8 @@ def _tables(arrays, environment: Environment) -> Actions:
     graph = graph_of(environment)
     found = []
     for name, legal in zip(TABLES, (graph.forward, graph.backward), strict=True):
-        contents.check_range(name, arrays[name], legal.shape, (IMPOSSIBLE, 1e-3))
-        found.append(jnp.where(arrays[name] <= IMPOSSIBLE, -jnp.inf, jnp.asarray(arrays[name], dtype=float)))
+        contents.check_range(name, arrays[name], legal.shape, (2 * IMPOSSIBLE, 1e-3))
+        found.append(jnp.where(arrays[name] <= 0.5 * IMPOSSIBLE, -jnp.inf, jnp.asarray(arrays[name], dtype=float)))
         sums = np.exp(arrays[name].astype(np.float64)).sum(1)
         if np.any(np.abs(sums[np.asarray(legal).any(1)] - 1) > 1e-3):
             raise ParameterError(f"the probabilities of {name} must sum to one in every state")

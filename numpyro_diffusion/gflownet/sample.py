@@ -85,7 +85,7 @@ def sample(
         proposal = _best(pilot_key, flow, known, threshold, num_samples)
     chosen = known[check_choice("proposal", proposal, known, "None tries them all.")]
     guide = guide_of(flow, only(flow, *chosen))
-    population, stats, visited = _run(
+    population, stats, visited = paths(
         guide, run_key, threshold * (0 in chosen), num_samples=num_samples, num_islands=islands
     )
     samples: Any = population.state.state
@@ -116,7 +116,7 @@ def _best(rng_key, flow: AnyFlow, known: dict[str, tuple[int, ...]], threshold: 
     errors = {}
     for i, (name, chosen) in enumerate(known.items()):
         key, guide = jax.random.fold_in(rng_key, i), guide_of(flow, only(flow, *chosen))
-        population, _, _ = _run(guide, key, threshold * (0 in chosen), num_samples=count, num_islands=1)
+        population, _, _ = paths(guide, key, threshold * (0 in chosen), num_samples=count, num_islands=1)
         errors[name] = float(np.nan_to_num(_error(population), nan=np.inf))
     return min(errors, key=lambda name: errors[name])
 
@@ -131,7 +131,7 @@ def _error(population: Population) -> float:
 
 
 @partial(jax.jit, static_argnames=("num_samples", "num_islands"))
-def _run(guide: Guide, rng_key, threshold, *, num_samples: int, num_islands: int):
+def paths(guide: Guide, rng_key, threshold, *, num_samples: int, num_islands: int):
     """The population after the last action, statistics of every one, and visited mass [S] where states are listed."""
     shape, start = (num_islands,) if num_islands > 1 else (), guide.start()
     population = Population(

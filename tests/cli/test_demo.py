@@ -125,3 +125,16 @@ def test_cubes_ask_for_matplotlib_before_they_sample(tmp_path, quick_cubes, monk
 
 def test_the_judge_that_ships_is_one():
     assert isinstance(demo_cubes.pretrained_judge(16), Classifier)
+
+
+@pytest.mark.slow
+def test_flows(tmp_path):
+    arguments = ["flows", "--output", tmp_path / "flows.png", "--side", 6, "--num-steps", 20]
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    # The weighted paths are right, however short the training.
+    (row,) = (line for line in result.output.splitlines() if line.startswith("harmonic mean"))
+    routing, _, weighted = map(float, row.split()[2:5])
+    assert weighted < 0.03 and weighted < routing
+    assert (tmp_path / "flows.png").read_bytes().startswith(b"\x89PNG")
+    assert "exists" in invoke(*arguments).output

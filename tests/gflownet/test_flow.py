@@ -51,13 +51,11 @@ def test_log_prob_sums_over_paths():
     assert float(flow.log_prob(jnp.array(target))) == pytest.approx(np.log(total), abs=1e-5)
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_estimates_agree_with_errors(which):
-    for flow in (unlisted(wrong(which)), unlisted(wrong(0)) * unlisted(wrong(1)) ** 0.5):
-        known = shares_of(flow)
-        value, error = flow.estimated_log_prob(STATES[:20], rng_key=jax.random.key(which), num_paths=4000)
-        assert np.all(np.abs(value - known[:20]) < 5 * error + 1e-5)
-        assert np.any(error > 1e-4)
+@pytest.mark.parametrize("flow", [unlisted(wrong(0)), unlisted(wrong(0)) * unlisted(wrong(1)) ** 0.5], ids=repr)
+def test_estimates_agree_with_errors(flow):
+    value, error = flow.estimated_log_prob(STATES[:20], num_paths=500)
+    assert np.all(np.abs(value - shares_of(flow)[:20]) < 5 * error + 1e-5)
+    assert np.any(error > 1e-4)
 
 
 def shares_of(flow):
