@@ -69,7 +69,7 @@ class Ablations(Case):
             "resamplings": int(np.sum(run.stats["resampled"])), "evaluations": mcmc.evaluations_per_chain,
         }  # fmt: skip
 
-    def budget(self, seed: int) -> int:
+    def budget(self, seed: int, of: str = "before") -> int:
         """Evaluations of `before`: about 7 at each of its levels, the same for all methods that are compared with it."""
         return {8: 430, 80: 420}[self.d]
 

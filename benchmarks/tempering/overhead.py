@@ -12,8 +12,8 @@ import numpyro_diffusion as nd
 from benchmarks.speed.side_by_side import compared, in_turns
 from numpyro_diffusion.annealing.plan import Plan
 from numpyro_diffusion.annealing.tempering.engine import Draws
-from numpyro_diffusion.annealing.tempering.ladder import each, rungs
 from numpyro_diffusion.annealing.tempering.placing import PILOT_CHAINS
+from numpyro_diffusion.annealing.tempering.rungs import each, rungs
 
 GROUPS, STEPS = 4, 1
 

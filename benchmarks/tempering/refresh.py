@@ -31,6 +31,7 @@ COLUMNS = [
     "of a run",
     "of the refresh",
     "share",
+    "with the pilot's",
     "stages",
     "run afresh",
     "log Z: z",
@@ -39,7 +40,7 @@ COLUMNS = [
 HEADER = f"""# New data added to a finished run
 
 `python benchmarks/tempering/refresh.py`. {SIMULATIONS} simulations per seed of a mixture of three Gaussians in four dimensions, measured {OLD} and then {ALL} times with unknown noise; {CHAINS:,} draws. "fresh": a run that sees all {ALL} at once.
-Evaluations are per draw, of a run without its pilot's; share: mean and, in brackets of the second table, largest ratio of the two in a simulation. Stages: levels between the posteriors, the new one included. Run afresh: share of
+Evaluations are per draw, of a run without its pilot's; share: mean and, in the second table, largest ratio of the two in a simulation; with the pilot's: share of a run's evaluations and its pilot's (of annealing, which reports them). Stages: levels between the posteriors, the new one included. Run afresh: share of
 simulations in which the posteriors were too far apart, and a fresh run was made. log Z: z: difference to the log evidence of a fresh run, over the errors of the two, as a root mean square over every fifth simulation; 1 if errors are honest.
 Second table: p-values of a chi-square test of uniform ranks in {BINS} bins, all seeds together.
 """
@@ -94,22 +95,22 @@ def simulations(seed: int, engine: str, count: int, *, is_fresh: bool = False) -
         mcmc = nd.AnnealedMCMC(model, nd.HMC(), progress_bar=False, **ENGINES[engine])
         if is_fresh:
             mcmc.run(key, rows, y)
-            costs.append((cost(mcmc, engine), np.nan, np.nan))
+            costs.append((cost(mcmc, engine), np.nan, np.nan, np.nan))
         else:
             mcmc.run(key, rows[:OLD], y[:OLD])
-            before = cost(mcmc, engine)
+            before, pilot = cost(mcmc, engine), mcmc.annealed.pilot_evaluations
             mcmc.refresh(jax.random.fold_in(key, 1), rows, y)
-            costs.append((before, *_refresh_cost(mcmc, engine)))
+            costs.append((before, *_refresh_cost(mcmc, engine), before + pilot))
             if i % 5 == 0:
                 fresh = nd.AnnealedMCMC(model, nd.HMC(), progress_bar=False, **ENGINES[engine])
                 fresh.run(jax.random.fold_in(key, 2), rows, y)
                 error = np.hypot(mcmc.log_evidence_error, fresh.log_evidence_error)
                 z.append((mcmc.log_evidence - fresh.log_evidence) / error)
         found.append(ranks(mcmc, x, sigma, rng))
-    run, refresh, stages = np.array(costs).T
+    run, refresh, stages, whole = np.array(costs).T
     return {
         "simulations": count, "of a run": run.mean(), "of the refresh": np.mean(refresh),
-        "share": np.mean(refresh / run), "largest share": np.max(refresh / run), "stages": np.nanmean(stages) if z else np.nan,
+        "share": np.mean(refresh / run), "with the pilot's": np.mean(refresh / whole), "largest share": np.max(refresh / run), "stages": np.nanmean(stages) if z else np.nan,
         "run afresh": np.mean(np.isnan(stages)) if z else np.nan, "log Z: z": np.sqrt(np.mean(np.square(z))) if z else np.nan,
         "names": list(found[0]), "ranks": [list(f.values()) for f in found],
     }  # fmt: skip

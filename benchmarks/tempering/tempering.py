@@ -22,8 +22,9 @@ from numpyro_diffusion.annealing import advance as onward
 from numpyro_diffusion.annealing.plan import Plan
 from numpyro_diffusion.annealing.population import start
 from numpyro_diffusion.annealing.settings import Settings
-from numpyro_diffusion.annealing.tempering.ladder import enter, piece, rungs
+from numpyro_diffusion.annealing.tempering.ladder import enter, piece
 from numpyro_diffusion.annealing.tempering.placing import PILOT_CHAINS
+from numpyro_diffusion.annealing.tempering.rungs import rungs
 
 DRAWS, GROUPS, THINNING = 1000, 4, 8
 ENGINES = {
@@ -91,16 +92,19 @@ def memory(run, density, metric: str) -> float:
 def known(name: str, seed: int, kernel=None, **options) -> dict:
     """A problem of `speed.py`."""
     of = accuracy.problem(name)
-    run = nd.anneal(jax.random.key(seed), of.density, kernel, progress_bar=False, **options)
-    w2, *folded = of.distances(np.asarray(run.samples)) / of.floors
+    run, samples = of.run(jax.random.key(seed), kernel, **options)
+    w2, *folded = of.distances(samples) / of.floors
     figures = {"W2 / floor": w2, "log Z error": abs(run.log_evidence - of.evidence)}
-    return figures | ({"folded / floor": folded[0]} if folded else {}) | described(run, of.density, "frame", seed)
+    return figures | ({"folded / floor": folded[0]} if folded else {}) | described(run, run.density, "frame", seed)
 
 
 def posterior(d: int, seed: int, kernel=None, **options) -> dict:
     """A problem of `posterior_gmm.py`."""
     d_y = (1, 2, 4)[seed % 3]
     p = problem(d, d_y, seed // 3)
+    if "thinning" in options:
+        # Of which every thinning-th is kept, as NumPyro has it.
+        options["num_samples"] *= options["thinning"]
     mcmc = nd.AnnealedMCMC(model, kernel, progress_bar=False, **options)
     arrays = (jnp.asarray(a, dtype=float) for a in (p.A, p.sigma_y, p.y))
     mcmc.run(jax.random.key(seed), exact_prior(d), *arrays)

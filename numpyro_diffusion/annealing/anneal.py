@@ -91,12 +91,13 @@ def anneal(
             of them, it warns and goes on without weights and resampling, as plain annealed MCMC.
         frame: "whitened" runs in the preconditioned frame, "identity" in x itself.
         metric: "frame" moves in the frame's coordinates; "pilot" in those in which the pilot, or one of its modes, is
-            about round, which helps where the frame's Gaussian is far from the density, as in posteriors. Each move
-            then takes a random share U(0.5, 1) of the step size.
+            about round, which helps where the frame's Gaussian is far from the density, as in posteriors. Lengths of
+            steps are then random: of HMC by the gradient where a step starts, shorter where the density is narrow.
         predictor: Whether a reverse diffusion step leads to each level (True), a proposal whose weights are known and
             that costs no evaluation (`denoising`), or chains are carried along in the frame (False). None has the pilot
-            choose, level by level, where `level_ess` is given, and is False otherwise. From 256 dimensions on
-            True is without weights, unless a `resample_threshold` is given.
+            choose, level by level; by `accuracy` steps are taken only where it asks for many more levels than the pilot
+            has. Where levels are given it is False. From 256 dimensions on True is without weights, unless a
+            `resample_threshold` is given.
         num_pilot_chains: Chains of the pilot run that places levels, tunes step sizes and judges; 256 by default. For
             images, where each costs much, 16 do if levels are given.
         chain_batch_size: Chains advanced together, on each device; bounds memory. None advances all at once, on a CPU

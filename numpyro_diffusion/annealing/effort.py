@@ -9,6 +9,9 @@ pilot's error e of log Z, of n chains, the variance of log Z with K levels and N
 Were increments of different levels independent, beta would be 1. The error is by families, and sees chains that do not
 leave their modes, whose increments add up coherently however many levels there are: beta was measured between 0.9 (one
 mode) and 0.4 (posteriors that part into many at large noise).
+
+Where the run's levels are so close that reverse diffusion steps are safe, and the pilot found these to pay, their
+scatter counts instead: the clock is shorter there, and so are levels and variance.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from ..density.schedule import NoiseSchedule
 from ..diagnose.verdict import Verdict, judged
 from .kernels import Kernel
 from .piloted import Piloted
+from .placing import FINE
 from .plan import Plan
 from .settings import Settings
 
@@ -31,8 +35,11 @@ from .settings import Settings
 FALL = 0.75
 #: Conditional ESS between a pilot's levels that are only to be read at others.
 PILOT_ESS = 0.8
-#: Levels never lie closer than this conditional ESS: more of them cost more and hardly tell more.
-CLOSEST_ESS = 0.99
+#: Levels never lie closer than this conditional ESS, carried or with steps (of which ticks are halved, see `placing`):
+#: more cost more and hardly tell more.
+CLOSEST_ESS, CLOSEST_STEPS_ESS = 0.99, 0.9995
+#: Gaps of a run in one of the pilot's from which on steps are safe: over longer ones their weights have tails.
+FINER = round(1 / FINE)
 MOST_LEVELS = 400
 #: Conditional ESS of the pilot's levels below which they could not be placed as they should.
 TOO_FAR = 0.4
@@ -41,19 +48,27 @@ LEAST_ESS = 1e-3
 
 
 class Measured(NamedTuple):
-    """What a pilot with weights measured: the `clock` [P] of its levels, and n times the `variance` of its log Z."""
+    """What a pilot with weights measured: the `clock` [P] of its levels, n times the `variance` of its log Z, and the
+    conditional ESS than which levels of a run are never closer."""
 
     clock: np.ndarray
     variance: float
+    closest: float = CLOSEST_ESS
 
     @classmethod
-    def by(cls, pilot: Piloted) -> Measured:
+    def by(cls, pilot: Piloted, *, steps: bool = False) -> Measured:
+        """With `steps` of the run wherever the pilot found them to pay."""
         share = np.nan_to_num([float(s.conditional_ess) for s in pilot.stats[1:]])
         scatter = 1 / np.clip(share, LEAST_ESS, 1 - 1e-6) - 1
         # Tails of weights between coarse levels are not those of a run, but for levels that lie too far apart.
         error = pilot.error(tails=bool(np.any(share < TOO_FAR)))
-        variance = pilot.num_chains * error**2
-        return cls(np.concatenate([[0.0], np.cumsum(np.sqrt(scatter))]), variance)
+        variance, ticks = pilot.num_chains * error**2, np.sqrt(scatter)
+        if not steps:
+            return cls(np.concatenate([[0.0], np.cumsum(ticks)]), variance)
+        found = pilot.ticks[1:]  # pyright: ignore
+        shorter = np.where(np.isfinite(found), found, ticks)
+        share = np.sum(shorter) / np.sum(ticks)
+        return cls(np.concatenate([[0.0], np.cumsum(shorter)]), variance * share**FALL, CLOSEST_STEPS_ESS)
 
     def variance_of(self, count: int) -> float:
         """N times the variance of log Z with so many levels."""
@@ -61,7 +76,7 @@ class Measured(NamedTuple):
 
     def count(self, variance: float) -> int:
         """Levels that such a variance takes: no fewer than the pilot's, and none closer than is of use."""
-        most = self.clock[-1] / math.sqrt(1 / CLOSEST_ESS - 1)
+        most = self.clock[-1] / math.sqrt(1 / self.closest - 1)
         asked = (len(self.clock) - 1) * (self.variance / variance) ** (1 / FALL)
         return max(len(self.clock), 1 + math.ceil(min(asked, most, MOST_LEVELS - 1)))
 
@@ -76,7 +91,7 @@ def expected(
     if not pilot.settings.weighted:
         variance = alone = math.nan
     elif settings.accuracy is not None and not levels_given:
-        measured = Measured.by(pilot)
+        measured = Measured.by(pilot, steps=pilot.ticks is not None and plan.denoised is not None)
         variance, alone = (m.variance_of(len(plan.levels)) for m in (measured, measured._replace(variance=alone)))
     cost = pilot.evaluations(density, kernel) * pilot.num_chains / num_chains
     errors = math.sqrt(variance / num_chains), math.sqrt(alone / num_chains)
@@ -85,12 +100,19 @@ def expected(
 
 def adapted(pilot: Piloted, schedule: NoiseSchedule, num_chains: int, accuracy: float) -> Plan:
     """The pilot's plan at as many levels as a standard error `accuracy` of log Z takes with `num_chains`."""
-    measured = Measured.by(pilot)
-    count = measured.count(num_chains * accuracy**2)
+    plan, variance = pilot.plan, num_chains * accuracy**2
     # What follows a pilot that gave up is one leap, which cannot be divided.
-    if count == len(pilot.plan.levels) or not pilot.is_complete:
-        return pilot.plan
-    return read_plan(pilot.plan, schedule, count, measured.clock)
+    if not pilot.is_complete:
+        return plan
+    if pilot.ticks is not None:
+        measured = Measured.by(pilot, steps=True)
+        count = measured.count(variance)
+        if count > FINER * (len(plan.levels) - 1):
+            return read_plan(plan._replace(denoised=np.isfinite(pilot.ticks)), schedule, count, measured.clock)
+        plan = plan._replace(denoised=None)
+    measured = Measured.by(pilot)
+    count = measured.count(variance)
+    return plan if count == len(plan.levels) else read_plan(plan, schedule, count, measured.clock)
 
 
 def read_plan(plan: Plan, schedule: NoiseSchedule, count: int, clock=None) -> Plan:

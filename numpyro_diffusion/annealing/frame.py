@@ -75,7 +75,15 @@ class Frame(NamedTuple):
 
     def position(self, x):
         """x [*event_shape] to u [d]."""
-        v = self.coordinates(x)
+        return self.rescaled(self.coordinates(x))
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether there is a preconditioner."""
+        return self.scale is not None
+
+    def rescaled(self, v):
+        """u = S v [d]."""
         return v if self.scale is None else self.scale @ v
 
     def unscaled(self, u):

@@ -59,19 +59,13 @@ class Level(NamedTuple):
 
     def leave(self, state: KernelState) -> KernelState:
         """The chain at u again; its gradient stays that in v."""
-        scale = self.frame.scale
-        return state if scale is None else state._replace(position=scale @ state.position)
+        return state._replace(position=self.frame.rescaled(state.position)) if self.frame.is_scaled else state
 
     def step(self, kernel: Kernel, rng_key, jitter_key, state: KernelState) -> tuple[KernelState, StepInfo]:
-        """One step of a kernel, under a preconditioner with the step size times U(0.5, 1).
-
-        In coordinates of unit covariance a tuned trajectory is close to half a turn (three leapfrogs of size 1): chains
-        would flip between x and -x, and keep their distance from the mean, at a healthy acceptance rate.
-        """
-        step_size = self.step_size
-        if self.frame.scale is not None:
-            step_size = step_size * jax.random.uniform(jitter_key, minval=0.5, maxval=1.0)
-        return kernel.step(rng_key, state, self.log_prob, step_size)
+        """One step of a kernel, of random length under a preconditioner."""
+        if self.frame.is_scaled:
+            return kernel.jittered_step(rng_key, jitter_key, state, self.log_prob, self.step_size)
+        return kernel.step(rng_key, state, self.log_prob, self.step_size)
 
     def move(self, kernel: Kernel, rng_key, state: KernelState, num_steps: int) -> tuple[KernelState, StepInfo]:
         """A chain after `num_steps` steps, and what they report [num_steps]."""

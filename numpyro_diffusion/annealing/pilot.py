@@ -26,7 +26,7 @@ from .information import learn
 from .kernels import Kernel
 from .level import level_at
 from .piloted import Piloted
-from .placing import HALVINGS, next_level
+from .placing import FINE, HALVINGS, PREFERENCE, next_level
 from .plan import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
 from .population import Population, start
 from .reverse import Reverse
@@ -172,8 +172,7 @@ def planned(
 def _ways(settings: Settings, *, are_placed: bool) -> tuple[bool, ...]:
     """How chains may get to the next level: carried (False), by a reverse diffusion step (True); both: as is better."""
     if settings.predictor is None:
-        # Between the far levels of a coarse pilot, weights of steps have tails that so few chains do not show.
-        return (False, True) if are_placed and settings.weighted and settings.accuracy is None else (False,)
+        return (False, True) if are_placed and settings.weighted else (False,)
     return (settings.predictor,)
 
 
@@ -192,20 +191,24 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
     found: list[PlannedLevel] = []
     reports: list[LevelStats] = []
     information, ways = None, _ways(settings, are_placed=levels is None)
+    # Between the far levels of a coarse pilot, weights of steps have tails that so few chains do not show: it carries.
+    is_coarse, ticks = settings.accuracy is not None and len(ways) > 1, [np.nan]
     while True:
         i = len(found)
         if levels is not None:
             t = jnp.asarray(levels[i], dtype=float)
         elif i:
             key = jax.random.fold_in(level_key, 10 * i + 9)
-            t, gap, steps = next_level(
+            t, gap, steps, loss = next_level(
                 density, population, key, found[-1]._replace(before=None), settings.level_ess, smallest, gap,
-                frame_kind=settings.frame, ways=ways,
+                frame_kind=settings.frame, ways=ways, is_coarse=is_coarse,
             )  # fmt: skip
+            ticks.append(float(loss) / (FINE * PREFERENCE) if steps else np.nan)
         if fixed is not None and np.ndim(fixed):
             log_step = jnp.asarray(np.log(fixed[i]), dtype=float)
         say(f"pilot: level {i + 1}, t = {float(t):.3g}")
-        before = found[-1]._replace(before=None) if i and (steps if levels is None else ways[-1]) else None
+        stepped = i and not is_coarse and (steps if levels is None else ways[-1])
+        before = found[-1]._replace(before=None) if stepped else None
         previous = jnp.asarray(found[-1].t if i else 1.0, dtype=float)
         planned, gain = PlannedLevel(t, None, scale, before, previous), push * (0.8 if i else 1.5)
         # The first level has the start's step size to find; later ones follow their predecessor.
@@ -229,7 +232,8 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
     # Of the start's step size.
     num_sweeps = len(reports) + (0 if fixed is not None else START_SWEEPS - 1)
     num_looks = 0 if levels is not None else (len(reports) - 1) * len(ways) * (HALVINGS + 2)
-    return Piloted(Plan.of(found), population, tuple(reports), settings, num_sweeps, num_looks)
+    ticks = np.array(ticks + [np.nan] * (len(found) - len(ticks))) if is_coarse else None
+    return Piloted(Plan.of(found), population, tuple(reports), settings, num_sweeps, num_looks, ticks)
 
 
 def _of_the_pilot(settings: Settings, size: int, *, are_placed: bool) -> Settings:

@@ -23,7 +23,11 @@ from .settings import Settings
 
 class Piloted(NamedTuple):
     """A pilot's plan, its population at the last level, its reports by level, its settings, and what it took: sweeps
-    of steps, and evaluations of the log density to place levels."""
+    of steps, and evaluations of the log density to place levels.
+
+    A coarse pilot says by its `ticks` [P] to which levels steps, of a run that has more in between, are better than
+    carried chains: their losses, see `Measured`; NaN to others.
+    """
 
     plan: Plan
     population: Population
@@ -31,6 +35,7 @@ class Piloted(NamedTuple):
     settings: Settings
     num_sweeps: int
     num_looks: int
+    ticks: np.ndarray | None = None
 
     @property
     def num_chains(self) -> int:

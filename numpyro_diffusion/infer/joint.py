@@ -141,8 +141,7 @@ class JointDensity(Density):
                 mean = mean.at[here].set(jnp.tile(block.mean, points))
                 variance = variance.at[here].set(jnp.tile(block.variance, points))
                 vectors = vectors.at[here, here].set(jnp.kron(jnp.eye(points), block.axes.vectors))
-        order = jnp.argsort(variance)
-        return Gaussian(mean, variance[order], DenseAxes(vectors[:, order]))
+        return Gaussian(mean, variance, DenseAxes(vectors))
 
     def with_schedule(self, schedule):
         raise UnsupportedModelError(

@@ -15,6 +15,7 @@ from annealing.targets import TARGETS, D, features, run_kernel
 from blackjax.mcmc import hmc as blackjax_hmc
 
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX, init
+from numpyro_diffusion.annealing.kernels.hamiltonian import SPREAD, _shrunk
 
 NUM_CHAINS = 100_000
 NUM_STEPS = 20
@@ -109,6 +110,43 @@ def test_momentum_stays_standard_normal_and_independent_of_position(target, name
     assert np.all(np.abs(v.mean(0)) < 5 * se)
     assert np.all(np.abs(v.T @ v / NUM_CHAINS - np.eye(D)) < 5 * np.sqrt(2) * se)
     assert np.all(np.abs(u.T @ v / NUM_CHAINS) < 5 * se)
+
+
+class Stepping:
+    """A kernel whose step is another's function of two keys and the arguments of a step."""
+
+    def __init__(self, step):
+        self.two_keys = step
+
+    def step(self, rng_key, *args):
+        return self.two_keys(*jax.random.split(rng_key), *args)
+
+
+def stepped(target, step):
+    """Worst deviation and acceptance of chains that begin stationary."""
+    _, density, x, expected = target
+    moved = jax.jit(lambda *args: run_kernel(lambda u: density.log_density(u, 0.0), Stepping(step), *args, NUM_STEPS))
+    state, rate, *_ = moved(jax.random.key(1), x, 1.6)
+    assert not np.allclose(state.position, x, atol=1e-3)
+    return worst_deviation(state.position, expected), rate
+
+
+@pytest.mark.parametrize("target", ["skewed"], indirect=True)
+@pytest.mark.parametrize("kernel", [HMC(num_integration_steps=2), HMC(persistence=0.9), MALA()])
+def test_steps_of_random_length_leave_densities_as_they_are(target, kernel):
+    deviation, rate = stepped(target, kernel.jittered_step)
+    assert deviation < 5 and 0.2 < rate < 0.97
+
+
+@pytest.mark.parametrize("target", ["skewed"], indirect=True)
+def test_lengths_by_the_gradient_must_be_paid_for(target):
+    kernel = HMC(num_integration_steps=2)
+
+    def unpaid(rng_key, jitter_key, state, logdensity_fn, step_size):
+        drawn = _shrunk(state.logdensity_grad) + SPREAD * jax.random.normal(jitter_key)
+        return kernel.step(rng_key, state, logdensity_fn, step_size * jnp.exp(drawn))
+
+    assert stepped(target, unpaid)[0] > 5
 
 
 def test_without_the_flip_on_rejection_persistent_hmc_is_wrong(target, monkeypatch):

@@ -13,7 +13,8 @@ from numpyro_diffusion.annealing.plan import Plan
 from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.annealing.tempering import engine
 from numpyro_diffusion.annealing.tempering.bridge import evidence
-from numpyro_diffusion.annealing.tempering.ladder import Tally, enter, exchange, piece, rungs
+from numpyro_diffusion.annealing.tempering.ladder import Tally, enter, exchange, piece
+from numpyro_diffusion.annealing.tempering.rungs import rungs
 from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ScoreOnlyError
 
@@ -24,9 +25,13 @@ TIMES = np.array([0.6, 0.3, 0.0])
 NORMAL = nd.exact.GaussianMixture(np.zeros((3, 2)), np.tile(np.eye(2), (3, 1, 1)))
 
 
-def ladder(density, points, kind="whitened"):
+#: Preconditioners of the levels at `TIMES`.
+SCALES = np.array([[[1.0, 0.0], [0.4, 0.5]], [[0.7, 0.0], [-0.3, 1.2]], [[0.5, 0.0], [0.2, 0.9]]])
+
+
+def ladder(density, points, kind="whitened", scales=None):
     """Levels at `TIMES`, and replicas at points x [K, G, d]."""
-    levels = rungs(density, Plan(TIMES, np.full(3, 0.5)), kind)
+    levels = rungs(density, Plan(TIMES, np.full(3, 0.5), scales), kind)
     at = [level_at(density, t, kind).frame.coordinates for t in TIMES]
     u = jnp.stack([jax.vmap(to)(x) for to, x in zip(at, points, strict=True)])
     return levels, enter(density, levels, u, KEY)
@@ -42,11 +47,11 @@ def exact_points(count):
     return alpha[:, None, None] * clean + sigma[:, None, None] * noise
 
 
-@pytest.mark.parametrize("kind", ["whitened", "identity"])
-def test_exchanges_leave_every_level_as_it_is(kind):
+@pytest.mark.parametrize(("kind", "scales"), [("whitened", None), ("identity", None), ("whitened", SCALES)])
+def test_exchanges_leave_every_level_as_it_is(kind, scales):
     count = 8000
     before = exact_points(count)
-    levels, replicas = ladder(mixture(), before, kind)
+    levels, replicas = ladder(mixture(), before, kind, scales)
     turn = jax.jit(lambda replicas, key, number: exchange(mixture(), levels, replicas, key, number, kind, None))
     rates = []
     for number in range(4):
@@ -56,7 +61,7 @@ def test_exchanges_leave_every_level_as_it_is(kind):
     # Even and odd pairs by turns, and none of them for certain.
     assert np.all((rates > 0) == (np.arange(3) % 2 == np.arange(4)[:, None] % 2))
     assert np.all(rates[rates > 0] < 0.97)
-    at = [level_at(mixture(), t, kind) for t in TIMES]
+    at = [levels.whole(jax.tree.map(lambda a, k=k: a[k], levels.levels), mixture()) for k in range(len(TIMES))]
     after = jnp.stack([jax.vmap(level.point)(u) for level, u in zip(at, replicas.state.position, strict=True)])
     for k in range(len(TIMES)):
         for power in (1, 2, 3):
@@ -65,6 +70,22 @@ def test_exchanges_leave_every_level_as_it_is(kind):
             assert np.all(np.abs(old.mean(0) - new.mean(0)) < 5 * error)
         cached = jax.vmap(at[k].log_prob)(replicas.state.position[k])
         np.testing.assert_allclose(replicas.state.logdensity[k], cached, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("density", "shares"), [(mixture(), True), (P2 * Q2, False)])
+def test_preconditioned_rungs_are_frames_with_one_matrix(density, shares):
+    found = rungs(density, Plan(TIMES, np.full(3, 0.5), SCALES), "whitened")
+    # The axes of a product turn.
+    assert (found.axes is not None) == shares
+    u = jnp.asarray([0.7, -1.3])
+    for k, t in enumerate(TIMES):
+        frame = found.whole(jax.tree.map(lambda a, k=k: a[k], found.levels), density).frame
+        expected = level_at(density, t, "whitened", scale=SCALES[k]).frame
+        v = frame.unscaled(u)
+        np.testing.assert_allclose(frame.point(v, (2,)), expected.point(expected.unscaled(u), (2,)), atol=1e-5)
+        np.testing.assert_allclose(frame.rescaled(v), u, atol=1e-5)
+        np.testing.assert_allclose(frame.upper.T @ frame.upper, expected.root @ expected.root.T, atol=1e-5)
+        assert frame.is_scaled and frame.log_det == pytest.approx(float(expected.log_det))
 
 
 def test_replicas_that_are_never_refused_run_straight_down():

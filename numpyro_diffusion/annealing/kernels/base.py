@@ -90,6 +90,15 @@ class Kernel(abc.ABC):
         - `log_weight` is 0 where `is_adjusted` (`invariant_info`), the log ratio otherwise (`finite_or_stay`).
         """
 
+    def jittered_step(self, rng_key, jitter_key, state: KernelState, logdensity_fn: Callable, step_size):
+        """A step of random length, U(0.5, 1) of the step size, for targets of about unit covariance.
+
+        There a tuned trajectory is close to half a turn (three leapfrogs of size 1): chains would flip between x and
+        -x, and keep their distance from the mean, at a healthy acceptance rate.
+        """
+        step_size = step_size * jax.random.uniform(jitter_key, minval=0.5, maxval=1.0)
+        return self.step(rng_key, state, logdensity_fn, step_size)
+
     def without_step_size(self) -> Kernel:
         """The other settings. Given, tuned or per level: what compiled programs see is one structure."""
         return replace(self, step_size=None)

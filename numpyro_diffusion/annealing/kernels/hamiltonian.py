@@ -1,4 +1,15 @@
-"""Hamiltonian kernels: a leapfrog trajectory with partial momentum refreshment, adjusted or not."""
+r"""Hamiltonian kernels: a leapfrog trajectory with partial momentum refreshment, adjusted or not.
+
+One step size does not fit a funnel, such as a posterior with an unknown scale: where it is narrow, chains would reject
+every step and lose their share of the weights from level to level. `HMC.jittered_step` draws the step size by where a
+chain is, from a law of its gradient g [d], and pays for it in the Metropolis ratio,
+
+.. math:: \log \epsilon \sim N(\log \epsilon_0 + b(x), s^2), \quad b(x) = -\tfrac12 \log\Big(1 + \frac{|g|^2}{d}\Big),
+          \qquad \frac{\pi(x') \, p(\epsilon \mid x')}{\pi(x) \, p(\epsilon \mid x)} ,
+
+which is a Gibbs step for epsilon and one of HMC for x, on the law of both: exact whatever b is (Bou-Rabee, Carpenter
+and Marsden 2024, arXiv:2404.15253). Both gradients are there already.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +25,10 @@ from ...pytree import register
 from .base import Kernel, KernelState, finite_or_stay, invariant_info, refuse_plus_infinity
 from .line_integral import by_score, check_nodes
 from .settings import check_persistence, check_step_size
+
+#: The standard deviation s of log step sizes; and the squared gradient, in d, from where on they shrink: about what it
+#: is in coordinates of unit covariance.
+SPREAD, USUAL = 0.7, 1.0
 
 
 def _always_accept(rng_key, log_ratio, state, new):
@@ -71,6 +86,24 @@ class HMC(_Hamiltonian):
         _, new, info = self._propose(rng_key, state, logdensity_fn, step_size, static_binomial_sampling)
         # Walls of a trained energy are steep and finite: a trajectory that hits one is rejected, not diverged.
         return new, invariant_info(info.acceptance_rate, ~jnp.isfinite(info.energy))
+
+    def jittered_step(self, rng_key, jitter_key, state, logdensity_fn, step_size):
+        """A step whose length is drawn by the gradient where it starts, see the module."""
+        drawn = _shrunk(state.logdensity_grad) + SPREAD * jax.random.normal(jitter_key)
+
+        def sample(key, log_ratio, start, end):
+            away, back = ((drawn - _shrunk(at.logdensity_grad)) / SPREAD for at in (start, end))
+            return static_binomial_sampling(
+                key, log_ratio + 0.5 * jnp.nan_to_num(away**2 - back**2, nan=-jnp.inf), start, end
+            )
+
+        _, new, info = self._propose(rng_key, state, logdensity_fn, step_size * jnp.exp(drawn), sample)
+        return new, invariant_info(info.acceptance_rate, ~jnp.isfinite(info.energy))
+
+
+def _shrunk(gradient):
+    """b, of a gradient [d]."""
+    return -0.5 * jnp.log1p(jnp.sum(gradient**2) / (USUAL * gradient.size))
 
 
 @register(data=("step_size", "persistence"), static=("num_integration_steps", "num_nodes"))

@@ -18,8 +18,9 @@ from ..pilot import plan
 from ..progress import Progress
 from ..settings import Settings
 from .bridge import evidence, log_ratios
-from .ladder import enter, piece, rungs
+from .ladder import enter, piece
 from .placing import PILOT_CHAINS, placed
+from .rungs import rungs
 from .state import TemperingState, packed, stacked, unpacked
 
 KIND = "tempering"

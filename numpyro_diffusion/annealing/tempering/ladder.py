@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from ...density.density import Density
 from ..frame import start, start_log_prob
 from ..kernels import Kernel, KernelState
-from ..level import Level, level_at
-from ..plan import Plan
+from ..level import Level
+from .rungs import Rungs, each
 
 
 class Ladder(NamedTuple):
@@ -59,40 +59,11 @@ def new_tally(num_rungs: int, num_groups: int) -> Tally:
     return Tally(*[jnp.zeros((num_rungs, num_groups))] * 6, tours=jnp.zeros(num_groups))
 
 
-@partial(jax.jit, static_argnames="frame_kind")
-def rungs(density: Density, plan: Plan, frame_kind: str) -> Level:
-    """The levels of a plan, stacked, without the density that they share."""
-
-    def one(row: Plan):
-        level = level_at(density, row.levels, frame_kind, row.step_sizes, row.scales)
-        if level.frame.root is None:
-            return level._replace(density=None)
-        # Of the frame, moves need the mean and the root.
-        assert level.frame.gaussian is not None
-        gaussian = level.frame.gaussian._replace(variance=None, axes=None)
-        return level._replace(density=None, frame=level.frame._replace(gaussian=gaussian))
-
-    return jax.vmap(one)(jax.tree.map(lambda a: jnp.asarray(a, dtype=float), plan))
-
-
-def each(fn, density: Density, levels: Level, *arrays, batch_size: int | None = None):
-    """fn(level, *values of one replica) for all [K, G], `batch_size` replicas together."""
-
-    def at(level, *values):
-        return jax.vmap(partial(fn, level._replace(density=density)))(*values)
-
-    num_rungs, num_groups = jax.tree.leaves(arrays)[0].shape[:2]
-    if batch_size is None or batch_size >= num_rungs * num_groups:
-        return jax.vmap(at)(levels, *arrays)
-    count = max(1, batch_size // num_groups)
-    return jax.lax.map(lambda row: at(*row), (levels, *arrays), batch_size=count)
-
-
 @jax.jit
-def enter(density: Density, levels: Level, u, rng_key) -> Ladder:
+def enter(density: Density, rungs: Rungs, u, rng_key) -> Ladder:
     """A ladder at points u [K, G, d]: nothing of it counts as having come from the start."""
     momentum = jax.random.normal(rng_key, u.shape)
-    state = each(Level.enter, density, levels, u, momentum, batch_size=u.shape[1])
+    state = each(Level.enter, density, rungs, u, momentum, batch_size=u.shape[1])
     return Ladder(state, jnp.full(u.shape[:2], -1, int), jnp.ones(u.shape[:2], bool))
 
 
@@ -107,7 +78,7 @@ class Exchange(NamedTuple):
 
 
 def exchange(
-    density: Density, levels: Level, ladder: Ladder, rng_key, number, frame_kind: str, batch_size: int | None
+    density: Density, rungs: Rungs, ladder: Ladder, rng_key, number, frame_kind: str, batch_size: int | None
 ) -> tuple[Ladder, Exchange]:
     """Let the pairs whose turn it is in sweep `number` change places: one value and gradient for every replica."""
     start_key, momentum_key, accept_key = jax.random.split(rng_key, 3)
@@ -115,7 +86,7 @@ def exchange(
     keys = jax.random.split(start_key, num_groups)
     fresh, fresh_log_prob = jax.vmap(lambda key: start(density, key, frame_kind))(keys)
     fresh_momentum = jax.random.normal(momentum_key, fresh.shape)
-    u = each(Level.leave, density, levels, state).position
+    u = each(Level.leave, density, rungs, state).position
 
     def rows(first, rest):
         # The start, the rungs, and once more the last one, which has nobody below.
@@ -124,7 +95,7 @@ def exchange(
     row = jnp.arange(1, num_rungs + 1)
     partner = row + jnp.where(row % 2 == number % 2, 1, -1)
     points, momenta = rows(fresh, u)[partner], rows(fresh_momentum, state.momentum)[partner]
-    moved = each(Level.enter, density, levels, points, momenta, batch_size=batch_size)
+    moved = each(Level.enter, density, rungs, points, momenta, batch_size=batch_size)
     here = rows(fresh_log_prob, state.logdensity)
     first = jax.vmap(lambda u: start_log_prob(density, u, frame_kind))(u[0])
     above = jnp.concatenate([first[None], moved.logdensity[:-1]])
@@ -150,12 +121,12 @@ def exchange(
 
 
 def sweep(
-    density: Density, kernel: Kernel, levels: Level, ladder: Ladder, rng_key, number, centres, settings
+    density: Density, kernel: Kernel, rungs: Rungs, ladder: Ladder, rng_key, number, centres, settings
 ) -> tuple[Ladder, Tally]:
     """One turn of half of the pairs, then the kernel's steps at every rung; `centres` [K] as for `bridge`."""
     swap_key, move_key = jax.random.split(rng_key)
     batch_size = settings.chain_batch_size
-    ladder, found = exchange(density, levels, ladder, swap_key, number, settings.frame, batch_size)
+    ladder, found = exchange(density, rungs, ladder, swap_key, number, settings.frame, batch_size)
     arrives = ~ladder.arrived[-1]
     keys = jax.random.split(move_key, ladder.founder.shape)
 
@@ -163,7 +134,7 @@ def sweep(
         state, info = level.move(kernel, key, state, settings.num_steps)
         return state, info.acceptance_rate.mean(), info.is_divergent.sum()
 
-    state, acceptance, divergences = each(move, density, levels, keys, ladder.state, batch_size=batch_size)
+    state, acceptance, divergences = each(move, density, rungs, keys, ladder.state, batch_size=batch_size)
     sides = jax.nn.sigmoid(found.forward - centres[:, None]), jax.nn.sigmoid(found.reverse + centres[:, None])
     # A point where the other level has no density counts nothing, and is counted.
     forward, reverse = (jnp.where(found.turn, jnp.nan_to_num(side), 0.0) for side in sides)
@@ -173,19 +144,19 @@ def sweep(
 
 @partial(jax.jit, static_argnames=("num_draws", "thinning", "settings"))
 def piece(
-    density: Density, kernel: Kernel, levels: Level, ladder: Ladder, rng_key, first, centres, *, num_draws: int,
+    density: Density, kernel: Kernel, rungs: Rungs, ladder: Ladder, rng_key, first, centres, *, num_draws: int,
     thinning: int, settings,
 ):  # fmt: skip
     """`num_draws` times `thinning` sweeps, the first of them number `first`.
 
     Returns the ladder, draws x [num_draws, G, *event_shape] and their founders [num_draws, G], and the tally.
     """
-    last = jax.tree.map(lambda a: a[-1], levels)._replace(density=density)
+    last = rungs.whole(jax.tree.map(lambda a: a[-1], rungs.levels), density)
 
     def once(carry, number):
         ladder, tally = carry
         key = jax.random.fold_in(rng_key, number)
-        ladder, new = sweep(density, kernel, levels, ladder, key, number, centres, settings)
+        ladder, new = sweep(density, kernel, rungs, ladder, key, number, centres, settings)
         return (ladder, jax.tree.map(jnp.add, tally, new)), None
 
     def draw(carry, number):

@@ -118,6 +118,9 @@ def heavy_tails(run: RunFields):
     nats = f"{share}, and as large a share of the mass that expectations count,"
     if run.kernel.is_adjusted:
         remedy = f"Use {closer_levels(run)}, more num_steps, more num_chains"
+        if run.density.has_log_density:
+            # Narrow places that a population loses, such as small values of an unknown scale, replicas visit again.
+            remedy += ", or engine='tempering'"
     elif not run.density.has_increments:
         remedy = f"Use {closer_levels(run)}, more num_chains"
     else:
