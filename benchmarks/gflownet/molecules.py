@@ -59,10 +59,16 @@ p_SEH p_SA / (mean of the three flows), and so on: `nd.sculpt` of the three flow
 independent draws, {PATHS[2]:,} for two fragments and {PATHS[5]:,} for five; of compositions as many weighted paths
 (`nd.gflownet.sample`). log sum: of the composition, with its standard error; log sum error: less the exact one of the
 trained flows. ESS: share of these, of flows by weights reward / flow, which says how well they are trained; of
-compositions by families of paths. L1: of probabilities of derivations, to the exact
-composition of the trained flows (for flows: to the rewards' exact flow). L1 cells: of the eight shares, to those of the
-rewards' exact composition. distinct, diversity: of {DRAWN:,} equally weighted draws, share of distinct SMILES and mean
-Tanimoto distance (Morgan, radius 2).
+compositions by families of paths. L1: of probabilities of derivations, to the exact composition of the trained flows
+(for flows: to the rewards' exact flow). L1 cells: of the eight shares, to those of the rewards' exact composition.
+distinct, diversity: of {DRAWN:,} equally weighted draws, share of distinct SMILES and mean Tanimoto distance (Morgan,
+radius 2).
+
+What falls short: 1,000 steps of 64 paths are few for five fragments. The ESS of flows tells that p_SA is near its reward,
+p_QED and p_SEH are not yet: read their rows, and those composed of them, as of the flows that there are. Path weights
+are right for any flows here, since every derivation has one way to it; but they have heavy tails: most runs miss rare
+paths of large weight, and their log sum is low by more than the error they print (three labels, two fragments), while
+the mean over runs is right. Of {{SA, QED}} eight runs of 4,000 paths were off by -.026 to .045, on average by -.0005.
 """
 
 
