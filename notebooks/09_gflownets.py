@@ -18,6 +18,12 @@
 # see what each way of sampling a composition makes of it: the routing policy, a trained classifier, and weighted paths.
 
 # %%
+import warnings
+
+import tqdm
+
+warnings.simplefilter("ignore", tqdm.TqdmWarning)  # it asks for ipywidgets; there are no progress bars here
+
 import jax
 import matplotlib.pyplot as plt
 import numpy as np

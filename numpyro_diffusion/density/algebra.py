@@ -127,27 +127,27 @@ class Formulated(Algebra):
     formula: Node
 
     @property
-    def leaves(self) -> tuple[Algebra, ...]:
+    def leaves(self) -> tuple[Any, ...]:
         """The distinct densities of the formula: models under their conditions."""
         return tuple(map(self.leaf, self.formula.leaves))
 
-    def leaf(self, leaf: Leaf) -> Algebra:
+    def leaf(self, leaf: Leaf) -> Any:
         """The density of a leaf of the formula."""
         model, condition = self.models[leaf.model], self.conditions[leaf.model][leaf.condition]
         return model if condition is None else model.under(condition, leaf.name)
 
     @property
-    def terms(self) -> list[tuple[Algebra, Any]]:
+    def terms(self) -> list[tuple[Any, Any]]:
         """The formula's operands, expressions or leaves, and their coefficients: exponents, or logarithms of masses."""
         parts = self._parts()
         return [(_collected(p.formula.kind, p._parts()) if isinstance(p, Formulated) else p, c) for p, c in parts]
 
     @property
-    def nodes(self) -> list[Formulated]:
+    def nodes(self) -> list[Any]:
         """This expression and those in it, outermost first."""
         return [self, *(node for term, _ in self.terms if isinstance(term, Formulated) for node in term.nodes)]
 
-    def _parts(self) -> list[tuple[Algebra, Any]]:
+    def _parts(self) -> list[tuple[Any, Any]]:
         parts = [self.leaf(f) if isinstance(f, Leaf) else replace(self, formula=f) for f in self.formula.children]
         return list(zip(parts, self.formula.own(as_list(self.coefficients)), strict=True))
 

@@ -82,8 +82,9 @@ class AnyFlow(Algebra):
         rng_key = jax.random.key(0) if rng_key is None else check_key(rng_key)
         flat, shape = as_states(states, self.environment)
         if is_enumerable(self.environment):
-            table, index = self.log_probs(), jax.vmap(self.environment.index)(flat)
-            found = LogProb(table[index], jnp.zeros(len(index)))
+            index = jax.vmap(self.environment.index)(flat)
+            values = jnp.where(_are(flat, index, self.environment), self.log_probs()[index], -jnp.inf)
+            found = LogProb(values, jnp.zeros(len(index)))
         else:
             found = estimated(self, rng_key, flat, num_paths=num_paths)
         return jax.tree.map(lambda a: a.reshape(shape), found)
@@ -179,6 +180,16 @@ class Composition(Formulated, AnyFlow):
 
     def combined(self, values):
         return self.value({leaf: values[leaf.model] for leaf in self.formula.leaves})
+
+
+def _are(states, index, environment: Environment) -> jax.Array:
+    """Whether states [n, ...] are those of their numbers [n]: what is no state has a number of another."""
+
+    def one(state, i):
+        equal = jax.tree.map(jnp.array_equal, state, environment.state_of(i))
+        return jnp.all(jnp.stack(jax.tree.leaves(equal)))
+
+    return jax.vmap(one)(states, index)
 
 
 def check_flow(what: str, value: Any) -> None:

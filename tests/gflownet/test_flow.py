@@ -51,7 +51,10 @@ def test_log_prob_sums_over_paths():
     assert float(flow.log_prob(jnp.array(target))) == pytest.approx(np.log(total), abs=1e-5)
 
 
-@pytest.mark.parametrize("flow", [unlisted(wrong(0)), unlisted(wrong(0)) * unlisted(wrong(1)) ** 0.5], ids=repr)
+FORMULA = unlisted(wrong(0)) * unlisted(wrong(1)) ** 0.5
+
+
+@pytest.mark.parametrize("flow", [unlisted(wrong(0)), pytest.param(FORMULA, marks=pytest.mark.slow)], ids=repr)
 def test_estimates_agree_with_errors(flow):
     value, error = flow.estimated_log_prob(STATES[:20], num_paths=500)
     assert np.all(np.abs(value - shares_of(flow)[:20]) < 5 * error + 1e-5)
@@ -117,6 +120,7 @@ def test_objects_that_are_none():
     words = gflownet.Sequences(2, 2)
     flow = gflownet.Flow.exact(words, gflownet.motif_reward((0, 1)))
     assert np.isneginf(flow.log_prob(words.initial_state()))
+    assert np.all(np.isneginf(exact(0).log_prob(jnp.array([[0, 7], [-1, 3]]))))
     assert flow.log_sum() == pytest.approx(0, abs=1e-5)
 
 

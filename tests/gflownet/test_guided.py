@@ -20,6 +20,7 @@ def trained(labels, num_steps):
     )
 
 
+@pytest.mark.slow
 def test_learns_what_it_guides():
     truth = shares(nd.sculpt(FLOWS, [1, 2], weights=[0.3, 0.7]))[0]
     early, late = (np.sum(np.abs(shares(trained([1, 2], n))[0] - truth)) for n in (1, 1000))

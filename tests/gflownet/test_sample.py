@@ -138,7 +138,7 @@ def test_bounds(name, proposal):
     assert abs(given.upper - bound.upper) < 5 * np.hypot(given.upper_error, bound.upper_error)
 
 
-def test_findings_of_flows_apart():
+def test_findings():
     # A high power of a flow, by paths of the flow itself: few of them hold the weight.
     run = gflownet.sample(jax.random.key(0), W[0] ** 20, num_samples=200, proposal="w0")
     assert any("collapse" in finding for finding in run.findings())
