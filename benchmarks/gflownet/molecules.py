@@ -66,9 +66,9 @@ radius 2).
 
 What falls short: 1,000 steps of 64 paths are few for five fragments. The ESS of flows tells that p_SA is near its reward,
 p_QED and p_SEH are not yet: read their rows, and those composed of them, as of the flows that there are. Path weights
-are right for any flows here, since every derivation has one way to it; but they have heavy tails: most runs miss rare
-paths of large weight, and their log sum is low by more than the error they print (three labels, two fragments), while
-the mean over runs is right. Of {{SA, QED}} eight runs of 4,000 paths were off by -.026 to .045, on average by -.0005.
+are right for any flows here, since every derivation has one way to it; but where flows have little in common they have
+heavy tails: a run that misses rare paths of large weight puts the log sum too low, by more than the error it prints
+(row of three labels, two fragments).
 """
 
 
