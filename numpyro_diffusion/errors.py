@@ -64,6 +64,10 @@ class CheckpointError(DiffusionError, ValueError):
     """A file cannot be written, or cannot be read as a checkpoint of this package."""
 
 
+class MissingLibraryError(DiffusionError, ImportError):
+    """A library is needed that only an extra of the package installs."""
+
+
 class UnknownNameError(DiffusionError, KeyError):
     """A name is not among the known ones."""
 

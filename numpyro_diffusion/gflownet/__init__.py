@@ -1,5 +1,6 @@
 """Generative flow networks: environments, flows as densities over their objects, compositions, and samples."""
 
+from . import molecules
 from .bounds import bdmc
 from .environment import Environment
 from .files import load_flow, save_flow
@@ -17,6 +18,6 @@ from .train import FlowTraining, train
 
 __all__ = [
     "Composition", "Environment", "Flow", "FlowRun", "FlowTraining", "Hypergrid", "PolicyNetwork", "Sequences", "bdmc",
-    "circle", "corners", "cosines", "diagonal_sigmoid", "every_state", "guided", "load_flow", "motif_reward",
-    "on_host", "routing", "sample", "save_flow", "spheres", "symmetric_shubert", "train",
+    "circle", "corners", "cosines", "diagonal_sigmoid", "every_state", "guided", "load_flow", "molecules",
+    "motif_reward", "on_host", "routing", "sample", "save_flow", "spheres", "symmetric_shubert", "train",
 ]  # fmt: skip

@@ -49,7 +49,8 @@ class FlowRun:
     @property
     def is_exact(self) -> bool:
         """Whether reaching probabilities are exact, so that weights are right for any flows."""
-        return self.visited is not None
+        # Where every state has one parent, what a path has accumulated is its reaching probability.
+        return self.visited is not None or self.flow.environment.num_backward_actions == 1
 
     @property
     def num_islands(self) -> int:
