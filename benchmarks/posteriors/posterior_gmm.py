@@ -42,7 +42,18 @@ NUM_COMPONENTS, FITTED_DRAWS = 25, 50_000
 TRAINING = nd.TrainingConfig(num_steps=4_000, batch_size=256, time_score_weight=0.1)
 # Steps with weights where the pilot finds that they pay, between levels that lie close, and one cheap move at each.
 CLOSER = {"kernel": nd.MALA(), "level_ess": 0.995, "num_steps": 1}
-COLUMNS = ["W2", "W2 / floor", "TV", "log Z error", "KS of sigma", "non-finite", "evaluations", "pilot", "zeta", "seconds"]
+COLUMNS = [
+    "W2",
+    "W2 / floor",
+    "TV",
+    "log Z error",
+    "KS of sigma",
+    "non-finite",
+    "evaluations",
+    "pilot",
+    "zeta",
+    "seconds",
+]
 HEADER = """# Posteriors under a diffusion prior, known in closed form
 
 `python benchmarks/posteriors/posterior_gmm.py`. Mean ± standard error over seeds, another linear problem y = A x + sigma_y eps for each; the prior is a mixture of 25
@@ -66,7 +77,10 @@ NUTS, DPS and TDS have the budget of `ours` for the same problem, `TDS, matched,
 def trained_prior(d: int, quick: bool) -> nd.Density:
     """A calibrated energy density fitted to draws of the mixture, from the cache if there."""
     training = dataclasses.replace(TRAINING, num_steps=300) if quick else TRAINING
-    path = CACHE / f"mixture{d}_{NUM_COMPONENTS}_{training.num_steps}_{training.batch_size}_{training.time_score_weight:g}.safetensors"
+    path = (
+        CACHE
+        / f"mixture{d}_{NUM_COMPONENTS}_{training.num_steps}_{training.batch_size}_{training.time_score_weight:g}.safetensors"
+    )
     if path.exists():
         return nd.load(path)
     CACHE.mkdir(parents=True, exist_ok=True)
