@@ -8,11 +8,12 @@ E[1 / w] = 1 / Z, and gives an upper bound (Grosse, Ghahramani and Adams 2015), 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..checks.fields import check_choice
 from ..diagnose.result import Bound
-from ..errors import ShapeError, check_integer, check_key, check_untraced
+from ..errors import ParameterError, ShapeError, check_integer, check_key, check_untraced
 from .environment import State
 from .evaluate import log_mean
 from .flow import AnyFlow, check_flow
@@ -64,6 +65,8 @@ def bdmc(
         if len(batch) != 1 or batch[0] < 2:
             raise ShapeError(f"exact_samples must be at least two states [n, ...]; got a batch of {batch}.")
         index = jax.vmap(flow.environment.index)(states)
+        if not jnp.all(jnp.isfinite(flow.log_prob(states))):
+            raise ParameterError("exact_samples must be draws of the composition; some have no probability under it.")
     reverse = _reverse(guide, back_key, index)
     lower, upper = log_mean(forward), log_mean(-reverse)
     shapes = {"forward": float(tail_of(forward).pareto_k), "reverse": float(tail_of(-reverse).pareto_k)}

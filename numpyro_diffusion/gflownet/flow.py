@@ -29,7 +29,7 @@ from .environment import Environment, State
 from .evaluate import LogProb, estimated, exact_log_probs, tabulated, walked, walked_there
 from .graph import graph_of, is_enumerable, log_flow
 from .policy import Actions, Policy, TablePolicy, masked_log_softmax, uniform
-from .reward import Reward, log_rewards
+from .reward import Reward, check_reward, log_rewards
 from .states import as_states, require_listed
 
 
@@ -134,6 +134,7 @@ class Flow(AnyFlow):
         check_name(name)
         require_listed(environment, "Flow.exact")
         beta, graph = check_number("beta", beta, 0.0, ends="()"), graph_of(environment)
+        check_reward(environment, reward, beta)
         log_reward = beta * log_rewards(environment, reward, graph)
         back = uniform(graph.backward)
         flow = log_flow(graph, log_reward, back, max_length=environment.max_length)

@@ -28,11 +28,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..checks.fields import check_instance
+from ..checks.text import shown
 from ..compose.operators import log_weights_of
 from ..compose.sculpting import checked_labels
 from ..density.operands import check_densities
 from ..disk.runs import Keeper
-from ..errors import ArgumentTypeError, check_key, check_untraced
+from ..errors import ArgumentTypeError, ParameterError, check_key, check_untraced
 from ..pytree import register, replace
 from ..train.optimise import TrainingConfig, optimise
 from .environment import Environment
@@ -41,6 +42,9 @@ from .flow import Flow
 from .graph import Graph, graph_of, is_enumerable, of_states
 from .policy import MLP, Actions, PolicyNetwork, masked_log_softmax, uniform
 from .walk import walk
+
+#: Most joint answers of a classifier.
+MOST_ANSWERS = 2**16
 
 
 @register(("weights",), ("network", "num_models", "num_labels"))
@@ -171,10 +175,17 @@ def guided(
         ArgumentTypeError, ParameterError: for what is no flow, and labels or weights out of range.
     """
     check_untraced("nd.gflownet.guided", rng_key)
+    if not isinstance(flows, Sequence) or len(flows) < 2:
+        raise ArgumentTypeError(f"a guided policy takes a list of at least two flows; got {shown(flows)}.")
     check_densities("a guided policy", flows)
     if not all(isinstance(flow, Flow) for flow in flows):
         raise ArgumentTypeError("a guided policy takes flows, no compositions: their paths are what it learns from.")
     numbers = tuple(label - 1 for label in checked_labels(labels, len(flows)))
+    if len(flows) ** len(numbers) > MOST_ANSWERS:
+        raise ParameterError(
+            f"the classifier's joint answers, flows ** labels, must be at most {MOST_ANSWERS}; got {len(flows)} ** "
+            f"{len(numbers)}. Give fewer labels, or sample nd.sculpt by nd.gflownet.sample, which needs no classifier."
+        )
     log_weights = jnp.asarray(log_weights_of(weights, len(flows)), dtype=float)
     training = training or TrainingConfig(num_steps=4_000, batch_size=64, learning_rate=1e-3, ema_decay=0.99)
     network = network or PolicyNetwork()

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..checks.fields import Checked, Flag
-from ..errors import ShapeError, check_integer
+from ..checks.text import shown
+from ..errors import ArgumentTypeError, ShapeError, check_integer
 from ..networks.config import Count
 from ..pytree import register
 from .environment import Environment
@@ -90,6 +91,12 @@ class PolicyNetwork(Checked):
             )
         sizes = environment.num_actions, environment.num_backward_actions
         return nnx.split(MLP(features.shape[0], self, *sizes, rngs=nnx.Rngs(params=rng_key)))
+
+
+def check_network(network: Any) -> None:
+    """Raise ArgumentTypeError unless it has a `Network`'s method build."""
+    if not callable(getattr(network, "build", None)) or isinstance(network, type):
+        raise ArgumentTypeError(f"network must have build(environment, rng_key); got {shown(network)}. See Network.")
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.text import shown
-from ..errors import ParameterError, ShapeError
+from ..checks.text import check_name, shown
+from ..errors import ArgumentTypeError, ParameterError, ShapeError
 from .environment import Environment, State
 from .graph import CHUNK, Graph
 
@@ -25,7 +26,16 @@ class on_host:
         name: What it is, for checkpoints: a run goes on only with a reward of the same name.
     """
 
+    #: The power and environment that it was made for; None if for any.
+    beta: float | None = None
+    environment: Environment | None = None
+
     def __init__(self, function: Callable[[Any], np.ndarray], name: str):
+        if not callable(function):
+            raise ArgumentTypeError(f"function must take a batch of states; got {shown(function)}.")
+        if not name:
+            raise ParameterError(f"name must be text that says what the function is, for checkpoints; got {name!r}.")
+        check_name(name)
         self.function, self.name = function, name
 
     def __call__(self, state: State) -> jax.Array:
@@ -36,6 +46,9 @@ class on_host:
             batch = np.shape(leaves[0])[: np.ndim(leaves[0]) - dims[0]]
             flat = [np.reshape(a, (-1, *np.shape(a)[np.ndim(a) - d :])) for a, d in zip(leaves, dims, strict=True)]
             found = self.function(jax.tree.unflatten(jax.tree.structure(state), flat))
+            if np.size(found) != math.prod(batch):
+                count = math.prod(batch)
+                raise ShapeError(f"{self.name} must return a reward of each state, [{count}]; got {np.shape(found)}.")
             return np.asarray(found, dtype=shape.dtype).reshape(batch)
 
         shape = jax.ShapeDtypeStruct((), jnp.result_type(float))
@@ -51,15 +64,44 @@ def log_rewards(environment: Environment, reward: Reward, graph: Graph) -> jax.A
 
 
 def _rewards(environment, reward, index):
-    one = lambda i: jnp.asarray(reward(environment.state_of(i)), dtype=float)
-    check_reward_shape(jax.eval_shape(one, index[0]).shape)
+    one = lambda i: number_of(reward, environment.state_of(i))
     return jax.lax.map(one, index, batch_size=CHUNK)
 
 
-def check_reward_shape(shape: tuple[int, ...]) -> None:
-    """Raise ShapeError unless a reward is one number."""
-    if shape:
-        raise ShapeError(f"a reward must be one number of one state; got shape {shape}. Sum it, or see jax.vmap.")
+def check_reward(environment: Environment, reward: Any, beta: float) -> None:
+    """Raise unless it is a function, made for this environment and power where it was made for one."""
+    if not callable(reward):
+        raise ArgumentTypeError(f"reward must be a function of one state; got {shown(reward)}. Wrap it in one.")
+    if isinstance(reward, on_host) and reward.environment not in (None, environment):
+        raise ParameterError(
+            f"a reward must be of the environment it was made for; got one of {reward.environment!r} for "
+            f"{environment!r}. Make it for this one."
+        )
+    if isinstance(reward, on_host) and reward.beta not in (None, beta):
+        raise ParameterError(
+            f"beta must be that of the reward, {reward.beta:g}, which shares it among derivations; got {beta:g}. Give "
+            "beta=reward.beta, or make the reward for another."
+        )
+
+
+def number_of(reward: Reward, state: State) -> jax.Array:
+    """The reward of a state that is being traced; ArgumentTypeError, ShapeError unless it is one real number."""
+    try:
+        found = reward(state)
+    except jax.errors.JAXTypeError as error:
+        raise ArgumentTypeError(
+            "a reward must be a function that JAX can trace; this one asks for the values of a state, by NumPy or an "
+            "if. Write it with jax.numpy and jnp.where, or wrap it: gflownet.on_host(function of a batch, name)."
+        ) from error
+    try:
+        value = jnp.asarray(found)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"a reward must be one number of one state; got {shown(found)}. Return it.") from error
+    if jnp.iscomplexobj(value):
+        raise ArgumentTypeError("a reward must be real; got a complex number. Take jnp.abs or its real part.")
+    if value.shape:
+        raise ShapeError(f"a reward must be one number of one state; got shape {value.shape}. Sum it, or see jax.vmap.")
+    return value.astype(float)
 
 
 def check_rewards(values, state_of: Callable[[int], State] | None = None) -> None:

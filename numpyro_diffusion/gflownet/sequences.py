@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.fields import Checked
-from ..errors import check_integer
+from ..checks.text import shown
+from ..errors import ParameterError, check_integer
 from .environment import Environment
 from .grid import MOST_STATES
 
@@ -110,10 +111,18 @@ def motif_reward(motif: str | tuple[int, ...], sharpness: float = 1.5, letters: 
     Args:
         motif: Letters, as text over `letters` or as their numbers; no longer than the words.
         sharpness: c.
+
+    Raises:
+        ParameterError: for a motif that is empty, of other letters, or longer than the words.
     """
-    wanted = np.array([letters.index(letter) for letter in motif] if isinstance(motif, str) else motif)
+    numbers = [letters.find(letter) for letter in motif] if isinstance(motif, str) else motif
+    wanted = np.asarray(numbers)
+    if wanted.ndim != 1 or not wanted.size or wanted.dtype.kind not in "iu" or wanted.min() < 0:
+        raise ParameterError(f"motif must be letters of {letters!r}, or their numbers; got {shown(motif)}.")
 
     def reward(state):
+        if len(wanted) > len(state):
+            raise ParameterError(f"a motif must be no longer than the words, {len(state)}; got {len(wanted)} letters.")
         places = jnp.arange(len(state) - len(wanted) + 1)[:, None] + jnp.arange(len(wanted))
         matches = jnp.sum(state[places] == wanted, axis=1)
         return jnp.exp(sharpness * jnp.max(matches))

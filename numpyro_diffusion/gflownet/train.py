@@ -27,12 +27,13 @@ from ..errors import check_integer, check_key, check_number, check_untraced
 from ..program import Traced, fingerprint, trace, versions
 from ..pytree import replace
 from ..train.optimise import TrainingConfig, optimise
+from .contract import check_environment, check_paths
 from .environment import Environment
 from .evaluate import log_mean
 from .flow import Flow
 from .graph import Graph, graph_of, is_enumerable, of_states
-from .policy import Network, NetworkPolicy, PolicyNetwork
-from .reward import Reward, check_reward_shape, check_rewards, on_host
+from .policy import Network, NetworkPolicy, PolicyNetwork, check_network
+from .reward import Reward, check_reward, check_rewards, number_of, on_host
 from .walk import explored, log_weight, walk
 
 #: Paths that log Z begins from.
@@ -150,15 +151,22 @@ def train(
 
     Raises:
         ParameterError: if a reward that is met is zero, negative, NaN or infinite; for an environment whose actions
-            do not fit together, as far as its states can be listed.
+            do not fit together, in any state or, where they cannot be listed, along random paths; for a reward that
+            was made for another beta or environment.
+        ArgumentTypeError, ShapeError: for a reward that is no number of one state in JAX, and an environment whose
+            methods return other shapes or types than they must.
         CheckpointError: if `checkpoint_path` belongs to another run.
     """
     check_untraced("nd.gflownet.train", rng_key)
     rng_key, beta = check_key(rng_key), check_number("beta", beta, 0.0, ends="()")
     check_name(name)
-    check_instance("environment", environment, Environment)
+    check_environment(environment)
+    check_reward(environment, reward, beta)
     training, network = training or FlowTraining(), network or PolicyNetwork()
     check_instance("training", training, FlowTraining)
+    check_network(network)
+    if not is_enumerable(environment):
+        check_paths(environment)
     init_key, first_key, step_key = jax.random.split(rng_key, 3)
     _, weights = network.build(environment, init_key)
     flow = Flow(environment, NetworkPolicy(weights, network), jnp.zeros(()), name)
@@ -189,9 +197,7 @@ def _graph(environment: Environment, batch_size: int) -> Graph | None:
 
 def traced_reward(environment: Environment, reward: Reward) -> Traced:
     """The reward as it computes now; one number of one state, or ShapeError."""
-    found = trace(lambda state: jnp.asarray(reward(state), dtype=float), _like(environment), differentiated=False)
-    check_reward_shape(jax.eval_shape(found, _like(environment)).shape)
-    return found
+    return trace(lambda state: number_of(reward, state), _like(environment), differentiated=False)
 
 
 def _like(environment: Environment) -> Any:
