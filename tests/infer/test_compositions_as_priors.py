@@ -173,8 +173,12 @@ ALGORITHMS = {
 }
 
 
+#: The chains that anneal take most of a minute where a model captures its densities; one of them speaks for both.
+EACH = [pytest.param(name, marks=pytest.mark.slow if name == "AnnealedKernel" else ()) for name in ALGORITHMS]
+
+
 @every_model
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EACH)
 def test_every_operator_in_one_model(algorithm, model):
     samples = ALGORITHMS[algorithm](model)
     for name, size in (("x", 1), ("z", 2)):
