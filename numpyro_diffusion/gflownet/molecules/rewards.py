@@ -76,6 +76,8 @@ class MoleculeReward(on_host):
     A flow is trained for it with the same beta: `nd.gflownet.train(rng_key, environment, reward, beta=reward.beta)`.
     """
 
+    environment: MoleculeEnvironment  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, environment: MoleculeEnvironment, score: Score, beta: float = 32.0, name: str | None = None):
         """A reward of derivations in an environment.
 
