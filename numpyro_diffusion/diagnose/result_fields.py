@@ -17,8 +17,27 @@ class ResultFields:
     """A run or a bound."""
 
 
+class ParticleFields:
+    """What any population of weighted particles, in islands or not, says of itself."""
+
+    samples: Any
+    log_weights: Any
+    ancestors: Any
+    island_log_evidences: Any
+
+    @property
+    def num_islands(self) -> int:
+        """Populations that ran side by side."""
+        return 1 if self.island_log_evidences is None else len(self.island_log_evidences)
+
+    @property
+    def particles(self) -> Particles:
+        """The samples with their weights and families, as `nd.expectation` takes them."""
+        return particles_of(self.samples, self.log_weights, self.ancestors, self.num_islands)
+
+
 @dataclasses.dataclass(repr=False)
-class RunFields(ResultFields):
+class RunFields(ParticleFields, ResultFields):
     """The fields of an annealed run; `result.AnnealedRun` says what they are."""
 
     samples: jax.Array
@@ -55,16 +74,6 @@ class RunFields(ResultFields):
     def num_proposals(self) -> int:
         """Steps of all chains at one level."""
         return len(self.samples) * self.num_steps
-
-    @property
-    def num_islands(self) -> int:
-        """Populations that ran side by side."""
-        return 1 if self.island_log_evidences is None else len(self.island_log_evidences)
-
-    @property
-    def particles(self) -> Particles:
-        """The samples with their weights and families, as `nd.expectation` takes them."""
-        return particles_of(self.samples, self.log_weights, self.ancestors, self.num_islands)
 
     @property
     def ess(self) -> float:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import columns
-from ..diagnose.expectations import Particles, particles_of
 from ..diagnose.findings.statistics import LEAST_CONDITIONAL_ESS, LEAST_ESS, MOST_EVIDENCE_ERROR
+from ..diagnose.result_fields import ParticleFields
 from ..diagnose.weights import HEAVY, Tail, effective_sample_size, pareto_tail, tail_size
 from ..errors import NotKnownError, warn
 from .environment import State
@@ -18,7 +18,7 @@ from .flow import AnyFlow
 
 
 @dataclasses.dataclass(repr=False)
-class FlowRun:
+class FlowRun(ParticleFields):
     """Weighted objects of a composition of flows.
 
     Attributes:
@@ -51,16 +51,6 @@ class FlowRun:
         """Whether reaching probabilities are exact, so that weights are right for any flows."""
         # Where every state has one parent, what a path has accumulated is its reaching probability.
         return self.visited is not None or self.flow.environment.num_backward_actions == 1
-
-    @property
-    def num_islands(self) -> int:
-        """Populations that ran side by side."""
-        return 1 if self.island_log_evidences is None else len(self.island_log_evidences)
-
-    @property
-    def particles(self) -> Particles:
-        """The samples with their weights and families, as `nd.expectation` takes them."""
-        return particles_of(self.samples, self.log_weights, self.ancestors, self.num_islands)
 
     @property
     def ess(self) -> float:
