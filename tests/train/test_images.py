@@ -48,6 +48,7 @@ def test_saved_and_loaded(density, tmp_path):
     np.testing.assert_allclose(*given, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_denoiser_weighting_counts_large_noise_more(density):
     y = images(jax.random.key(0), 64)[0].reshape(64, -1) - density.mean
     condition = jnp.zeros((64, 3))
