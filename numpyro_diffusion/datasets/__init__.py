@@ -1,5 +1,5 @@
-"""Data sets: the planar densities of the paper with their compositions, handwritten digits, and cubes."""
+"""Data sets: planar densities of the paper and their compositions, handwritten digits, also coloured, and cubes."""
 
-from . import cubes, digits, planar, targets
+from . import coloured_digits, cubes, digits, planar, targets
 
-__all__ = ["cubes", "digits", "planar", "targets"]
+__all__ = ["coloured_digits", "cubes", "digits", "planar", "targets"]
