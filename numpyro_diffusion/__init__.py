@@ -16,7 +16,7 @@ from .annealing.reverse import Reverse
 from .annealing.verdict import verdict
 from .compose.conditions import classifier_free_guided, compose_conditions, guided
 from .compose.operators import mixture, negation, product, temper
-from .compose.sculpting import contrast, harmonic_mean, sculpt
+from .compose.sculpting import contrast, harmonic_mean, observe, sculpt
 from .density import exact
 from .density.density import Density
 from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
