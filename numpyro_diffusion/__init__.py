@@ -3,7 +3,7 @@
 The names below follow the path: schedules, densities, training, composition, sampling, bounds.
 """
 
-from . import datasets, gflownet
+from . import classifier, datasets, gflownet
 from .adapters.adapters import from_denoiser, from_energy, from_flow, from_noise_prediction, from_score, from_velocity
 from .adapters.check import check_model
 from .adapters.files import load, save

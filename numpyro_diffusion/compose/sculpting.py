@@ -108,8 +108,8 @@ def observe(
         labels: One answer, or several.
         weights: Of `densities`, as of `sculpt`.
     """
-    labels = labels if isinstance(labels, list | tuple | np.ndarray) and np.ndim(labels) else [labels]
-    observed, mixed, count = _answers("an observation", densities, labels, weights)
+    several = labels if isinstance(labels, list | tuple | np.ndarray) and np.ndim(labels) else [labels]
+    observed, mixed, count = _answers("an observation", densities, several, weights)
     check_densities("an observation", (density, *densities))
     return combine("product", [(density, 1.0), *observed, (mixed, -float(count))])
 
