@@ -1,5 +1,5 @@
-"""Data sets: planar densities of the paper and their compositions, handwritten digits, also coloured, and cubes."""
+"""Data sets: planar densities with their compositions, overlapping discs, handwritten digits, coloured ones, cubes."""
 
-from . import coloured_digits, cubes, digits, planar, targets
+from . import circles, coloured_digits, cubes, digits, planar, targets
 
-__all__ = ["coloured_digits", "cubes", "digits", "planar", "targets"]
+__all__ = ["circles", "coloured_digits", "cubes", "digits", "planar", "targets"]
