@@ -90,9 +90,11 @@ def outside(density, samples, held_out) -> float:
     """Share of samples that lie outside the range of held-out log densities, at any level."""
     beyond = np.zeros(len(samples), bool)
     for i, r in enumerate(LEVELS):
+        # Samples have the least noise already.
+        sets = (held_out, r), (samples, np.sqrt(max(r**2 - SIGMA_MIN**2, 0.0)))
         known, found = (
-            np.concatenate([log_probs(density, part, r) for part in np.array_split(noised(density, z, r, i + j), 8)])
-            for j, z in enumerate((held_out, samples))
+            np.concatenate([log_probs(density, part, r) for part in np.array_split(noised(density, z, q, i + j), 8)])
+            for j, (z, q) in enumerate(sets)
         )
         margin = 5 * known.std()
         beyond |= ~((found > known.min() - margin) & (found < known.max() + margin))
