@@ -1,5 +1,5 @@
-"""Data sets: the planar densities of the paper with their compositions, handwritten digits, and cubes."""
+"""Data sets: planar densities with their compositions, overlapping discs, handwritten digits, coloured ones, cubes."""
 
-from . import cubes, digits, planar, targets
+from . import circles, coloured_digits, cubes, digits, planar, targets
 
-__all__ = ["cubes", "digits", "planar", "targets"]
+__all__ = ["circles", "coloured_digits", "cubes", "digits", "planar", "targets"]
