@@ -46,7 +46,8 @@ def image_grid(
         ParameterError: for limits that are not in order, and counts that are no integers >= 1.
         ImportError: without matplotlib.
     """
-    plt, max_images = pyplot(), check_integer("max_images", max_images)
+    plt = pyplot()
+    max_images = check_integer("max_images", max_images)
     given = images.samples if isinstance(images, AnnealedRun) else images
     x = np.asarray(given)
     if isinstance(images, AnnealedRun):
