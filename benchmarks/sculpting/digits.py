@@ -10,7 +10,13 @@ import numpy as np
 
 import numpyro_diffusion as nd
 from benchmarks.sculpting import mnist
-from numpyro_diffusion.classifier import JointClassifier, load_classifier, predict, sculpted, train_joint_classifier
+from numpyro_diffusion.classifier import (
+    JointClassifier,
+    predict,
+    pretrained_classifier,
+    sculpted,
+    train_joint_classifier,
+)
 from numpyro_diffusion.datasets import coloured_digits
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 
@@ -71,8 +77,7 @@ def loaded(model: str, kind: str) -> nd.Density:
 
 @functools.cache
 def judge():
-    folder = Path(nd.__file__).parent / "pretrained" / "classifiers"
-    return load_classifier(folder / f"coloured_digits_{SIZE}.safetensors")
+    return pretrained_classifier(f"coloured_digits_{SIZE}")
 
 
 @functools.cache
