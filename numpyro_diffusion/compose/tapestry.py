@@ -5,11 +5,10 @@ Window w shows :math:`A_w x`, h x w pixels of the canvas or means over k x k of 
 .. math:: \log \pi(x, t) = \sum_w a_w \log p_w(A_w x, t \mid c_w), \qquad
           a_w = b_w \, \frac{1}{|w|} \sum_{i \in w} \frac{1}{n_i}
 
-with weights b_w and :math:`n_i` the number of windows of that scale which show pixel i: windows of one scale and of weight
-one have :math:`\sum_w a_w |w|` = the number of pixels, so that the exponents at a pixel are one on average, and exactly
-one where windows tile the canvas, or where a whole canvas is shown n times. The published tapestries taper averages of
-noise vectors pixel by pixel instead, of which there is no density: the log density of a window is one number, and so
-has one exponent.
+with weights b_w and :math:`n_i` the number of windows of that scale which show pixel i. Where those of one scale cover
+the canvas and have weight one, the exponents of what overlaps at a pixel sum to one on average over all pixels, and at
+every pixel where windows tile the canvas or lie on each other. The published tapestries taper averages of noise vectors
+pixel by pixel instead, of which there is no density: a window has one log density, and so one exponent.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from ..density.density import Density
 from ..density.operands import check_densities
 from ..density.proper import check_proper
 from ..density.views import crop, pool
-from ..errors import ArgumentTypeError, ParameterError, ShapeError, check_integer
+from ..errors import ArgumentTypeError, ShapeError, check_integer
 
 
 def tapestry(canvas_shape: tuple[int, ...], windows: Sequence[tuple], *, taper: bool = True) -> Density:
@@ -95,8 +94,7 @@ def _window(window: Any, canvas_shape: tuple[int, ...]) -> tuple[Density, tuple[
     if any(start + n > most for start, n, most in zip(place, size, canvas_shape, strict=False)):
         raise ShapeError(
             f"a window of {size} pixels at {place} (scale {scale} of {density!r}) reaches outside the canvas of "
-            f"{canvas_shape[:spatial]}. Place it at most at {tuple(c - n for c, n in zip(canvas_shape, size))}, or "
-            "lower its scale."
+            f"{canvas_shape[:spatial]}. Place it further up or left, or lower its scale."
         )
     seen = density if scale == 1 else density.seen(pool(scale), covered)
     pixels = tuple(slice(start, start + n) for start, n in zip(place, size, strict=True))

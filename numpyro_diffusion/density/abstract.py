@@ -107,8 +107,8 @@ class AbstractDensity(Operand):
         """Log density of a flattened point x [d] under what annealing starts from."""
         return self._first().log_prob(x)
 
-    def _first(self) -> Gaussian | Any:
-        """What `start` draws from, by its `sample` and `log_prob`."""
+    def _first(self) -> Gaussian:
+        """What `start` draws from."""
         return gaussian_at(self, 1.0)
 
     def log_prob(self, x, t=0.0) -> jax.Array:

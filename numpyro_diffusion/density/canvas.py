@@ -4,9 +4,9 @@ Of factors :math:`N(A_k x; m_k, C_k)^{a_k}` precisions add on the point that all
 
 .. math:: \Lambda = \sum_k a_k A_k^T C_k^{-1} A_k, \qquad \Lambda m = \sum_k a_k A_k^T C_k^{-1} m_k .
 
-Small points have this matrix. Images whose factors have cosines for axes get its diagonal along the cosines of the whole,
-a few small matrix products, for frames; only where chains start the exact one is factored, once, channel by channel of
-the cosine transform along channels, which views leave alone.
+Small points have this matrix. Images whose factors have cosines for axes get its diagonal along the cosines of the
+whole, a few small matrix products, for frames; only where chains start the exact one is factored, once, channel by
+channel of the cosine transform along channels, which views leave alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .axes import CosineAxes, cosines
+from .axes import CosineAxes, TriangularAxes, channels, cosines, image
 from .gaussian import Gaussian, limited, quotient
 from .views import View
 
@@ -110,48 +110,15 @@ def _weighted(coefficients, values) -> jax.Array:
     return sum(c * v for c, v in zip(coefficients, values, strict=True))  # pyright: ignore[reportReturnType]
 
 
-class Factored(NamedTuple):
-    """A Gaussian of images by the lower root [c, n, n] of its precision, a matrix for each cosine along channels."""
-
-    mean: jax.Array
-    root: jax.Array
-
-    def sample(self, rng_key) -> jax.Array:
-        """A draw [d]."""
-        noise = jax.random.normal(rng_key, self.root.shape[:2])
-        moved = jax.vmap(lambda root, z: jax.scipy.linalg.solve_triangular(root, z, lower=True, trans=1))
-        return self.mean + _pixels(moved(self.root, noise))
-
-    def log_prob(self, x) -> jax.Array:
-        """Log density at a point x [d]."""
-        z = jnp.einsum("cij,ci->cj", self.root, _channels(x - self.mean, len(self.root)), precision="highest")
-        log_det = jnp.sum(jnp.log(jnp.diagonal(self.root, axis1=1, axis2=2)))
-        return log_det - 0.5 * jnp.sum(z**2 + jnp.log(2 * jnp.pi))
-
-
-def _channels(x, count: int):
-    """An image [d] as [c, n] along the cosines of its channels."""
-    return jnp.matmul(cosines(count), x.reshape(-1, count).T, precision="highest")
-
-
-def _pixels(v):
-    """Back to [d]."""
-    return jnp.matmul(cosines(len(v)).T, v, precision="highest").T.reshape(-1)
-
-
-def start_of(pairs: Sequence[tuple[Part, jax.Array]], event_shape: tuple[int, ...]) -> Gaussian | Factored:
-    """The Gaussian of a product as `canvas_gaussian` has it, but exact for images, too."""
-    parts = [part for part, _ in pairs]
+def start_gaussian(pairs: Sequence[tuple[Part, jax.Array]], event_shape: tuple[int, ...]) -> Gaussian | None:
+    """As `canvas_gaussian`, but of images without denominators exact."""
+    parts, exponents = [part for part, _ in pairs], [exponent for _, exponent in pairs]
     views = [part.view for part in parts if part.view is not None]
-    if not _are_cosines(parts) or any(len(set(view.matrices[2].shape)) > 1 for view in views):
-        found = canvas_gaussian(pairs, event_shape)
-        return Gaussian.standard(_size(event_shape)) if found is None else found
-    exponents = [exponent for _, exponent in pairs]
-    root = jnp.linalg.cholesky(_weighted(exponents, [part.by_channel() for part in parts]))
-    pull = _channels(_weighted(exponents, [part.pull() for part in parts]), event_shape[-1])
-    mean = jax.vmap(lambda root, pull: jax.scipy.linalg.cho_solve((root, True), pull))(root, pull)
-    return Factored(_pixels(mean), root)
-
-
-def _size(event_shape) -> int:
-    return int(jnp.prod(jnp.asarray(event_shape)))
+    if not (pairs and _are_cosines(parts)) or any(len(set(view.matrices[2].shape)) > 1 for view in views):
+        return canvas_gaussian(pairs, event_shape)
+    roots = jnp.linalg.cholesky(_weighted(exponents, [part.by_channel() for part in parts]))
+    scale = jnp.diagonal(roots, axis1=1, axis2=2)
+    pull = channels(_weighted(exponents, [part.pull() for part in parts]), event_shape[-1])
+    mean = image(jax.vmap(lambda root, pull: jax.scipy.linalg.cho_solve((root, True), pull))(roots, pull))
+    axes = TriangularAxes(roots / scale[:, None, :])
+    return Gaussian(mean, scale.reshape(-1) ** -2, axes)  # pyright: ignore[reportArgumentType]

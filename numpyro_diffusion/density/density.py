@@ -1,4 +1,4 @@
-"""Densities of points at noise levels, with the operators of the algebra: under conditions, through views, in formulas."""
+"""Densities of points at noise levels with the operators of the algebra, under conditions, seen, and in formulas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import ScoreOnlyError
 from ..pytree import register, replace
 from .abstract import AbstractDensity, ConditionalModel, gaussian_at
 from .algebra import Algebra, Formulated
-from .canvas import Part, canvas_gaussian, start_of
+from .canvas import Part, canvas_gaussian, start_gaussian
 from .composed import Composed
 from .formula import Node, fold, gaussian_of, total_exponents
 from .path import Place
@@ -110,7 +110,7 @@ class Conditional(Density):
 
 @register(("model",), ("event_shape", "num_matrices"))
 class Sight:
-    """A model whose condition is a view, of as many matrices, of points of another shape, and a condition of its own."""
+    """A model whose condition is a view, of as many matrices, of points of another shape, and one of its own."""
 
     def __init__(self, model: Density, event_shape: tuple[int, ...], num_matrices: int):
         self.model, self.event_shape, self.num_matrices = model, event_shape, num_matrices
@@ -256,7 +256,8 @@ class Expression(Formulated, Composed, Density):
         return fold(self.formula, leaves.__getitem__, partial(gaussian_of, self.coefficients))[0]
 
     def _first(self):
-        return start_of(self._parts_at(1.0), self.event_shape) if self.is_seen else super()._first()
+        exact = start_gaussian(self._parts_at(1.0), self.event_shape) if self.is_seen else None
+        return super()._first() if exact is None else exact
 
     def _through(self, view, event_shape):
         # Of a formula of densities of z the same formula of what sees z: views of one network are then one call.

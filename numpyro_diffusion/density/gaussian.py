@@ -65,7 +65,7 @@ class Gaussian(NamedTuple):
         """A draw [d]."""
         noise = jax.random.normal(rng_key, self.mean.shape)
         # Eigenvectors have no sign of their own, and what a key draws must not depend on it.
-        return self.at(noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise))
+        return self.at(self.axes.coordinates(noise) if isinstance(self.axes, DenseAxes) else noise)
 
     def log_prob(self, x) -> jax.Array:
         """Log density at a point x [d]."""

@@ -1,7 +1,7 @@
 r"""Linear views z = A x + alpha b of a larger point x, through which a density can be read at every noise level.
 
 With :math:`A A^T = s^2 I` a view of noise is noise: of :math:`x = \alpha (x_0 + r \varepsilon)` it shows
-:math:`z = \alpha (A x_0 + b + s r \varepsilon')`, the same alpha at the ratio s r. A density p of z is read where its own
+:math:`z = \alpha (A x_0 + b + s r \varepsilon')`, the same alpha at the ratio s r. A density p of z is read where its
 schedule has that ratio, :math:`r_{t'} = s r_t`, at the point in the units there,
 
 .. math:: \log p(A x + \alpha_t b, t) =
@@ -190,7 +190,7 @@ def crop(*place: int) -> ViewOf:
 
 
 def pool(size: int) -> ViewOf:
-    """The view of means over `size` x `size` pixels of images, over `size` neighbours of vectors; of noise sigma / size.
+    """The view of means over `size` x `size` pixels of images, whose noise is sigma / size, or over `size` neighbours.
 
     Raises:
         ParameterError: for a size that is no whole number >= 1.
