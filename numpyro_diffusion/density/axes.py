@@ -71,8 +71,8 @@ def cosines(size: int) -> np.ndarray:
 class TriangularAxes(NamedTuple):
     """Axes of images that are not orthogonal but of volume one, as a Cholesky factor of a precision has them.
 
-    Known for draws only. `roots` [c, n, n] are lower triangular with ones on the diagonal, one for each cosine along the
-    channels of n pixels.
+    Known for draws only. `roots` [c, n, n] are lower triangular with ones on the diagonal, one for each cosine along
+    the channels of n pixels.
     """
 
     roots: Any

@@ -239,14 +239,15 @@ class Expression(Formulated, Composed, Density):
 
     def _parts_at(self, t) -> list[tuple[Part, jax.Array]]:
         """Gaussians of the leaves, those that have one, and the exponents in all of each, at time t."""
+
+        def part(density) -> Part | None:
+            if isinstance(density, Seen):
+                return density.part(t)
+            gaussian = density.gaussian(t)
+            return None if gaussian is None else Part(gaussian, None)
+
         exponents = total_exponents(self.formula, self.coefficients)
-        found = []
-        for leaf, density in zip(self.formula.leaves, self.of_formula(), strict=True):
-            gaussian = None if isinstance(density, Seen) else density.gaussian(t)
-            part = density.part(t) if isinstance(density, Seen) else gaussian and Part(gaussian, None)
-            if part is not None:
-                found.append((part, exponents[leaf]))
-        return found
+        return [(part, exponents[leaf]) for leaf, part in self.of_leaves(part).items() if part is not None]
 
     def gaussian(self, t):
         if self.is_seen:

@@ -30,7 +30,8 @@ def check_proper(density: Density) -> None:
     if not isinstance(density, Expression) or isinstance(density.coefficients, Tracer):
         return
     if density.is_seen:
-        _check_covered(density)
+        with jax.ensure_compile_time_eval():
+            _check_covered(density)
         return
     # In NumPy: where the caller is traced, JAX would trace these operations on known numbers as well.
     coefficients = np.asarray(density.coefficients)
@@ -96,7 +97,7 @@ def where(mask: np.ndarray, event_shape: tuple[int, ...]) -> str:
     """Which components [D] of a point, in words: how many pixels, and in which rows and columns."""
     missing = mask.reshape(event_shape)
     missing = missing.any(axis=2) if missing.ndim == 3 else missing
-    names = ("rows", "columns") if missing.ndim == 2 else tuple(f"axis {i}," for i in range(missing.ndim))
-    spans = (np.unique(places) for places in np.nonzero(missing))
-    text = " and ".join(f"{name} {span[0]} to {span[-1]}" for name, span in zip(names, spans, strict=True))
-    return f"{missing.sum()} of {missing.size} {'pixels' if missing.ndim == 2 else 'components'}, in {text},"
+    spans = [f"{places.min()} to {places.max()}" for places in np.nonzero(missing)]
+    if len(spans) != 2:
+        return f"{missing.sum()} of {missing.size} components, {', '.join(spans)},"
+    return f"{missing.sum()} of {missing.size} pixels, within rows {spans[0]} and columns {spans[1]},"

@@ -16,6 +16,7 @@ and read in one call, and other places compile nothing anew.
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import math
 from functools import reduce
@@ -78,13 +79,14 @@ class View:
 
     def after(self, other: View) -> View:
         """This view of what another shows."""
-        if len(self.matrices) == len(other.matrices):
-            pairs = zip(self.matrices, other.matrices, strict=True)
-        else:
-            pairs = [(self.matrix, other.matrix)]
-        matrices = tuple(jnp.matmul(own, first, precision="highest") for own, first in pairs)
-        offset = self.offset + self.linear(other.offset)
-        return View(matrices, offset, self.scale * other.scale, f"{self.name}@{other.name}")
+        # What is known stays known, whatever is being traced.
+        known = contextlib.nullcontext() if is_traced((self, other)) else jax.ensure_compile_time_eval()
+        with known:
+            is_alike = len(self.matrices) == len(other.matrices)
+            pairs = zip(self.matrices, other.matrices, strict=True) if is_alike else [(self.matrix, other.matrix)]
+            matrices = tuple(jnp.matmul(own, first, precision="highest") for own, first in pairs)
+            offset, scale = self.offset + self.linear(other.offset), self.scale * other.scale
+        return View(matrices, offset, scale, f"{self.name}@{other.name}")
 
     def __repr__(self):
         return self.name
