@@ -17,6 +17,7 @@ from .annealing.verdict import verdict
 from .compose.conditions import classifier_free_guided, compose_conditions, guided
 from .compose.operators import mixture, negation, product, temper
 from .compose.sculpting import contrast, harmonic_mean, observe, sculpt
+from .compose.tapestry import tapestry
 from .density import exact
 from .density.density import Density
 from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
@@ -24,6 +25,7 @@ from .density.equal import equal_density
 from .density.function import as_density
 from .density.mixture import MixtureBase
 from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
+from .density.views import affine, crop, pool
 from .diagnose import metrics, plots
 from .diagnose.coverage import coverage
 from .diagnose.expectations import expectation, quantile
