@@ -38,6 +38,7 @@ from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC
 from .infer.prior import DiffusionPrior
 from .infer.sbc import sbc
+from .networks.text import TextConfig
 from .train.fit import TrainingConfig, fit
 
 __version__ = "0.1.0"

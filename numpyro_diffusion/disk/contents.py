@@ -83,8 +83,10 @@ def network_of(fields: Any, configs: Mapping[str, type], num_arrays: int) -> Any
     if unknown := set(fields) - {field.name for field in dataclasses.fields(configs[kind])}:
         raise ParameterError(f"{kind} knows no {shown(sorted(map(str, unknown)))}")
     # Before anything is made of them.
-    for name in ("num_blocks", "multipliers", "widths"):
-        value = fields.get(name, 0)
+    parts = [fields] + [fields["text"]] * isinstance(fields.get("text"), dict)
+    for name, value in [
+        (name, part.get(name, 0)) for part in parts for name in ("num_blocks", "multipliers", "widths")
+    ]:
         if (len(value) if isinstance(value, list) else value) > num_arrays:
             raise ParameterError(f"{name} = {shown(value)} needs more than the {num_arrays} arrays there are")
     return configs[kind](**fields)
