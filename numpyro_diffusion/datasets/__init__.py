@@ -1,5 +1,5 @@
-"""Data sets: the planar densities of the paper with their compositions, handwritten digits, and cubes."""
+"""Data sets: the planar densities of the paper with their compositions, handwritten digits, cubes, captioned scenes."""
 
-from . import cubes, digits, planar, targets
+from . import captioned_scenes, cubes, digits, planar, targets
 
-__all__ = ["cubes", "digits", "planar", "targets"]
+__all__ = ["captioned_scenes", "cubes", "digits", "planar", "targets"]

@@ -1,8 +1,8 @@
 r"""Captions as conditions of a network: a vocabulary of words, and a small transformer that reads them.
 
-A caption is a row of L tokens: the number of each word in the vocabulary, from one, then zeros. Zeros alone are the null
-caption, which stands for none. The transformer (pre-normalised, Xiong et al. 2020) sees a learnt start vector before the
-words,
+A caption is a row of L tokens: the number of each word in the vocabulary, from one, then zeros. Zeros alone are the
+null caption, which stands for none. The transformer (pre-normalised, Xiong et al. 2020) sees a learnt start vector
+before the words,
 
 .. math::
     h_0 = (s, E_{w_1} + p_1, \dots, E_{w_L} + p_L), \qquad
@@ -138,8 +138,8 @@ class TextConfig(Checked):
         values = array_of("tokens of captions", tokens, f"an array {shape.format(self.max_tokens)}")
         if values.ndim != ndim or values.shape[-1] != self.max_tokens:
             raise ShapeError(
-                f"tokens of captions must have shape {shape.format(self.max_tokens)}; got {values.shape}. TextConfig.encode "
-                "makes them of a caption."
+                f"tokens of captions must have shape {shape.format(self.max_tokens)}; got {values.shape}. "
+                "TextConfig.encode makes them of a caption."
             )
         fine = (values >= 0) & (values <= len(self.words)) & (values == np.round(values))
         if not np.all(fine):
