@@ -16,6 +16,7 @@ from .annealing.reverse import Reverse
 from .annealing.verdict import verdict
 from .compose.conditions import classifier_free_guided, compose_conditions, guided
 from .compose.operators import mixture, negation, product, temper
+from .compose.prompts import prompt
 from .compose.sculpting import contrast, harmonic_mean, sculpt
 from .density import exact
 from .density.density import Density
