@@ -140,7 +140,7 @@ def test_trees():
     assert tree == Or(
         (Caption("a", 1), And((Caption("b", 8), Not((Power((Caption("c", 23),), 3.0),), 0.5)))), (1.0, 1.0)
     )
-    assert parse('2 "a" or 3e-1 ("b")') == Or((Caption("a", 3), Caption("b", 15)), (2.0, 0.3))
+    assert parse('2 "a" or 3e-1 ("b")') == Or((Caption("a", 3), Caption("b", 16)), (2.0, 0.3))
     count = fold(parse('"a" AND NOT ("b" OR "c")'), lambda _: 1, lambda _, parts: sum(parts))
     assert count == 3
 
@@ -149,7 +149,7 @@ WRONG = {
     "empty": ("", "column 1: a prompt needs a caption"),
     "blank": ("  ", "a prompt needs a caption"),
     "empty caption": ('"sand" AND ""', "column 13: a caption needs a word"),
-    "unknown word": ('"a cube" AND "a bal"', r"column 17: the word 'bal' is not known.*'ball'.*\n {20}\^\^\^$"),
+    "unknown word": ('"a cube" AND "a bal"', r"column 17: the word 'bal' is not known.*'ball'.*\n {18}\^\^\^$"),
     "open": ('("sand" OR "snow"', r"column 1: there is no \) for this \("),
     "closed": ('"sand") OR "snow"', r"column 7: there is no \( for this \)"),
     "quote": ('"sand" AND "snow', "column 12: this quote is not closed"),
