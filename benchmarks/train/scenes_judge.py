@@ -65,7 +65,10 @@ if __name__ == "__main__":
     config = ClassifierConfig(
         image_shape=(size, size, 3), num_outputs=sum(HEADS), heads=HEADS, widths=(16, 24, 40, 56), position_width=0.5
     )
-    training = TrainingConfig(num_steps=options.steps, batch_size=128, learning_rate=3e-3, ema_decay=0.99)
+    # Nine losses are summed, and so are their gradients.
+    training = TrainingConfig(
+        num_steps=options.steps, batch_size=128, learning_rate=3e-3, ema_decay=0.99, max_gradient_norm=5.0
+    )
     start = time.perf_counter()
     queries = scene_queries(size, MAX_NOISE)
     classifier = train_classifier(

@@ -75,9 +75,8 @@ def check_values(batch, config) -> None:
     """That numbers are finite and labels are classes."""
     check_finite(batch._replace(labels=None))
     check_scale(batch.images, LARGEST_VALUE)
-    for labels, count in zip(
-        jnp.atleast_2d(batch.labels.T), config.heads or (max(config.num_outputs, 2),), strict=True
-    ):
+    counts = config.heads or (max(config.num_outputs, 2),)
+    for labels, count in zip(jnp.atleast_2d(batch.labels.T), counts, strict=True):
         low, high, most = int(jnp.min(labels)), int(jnp.max(labels)), count - 1
         if low < 0 or high > most:
             raise ParameterError(f"labels must be classes from 0 to {most}; got {low} to {high}. Number them anew.")

@@ -57,12 +57,8 @@ def log_prob(classifier: Classifier, images, positions=None, log_noise=None) -> 
     Raises:
         ShapeError: if the inputs do not fit the classifier.
     """
-    logits = _apply(classifier, "__call__", images, positions, log_noise)
-    return (
-        log_softmax(classifier.config, logits)
-        if classifier.config.num_outputs > 1
-        else jax.nn.log_sigmoid(logits[:, 0])
-    )
+    logits, config = _apply(classifier, "__call__", images, positions, log_noise), classifier.config
+    return log_softmax(config, logits) if config.num_outputs > 1 else jax.nn.log_sigmoid(logits[:, 0])
 
 
 def by_head(config: ClassifierConfig, values) -> list[jax.Array]:

@@ -1,7 +1,7 @@
 """The judge of captioned scenes: one network, and a question for each attribute.
 
-Its questions are the shape, colour and size of the left solid, or of the only one, those of the right one or none, where
-the left one stands, the ground and the sky. What it answers are `captioned_scenes.Labels`, of which
+Its questions are the shape, colour and size of the left solid, or of the only one, those of the right one or none,
+where the left one stands, the ground and the sky. What it answers are `captioned_scenes.Labels`, of which
 `captioned_scenes.holds` tells whether a caption is true.
 """
 

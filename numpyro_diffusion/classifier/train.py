@@ -34,7 +34,7 @@ def train_classifier(
     checkpoint_every_seconds: float = 60.0,
     progress_bar: bool = True,
 ) -> Classifier:
-    """A classifier that minimises the mean cross entropy, summed over heads; the weights are averaged over the last steps.
+    """A classifier that minimises the mean cross entropy, summed over heads; weights are averaged over the last steps.
 
     Args:
         rng_key: Random key; the same key gives the same weights on the same machine.
