@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import check_integer, check_key
-from .captions import TEXT, draw_caption, holds
+from .captions import TEXT, draw_caption, fulfils, holds
 from .solids import trace
 from .staging import COLOURS, DEPTHS, GROUNDS, SHAPES, SIZES, SKIES, Labels, Scene, sample_scene
 
 __all__ = [
-    "COLOURS", "DEPTHS", "GROUNDS", "SHAPES", "SIZES", "SKIES", "TEXT", "Labels", "Scene", "draw_caption", "holds",
-    "labelled", "render", "sample_scene", "sampler",
+    "COLOURS", "DEPTHS", "GROUNDS", "SHAPES", "SIZES", "SKIES", "TEXT", "Labels", "Scene", "draw_caption", "fulfils",
+    "holds", "labelled", "render", "sample_scene", "sampler",
 ]  # fmt: skip
 
 #: Scenes rendered at a time.

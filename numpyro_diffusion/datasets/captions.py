@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import misread
+from ..compose.grammar import Not, Or, fold, parse
 from ..errors import check_key
 from ..networks.text import TextConfig
 from .staging import COLOURS, GROUNDS, SKIES, Labels
@@ -172,6 +173,21 @@ def holds(caption: str, labels: Labels) -> np.ndarray:
         "in front of": (as_left & (depth == 1)) | (as_right & (depth == 2)),
         "behind": (as_left & (depth == 2)) | (as_right & (depth == 1)),
     }[found["relation"]]  # fmt: skip
+
+
+def fulfils(prompt: str, labels: Labels) -> np.ndarray:
+    """Whether pictures show what a prompt asks for, `"a cube" AND NOT "sunny"` say, booleans [...]; see `nd.prompt`.
+
+    Raises:
+        TextError: for a prompt that does not follow the grammar, or captions that `holds` cannot read.
+    """
+
+    def node(node, parts):
+        if isinstance(node, Not):
+            return ~parts[0]
+        return np.any(parts, axis=0) if isinstance(node, Or) else np.all(parts, axis=0)
+
+    return fold(parse(prompt), lambda caption: holds(caption.text, labels), node)
 
 
 def _is_there(found: dict, i: int, labels: Labels) -> np.ndarray:
