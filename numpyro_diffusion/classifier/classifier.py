@@ -63,7 +63,7 @@ def log_prob(classifier: Classifier, images, positions=None, log_noise=None) -> 
 
 def by_head(config: ClassifierConfig, values) -> list[jax.Array]:
     """Values [..., k] of all classes as those [..., k_i] of each question."""
-    return jnp.split(values, np.cumsum(config.heads[:-1]), axis=-1)
+    return jnp.split(values, np.cumsum(config.heads[:-1], dtype=int), axis=-1)
 
 
 def log_softmax(config: ClassifierConfig, logits) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What the command `scenes` does: a prompt over a density that knows captions, drawn, and judged where there is a judge."""
+"""What the command `scenes` does: a prompt over a density that knows captions, drawn, and judged where that can be."""
 
 from __future__ import annotations
 

@@ -10,15 +10,13 @@ renders it, and `captions` says it in words.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 
-from ..errors import check_integer, check_key
 from .captions import TEXT, draw_caption, fulfils, holds
+from .rendering import checked_size, in_pieces, picture
 from .solids import trace
 from .staging import COLOURS, DEPTHS, GROUNDS, SHAPES, SIZES, SKIES, Labels, Scene, sample_scene
 
@@ -27,32 +25,19 @@ __all__ = [
     "holds", "labelled", "render", "sample_scene", "sampler",
 ]  # fmt: skip
 
-#: Scenes rendered at a time.
-CHUNK = 64
-
 
 def render(scene: Scene, size: int) -> jax.Array:
-    """The picture of a scene, RGB [size, size, 3] in [-1, 1]; ParameterError unless `size` is an integer >= 8.
-
-    A pixel is the mean of 2x2 rays, and of more where the picture is smaller than 24 pixels. Memory and time grow with
-    `size` squared.
-    """
-    size = _checked_size(size)
-    rays = max(2, math.ceil(48 / size))
-    grid = (jnp.arange(size * rays) + 0.5) / (size * rays)
-    places = jnp.stack(jnp.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
-    colours = jax.vmap(lambda place: trace(scene, place), out_axes=-1)(places)
-    image = jnp.mean(colours.reshape(3, size, rays, size, rays), axis=(2, 4))
-    return 2 * jnp.clip(jnp.moveaxis(image, 0, -1), 0, 1) - 1
+    """The picture of a scene, RGB [size, size, 3] in [-1, 1]; see `rendering.picture`."""
+    return picture(lambda place: trace(scene, place), size)
 
 
 def labelled(size: int = 32) -> Callable[[jax.Array, int], tuple[jax.Array, Labels]]:
     """Sampler `(rng_key, num_samples) -> (x [num_samples, size, size, 3], Labels)`; labels are uniform.
 
     It can be called within `jax.jit` (`num_samples` static) and is the same object for the same size. It renders
-    `CHUNK` pictures at a time, which bounds its memory. Errors as of `render`.
+    64 pictures at a time, which bounds its memory. Errors as of `render`.
     """
-    return _sampler(_checked_size(size), False)
+    return _sampler(checked_size(size), False)
 
 
 def sampler(size: int = 32) -> Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]:
@@ -61,7 +46,7 @@ def sampler(size: int = 32) -> Callable[[jax.Array, int], tuple[jax.Array, jax.A
     The tokens are of a caption that is true of the picture, see `draw_caption`; otherwise like `labelled`, and with the
     same key the pictures are the same.
     """
-    return _sampler(_checked_size(size), True)
+    return _sampler(checked_size(size), True)
 
 
 @lru_cache
@@ -73,17 +58,4 @@ def _sampler(size: int, with_captions: bool):
         said = draw_caption(caption_key, scene.labels) if with_captions else scene.labels
         return render(scene, size), said
 
-    def sample(rng_key, num_samples):
-        check_key(rng_key)
-        num_samples = check_integer("num_samples", num_samples)
-        # Whole chunks: a rest of another length would be compiled a second time.
-        chunk = min(CHUNK, num_samples)
-        keys = jax.random.split(rng_key, -(-num_samples // chunk) * chunk)
-        drawn = jax.lax.map(draw, keys, batch_size=chunk)
-        return jax.tree.map(lambda values: values[:num_samples], drawn)
-
-    return sample
-
-
-def _checked_size(size) -> int:
-    return check_integer("size", size, 8, remedy="Take 32 pixels of a side.")
+    return in_pieces(draw)
