@@ -61,27 +61,32 @@ def prompt(density: Density, text: str, *, floor: Any = 0.01) -> Density:
         raise ParameterError(f"floor must lie in [0, 1); got {floor}. 0.01 is usual, 0 is none.")
     has_floor, nothing = is_traced(floor) or floor > 0, given(None)
 
-    def leaf(caption: Caption) -> Density:
+    # Each part is a density and the logarithm of a factor: constants gather in front, and powers of p collect.
+    def leaf(caption: Caption):
         try:
-            return given(caption.text)
+            return given(caption.text), 0.0
         except TextError as error:
             place = caption.start + error.start
             raise misread(error.reason, text, place, max(place + 1, caption.start + error.end)) from error
 
     def node(node, parts):
+        densities, logs = zip(*parts, strict=True)
         if isinstance(node, And):
-            return combine("product", [*((part, 1.0) for part in parts), (nothing, 1.0 - len(parts))])
+            terms = [*((part, 1.0) for part in densities), (nothing, 1.0 - len(parts))]
+            return combine("product", terms), sum(logs)
         if isinstance(node, Or):
-            return combine("mixture", list(zip(parts, log_shares(np.array(node.weights)), strict=True)))
-        (part,) = parts
+            masses = [log + share for log, share in zip(logs, log_shares(np.array(node.weights)), strict=True)]
+            return combine("mixture", list(zip(densities, masses, strict=True))), 0.0
+        (part,), (log,) = densities, logs
         if isinstance(node, Not):
             alpha = exponent(node.strength)
             if not has_floor:
-                return combine("product", [(nothing, 1 + alpha), (part, -alpha)])
-            below = combine("mixture", [(part, log_rest(floor)), (nothing, log_mass(floor))])
-            quotient = combine("product", [(nothing, 1 + alpha), (below, -alpha)])
-            return combine("mixture", [(quotient, alpha * log_mass(floor))])
+                return combine("product", [(nothing, 1 + alpha), (part, -alpha)]), -alpha * log
+            below = combine("mixture", [(part, log_rest(floor) + log), (nothing, log_mass(floor))])
+            return combine("product", [(nothing, 1 + alpha), (below, -alpha)]), alpha * log_mass(floor)
         power = exponent(node.power)
-        return combine("product", [(nothing, exponent(1.0 - power)), (part, power)])
+        return combine("product", [(nothing, exponent(1.0 - power)), (part, power)]), power * log
 
-    return fold(tree, leaf, node)
+    found, log_factor = fold(tree, leaf, node)
+    is_one = not is_traced(log_factor) and log_factor == 0
+    return found if is_one else combine("mixture", [(found, log_factor)])
