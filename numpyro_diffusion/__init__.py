@@ -3,7 +3,7 @@
 The names below follow the path: schedules, densities, training, composition, sampling, bounds.
 """
 
-from . import datasets, gflownet
+from . import classifier, datasets, gflownet
 from .adapters.adapters import from_denoiser, from_energy, from_flow, from_noise_prediction, from_score, from_velocity
 from .adapters.check import check_model
 from .adapters.files import load, save
@@ -17,7 +17,7 @@ from .annealing.verdict import verdict
 from .compose.conditions import classifier_free_guided, compose_conditions, guided
 from .compose.operators import mixture, negation, product, temper
 from .compose.prompts import prompt
-from .compose.sculpting import contrast, harmonic_mean, sculpt
+from .compose.sculpting import contrast, harmonic_mean, observe, sculpt
 from .density import exact
 from .density.density import Density
 from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
