@@ -20,18 +20,12 @@ import numpy as np
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.datasets import captioned_scenes
+from numpyro_diffusion.train.optimise import OF_IMAGES
 
 OUT = Path(nd.__file__).parent / "pretrained"
 SEED = 0
-#: How energies of images are trained; presets change steps, batches and learning rate.
-RECIPE = nd.TrainingConfig(
-    max_gradient_norm=10.0, time_score_weight=0.1, condition_dropout=0.15, weighting="denoiser", learning_rate=1e-3,
-    batch_size=32,
-)  # fmt: skip
-PARAMETERISATION = "inner_product"
-#: Noise-to-signal ratios; the largest at 16x16, and in proportion at other sizes: what spans many pixels outlasts more
-#: noise.
-SIGMA_MIN, SIGMA_MAX = 0.02, 5.0
+#: How energies of images are trained, as `nd.fit` does; presets change steps, batches and learning rate.
+RECIPE = dataclasses.replace(OF_IMAGES, condition_dropout=0.15)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +69,8 @@ def train(preset: Preset, model: str = "energy", *, checkpoint: Path | None = No
     network = nd.UNetConfig(shape=(preset.size, preset.size, 3), text=text, **preset.network)
     name, start = name_of(preset.size, model), time.perf_counter()
     density = nd.fit(
-        jax.random.key(seed), captioned_scenes.sampler(preset.size), model=model, parameterisation=PARAMETERISATION,
-        sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX * preset.size / 16, network=network, training=training, name=name,
-        checkpoint_path=checkpoint,
+        jax.random.key(seed), captioned_scenes.sampler(preset.size), model=model, network=network, training=training,
+        name=name, checkpoint_path=checkpoint,
     )  # fmt: skip
     card = {
         "name": name,

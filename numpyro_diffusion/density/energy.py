@@ -126,14 +126,11 @@ class _NetworkDensity(ConditionalModel, Density):
         return constant(np.zeros(self.config.condition_size + 1)) if self.config.condition_size else None
 
     def given(self, condition) -> Density:
-        """The conditional density p(x | condition), on the same weights; None for the unconditional one.
-
-        Where the network reads captions, a condition is one, `density.given("a cube")`, or the tokens of one.
+        """The density p(x | condition) given a vector [c] or, where the network reads them, a caption; None for none.
 
         Raises:
             ShapeError: if the condition's length is not the network's, or the network takes none.
-            ParameterError: if the base is a mixture and the condition names no class of it.
-            TextError: for a caption with words that the network does not know; it points at them.
+            ParameterError: if the base is a mixture and the condition names no class of it; as TextError for captions.
         """
         size, text = self.config.condition_size, self.config.text
         if size == 0:
@@ -141,10 +138,8 @@ class _NetworkDensity(ConditionalModel, Density):
         if condition is None:
             return self
         if text is not None and not is_traced(condition):
-            tokens, label = text.condition(condition)
-            return Conditional(self, tokens, f"{self!r}|{label}")
-        remedy = ". Captions need a network of words, UNetConfig(text=...)." if isinstance(condition, str) else ""
-        condition = array_of("a condition", condition, f"an array [{size}]{remedy}")
+            return Conditional(self, *text.condition(condition, f"{self!r}|"))
+        condition = array_of("a condition", condition, f"an array [{size}]. Captions need UNetConfig(text=...).")
         if condition.shape != (size,):
             raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
         if is_traced(condition):

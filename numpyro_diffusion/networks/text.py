@@ -149,8 +149,8 @@ class TextConfig(Checked):
             )
         return values.astype(np.int32)
 
-    def condition(self, caption) -> tuple[jax.Array, str]:
-        """The condition [max_tokens + 1] of a caption or of its tokens, and how it prints.
+    def condition(self, caption, before: str = "") -> tuple[jax.Array, str]:
+        """The condition [max_tokens + 1] of a caption or of its tokens, and how it prints, with what stands before.
 
         Captions of the same words have the same array, so that formulas know them to be equal. Errors as of `encode`
         and `checked`.
@@ -158,7 +158,7 @@ class TextConfig(Checked):
         tokens = self.encode(caption) if isinstance(caption, str) else self.checked(caption, 1)
         if not np.any(tokens):
             raise ParameterError("the tokens of a caption must name a word; all are 0. For no caption give None.")
-        return _constant(tuple(tokens.tolist()), floats()), f'"{self.decode(tokens)}"'
+        return _constant(tuple(tokens.tolist()), floats()), f'{before}"{self.decode(tokens)}"'
 
 
 @lru_cache
