@@ -16,6 +16,7 @@ from .annealing.reverse import Reverse
 from .annealing.verdict import verdict
 from .compose.conditions import classifier_free_guided, compose_conditions, guided
 from .compose.operators import mixture, negation, product, temper
+from .compose.prompts import prompt
 from .compose.sculpting import contrast, harmonic_mean, observe, sculpt
 from .compose.tapestry import tapestry
 from .density import exact
@@ -40,6 +41,7 @@ from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC
 from .infer.prior import DiffusionPrior
 from .infer.sbc import sbc
+from .networks.text import TextConfig
 from .train.fit import TrainingConfig, fit
 
 __version__ = "0.1.0"

@@ -108,7 +108,7 @@ class _NetworkDensity(ConditionalModel, Density):
             raise ParameterError(f"a mixture base belongs to a calibrated energy; got a {what}. Drop the base.")
         if (d := base.means.shape[-1]) != size:
             raise ShapeError(f"the base must have the data's dimension {size}; got {d}. Fit it to them.")
-        if base.condition_size not in (0, conditions):
+        if base.condition_size not in (0, conditions if self.config.text is None else 0):
             raise ShapeError(
                 f"the base must know the data's {conditions} classes or none; got {base.condition_size}. "
                 "Give the same conditions to MixtureBase.fit and nd.fit."
@@ -126,18 +126,20 @@ class _NetworkDensity(ConditionalModel, Density):
         return constant(np.zeros(self.config.condition_size + 1)) if self.config.condition_size else None
 
     def given(self, condition) -> Density:
-        """The conditional density p(x | condition), on the same weights; None for the unconditional one.
+        """The density p(x | condition) given a vector [c] or, where the network reads them, a caption; None for none.
 
         Raises:
             ShapeError: if the condition's length is not the network's, or the network takes none.
-            ParameterError: if the base is a mixture and the condition names no class of it.
+            ParameterError: if the base is a mixture and the condition names no class of it; as TextError for captions.
         """
-        size = self.config.condition_size
+        size, text = self.config.condition_size, self.config.text
         if size == 0:
             raise ShapeError(f"{self!r} was trained without conditions. Train with nd.fit(..., conditions=...).")
         if condition is None:
             return self
-        condition = array_of("a condition", condition, f"an array [{size}]")
+        if text is not None and not is_traced(condition):
+            return Conditional(self, *text.condition(condition, f"{self!r}|"))
+        condition = array_of("a condition", condition, f"an array [{size}]. Captions need UNetConfig(text=...).")
         if condition.shape != (size,):
             raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
         if is_traced(condition):

@@ -92,7 +92,8 @@ def fit(
         calibrated: Train a normalised log density. False gives the energies of Du et al. (2023).
         schedule: Noise schedule t is read under; variance preserving cosine by default. Training itself is in
             noise-to-signal ratios, so any other schedule can be taken afterwards with `with_schedule`.
-        conditions: Array [n, c] of condition vectors for an array of data; see `EnergyDensity.given`.
+        conditions: Array [n, c] of condition vectors for an array of data, or n captions where the network reads them;
+            see `EnergyDensity.given`.
         sigma_min, sigma_max: Range of noise-to-signal ratios in data units; 0.006 and 20 data standard deviations by
             default, for images 0.05 and 20. Below `sigma_min` the density is that at `sigma_min`: choose it well
             below the finest detail.
@@ -115,6 +116,7 @@ def fit(
 
     Raises:
         ShapeError, ParameterError: for data or settings out of range, NaN in the data among them.
+        TextError: for a caption with words that the network does not know.
         CheckpointError: if `checkpoint_path` belongs to other settings or other data, or another run writes to it.
 
     References:
@@ -130,8 +132,12 @@ def fit(
     network = NetworkConfig() if network is None else network
     check_instance("network", network, *CONFIGS.values())
     training = settled(training, images=network.takes_images, energy=model == "energy")
+    if network.text is not None:
+        conditions = network.text.rows(conditions)
     num_moments = NUM_MOMENTS_OF_IMAGES if network.takes_images else NUM_MOMENTS
     batches, (x, condition), of_data = check_data(rng_key, data, conditions, num_moments, training.batch_size)
+    if network.text is not None and condition is not None:
+        network.text.checked(condition)
     mean, covariance = moments(x, network)
     std = float(np.sqrt(np.mean(covariance if network.takes_images else np.diag(covariance))))
     usual = SIGMAS_OF_IMAGES if network.takes_images else SIGMAS
