@@ -25,8 +25,8 @@ PROXY = Path(__file__).parents[2].parent / "shared" / "data" / "seh_proxy.safete
 BETA = 32.0
 #: By the most fragments: the `cpu` preset, and one for two fragments, where everything is known.
 PRESETS = {
-    5: gflownet.FlowTraining(num_steps=1_000, batch_size=64, learning_rate=2e-3),
-    2: gflownet.FlowTraining(num_steps=1_000, batch_size=64, learning_rate=2e-3),
+    5: gflownet.FlowTraining(num_steps=2_000, batch_size=64, learning_rate=2e-3),
+    2: gflownet.FlowTraining(num_steps=4_000, batch_size=64, learning_rate=2e-3),
 }
 NAMES = ("SEH", "SA", "QED")
 #: Labels of every composition, and its shares in Table 1 of the poster of Garipov et al. (2023), in %.
@@ -45,7 +45,7 @@ COLUMNS = [
     "diversity", "seconds",
 ]  # fmt: skip
 #: Draws or paths, by the most fragments; and how many of equal weight are compared with each other.
-PATHS, DRAWN = {2: 8_000, 5: 4_000}, 1_000
+PATHS, DRAWN = {2: 32_000, 5: 8_000}, 1_000
 HEADER = f"""# Molecules: flows for sEH, SA and QED, and their compositions
 
 `python benchmarks/gflownet/molecules.py`. Trees of at most 5 fragments (or 2) out of 72, beta 32, MLP 2 x 256, trajectory
