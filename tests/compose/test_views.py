@@ -80,6 +80,11 @@ def test_views_of_views_are_one_view():
     assert repr(seen) == "m@pool(2)@crop(1)"
 
 
+def test_a_window_goes_round_the_sides():
+    seen = mixture().seen(nd.crop(5, wrap=True), (6,))
+    np.testing.assert_allclose(log_prob_of(seen, X, T), log_prob_of(mixture(), X[:, jnp.array([5, 0])], T), rtol=1e-6)
+
+
 def test_a_formula_is_seen_as_the_formula_of_what_is_seen():
     p, q = mixture("p"), gaussian((1.0, 0.0), name="q")
     formula = p * (0.3 * p + 0.7 * q) / q**0.5
