@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks.fields import check_integers
+from ..checks.fields import check_flag, check_instance, check_integers
 from ..checks.numbers import exponent, positive
 from ..checks.text import shown
 from ..density.algebra import combine
@@ -57,6 +57,8 @@ def tapestry(
         ParameterError: for scales and weights out of range, and pixels that no window of scale 1 shows.
     """
     canvas_shape = check_integers("canvas_shape", canvas_shape)
+    check_flag("taper", taper)
+    check_instance("windows", windows, list, tuple, remedy="Give a list of (density, place, scale, caption, weight).")
     read = [_window(window, canvas_shape, wrap) for window in windows]
     check_densities("a tapestry", [density for density, *_ in read])
     shares = _shares(read, canvas_shape) if taper else np.ones(len(read))

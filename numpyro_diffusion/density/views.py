@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.fields import check_flag
 from ..checks.numbers import array_of, constant, is_traced
 from ..errors import ParameterError, ShapeError, check_integer
 from ..pytree import register
@@ -189,6 +190,7 @@ def crop(*place: int, wrap: bool = False) -> ViewOf:
     Raises:
         ParameterError: for places that are no whole numbers >= 0.
     """
+    check_flag("wrap", wrap)
     if not place:
         raise ParameterError("crop needs a place, as in nd.crop(0, 16); got none.")
     return Crop(tuple(check_integer("a place of nd.crop", i, 0, remedy="Give row and column.") for i in place), wrap)

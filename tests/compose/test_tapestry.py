@@ -208,6 +208,8 @@ def test_captions_are_conditions():
 
 REFUSED = {
     "no windows": (lambda: nd.tapestry((4,), []), ParameterError, r"at least one density"),
+    "windows that are none": (lambda: nd.tapestry((4,), None), ArgumentTypeError, r"windows must be.*got None"),
+    "a taper that is no flag": (lambda: nd.tapestry((4,), [(PATCH, 0)], taper=6), ParameterError, r"taper must be"),
     "no window": (lambda: nd.tapestry((4,), [PATCH]), ArgumentTypeError, r"tuple \(density, place"),
     "too many fields": (lambda: nd.tapestry((4,), [(PATCH, 0, 1, None, 1, 2)]), ArgumentTypeError, r"tuple \(density"),
     "text for a density": (lambda: nd.tapestry((4,), [("patch", 0)]), ArgumentTypeError, r"tuple \(density"),

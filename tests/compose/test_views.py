@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from densities import COVARIANCES, LEAVES, MEANS, WEIGHTS, gaussian, log_prob_of, mixture, network, score_of
+from densities import COVARIANCES, LEAVES, MEANS, WEIGHTS, gaussian, log_prob_of, mixture, network, score_of, unknown
 from refusals import assert_refused, refusals
 
 import numpyro_diffusion as nd
@@ -160,6 +160,8 @@ def test_resolution_grows_by_what_is_averaged():
 
 REFUSED = {
     "no view": (lambda: gaussian().seen(3, (6,)), ArgumentTypeError, r"view must be a ViewOf; got 3.*nd\.crop"),
+    "a class that is no pytree": (
+        lambda: unknown().seen(nd.crop(0), (6,)), ArgumentTypeError, r"pytrees; got Unknown.*register"),
     "outside": (lambda: gaussian().seen(nd.crop(5), (6,)), ShapeError, r"crop\(5\) lies outside.*most at \(4,\)"),
     "a negative place": (lambda: nd.crop(-1), ParameterError, r"integer >= 0; got -1"),
     "no place": (lambda: nd.crop(), ParameterError, r"needs a place"),
