@@ -37,13 +37,13 @@ def untypical(density: Density, samples, t: float) -> list[str]:
     every energy at up to 256 samples.
     """
     found = []
-    for leaf, points, t, above, below in _judged(density, np.asarray(samples), t):
-        table = _table_at(leaf, t)
+    for leaf, points, time, above, below in _judged(density, np.asarray(samples), t):
+        table = _table_at(leaf, time)
         points = points[np.isfinite(points.reshape(len(points), -1)).all(axis=1)]
         if table is None or not len(points):
             continue
         points = points[:: -(-len(points) // MOST_SAMPLES)]
-        log_prob = np.asarray(batch_log_prob(leaf, jnp.asarray(points), t), dtype=np.float64)
+        log_prob = np.asarray(batch_log_prob(leaf, jnp.asarray(points), time), dtype=np.float64)
         log_prob = log_prob[~np.isnan(log_prob)]
         low, median, high = table[0], table[2], table[4]
         if _is_beyond(log_prob - (high + MARGIN + (high - median) + above)):
@@ -54,7 +54,7 @@ def untypical(density: Density, samples, t: float) -> list[str]:
             continue
         found.append(
             f"samples are far {how} under `{leaf!r}` than the data it was trained on: their median log density at "
-            f"t = {t:.3g} is {np.median(log_prob):.0f} nats, where data have {median:.0f} and all but one in a "
+            f"t = {time:.3g} is {np.median(log_prob):.0f} nats, where data have {median:.0f} and all but one in a "
             f"thousand at {end}. {remedy}"
         )
     return found
