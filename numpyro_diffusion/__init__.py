@@ -3,7 +3,7 @@
 The names below follow the path: schedules, densities, training, composition, sampling, bounds.
 """
 
-from . import datasets, gflownet
+from . import classifier, datasets, gflownet
 from .adapters.adapters import from_denoiser, from_energy, from_flow, from_noise_prediction, from_score, from_velocity
 from .adapters.check import check_model
 from .adapters.files import load, save
@@ -16,7 +16,8 @@ from .annealing.reverse import Reverse
 from .annealing.verdict import verdict
 from .compose.conditions import classifier_free_guided, compose_conditions, guided
 from .compose.operators import mixture, negation, product, temper
-from .compose.sculpting import contrast, harmonic_mean, sculpt
+from .compose.prompts import prompt
+from .compose.sculpting import contrast, harmonic_mean, observe, sculpt
 from .compose.tapestry import tapestry
 from .density import exact
 from .density.density import Density
@@ -40,6 +41,7 @@ from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC
 from .infer.prior import DiffusionPrior
 from .infer.sbc import sbc
+from .networks.text import TextConfig
 from .train.fit import TrainingConfig, fit
 
 __version__ = "0.1.0"

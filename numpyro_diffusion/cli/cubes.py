@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from ..annealing.anneal import anneal
 from ..annealing.kernels import HMC
 from ..annealing.reverse import Reverse
-from ..classifier import Classifier, all_present, load_classifier
+from ..classifier import Classifier, all_present, pretrained_classifier
 from ..compose.conditions import compose_conditions
 from ..datasets import cubes
 from ..density.density import Density
@@ -24,9 +23,7 @@ LEVELS = 40
 
 def pretrained_judge(size: int = 16) -> Classifier:
     """The classifier p(a cube at y | image) that ships with the package, for images of one size."""
-    folder = resources.files("numpyro_diffusion") / "pretrained" / "classifiers"
-    with resources.as_file(folder / f"cubes_{size}.safetensors") as path:
-        return load_classifier(path)
+    return pretrained_classifier(f"cubes_{size}")
 
 
 def draw(
@@ -34,21 +31,33 @@ def draw(
 ) -> Iterator[tuple[str, AnnealedRun]]:
     """Reverse diffusion and annealed HMC for the product of conditions (Du et al. 2023, Eq. 13), each when it is done.
 
-    Yields "reverse" and "HMC" with their runs.
-
     Args:
         density: Conditioned on one place, such as `nd.load_pretrained("cubes_16")`.
         places: Places (column, row) in [0, 1] that must all hold a cube, [c, 2].
+        rng_key, num_images, num_steps, progress_bar: As of `side_by_side`.
+    """
+    target = compose_conditions(density, places)
+    return side_by_side(target, rng_key, num_images=num_images, num_steps=num_steps, progress_bar=progress_bar)
+
+
+def side_by_side(
+    target: Density, rng_key: jax.Array, *, num_images: int, num_steps: int = 2, progress_bar: bool = False
+) -> Iterator[tuple[str, AnnealedRun]]:
+    """Reverse diffusion and, where the target has a log density, annealed HMC: "reverse" and "HMC" with their runs.
+
+    Args:
+        target: A composition of images.
         rng_key: JAX random key.
         num_images: Images of each.
         num_steps: HMC steps of three leapfrogs per level.
         progress_bar: Show levels.
     """
-    target = compose_conditions(density, places)
     levels = target.schedule.levels(LEVELS, smallest=target.resolution)
     reverse_key, hmc_key = jax.random.split(rng_key)
     shared: dict[str, Any] = {"num_chains": num_images, "levels": levels, "progress_bar": progress_bar}
     yield "reverse", anneal(reverse_key, target, Reverse(), **shared)
+    if not target.has_log_density:
+        return
     hmc = HMC(num_integration_steps=3, persistence=0.9)
     yield "HMC", anneal(hmc_key, target, hmc, num_steps=num_steps, predictor=True, num_pilot_chains=8, **shared)
 

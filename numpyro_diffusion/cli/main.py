@@ -1,4 +1,4 @@
-"""The command line: `numpyro-diffusion demo | cubes | tapestry | flows | train | distil | sample | bench | check`.
+"""Commands: `demo | cubes | tapestry | scenes | sculpt | flows | train | distil | sample | check | bench`.
 
 Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
@@ -22,8 +22,9 @@ from ..disk import arrays as files
 from ..errors import ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
-from . import distillation, pictures, tapestries
+from . import distillation, pictures, sculpting, tapestries
 from . import flows as demo_flows
+from . import scenes as demo_scenes
 from .console import Commands, echo, one_line
 from .models import SAMPLERS, Request, asks_for_models, count, load_model
 
@@ -86,6 +87,29 @@ def _draw(output: Path, force: bool, found, judged: int = 1, what: str = "images
         files.write(partial, picture)
     files.write(output, picture)
     partial.unlink()
+    echo(f"{output}: written")
+
+
+@main.command()
+@click.option("--prompt", required=True, help="""What to show: '"a cube" AND ("sand" OR "grass") AND NOT "sunny"'.""")
+@click.option("--model", metavar="FILE|NAME", help="A density that knows captions: a file, or a pretrained one.")
+@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@click.option("--images", type=click.IntRange(1, 64), default=8, show_default=True, help="Images of each sampler.")
+@_seed
+@_force
+def scenes(prompt, model, output, images, seed, force) -> None:
+    """Draw what a prompt asks for, by reverse diffusion and by HMC side by side: a picture."""
+    target = demo_scenes.target(prompt, model)
+    files.check_apart(output=output, **distillation.model_file(model))
+    files.check_writable(output, force=force)
+    pyplot()  # before the minutes of sampling
+    echo(f"{target!r}")
+    runs, shares = {}, {}
+    for name, run, share in demo_scenes.run(prompt, target, num_images=images, seed=seed):
+        runs[name], judged = run, "" if share is None else f"{share:.0%} of {images} images right, "
+        shares |= {} if share is None else {name: share}
+        echo(f"{name}: {judged}{run.evaluations_per_chain} evaluations each")
+    files.write(output, pictures.scenes(prompt, runs, shares))
     echo(f"{output}: written")
 
 
@@ -224,6 +248,18 @@ def flows(output, side, num_steps, seed, force) -> None:
     files.check_writable(output, force=force)
     pyplot()  # before the work
     demo_flows.run(output, side=side, num_steps=num_steps, seed=seed, echo=echo)
+
+
+@main.command()
+@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@click.option("--num-chains", type=count(10), default=2000, show_default=True, help="Samples of each density.")
+@_seed
+@_force
+def sculpt(output, num_chains, seed, force) -> None:
+    """Sculpt three overlapping discs by a tree of answers, and sample its leaves: a table and heat maps."""
+    files.check_writable(output, force=force)
+    pyplot()  # before the work
+    sculpting.run(output, num_chains=num_chains, seed=seed, echo=echo)
 
 
 def _bench_row(request: Request, density, name, num_chains, seed) -> str:

@@ -1,4 +1,4 @@
-r"""Compositional sculpting: harmonic means, contrasts and their general form (Garipov et al. 2023).
+r"""Compositional sculpting: harmonic means, contrasts, their general form, and chains (Garipov et al. 2023).
 
 With calibrated densities all are exact as they stand; no classifier has to learn the ratios.
 """
@@ -87,15 +87,43 @@ def sculpt(densities: Sequence[Density], labels: Sequence[int], *, weights: Any 
         labels: Answers y_1, ..., y_k, at least one: numbers of densities from 1 to n, which may repeat.
         weights: Positive prior weights w_i, one per density, normalised to sum one; equal by default.
     """
+    observed, mixed, count = _answers("sculpting", densities, labels, weights)
+    prior = [] if count == 1 else [(mixed, 1.0 - count)]
+    return combine("product", [*observed, *prior])
+
+
+def observe(
+    density: Density, densities: Sequence[Density], labels: int | Sequence[int], *, weights: Any = None
+) -> Density:
+    r"""Density :math:`p(x) \prod_j p_{y_j}(x) / \sum_i w_i p_i(x)` (unnormalised): p, once observers have answered.
+
+    Sculpting goes on from whatever density there is: p is any composition, a sculpted one too, and each answer
+    multiplies it by :math:`P(y_j | x)`, constant factors w_y left out. Chained they are `sculpt`:
+    `observe(sculpt(d, [1]), d, [2, 3])` is `sculpt(d, [1, 2, 3])`, and `observe(mixture(*d), d, y)` is `d[y - 1]`. The
+    observers of each call may know other densities than those of the call before: a tree of choices is a chain.
+
+    Args:
+        density: The density p. An answer is at most one, up to its factor w_y: what had finite mass still has.
+        densities: What the observers choose among; one call evaluates each of them, and `density`, once.
+        labels: One answer, or several.
+        weights: Of `densities`, as of `sculpt`.
+    """
+    several = labels if isinstance(labels, list | tuple | np.ndarray) and np.ndim(labels) else [labels]
+    observed, mixed, count = _answers("an observation", densities, several, weights)
+    check_densities("an observation", (density, *densities))
+    return combine("product", [(density, 1.0), *observed, (mixed, -float(count))])
+
+
+def _answers(what: str, densities, labels, weights) -> tuple[list, Any, int]:
+    """(the densities that labels name, and how often each; the densities' mixture; the number of labels)."""
     if not isinstance(densities, list | tuple):
-        raise ArgumentTypeError(f"sculpting takes a list of densities; got {type(densities).__name__}.")
-    check_densities("sculpting", densities)
+        raise ArgumentTypeError(f"{what} takes a list of densities; got {type(densities).__name__}.")
+    check_densities(what, densities)
     numbers = checked_labels(labels, len(densities))
     log_weights = log_weights_of(weights, len(densities))
     mixed = combine("mixture", list(zip(densities, log_weights, strict=True)))
     observed = [(density, float(numbers.count(i))) for i, density in enumerate(densities, 1) if i in numbers]
-    prior = [] if len(numbers) == 1 else [(mixed, 1.0 - len(numbers))]
-    return combine("product", [*observed, *prior])
+    return observed, mixed, len(numbers)
 
 
 def checked_labels(labels: Any, count: int) -> list[int]:

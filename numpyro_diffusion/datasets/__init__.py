@@ -1,5 +1,5 @@
-"""Data sets: the planar densities of the paper with their compositions, handwritten digits, and cubes."""
+"""Data sets: planar densities and compositions, discs, handwritten digits, coloured ones, cubes, captioned scenes."""
 
-from . import cubes, digits, planar, targets
+from . import captioned_scenes, circles, coloured_digits, cubes, digits, planar, targets
 
-__all__ = ["cubes", "digits", "planar", "targets"]
+__all__ = ["captioned_scenes", "circles", "coloured_digits", "cubes", "digits", "planar", "targets"]

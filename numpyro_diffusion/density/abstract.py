@@ -266,7 +266,9 @@ def _flow_log_probs(density: AbstractDensity, rng_key, x, t, *, num_probes: int)
 def check_density(what: str, value) -> None:
     """Raise ArgumentTypeError unless the value is a density whose arrays JAX can see."""
     if not isinstance(value, AbstractDensity):
-        raise ArgumentTypeError(f"{what} takes a density; got {type(value).__name__}. Wrap functions in nd.as_density.")
+        is_flow = isinstance(value, Operand)
+        remedy = "Sample flows by nd.gflownet.sample." if is_flow else "Wrap functions in nd.as_density."
+        raise ArgumentTypeError(f"{what} takes a density; got {type(value).__name__}. {remedy}")
     for density in (value, *getattr(value, "leaves", ())):
         # Of a class alone: nothing is flattened, for that would trace users' functions.
         if jax.tree_util.all_leaves([density]):

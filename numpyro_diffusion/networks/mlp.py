@@ -15,10 +15,10 @@ from . import embedding
 class ResidualMLP(nnx.Module):
     """f(u, c, condition) for u [d]: smooth, zero residual branches and a small output at the start.
 
-    `size` is d, and `config` a `NetworkConfig`.
+    `size` is d, `config` a `NetworkConfig`, and the output [d], or [num_outputs] where that is given.
     """
 
-    def __init__(self, size, config, *, rngs):
+    def __init__(self, size, config, *, num_outputs: int | None = None, rngs):
         width, num_blocks, embedding_size = config.width, config.num_blocks, config.embedding_size
         hidden, linear = config.expansion * width, partial(embedding.linear, rngs=rngs)
         self.frequencies = nnx.Param(jax.random.normal(rngs.params(), (embedding_size // 2,)))
@@ -29,7 +29,7 @@ class ResidualMLP(nnx.Module):
         # One more input says whether there is a condition at all.
         num_inputs = config.condition_size + 1
         self.condition = linear(num_inputs, embedding_size) if num_inputs > 1 else None
-        self.head = linear(width, size, 0.1)
+        self.head = linear(width, num_outputs or size, 0.1)
 
     def __call__(self, u, c, condition: Any = None):
         seen = embedding.fourier(self.frequencies, c)

@@ -1,12 +1,13 @@
-"""General sculpting against its two-label cases, its definition, and rejection samples."""
+"""General sculpting against its two-label cases, its definition, chains of answers, and rejection samples."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flows import exact, shares
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.errors import ArgumentTypeError, ParameterError
+from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ShapeError
 
 
 def gaussian(x, y, name, width=0.6):
@@ -51,15 +52,95 @@ def test_text_and_weights_that_are_traced():
     np.testing.assert_allclose(traced, nd.sculpt([P, Q], [1, 2], weights=[0.3, 0.7]).log_prob(X), rtol=2e-5, atol=1e-5)
 
 
-def test_annealed_samples_are_those_of_rejection():
-    composed, count = nd.sculpt([P, Q, R], [1, 1, 3]), 4000
-    run = nd.anneal(jax.random.key(1), composed, num_chains=count, levels=24, progress_bar=False)
-    # Draws of the mixture, kept with the probability of the answers: Bayes' rule as it stands.
-    key, keep = jax.random.split(jax.random.key(2))
-    x = jnp.concatenate([d.sample(k, 40_000) for d, k in zip((P, Q, R), jax.random.split(key, 3), strict=True)])
-    logs = jnp.stack([d.log_prob(x) for d in (P, Q, R)])
-    claims = jax.nn.softmax(logs, axis=0)
-    kept = x[jax.random.uniform(keep, (len(x),)) < claims[0] ** 2 * claims[2]]
+WEIGHTS = [None, [0.05, 0.9, 0.05], [0.5, 0.2, 0.3]]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize(("first", "then"), [([1], 2), ([1], [2, 2]), ([3, 3], [1]), ([1, 2], 3)])
+def test_chained_answers_are_sculpted_at_once(weights, first, then):
+    densities = [P, Q, R]
+    chained = nd.observe(nd.sculpt(densities, first, weights=weights), densities, then, weights=weights)
+    at_once = nd.sculpt(densities, [*first, *np.atleast_1d(then)], weights=weights)
+    np.testing.assert_allclose(chained.log_prob(X, 0.2), at_once.log_prob(X, 0.2), rtol=2e-5, atol=2e-5)
+    assert len(chained.leaves) == 3
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_an_answer_about_the_mixture_is_that_density(weights):
+    densities = [P, Q, R]
+    observed = nd.observe(nd.mixture(*densities, weights=weights), densities, 2, weights=weights)
+    np.testing.assert_allclose(observed.log_prob(X, 0.1), Q.log_prob(X, 0.1), rtol=2e-5, atol=2e-5)
+
+
+def test_answers_about_any_density_and_among_others():
+    weights = np.array([0.3, 0.7])
+    start = P**0.5 * Q
+    observed = nd.observe(start, [Q, R], np.array([2, 1, 2]), weights=weights)
+    q, r = (np.asarray(d.log_prob(X, 0.1), np.float64) for d in (Q, R))
+    mixed = np.logaddexp(q + np.log(0.3), r + np.log(0.7))
+    wanted = np.asarray(start.log_prob(X, 0.1)) + q + 2 * r - 3 * mixed
+    np.testing.assert_allclose(observed.log_prob(X, 0.1), wanted, rtol=2e-5, atol=2e-5)
+
+
+def test_chains_are_traced_and_read_as_formulas():
+    chain = lambda w: nd.observe(nd.sculpt([P, Q], [1], weights=w), [P, Q], 2, weights=w)
+    assert repr(chain([0.3, 0.7])) == "p * q / (0.3 * p + 0.7 * q)"
+    found = jax.jit(lambda w: chain(w).log_prob(X))(jnp.array([0.3, 0.7]))
+    np.testing.assert_allclose(found, chain([0.3, 0.7]).log_prob(X), rtol=2e-5, atol=1e-5)
+
+
+def test_flows_are_observed_too():
+    flows = [exact(0), exact(1), exact(2)]
+    chained = nd.observe(nd.sculpt(flows, [1], weights=[1, 2, 3]), flows, [2, 3], weights=[1, 2, 3])
+    at_once = nd.sculpt(flows, [1, 2, 3], weights=[1, 2, 3])
+    (found, log_sum), (wanted, log_wanted) = shares(chained), shares(at_once)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert log_sum == pytest.approx(log_wanted, abs=1e-4)
+
+
+def rejected(rng_key, prior, answers, count=40_000):
+    """Draws of the mixture of `prior`, kept with the probability of answers (densities, weights, number)."""
+    key, keep = jax.random.split(rng_key)
+    x = jnp.concatenate([d.sample(k, count) for d, k in zip(prior, jax.random.split(key, len(prior)), strict=True)])
+    chance = jnp.ones(len(x))
+    for densities, weights, number in answers:
+        logs = jnp.stack([d.log_prob(x) for d in densities]) + jnp.log(jnp.asarray(weights, float))[:, None]
+        chance *= jax.nn.softmax(logs, axis=0)[number - 1]
+    return x[jax.random.uniform(keep, (len(x),)) < chance]
+
+
+THREE = [P, Q, R]
+PAIR = {alpha: ([P, Q], [alpha, 1 - alpha]) for alpha in (0.05, 0.5, 0.95)}
+#: A composition, the densities whose mixture x is drawn from, and what observers answer: (densities, weights, answer).
+CASES = {
+    "three answers": (nd.sculpt(THREE, [1, 1, 3]), THREE, [(THREE, np.ones(3), y) for y in (1, 1, 3)]),
+    "a chain": (
+        nd.observe(nd.observe(nd.mixture(*THREE), [P, Q], 2, weights=[0.95, 0.05]), [Q, R], 2), THREE,
+        [([P, Q], [0.95, 0.05], 2), ([Q, R], [0.5, 0.5], 2)],
+    ),
+    # The first answer of two draws from p itself.
+    **{f"harmonic mean, {a}": (nd.harmonic_mean(P, Q, alpha=a), [P], [(*PAIR[a], 2)]) for a in PAIR},
+    **{f"contrast, {a}": (nd.contrast(P, Q, alpha=a), [P], [(*PAIR[a], 1)]) for a in PAIR},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_moments_are_those_of_rejection(case):
+    composed, prior, answers = CASES[case]
+    kept = rejected(jax.random.key(2), prior, answers)
+    axis = np.linspace(-3, 4, 141)
+    grid = jnp.asarray(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2), float)
+    mass = jax.nn.softmax(composed.log_prob(grid))
+    for power in (1, 2):
+        error = jnp.std(kept**power, axis=0) / np.sqrt(len(kept))
+        assert len(kept) > 1000 and np.all(np.abs(mass @ grid**power - jnp.mean(kept**power, axis=0)) < 5 * error)
+
+
+@pytest.mark.parametrize("case", ["three answers", pytest.param("a chain", marks=pytest.mark.slow)])
+def test_annealed_samples_are_those_of_rejection(case):
+    composed, prior, answers = CASES[case]
+    run = nd.anneal(jax.random.key(1), composed, num_chains=4000, levels=24, progress_bar=False)
+    kept = rejected(jax.random.key(2), prior, answers)
     error = np.sqrt(np.var(kept, axis=0) * (1 / len(kept) + 1 / run.particles.num_effective))
     assert np.all(np.abs(nd.expectation(run).value - jnp.mean(kept, axis=0)) < 5 * error)
 
@@ -68,6 +149,24 @@ def test_annealed_samples_are_those_of_rejection():
 def test_labels_outside(labels):
     with pytest.raises(ParameterError, match="labels"):
         nd.sculpt([P, Q], labels)
+
+
+@pytest.mark.parametrize("labels", [0, 3, [], [1.0], True, None, "1"])
+def test_answers_outside(labels):
+    with pytest.raises(ParameterError, match="labels"):
+        nd.observe(P, [P, Q], labels)
+
+
+def test_answers_about_other_points():
+    other = nd.exact.GaussianMixture(np.zeros((1, 3)), np.eye(3)[None])
+    with pytest.raises(ShapeError, match="event shape"):
+        nd.observe(other, [P, Q], 1)
+    with pytest.raises(ArgumentTypeError, match="list of densities"):
+        nd.observe(P, Q, 1)
+    with pytest.raises(ArgumentTypeError, match="densities of one kind"):
+        nd.observe(P, [exact(0), exact(1)], 1)
+    with pytest.raises(ArgumentTypeError, match="takes densities"):
+        nd.observe(lambda x: x, [P, Q], 1)
 
 
 def test_no_list():
