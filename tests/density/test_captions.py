@@ -118,6 +118,7 @@ def test_captions_are_learnt():
     assert 0.2 < bright < 0.9 and -0.9 < dark < -0.2
 
 
+@pytest.mark.slow
 def test_a_caption_in_a_numpyro_model(p):
     def model(y):
         x = numpyro.sample("x", nd.DiffusionPrior(p.given("a dark picture")))
