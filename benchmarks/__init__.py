@@ -4,6 +4,7 @@
 
     paper       tables of the paper, and of those it builds on
     posteriors  posteriors and evidence against truths in closed form, or on average over the prior
+    sculpting   compositional sculpting, of discs and of coloured digits, with classifiers and without
     peers       the digits density beside other density models
     any_model   networks from elsewhere as densities: conventions, outputs, samples
     tempering   replica exchange beside annealing, and new data added to finished runs

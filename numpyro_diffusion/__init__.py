@@ -18,6 +18,7 @@ from .compose.conditions import classifier_free_guided, compose_conditions, guid
 from .compose.operators import mixture, negation, product, temper
 from .compose.prompts import prompt
 from .compose.sculpting import contrast, harmonic_mean, observe, sculpt
+from .compose.tapestry import tapestry
 from .density import exact
 from .density.density import Density
 from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
@@ -25,6 +26,7 @@ from .density.equal import equal_density
 from .density.function import as_density
 from .density.mixture import MixtureBase
 from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
+from .density.views import affine, crop, pool
 from .diagnose import metrics, plots
 from .diagnose.coverage import coverage
 from .diagnose.expectations import expectation, quantile

@@ -87,13 +87,13 @@ THREE, EQUAL = (1, 2, 3), (1.0, 1.0, 1.0)
 PROBLEMS = {
     **{
         f"{{{','.join(map(str, labels))}}}": Problem(((THREE, EQUAL, labels),))
-        for labels in ((1, 2), (1, 1), (1, 2, 3), (1, 1, 1), (1, 2, 2))
+        for labels in ((1, 2), (1, 1), (1, 2, 3))
     },
     **{f"harmonic mean, alpha {a}": Problem((((1, 2), (a, 1 - a), (1, 2)),)) for a in ALPHAS},
     **{f"contrast, alpha {a}": Problem((((1, 2), (a, 1 - a), (1, 1)),)) for a in ALPHAS},
     "chain": Problem(((THREE, EQUAL, (2,)), ((1, 2), (0.95, 0.05), (1,)), ((2, 3), (1.0, 1.0), (2,)))),
 }  # fmt: skip
-SCALES = (1.0, 10.0, 20.0, 75.0)
+SCALES, WEIGHTED = (1.0, 10.0, 20.0, 75.0), ("{1,2}", "{1,1}")
 
 
 @functools.lru_cache
@@ -118,11 +118,11 @@ def figures(problem: Problem, samples, log_weights=None, log_z=np.nan, error=np.
     }  # fmt: skip
 
 
-def of_rejection(problem: Problem, options):
+def of_rejection(problem: Problem):
     return lambda seed: figures(problem, problem.rejected(jax.random.key(seed), CHAINS))
 
 
-def of_energies(problem: Problem, options):
+def of_energies(problem: Problem):
     def compute(seed: int) -> dict:
         run = nd.anneal(
             jax.random.key(seed), problem.density, num_chains=CHAINS, levels=ENERGY_LEVELS, progress_bar=False
@@ -138,7 +138,7 @@ def of_scores(problem: Problem, scale: float, weighted: bool):
     ((which, weights, labels),) = problem.rounds
 
     def compute(seed: int) -> dict:
-        claims = classifier(which, weights, 3 if which == THREE else 2, seed)
+        claims = classifier(which, weights, 3, seed)
         density = sculpted([ScoreOf(DISCS[i - 1]) for i in which], claims, labels, scale=scale)
         kernel, levels = (nd.Reverse(weighted=True), WEIGHTED_LEVELS) if weighted else (nd.Reverse(), REVERSE_LEVELS)
         levels = density.schedule.levels(levels, smallest=density.leaves[0].resolution)
@@ -152,15 +152,14 @@ def of_scores(problem: Problem, scale: float, weighted: bool):
     return compute
 
 
-def rows(options):
+def rows():
     """(name, function of the seed) of every row."""
     for name, problem in PROBLEMS.items():
-        yield f"{name}: rejection", of_rejection(problem, options)
-        yield f"{name}: energies", of_energies(problem, options)
-        if len(problem.rounds) > 1:
-            continue
-        is_known = name in ("{1,2}", "{1,1}", "{1,2,3}")
-        for scale in SCALES if is_known else SCALES[:1]:
+        yield f"{name}: rejection", of_rejection(problem)
+        yield f"{name}: energies", of_energies(problem)
+        if problem.rounds[0][0] != THREE or len(problem.rounds) > 1:
+            continue  # the classifier is that of three discs
+        for scale in SCALES:
             yield f"{name}: scores and classifier, scale {scale:g}", of_scores(problem, scale, weighted=False)
-        if is_known:
+        if name in WEIGHTED:
             yield f"{name}: scores and classifier, scale 1, weighted", of_scores(problem, 1.0, weighted=True)

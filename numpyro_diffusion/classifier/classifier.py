@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from functools import lru_cache, partial
+from importlib import resources
 from typing import Any
 
 import jax
@@ -22,7 +23,8 @@ from flax import nnx
 from ..checks.fields import check_instance
 from ..checks.text import shown
 from ..disk import checkpoint, contents
-from ..errors import ShapeError
+from ..disk.densities import PRETRAINED
+from ..errors import ShapeError, UnknownNameError
 from ..networks.classifier import ClassifierConfig
 from .batch import as_array
 
@@ -152,6 +154,23 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
             numbers or texts that no classifier has.
     """
     return checkpoint.load(path, "classifier", _described, "a classifier")
+
+
+def pretrained_classifier(name: str) -> Classifier:
+    """A classifier that ships with the package.
+
+    "cubes_16" and "cubes_32" say whether a cube is at a place, "coloured_digits_16" which of `coloured_digits.CELLS` a
+    picture is; a card, what each was trained on and its accuracy, lies beside the weights.
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+    """
+    folder = PRETRAINED / "classifiers"
+    known = sorted(place.name[:-12] for place in folder.iterdir() if place.name.endswith(".safetensors"))
+    if name not in known:
+        raise UnknownNameError(f"no pretrained classifier is called {shown(name)}. There are {', '.join(known)}.")
+    with resources.as_file(folder / f"{name}.safetensors") as path:
+        return load_classifier(path)
 
 
 def _described(arrays, config) -> Classifier:

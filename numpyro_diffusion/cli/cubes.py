@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from ..annealing.anneal import anneal
 from ..annealing.kernels import HMC
 from ..annealing.reverse import Reverse
-from ..classifier import Classifier, all_present, load_classifier
+from ..classifier import Classifier, all_present, pretrained_classifier
 from ..compose.conditions import compose_conditions
 from ..datasets import cubes
 from ..density.density import Density
@@ -24,9 +23,7 @@ LEVELS = 40
 
 def pretrained_judge(size: int = 16) -> Classifier:
     """The classifier p(a cube at y | image) that ships with the package, for images of one size."""
-    folder = resources.files("numpyro_diffusion") / "pretrained" / "classifiers"
-    with resources.as_file(folder / f"cubes_{size}.safetensors") as path:
-        return load_classifier(path)
+    return pretrained_classifier(f"cubes_{size}")
 
 
 def draw(

@@ -1,4 +1,4 @@
-"""The command line: `numpyro-diffusion demo | cubes | scenes | flows | train | distil | sample | bench | check`.
+"""Commands: `numpyro-diffusion demo | cubes | scenes | sculpt | flows | train | distil | sample | check | bench`.
 
 Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
@@ -22,7 +22,7 @@ from ..disk import arrays as files
 from ..errors import ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
-from . import distillation, pictures
+from . import distillation, pictures, sculpting
 from . import flows as demo_flows
 from . import scenes as demo_scenes
 from .console import Commands, echo, one_line
@@ -231,6 +231,18 @@ def flows(output, side, num_steps, seed, force) -> None:
     files.check_writable(output, force=force)
     pyplot()  # before the work
     demo_flows.run(output, side=side, num_steps=num_steps, seed=seed, echo=echo)
+
+
+@main.command()
+@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@click.option("--num-chains", type=count(10), default=2000, show_default=True, help="Samples of each density.")
+@_seed
+@_force
+def sculpt(output, num_chains, seed, force) -> None:
+    """Sculpt three overlapping discs by a tree of answers, and sample its leaves: a table and heat maps."""
+    files.check_writable(output, force=force)
+    pyplot()  # before the work
+    sculpting.run(output, num_chains=num_chains, seed=seed, echo=echo)
 
 
 def _bench_row(request: Request, density, name, num_chains, seed) -> str:

@@ -99,13 +99,17 @@ class AbstractDensity(Operand):
 
         The Gaussian approximation at t = 1, unless a subclass knows better.
         """
-        gaussian = gaussian_at(self, 1.0)
-        x = gaussian.sample(rng_key)
-        return x, gaussian.log_prob(x)
+        first = self._first()
+        x = first.sample(rng_key)
+        return x, first.log_prob(x)
 
     def start_log_prob(self, x) -> jax.Array:
         """Log density of a flattened point x [d] under what annealing starts from."""
-        return gaussian_at(self, 1.0).log_prob(x)
+        return self._first().log_prob(x)
+
+    def _first(self) -> Gaussian:
+        """What `start` draws from."""
+        return gaussian_at(self, 1.0)
 
     def log_prob(self, x, t=0.0) -> jax.Array:
         """Log density in nats.

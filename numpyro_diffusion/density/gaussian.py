@@ -65,7 +65,7 @@ class Gaussian(NamedTuple):
         """A draw [d]."""
         noise = jax.random.normal(rng_key, self.mean.shape)
         # Eigenvectors have no sign of their own, and what a key draws must not depend on it.
-        return self.at(noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise))
+        return self.at(self.axes.coordinates(noise) if isinstance(self.axes, DenseAxes) else noise)
 
     def log_prob(self, x) -> jax.Array:
         """Log density at a point x [d]."""
@@ -127,7 +127,7 @@ def _unzipped(parts):
     return gaussians, jnp.stack([g.mean for g in gaussians]), jnp.stack([jnp.asarray(c) for c in coefficients])
 
 
-def _soft_limit(value):
+def limited(value):
     """What denominators remove, as a share: itself up to 1/2, then softly up to 3/4.
 
     Softly, because the frame must move continuously with t. At 1 there would be no precision left; 3/4 leaves a
@@ -149,19 +149,25 @@ def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
         means, precisions = jax.vmap(axes.coordinates)(means), 1 / jnp.stack([g.variance for g in gaussians])
         plus = _sum(above, precisions)
         value = _sum(above - exponents, precisions) / plus
-        precision = plus * (1 - _soft_limit(value))
+        precision = plus * (1 - limited(value))
         pulls = means * precisions
         mean = jnp.where(value < 0.5, _sum(exponents, pulls) / precision, _sum(above, pulls) / plus)
         return Gaussian(axes.point(mean), 1 / precision, axes)
     precisions = jnp.stack([g.matrix_function(jnp.reciprocal) for g in gaussians])
     pulls = jnp.einsum("kij,kj->ki", precisions, means)
-    root = Gaussian.of(means[0], _sum(above, precisions)).matrix_function(jax.lax.rsqrt)
-    value, vector = jnp.linalg.eigh(root @ _sum(above - exponents, precisions) @ root)
+    plus, minus = _sum(above, precisions), _sum(above - exponents, precisions)
+    return quotient(plus, minus, _sum(above, pulls), _sum(exponents, pulls))
+
+
+def quotient(plus, minus, pull_above, pull) -> Gaussian:
+    """Of the precision `plus` - `minus` [d, d], cut, and what pulls its mean [d], numerators alone and everything."""
+    root = Gaussian.of(pull, plus).matrix_function(jax.lax.rsqrt)
+    value, vector = jnp.linalg.eigh(root @ minus @ root)
     scaled = root @ vector
-    covariance = (scaled / (1 - _soft_limit(value))) @ scaled.T
+    covariance = (scaled / (1 - limited(value))) @ scaled.T
     # Where a denominator was cut, its pull on the mean is cut as well: only numerators place the mean.
     is_cut = jnp.max(value) >= 0.5
-    mean = jnp.where(is_cut, root @ root @ _sum(above, pulls), covariance @ _sum(exponents, pulls))
+    mean = jnp.where(is_cut, root @ root @ pull_above, covariance @ pull)
     return Gaussian.of(mean, covariance)
 
 

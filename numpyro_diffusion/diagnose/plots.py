@@ -1,4 +1,4 @@
-"""Pictures of samples, of an annealed run by noise level, and of bounds. Needs the extra `plots` (matplotlib)."""
+"""Pictures of samples and images, of annealed runs by noise level, and of bounds. Needs the extra `plots`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..density.density import Density
 from ..errors import ParameterError, ShapeError, check_integer, check_number
 from .coverage_plots import plot_coverage as plot_coverage
 from .coverage_plots import plot_sbc as plot_sbc
+from .image_plots import image_grid as image_grid
 from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, style
 from .result import AnnealedRun, Bound
 from .weights import evenly, normalised

@@ -138,3 +138,17 @@ def test_flows(tmp_path):
     assert weighted < 0.03 and weighted < routing
     assert (tmp_path / "flows.png").read_bytes().startswith(b"\x89PNG")
     assert "exists" in invoke(*arguments).output
+
+
+@pytest.mark.slow
+def test_sculpt(tmp_path):
+    arguments = ["sculpt", "--output", tmp_path / "tree.png", "--num-chains", 500]
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.output.splitlines() if line[:1] in "12"]
+    assert len(rows) == 4
+    for row in rows:
+        found, _, error, exact, regions = row[-5:]
+        assert abs(float(found) - float(exact)) < 5 * float(error) < 0.5 and float(regions) < 0.15
+    assert (tmp_path / "tree.png").read_bytes().startswith(b"\x89PNG")
+    assert "exists" in invoke(*arguments).output

@@ -1,0 +1,93 @@
+"""Pictures of images: many of them in one grid."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..checks.numbers import array_of
+from ..checks.text import shown
+from ..errors import ParameterError, ShapeError, check_integer
+from .plot_style import INK, ORANGE, pyplot
+from .result import AnnealedRun
+from .weights import evenly, normalised
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def image_grid(
+    images: AnnealedRun | Any,
+    *,
+    columns: int | None = None,
+    max_images: int = 64,
+    limits: tuple[float, float] = (-1.0, 1.0),
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    """Images side by side, row by row, a white pixel apart.
+
+    Args:
+        images: A run, or images [N, height, width] in grey, or [N, height, width, 1 or 3] in grey or colours. Of a run
+            with unequal weights, draws in proportion to them.
+        columns: Images of a row; by default as many as there are rows.
+        max_images: Images drawn at most: evenly picked, since relatives lie side by side.
+        limits: Values that are black and white; what is beyond is drawn as these, what is not finite orange.
+        ax: Axes to draw on; new ones by default.
+        title: Title of the axes.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ShapeError: if there are no images, or they have another shape.
+        ParameterError: for limits that are not in order, and counts that are no integers >= 1.
+        ImportError: without matplotlib.
+    """
+    plt = pyplot()
+    max_images = check_integer("max_images", max_images)
+    given = images.samples if isinstance(images, AnnealedRun) else images
+    x = np.asarray(given)
+    if isinstance(images, AnnealedRun):
+        x = x[evenly(normalised(images.log_weights))]
+    if x.dtype.kind not in "fiub" or x.ndim not in (3, 4) or x.size == 0 or (x.ndim == 4 and x.shape[3] not in (1, 3)):
+        got = f"{x.dtype} {x.shape}" if x.dtype.kind in "fiubc" else shown(given)
+        raise ShapeError(
+            f"images must be real numbers [N, height, width], or [N, height, width, 1 or 3], N >= 1; got {got}. "
+            "Reshape flat ones: x.reshape(-1, height, width)."
+        )
+    low, high = _limits(limits)
+    x = x[np.linspace(0, len(x), min(max_images, len(x)), endpoint=False).astype(int)].astype(float)
+    x = x[..., None] if x.ndim == 3 else x
+    columns = math.ceil(math.sqrt(len(x))) if columns is None else check_integer("columns", columns)
+    if ax is None:
+        rows = -(-len(x) // columns)
+        _, ax = plt.subplots(figsize=(0.9 * columns, 0.9 * rows + (0.3 if title else 0.0)), layout="constrained")
+    seen = np.where(np.isfinite(x), np.clip((x - low) / (high - low), 0, 1), np.nan)
+    ax.imshow(_tiled(seen, columns), interpolation="nearest")
+    ax.set_title(title or "", fontsize=11, color=INK)
+    ax.set_axis_off()
+    return ax
+
+
+def _limits(limits) -> tuple[float, float]:
+    what = "two numbers (black, white), in order"
+    array = array_of("limits", limits, what, ParameterError)
+    if array.shape != (2,) or not np.all(np.isfinite(array)) or not array[0] < array[1]:
+        raise ParameterError(f"limits must be {what}; got {shown(limits)}. (-1, 1) is usual.")
+    return float(array[0]), float(array[1])
+
+
+def _tiled(x: np.ndarray, columns: int) -> np.ndarray:
+    """One image in colours, of images [n, height, width, 1 or 3] in [0, 1], NaN for what is lost."""
+    n, height, width, channels = x.shape
+    rows = -(-n // columns)
+    tiles = np.ones((rows * columns, height + 1, width + 1, 3))
+    lost = np.isnan(x).any(axis=-1, keepdims=True)
+    orange = np.array([*bytes.fromhex(ORANGE[1:])]) / 255
+    tiles[:n, :height, :width] = np.where(lost, orange, x)
+    return tiles.reshape(rows, columns, height + 1, width + 1, 3).swapaxes(1, 2).reshape(
+        rows * (height + 1), columns * (width + 1), 3
+    )[:-1, :-1]  # fmt: skip
