@@ -136,6 +136,15 @@ def _soft_limit(value):
     return jnp.where(value < 0.5, value, 0.5 + 0.25 * jnp.tanh((value - 0.5) / 0.25))
 
 
+def _kept_pull(value):
+    """What is kept of the denominators in the mean: all where they remove up to 1/2, and none from 1 on.
+
+    Where they are cut it is numerators that place the mean. Continuous, as the limit above: harmonic means of densities
+    that are alike stay at 1/2, and chains move with the frame.
+    """
+    return jnp.clip(2 * (1 - value), 0.0, 1.0)
+
+
 def _sum(coefficients, values):
     """Of values [k, ...] with coefficients [k]."""
     return jnp.einsum("k,k...->...", coefficients, values, precision="highest")
@@ -150,8 +159,8 @@ def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
         plus = _sum(above, precisions)
         value = _sum(above - exponents, precisions) / plus
         precision = plus * (1 - _soft_limit(value))
-        pulls = means * precisions
-        mean = jnp.where(value < 0.5, _sum(exponents, pulls) / precision, _sum(above, pulls) / plus)
+        pulls, kept = means * precisions, _kept_pull(value)
+        mean = (_sum(above, pulls) - kept * _sum(above - exponents, pulls)) / (plus * (1 - kept * value))
         return Gaussian(axes.point(mean), 1 / precision, axes)
     precisions = jnp.stack([g.matrix_function(jnp.reciprocal) for g in gaussians])
     pulls = jnp.einsum("kij,kj->ki", precisions, means)
@@ -159,9 +168,8 @@ def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
     value, vector = jnp.linalg.eigh(root @ _sum(above - exponents, precisions) @ root)
     scaled = root @ vector
     covariance = (scaled / (1 - _soft_limit(value))) @ scaled.T
-    # Where a denominator was cut, its pull on the mean is cut as well: only numerators place the mean.
-    is_cut = jnp.max(value) >= 0.5
-    mean = jnp.where(is_cut, root @ root @ _sum(above, pulls), covariance @ _sum(exponents, pulls))
+    kept = _kept_pull(jnp.max(value))
+    mean = (scaled / (1 - kept * value)) @ scaled.T @ (_sum(above, pulls) - kept * _sum(above - exponents, pulls))
     return Gaussian.of(mean, covariance)
 
 
