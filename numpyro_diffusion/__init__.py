@@ -16,7 +16,9 @@ from .annealing.reverse import Reverse
 from .annealing.verdict import verdict
 from .compose.conditions import classifier_free_guided, compose_conditions, guided
 from .compose.operators import mixture, negation, product, temper
+from .compose.prompts import prompt
 from .compose.sculpting import contrast, harmonic_mean, observe, sculpt
+from .compose.tapestry import tapestry
 from .density import exact
 from .density.density import Density
 from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreModel, UNetConfig
@@ -24,6 +26,7 @@ from .density.equal import equal_density
 from .density.function import as_density
 from .density.mixture import MixtureBase
 from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
+from .density.views import affine, crop, pool
 from .diagnose import metrics, plots
 from .diagnose.coverage import coverage
 from .diagnose.expectations import expectation, quantile
@@ -38,6 +41,7 @@ from .infer.kernel import AnnealedKernel
 from .infer.mcmc import AnnealedMCMC
 from .infer.prior import DiffusionPrior
 from .infer.sbc import sbc
+from .networks.text import TextConfig
 from .train.fit import TrainingConfig, fit
 
 __version__ = "0.1.0"

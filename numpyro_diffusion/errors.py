@@ -44,6 +44,19 @@ class ArgumentTypeError(ParameterError, TypeError):
     """An argument or operand is of a wrong kind: no density where one is needed, no number where one is needed."""
 
 
+class TextError(ParameterError):
+    """A caption or prompt that cannot be read; the message points at the place.
+
+    Attributes:
+        reason: What is wrong.
+        start, end: Where, in characters from the beginning.
+    """
+
+    reason: str = ""
+    start: int = 0
+    end: int = 0
+
+
 class DivisionByZeroError(ParameterError, ZeroDivisionError):
     """A density was divided by zero."""
 

@@ -215,7 +215,8 @@ def test_data_that_float32_cannot_resolve(data):
 # NumPyro's own algorithms.
 
 
-@pytest.mark.parametrize("again", ["the same MCMC", pytest.param("another MCMC", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("again", ["the same MCMC", "another MCMC"])
 def test_annealed_kernel(again):
     held = Box(y=BEFORE, s=jnp.array(0.5))
 

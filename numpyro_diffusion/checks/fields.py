@@ -31,7 +31,8 @@ def check_instance(name: str, value, *classes: type, remedy: str = "") -> None:
     """Raise ArgumentTypeError unless the value is of one of the classes."""
     if not isinstance(value, classes):
         known = " or ".join(cls.__name__ for cls in classes)
-        raise ArgumentTypeError(f"{name} must be a {known}; got {shown(value)}. {remedy}".rstrip())
+        article = "an" if known[0] in "AEIO" else "a"
+        raise ArgumentTypeError(f"{name} must be {article} {known}; got {shown(value)}. {remedy}".rstrip())
 
 
 def check_flag(name: str, value, remedy: str = "") -> bool:

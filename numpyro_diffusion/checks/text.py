@@ -5,10 +5,10 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 
-from ..errors import ParameterError
+from ..errors import ParameterError, TextError
 
-#: Most characters of a density's name.
-LONGEST_NAME = 200
+#: Most characters of a density's name, and those shown on either side of what is wrong in a text.
+LONGEST_NAME, BESIDE = 200, 60
 
 _SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlong=40, maxlist=6, maxtuple=6, maxdict=4, maxlevel=3)
 
@@ -47,6 +47,17 @@ def check_name(name, what: str = "name") -> None:
         raise ParameterError(
             f"{what} must be printable text of at most {LONGEST_NAME} characters; got {got}. Rename it."
         )
+
+
+def misread(reason: str, text: str, start: int, end: int) -> TextError:
+    """The error of a text that is wrong from `start` to `end`: why, and below it the text with the place marked."""
+    left, right = max(0, start - BESIDE), min(len(text), max(end, start + BESIDE))
+    before, wrong = printable(text[left:start]), printable(text[start:end])
+    before, after = ("..." if left else "") + before, printable(text[end:right]) + ("..." if right < len(text) else "")
+    marks = " " * len(before) + "^" * max(1, len(wrong))
+    error = TextError(f"column {start + 1}: {reason}.\n  {before}{wrong}{after}\n  {marks}")
+    error.reason, error.start, error.end = reason, start, end
+    return error
 
 
 def columns(lines: Sequence[Sequence[str]], num_left: int = 0, least: int = 0) -> str:

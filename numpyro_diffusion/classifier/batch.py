@@ -20,7 +20,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: In the scale that the classifier is to be used at.
-        labels: Integer class, or 0 and 1 for a single output.
+        labels: Integer class, or 0 and 1 for a single output; [n, heads] for a network with heads.
         positions: (column, row) in [0, 1], [n, 2]; None for a network without a place.
         log_noise: Log noise level of each image, [n]; None for a network without noise level.
     """
@@ -55,7 +55,7 @@ def fixed_batch(data, config) -> Batch:
 def check_batch(batch, config, n: int) -> None:
     """Shapes and types of n questions and answers."""
     wanted = {
-        "images": (n, *config.image_shape), "labels": (n,),
+        "images": (n, *config.image_shape), "labels": (n, len(config.heads)) if config.heads else (n,),
         "positions": (n, 2) if config.position_width else None, "log_noise": (n,) if config.embedding_size else None,
     }  # fmt: skip
     if n < 1:
@@ -75,6 +75,8 @@ def check_values(batch, config) -> None:
     """That numbers are finite and labels are classes."""
     check_finite(batch._replace(labels=None))
     check_scale(batch.images, LARGEST_VALUE)
-    low, high, most = int(jnp.min(batch.labels)), int(jnp.max(batch.labels)), max(config.num_outputs, 2) - 1
-    if low < 0 or high > most:
-        raise ParameterError(f"labels must be classes from 0 to {most}; got {low} to {high}. Number them anew.")
+    counts = config.heads or (max(config.num_outputs, 2),)
+    for labels, count in zip(jnp.atleast_2d(batch.labels.T), counts, strict=True):
+        low, high, most = int(jnp.min(labels)), int(jnp.max(labels)), count - 1
+        if low < 0 or high > most:
+            raise ParameterError(f"labels must be classes from 0 to {most}; got {low} to {high}. Number them anew.")

@@ -2,6 +2,7 @@ r"""Classifiers of images: trained by cross entropy, used to judge samples, for 
 
 classes      num_outputs = k              p(class | x), softmax; labels are integers
 yes or no    num_outputs = 1              p(yes | x), sigmoid; labels are 0 and 1
+questions    with `heads`                 p(class | x) for each of several questions, a softmax each
 at a place   with a `position_width`      p(a cube at y | x), and the place y is part of the question
 with noise   with an `embedding_size`     p(class | x_t, log noise level), whose gradient guides a sampler
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ..checks.fields import check_instance
@@ -46,6 +48,8 @@ class Classifier:
 def log_prob(classifier: Classifier, images, positions=None, log_noise=None) -> jax.Array:
     """Log probabilities of the classes [n, k], or of yes [n] for a single output; differentiable in the images.
 
+    Of a classifier with heads the classes of all questions stand side by side, and each question's sum to one.
+
     Args:
         classifier: A trained classifier.
         images: [n, height, width, channels].
@@ -55,8 +59,18 @@ def log_prob(classifier: Classifier, images, positions=None, log_noise=None) -> 
     Raises:
         ShapeError: if the inputs do not fit the classifier.
     """
-    logits = _apply(classifier, "__call__", images, positions, log_noise)
-    return jax.nn.log_softmax(logits) if classifier.config.num_outputs > 1 else jax.nn.log_sigmoid(logits[:, 0])
+    logits, config = _apply(classifier, "__call__", images, positions, log_noise), classifier.config
+    return log_softmax(config, logits) if config.num_outputs > 1 else jax.nn.log_sigmoid(logits[:, 0])
+
+
+def by_head(config: ClassifierConfig, values) -> list[jax.Array]:
+    """Values [..., k] of all classes as those [..., k_i] of each question."""
+    return jnp.split(values, np.cumsum(config.heads[:-1], dtype=int), axis=-1)
+
+
+def log_softmax(config: ClassifierConfig, logits) -> jax.Array:
+    """Log probabilities [..., k] of logits, normalised for each question."""
+    return jnp.concatenate([jax.nn.log_softmax(part) for part in by_head(config, logits)], axis=-1)
 
 
 def predict(classifier: Classifier, images, positions=None, log_noise=None) -> jax.Array:

@@ -17,7 +17,7 @@ from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..errors import ParameterError, ShapeError, check_integer, check_key
 from ..networks.classifier import ClassifierConfig
 from .batch import Batch
-from .classifier import Classifier, checked, logits_of
+from .classifier import Classifier, checked, log_softmax, logits_of
 
 #: Noise-to-signal ratios that guides are trained on; beyond them they are told the nearest.
 NOISES = (0.01, 20.0)
@@ -68,7 +68,7 @@ def _factor(config: ClassifierConfig, schedule: NoiseSchedule):
         seen = jnp.reshape(x / schedule.alpha(t) / jnp.sqrt(1 + r**2), config.image_shape)
         log_noise = jnp.log(jnp.clip(r, *NOISES))
         logits = logits_of(classifier.state, config, "__call__", seen[None], None, log_noise[None])[0]
-        return jax.nn.log_softmax(logits)[label]
+        return log_softmax(config, logits)[label]
 
     return log_likelihood
 

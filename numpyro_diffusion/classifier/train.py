@@ -20,7 +20,7 @@ from ..program import fingerprint, versions
 from ..train.data import Rows, Sampled, digests
 from ..train.optimise import TrainingConfig, optimise
 from .batch import Batch, check_batch, check_values, fixed_batch
-from .classifier import Classifier, logits_of
+from .classifier import Classifier, by_head, logits_of
 
 
 def train_classifier(
@@ -34,7 +34,7 @@ def train_classifier(
     checkpoint_every_seconds: float = 60.0,
     progress_bar: bool = True,
 ) -> Classifier:
-    """A classifier that minimises the mean cross entropy; the weights are averaged over the last steps.
+    """A classifier that minimises the mean cross entropy, summed over heads; weights are averaged over the last steps.
 
     Args:
         rng_key: Random key; the same key gives the same weights on the same machine.
@@ -99,7 +99,12 @@ class _Questions(NamedTuple):
         logits = logits_of(weights, network, "__call__", batch.images, batch.positions, batch.log_noise)
         if network.num_outputs == 1:
             return jnp.mean(optax.sigmoid_binary_cross_entropy(logits[:, 0], batch.labels))
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
+        labels = batch.labels.reshape(len(logits), -1)
+        losses = [
+            optax.softmax_cross_entropy_with_integer_labels(part, labels[:, i])
+            for i, part in enumerate(by_head(network, logits))
+        ]
+        return sum(map(jnp.mean, losses))
 
     def check(self, batch) -> None:
         check_values(batch, self.classifier.config)

@@ -8,7 +8,7 @@ import click
 import jax
 
 from ..checks.text import printable
-from ..errors import DiagnosticWarning, DiffusionError
+from ..errors import DiagnosticWarning, DiffusionError, TextError
 
 
 class Commands(click.Group):
@@ -19,6 +19,9 @@ class Commands(click.Group):
             warnings.showwarning = _show_warning
             try:
                 return super().invoke(ctx)
+            except TextError as error:
+                # It points at a place, in a line of its own.
+                raise click.ClickException("\n".join(map(printable, str(error).split("\n")))) from error
             except (DiffusionError, OSError, ImportError) as error:
                 raise click.ClickException(one_line(error)) from error
             except (MemoryError, jax.errors.JaxRuntimeError) as error:

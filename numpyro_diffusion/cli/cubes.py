@@ -31,21 +31,33 @@ def draw(
 ) -> Iterator[tuple[str, AnnealedRun]]:
     """Reverse diffusion and annealed HMC for the product of conditions (Du et al. 2023, Eq. 13), each when it is done.
 
-    Yields "reverse" and "HMC" with their runs.
-
     Args:
         density: Conditioned on one place, such as `nd.load_pretrained("cubes_16")`.
         places: Places (column, row) in [0, 1] that must all hold a cube, [c, 2].
+        rng_key, num_images, num_steps, progress_bar: As of `side_by_side`.
+    """
+    target = compose_conditions(density, places)
+    return side_by_side(target, rng_key, num_images=num_images, num_steps=num_steps, progress_bar=progress_bar)
+
+
+def side_by_side(
+    target: Density, rng_key: jax.Array, *, num_images: int, num_steps: int = 2, progress_bar: bool = False
+) -> Iterator[tuple[str, AnnealedRun]]:
+    """Reverse diffusion and, where the target has a log density, annealed HMC: "reverse" and "HMC" with their runs.
+
+    Args:
+        target: A composition of images.
         rng_key: JAX random key.
         num_images: Images of each.
         num_steps: HMC steps of three leapfrogs per level.
         progress_bar: Show levels.
     """
-    target = compose_conditions(density, places)
     levels = target.schedule.levels(LEVELS, smallest=target.resolution)
     reverse_key, hmc_key = jax.random.split(rng_key)
     shared: dict[str, Any] = {"num_chains": num_images, "levels": levels, "progress_bar": progress_bar}
     yield "reverse", anneal(reverse_key, target, Reverse(), **shared)
+    if not target.has_log_density:
+        return
     hmc = HMC(num_integration_steps=3, persistence=0.9)
     yield "HMC", anneal(hmc_key, target, hmc, num_steps=num_steps, predictor=True, num_pilot_chains=8, **shared)
 

@@ -1,4 +1,4 @@
-"""The command line: `numpyro-diffusion demo | cubes | train | distil | sample | bench | check | flows | sculpt`.
+"""Command line: `numpyro-diffusion demo | cubes | scenes | sculpt | flows | train | distil | sample | bench | check`.
 
 Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
@@ -24,6 +24,7 @@ from . import cubes as demo_cubes
 from . import demo as demonstration
 from . import distillation, pictures, sculpting
 from . import flows as demo_flows
+from . import scenes as demo_scenes
 from .console import Commands, echo, one_line
 from .models import SAMPLERS, Request, asks_for_models, count, load_model
 
@@ -69,6 +70,29 @@ def cubes(output, num_cubes, size, images, seed, force) -> None:
         files.write(partial, picture)
     files.write(output, picture)
     partial.unlink()
+    echo(f"{output}: written")
+
+
+@main.command()
+@click.option("--prompt", required=True, help="""What to show: '"a cube" AND ("sand" OR "grass") AND NOT "sunny"'.""")
+@click.option("--model", metavar="FILE|NAME", help="A density that knows captions: a file, or a pretrained one.")
+@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@click.option("--images", type=click.IntRange(1, 64), default=8, show_default=True, help="Images of each sampler.")
+@_seed
+@_force
+def scenes(prompt, model, output, images, seed, force) -> None:
+    """Draw what a prompt asks for, by reverse diffusion and by HMC side by side: a picture."""
+    target = demo_scenes.target(prompt, model)
+    files.check_apart(output=output, **distillation.model_file(model))
+    files.check_writable(output, force=force)
+    pyplot()  # before the minutes of sampling
+    echo(f"{target!r}")
+    runs, shares = {}, {}
+    for name, run, share in demo_scenes.run(prompt, target, num_images=images, seed=seed):
+        runs[name], judged = run, "" if share is None else f"{share:.0%} of {images} images right, "
+        shares |= {} if share is None else {name: share}
+        echo(f"{name}: {judged}{run.evaluations_per_chain} evaluations each")
+    files.write(output, pictures.scenes(prompt, runs, shares))
     echo(f"{output}: written")
 
 

@@ -76,17 +76,32 @@ def digits(drawn, real, count: int = 10) -> bytes:
 
 def cubes(places, runs, shares) -> bytes:
     """PNG of the images, a row for each sampler, with a ring around every place that was asked for."""
+    figure, axes = _rows_of_images(runs, shares)
+    size = next(iter(runs.values())).samples.shape[1]
+    for ax in axes.flat:
+        ax.scatter(*(size * np.asarray(places)).T, s=180, facecolors="none", edgecolors="white", linewidths=0.8)
+    return png(figure, dpi=120)
+
+
+def scenes(prompt: str, runs, shares) -> bytes:
+    """PNG of the images, a row for each sampler, under the prompt; `shares` of those judged right may be missing."""
+    figure, _ = _rows_of_images(runs, shares)
+    figure.suptitle(prompt, fontsize=10, family="monospace")
+    return png(figure, dpi=120)
+
+
+def _rows_of_images(runs, shares):
     count = len(next(iter(runs.values())).samples)
-    figure = _figure(1.5 * count, 1.75 * len(runs))
-    for row, (name, result) in zip(figure.subplots(len(runs), count, squeeze=False), runs.items(), strict=True):
-        for i, (ax, image) in enumerate(zip(row, np.asarray(result.samples), strict=True)):
+    figure = _figure(1.5 * count, 1.75 * len(runs) + 0.2)
+    axes = figure.subplots(len(runs), count, squeeze=False)
+    for row, (name, result) in zip(axes, runs.items(), strict=True):
+        for ax, image in zip(row, np.asarray(result.samples), strict=True):
             size = len(image)
             ax.imshow(np.clip((image + 1) / 2, 0, 1), interpolation="nearest", extent=(0, size, size, 0))
-            ax.scatter(*(size * np.asarray(places)).T, s=180, facecolors="none", edgecolors="white", linewidths=0.8)
             ax.set(xticks=[], yticks=[])
-            if i == 0:
-                ax.set_title(f"{name}: {shares[name]:.0%} right", loc="left", fontsize=9)
-    return png(figure, dpi=120)
+        share = f": {shares[name]:.0%} right" if name in shares else ""
+        row[0].set_title(f"{name}{share}", loc="left", fontsize=9)
+    return figure, axes
 
 
 @jax.jit

@@ -11,6 +11,8 @@ compose_conditions       :math:`p(x) \prod_i (p(x | c_i) / p(x))^{w_i}`
 harmonic_mean            :math:`p q / (\alpha p + (1 - \alpha) q)`
 contrast                 :math:`p^2 / (\alpha p + (1 - \alpha) q)`
 sculpt                   :math:`\prod_j p_{y_j} / (\sum_i w_i p_i)^{k - 1}`
+tapestry                 :math:`\prod_w p_w(A_w x)^{a_w}`
+prompt                   captions with AND, OR and NOT, see `compose.prompts`
 ======================== ====================================================================
 
 All take densities on one event shape under one noise schedule, and raise ShapeError or ScheduleError for others,
@@ -24,9 +26,11 @@ arXiv:2207.12598; Garipov et al. (2023), Compositional Sculpting of Iterative Ge
 
 from .conditions import classifier_free_guided, compose_conditions, guided
 from .operators import mixture, negation, product, temper
+from .prompts import prompt
 from .sculpting import contrast, harmonic_mean, sculpt
+from .tapestry import tapestry
 
 __all__ = [
     "classifier_free_guided", "compose_conditions", "contrast", "guided", "harmonic_mean", "mixture", "negation",
-    "product", "sculpt", "temper",
+    "product", "prompt", "sculpt", "tapestry", "temper",
 ]  # fmt: skip

@@ -35,10 +35,10 @@ def classifier_free_guided(density: Density, condition: Any, scale: Any) -> Dens
 
     Args:
         density: A density that takes conditions, of `nd.fit(..., conditions=...)` or `nd.from_*(..., conditions=...)`.
-        condition: A condition of the network's shape, [k] for `nd.fit`; ShapeError for another.
+        condition: A condition of the network's shape, [k] for `nd.fit`, or a caption; ShapeError for another shape.
         scale: Guidance scale s, finite; 0 is unconditional, 1 conditional, more exaggerates the condition.
     """
-    given = _given("classifier-free guidance", density)
+    given = given_of("classifier-free guidance", density)
     scale = exponent(scale, "scale")
     return combine("product", [(given(None), exponent(1.0 - scale)), (given(condition), scale)])
 
@@ -51,12 +51,14 @@ def compose_conditions(density: Density, conditions: Any, weights: Any = None) -
 
     Args:
         density: A density that takes conditions, of `nd.fit(..., conditions=...)` or `nd.from_*(..., conditions=...)`.
-        conditions: c >= 1 conditions of the network's shape, [c, k] for `nd.fit`, [c] for class numbers; ShapeError for
-            another.
+        conditions: c >= 1 conditions of the network's shape, [c, k] for `nd.fit`, [c] for class numbers, or a list of
+            captions; ShapeError for another shape.
         weights: Finite guidance scales w_i [c]; 1 by default.
     """
-    given = _given("compose_conditions", density)
+    given = given_of("compose_conditions", density)
     ndim = 1 + density.condition_ndim  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(conditions, list | tuple) and conditions and all(isinstance(c, str) for c in conditions):
+        return _together(given, conditions, weights)
     shape = {1: "[c]", 2: "[c, k]"}.get(ndim, f"[c, ...] of {ndim} axes")
     conditions = _rows(conditions, f"an array {shape}. One condition a row.")
     if conditions.ndim != ndim:
@@ -65,6 +67,10 @@ def compose_conditions(density: Density, conditions: Any, weights: Any = None) -
         )
     if len(conditions) == 0:
         raise ParameterError("compose_conditions needs at least one condition; got none.")
+    return _together(given, conditions, weights)
+
+
+def _together(given, conditions, weights) -> Density:
     weights = [exponent(w) for w in vector_of("weights", weights, len(conditions))]
     terms = [(given(c), w) for c, w in zip(conditions, weights, strict=True)]
     return combine("product", [(given(None), exponent(1.0 - sum(weights))), *terms])
@@ -79,7 +85,8 @@ def _rows(conditions: Any, what: str):
     return whole if whole.dtype.kind in "iu" else checked
 
 
-def _given(what: str, density: Any):
+def given_of(what: str, density: Any):
+    """The method `given` of a density that takes conditions, or an ArgumentTypeError."""
     given = getattr(density, "given", None)
     if given is None:
         raise ArgumentTypeError(

@@ -1,5 +1,5 @@
-"""Data sets: planar densities with their compositions, overlapping discs, handwritten digits, coloured ones, cubes."""
+"""Data sets: planar densities and compositions, discs, handwritten digits, coloured ones, cubes, captioned scenes."""
 
-from . import circles, coloured_digits, cubes, digits, planar, targets
+from . import captioned_scenes, circles, coloured_digits, cubes, digits, planar, targets
 
-__all__ = ["circles", "coloured_digits", "cubes", "digits", "planar", "targets"]
+__all__ = ["captioned_scenes", "circles", "coloured_digits", "cubes", "digits", "planar", "targets"]

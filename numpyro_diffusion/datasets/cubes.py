@@ -16,7 +16,6 @@ picture x, and compose it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache, reduce
 from typing import NamedTuple
@@ -26,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.text import layouts
-from ..errors import check_integer, check_key
+from ..errors import check_key
+from .rendering import checked_size, in_pieces, picture
 from .scenes import COLOURS, MAX_CUBES, Scene, positions, ray, sample_scene
 
 __all__ = ["COLOURS", "MAX_CUBES", "Labels", "Scene", "labelled", "positions", "render", "sample_scene", "sampler"]
@@ -35,8 +35,6 @@ __all__ = ["COLOURS", "MAX_CUBES", "Labels", "Scene", "labelled", "positions", "
 PALETTE = np.array([*bytes.fromhex("575757ad23232a4bd71d6914814a198126c029d0d0ffee33")]).reshape(-1, 3) / 255
 #: Colour of the ground in the middle, and how fast it fades; share of ambient light.
 GROUND, FALLOFF, AMBIENT = (0.74, 0.73, 0.72), 0.35, 0.35
-#: Scenes rendered at a time.
-CHUNK = 64
 
 
 class Labels(NamedTuple):
@@ -51,27 +49,17 @@ class Labels(NamedTuple):
 
 
 def render(scene: Scene, size: int) -> jax.Array:
-    """The picture of a scene, RGB [size, size, 3] in [-1, 1]; ParameterError unless `size` is an integer >= 8.
-
-    A pixel is the mean of 2x2 rays, and of more where the picture is smaller than 24 pixels. Memory and time grow with
-    `size` squared.
-    """
-    size = _checked_size(size)
-    rays = max(2, math.ceil(48 / size))
-    grid = (jnp.arange(size * rays) + 0.5) / (size * rays)
-    places = jnp.stack(jnp.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
-    colours = jax.vmap(lambda place: _trace(scene, place), out_axes=-1)(places)
-    image = jnp.mean(colours.reshape(3, size, rays, size, rays), axis=(2, 4))
-    return 2 * jnp.clip(jnp.moveaxis(image, 0, -1), 0, 1) - 1
+    """The picture of a scene, RGB [size, size, 3] in [-1, 1]; see `rendering.picture`."""
+    return picture(lambda place: _trace(scene, place), size)
 
 
 def labelled(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, Labels]]:
     """Sampler `(rng_key, num_samples) -> (x [num_samples, size, size, 3], Labels)`; the number of cubes is uniform.
 
     It can be called within `jax.jit` (`num_samples` static) and is the same object for the same size. It renders
-    `CHUNK` pictures at a time, which bounds its memory. Errors as of `render`.
+    64 pictures at a time, which bounds its memory. Errors as of `render`.
     """
-    return _labelled(_checked_size(size))
+    return _labelled(checked_size(size))
 
 
 @lru_cache
@@ -81,16 +69,7 @@ def _labelled(size: int):
         scene = jax.lax.optimization_barrier(sample_scene(rng_key))
         return render(scene, size), Labels(scene.positions, scene.mask, scene.colour, scene.count)
 
-    def sample(rng_key, num_samples):
-        check_key(rng_key)
-        num_samples = check_integer("num_samples", num_samples)
-        # Whole chunks: a rest of another length would be compiled a second time.
-        chunk = min(CHUNK, num_samples)
-        keys = jax.random.split(rng_key, -(-num_samples // chunk) * chunk)
-        drawn = jax.lax.map(draw, keys, batch_size=chunk)
-        return jax.tree.map(lambda values: values[:num_samples], drawn)
-
-    return sample
+    return in_pieces(draw)
 
 
 def sampler(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]:
@@ -99,7 +78,7 @@ def sampler(size: int) -> Callable[[jax.Array, int], tuple[jax.Array, jax.Array]
     Picture x has one to five cubes, and y is the place of one of them, any with the same probability: the data of
     p(x | a cube at y). Otherwise like `labelled`.
     """
-    return _sampler(_checked_size(size))
+    return _sampler(checked_size(size))
 
 
 @lru_cache
@@ -159,7 +138,3 @@ def _trace(scene, place):
     # Without the barrier, which changes no value, the compiler traces the ray anew for every channel.
     lamp, *albedo = jax.lax.optimization_barrier((lamp, *albedo))
     return jnp.stack([channel * (AMBIENT + (1 - AMBIENT) * lamp) for channel in albedo])
-
-
-def _checked_size(size) -> int:
-    return check_integer("size", size, 8, remedy="Take 16 pixels of a side.")

@@ -99,13 +99,17 @@ class AbstractDensity(Operand):
 
         The Gaussian approximation at t = 1, unless a subclass knows better.
         """
-        gaussian = gaussian_at(self, 1.0)
-        x = gaussian.sample(rng_key)
-        return x, gaussian.log_prob(x)
+        first = self._first()
+        x = first.sample(rng_key)
+        return x, first.log_prob(x)
 
     def start_log_prob(self, x) -> jax.Array:
         """Log density of a flattened point x [d] under what annealing starts from."""
-        return gaussian_at(self, 1.0).log_prob(x)
+        return self._first().log_prob(x)
+
+    def _first(self) -> Gaussian:
+        """What `start` draws from."""
+        return gaussian_at(self, 1.0)
 
     def log_prob(self, x, t=0.0) -> jax.Array:
         """Log density in nats.
@@ -262,7 +266,9 @@ def _flow_log_probs(density: AbstractDensity, rng_key, x, t, *, num_probes: int)
 def check_density(what: str, value) -> None:
     """Raise ArgumentTypeError unless the value is a density whose arrays JAX can see."""
     if not isinstance(value, AbstractDensity):
-        raise ArgumentTypeError(f"{what} takes a density; got {type(value).__name__}. Wrap functions in nd.as_density.")
+        is_flow = isinstance(value, Operand)
+        remedy = "Sample flows by nd.gflownet.sample." if is_flow else "Wrap functions in nd.as_density."
+        raise ArgumentTypeError(f"{what} takes a density; got {type(value).__name__}. {remedy}")
     for density in (value, *getattr(value, "leaves", ())):
         # Of a class alone: nothing is flattened, for that would trace users' functions.
         if jax.tree_util.all_leaves([density]):

@@ -1,4 +1,4 @@
-"""Orthonormal axes along which coordinates are uncorrelated: a covariance's own, or cosines of images."""
+"""Axes along which coordinates are uncorrelated: a covariance's own, cosines of images, or those of a precision."""
 
 from __future__ import annotations
 
@@ -52,10 +52,39 @@ class CosineAxes:
         return jax.vmap(self.point, out_axes=1)(jnp.eye(int(np.prod(self.shape))))
 
 
+def channels(y, count: int) -> jax.Array:
+    """Image [d], flattened, as [c, n] along the cosines of its channels."""
+    return jnp.matmul(cosines(count), y.reshape(-1, count).T, precision="highest")
+
+
+def image(v) -> jax.Array:
+    """What `channels` made [c, n] as the image [d] again."""
+    return jnp.matmul(cosines(len(v)).T, v, precision="highest").T.reshape(-1)
+
+
 @functools.cache
 def cosines(size: int) -> np.ndarray:
     """The orthonormal type-II cosine transform as a matrix [frequency, place]."""
     return np.asarray(scipy.fft.dct(np.eye(size), axis=0, norm="ortho"), dtype=np.float32)
+
+
+class TriangularAxes(NamedTuple):
+    """Axes of images that are not orthogonal but of volume one, as a Cholesky factor of a precision has them.
+
+    Known for draws only. `roots` [c, n, n] are lower triangular with ones on the diagonal, one for each cosine along
+    the channels of n pixels.
+    """
+
+    roots: Any
+
+    def coordinates(self, y):
+        """Image [d], flattened, to coordinates [d]."""
+        return jnp.einsum("cij,ci->cj", self.roots, channels(y, len(self.roots)), precision="highest").reshape(-1)
+
+    def point(self, v):
+        """Coordinates [d] to image [d], flattened."""
+        solve = functools.partial(jax.scipy.linalg.solve_triangular, lower=True, trans=1, unit_diagonal=True)
+        return image(jax.vmap(solve)(self.roots, v.reshape(self.roots.shape[:2])))
 
 
 Axes = DenseAxes | CosineAxes

@@ -16,12 +16,15 @@ The energy E is one of
 
     l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
     inner_product  E = u . f                      potential      E = -(r / s) phi(x, r)
+    residual       E = u . f + s |f|^2 / (2 r)
 
 of a network f(u, log r), or of a bounded potential phi (`networks.patches`). For images the axes V are cosines
 (`axes`), U-Nets see z = (y - mu) / sqrt(r^2 + s^2) in place of u, in E and in f, and the factor before the bracket is
-one: a condition moves the mean, which the base does not know. The *uncalibrated* form is that of Du et al. (2023), with
-neither base nor offset, and so without a known normaliser:
-log p = -(sqrt(r^2 + s^2) / r) E(u, r).
+one: a condition moves the mean, which the base does not know. "residual" completes the square: with that factor log p
+is -|u + (s / r) f|^2 / 2 and terms of r alone (of images f is taken in cosines). At f = 0 it is the Gaussian and has
+the gradients of an inner product, and it is bounded above, by what a set of codimension d reaches. The *uncalibrated*
+form is that of Du et al. (2023), with neither base nor offset, and so without a known
+normaliser: log p = -(sqrt(r^2 + s^2) / r) E(u, r).
 
 The score-only model is s(y, r) = grad log N(y; mu, C + r^2 I) + s / (r sqrt(r^2 + s^2)) f, the preconditioning of
 Karras et al. (2022).
@@ -52,7 +55,7 @@ from .schedule import NoiseSchedule
 
 __all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]
 
-PARAMETERISATIONS = ("l2", "dae", "inner_product")
+PARAMETERISATIONS = ("l2", "dae", "inner_product", "residual")
 NORMALISER_KNOTS = 64
 
 
@@ -92,6 +95,9 @@ class _NetworkDensity(ConditionalModel, Density):
             self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
 
     def _check_base(self):
+        if self.parameterisation == "residual" and (self.base is not None or not self.is_calibrated):
+            what = "a mixture base" if self.is_calibrated else "calibrated=False"
+            raise ParameterError(f"a residual energy stands on one Gaussian; got {what}. Take parameterisation='l2'.")
         base, conditions, size = self.base, self.config.condition_size, self.mean.size
         if base is None:
             if self.config.form == "potential":
@@ -102,7 +108,7 @@ class _NetworkDensity(ConditionalModel, Density):
             raise ParameterError(f"a mixture base belongs to a calibrated energy; got a {what}. Drop the base.")
         if (d := base.means.shape[-1]) != size:
             raise ShapeError(f"the base must have the data's dimension {size}; got {d}. Fit it to them.")
-        if base.condition_size not in (0, conditions):
+        if base.condition_size not in (0, conditions if self.config.text is None else 0):
             raise ShapeError(
                 f"the base must know the data's {conditions} classes or none; got {base.condition_size}. "
                 "Give the same conditions to MixtureBase.fit and nd.fit."
@@ -120,18 +126,20 @@ class _NetworkDensity(ConditionalModel, Density):
         return constant(np.zeros(self.config.condition_size + 1)) if self.config.condition_size else None
 
     def given(self, condition) -> Density:
-        """The conditional density p(x | condition), on the same weights; None for the unconditional one.
+        """The density p(x | condition) given a vector [c] or, where the network reads them, a caption; None for none.
 
         Raises:
             ShapeError: if the condition's length is not the network's, or the network takes none.
-            ParameterError: if the base is a mixture and the condition names no class of it.
+            ParameterError: if the base is a mixture and the condition names no class of it; as TextError for captions.
         """
-        size = self.config.condition_size
+        size, text = self.config.condition_size, self.config.text
         if size == 0:
             raise ShapeError(f"{self!r} was trained without conditions. Train with nd.fit(..., conditions=...).")
         if condition is None:
             return self
-        condition = array_of("a condition", condition, f"an array [{size}]")
+        if text is not None and not is_traced(condition):
+            return Conditional(self, *text.condition(condition, f"{self!r}|"))
+        condition = array_of("a condition", condition, f"an array [{size}]. Captions need UNetConfig(text=...).")
         if condition.shape != (size,):
             raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
         if is_traced(condition):
@@ -196,8 +204,8 @@ class _NetworkDensity(ConditionalModel, Density):
 class EnergyDensity(_NetworkDensity):
     """A trained energy as a log density; see the module for the formula. Made by `fit` or `load`.
 
-    `parameterisation` is one of "l2", "dae", "inner_product". `calibrated` adds the Gaussian base and the offset;
-    with the calibrated losses the result is normalised at every noise level.
+    `parameterisation` is one of "l2", "dae", "inner_product", "residual". `calibrated` adds the Gaussian base and
+    the offset; with the calibrated losses the result is normalised at every noise level.
     """
 
     def log_density(self, x, t, condition=None):
@@ -210,7 +218,7 @@ class EnergyDensity(_NetworkDensity):
         if self.parameterisation == "potential":
             energy = -r / s * modules["network"](y + self.mean, r, self._log_r(r) / 4)
         else:
-            energy = self._energy(*self._network(y, r, condition))
+            energy = self._energy(y, r, condition)
         at_knots = partial(jnp.interp, jnp.log(r), self.log_z[0])
         log_z = at_knots(self.log_z[1])
         if not self.is_calibrated:
@@ -225,12 +233,18 @@ class EnergyDensity(_NetworkDensity):
         share = 1.0 if self.config.takes_images else s**2 / (r**2 + s**2)
         return base + share * (y.size * offset - s / r * energy) - log_z
 
-    def _energy(self, u, f):
+    def _energy(self, y, r, condition):
+        seen, f = self._network(y, r, condition)
         if self.parameterisation == "l2":
             return 0.5 * jnp.sum(f**2)
         if self.parameterisation == "dae":
-            return 0.5 * jnp.sum((u - f) ** 2)
-        return jnp.sum(u * f)
+            return 0.5 * jnp.sum((seen - f) ** 2)
+        if self.parameterisation == "inner_product":
+            return jnp.sum(seen * f)
+        axes = self.moments.axes
+        f = axes.coordinates(f) if self.config.takes_images else f
+        u = axes.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
+        return jnp.sum(u * f) + 0.5 * self._scale() / r * jnp.sum(f**2)
 
 
 @register(_NetworkDensity._data, _NetworkDensity._static)

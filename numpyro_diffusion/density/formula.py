@@ -142,6 +142,21 @@ def gaussian_of(coefficients, node: Node, parts) -> tuple[Gaussian | None, Any]:
     return jax.tree.map(partial(jnp.where, sign > 0), *both), sign
 
 
+def total_exponents(formula: Node, coefficients) -> dict[Leaf, jax.Array]:
+    """The exponent that each leaf has in all, where the terms of mixtures are alike: there shares are exponents."""
+
+    def exponents(node: Node, parts) -> dict[Leaf, jax.Array]:
+        own = jnp.asarray(node.own(coefficients))
+        own = own if node.kind == "product" else jax.nn.softmax(own)
+        found: dict[Leaf, jax.Array] = {}
+        for factor, part in zip(own, parts, strict=True):
+            for leaf, value in part.items():
+                found[leaf] = found.get(leaf, 0.0) + factor * value
+        return found
+
+    return fold(formula, lambda leaf: {leaf: jnp.ones(())}, exponents)
+
+
 def _mass(log_mass: float) -> str:
     """exp(log_mass), with digits also where that is no float."""
     if abs(log_mass) < 700:

@@ -65,7 +65,7 @@ class Gaussian(NamedTuple):
         """A draw [d]."""
         noise = jax.random.normal(rng_key, self.mean.shape)
         # Eigenvectors have no sign of their own, and what a key draws must not depend on it.
-        return self.at(noise if isinstance(self.axes, CosineAxes) else self.axes.coordinates(noise))
+        return self.at(self.axes.coordinates(noise) if isinstance(self.axes, DenseAxes) else noise)
 
     def log_prob(self, x) -> jax.Array:
         """Log density at a point x [d]."""
@@ -127,7 +127,7 @@ def _unzipped(parts):
     return gaussians, jnp.stack([g.mean for g in gaussians]), jnp.stack([jnp.asarray(c) for c in coefficients])
 
 
-def _soft_limit(value):
+def limited(value):
     """What denominators remove, as a share: itself up to 1/2, then softly up to 3/4.
 
     Softly, because the frame must move continuously with t. At 1 there would be no precision left; 3/4 leaves a
@@ -136,7 +136,7 @@ def _soft_limit(value):
     return jnp.where(value < 0.5, value, 0.5 + 0.25 * jnp.tanh((value - 0.5) / 0.25))
 
 
-def _kept_pull(value):
+def kept_pull(value):
     """What is kept of the denominators in the mean: all where they remove up to 1/2, and none from 1 on.
 
     Where they are cut it is numerators that place the mean. Continuous, as the limit above: harmonic means of densities
@@ -158,18 +158,24 @@ def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
         means, precisions = jax.vmap(axes.coordinates)(means), 1 / jnp.stack([g.variance for g in gaussians])
         plus = _sum(above, precisions)
         value = _sum(above - exponents, precisions) / plus
-        precision = plus * (1 - _soft_limit(value))
-        pulls, kept = means * precisions, _kept_pull(value)
-        mean = (_sum(above, pulls) - kept * _sum(above - exponents, pulls)) / (plus * (1 - kept * value))
+        precision = plus * (1 - limited(value))
+        above_pull, pull, kept = _sum(above, means * precisions), _sum(exponents, means * precisions), kept_pull(value)
+        mean = ((1 - kept) * above_pull + kept * pull) / (plus * (1 - kept * value))
         return Gaussian(axes.point(mean), 1 / precision, axes)
     precisions = jnp.stack([g.matrix_function(jnp.reciprocal) for g in gaussians])
     pulls = jnp.einsum("kij,kj->ki", precisions, means)
-    root = Gaussian.of(means[0], _sum(above, precisions)).matrix_function(jax.lax.rsqrt)
-    value, vector = jnp.linalg.eigh(root @ _sum(above - exponents, precisions) @ root)
+    plus, minus = _sum(above, precisions), _sum(above - exponents, precisions)
+    return quotient(plus, minus, _sum(above, pulls), _sum(exponents, pulls))
+
+
+def quotient(plus, minus, pull_above, pull) -> Gaussian:
+    """Of the precision `plus` - `minus` [d, d], cut, and what pulls its mean [d], numerators alone and everything."""
+    root = Gaussian.of(pull, plus).matrix_function(jax.lax.rsqrt)
+    value, vector = jnp.linalg.eigh(root @ minus @ root)
     scaled = root @ vector
-    covariance = (scaled / (1 - _soft_limit(value))) @ scaled.T
-    kept = _kept_pull(jnp.max(value))
-    mean = (scaled / (1 - kept * value)) @ scaled.T @ (_sum(above, pulls) - kept * _sum(above - exponents, pulls))
+    covariance = (scaled / (1 - limited(value))) @ scaled.T
+    kept = kept_pull(jnp.max(value))
+    mean = (scaled / (1 - kept * value)) @ scaled.T @ ((1 - kept) * pull_above + kept * pull)
     return Gaussian.of(mean, covariance)
 
 

@@ -19,7 +19,8 @@ def under_all(model: Any, conditions: Sequence[Any], call: Callable) -> list[Any
     """`call(model)`, or `call(model, condition)` where there is one, for all conditions of a model, in one call."""
     if len(conditions) == 1:
         return [call(model, *(c for c in conditions if c is not None))]
-    stacked = jnp.stack([model.no_condition if c is None else c for c in conditions])
+    filled = [model.no_condition if c is None else c for c in conditions]
+    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *filled)
     one = partial(call, model)
     if len(conditions) <= TOGETHER:
         found = jax.vmap(one)(stacked)
@@ -30,10 +31,12 @@ def under_all(model: Any, conditions: Sequence[Any], call: Callable) -> list[Any
 
 
 def are_one(a: Any, b: Any) -> bool:
-    """Whether two models are one, or copies whose fields are the very same; in one formula schedules are equal."""
-    if a is b or type(a) is not type(b) or vars(a).keys() != vars(b).keys():
+    """Whether two models are one, or copies whose fields are the very same, or models that are one."""
+    if a is b or type(a) is not type(b) or not hasattr(a, "__dict__") or vars(a).keys() != vars(b).keys():
         return a is b
-    return all(value is vars(b)[field] for field, value in vars(a).items() if field != "schedule")
+    # In one formula schedules and shapes are equal.
+    fields = {field: value for field, value in vars(a).items() if field not in ("schedule", "event_shape")}
+    return all(value is vars(b)[f] or (f == "model" and are_one(value, vars(b)[f])) for f, value in fields.items())
 
 
 def place(known: list, value: Any, same: Callable[[Any, Any], bool] = operator.is_) -> int:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.numbers import check_held, constant, finite_array, float_range, floats, is_traced, positive, real_array
-from ..errors import ParameterError, ShapeError, check_integer
+from ..errors import ArgumentTypeError, ParameterError, ShapeError, check_integer
 from .axes import DenseAxes
 from .gaussian import Gaussian, known_gaussians, mixture_log_prob, mixture_moments
 
@@ -116,6 +116,8 @@ class MixtureBase(NamedTuple):
         References:
             Bartz (2016), Cross-validation based Nonlinear Shrinkage. arXiv:1611.00798; here pooled over components.
         """
+        if jnp.issubdtype(getattr(x, "dtype", float), jax.dtypes.prng_key):
+            raise ArgumentTypeError("MixtureBase.fit takes points first; got a random key. Its seed is random_state=.")
         x = np.asarray(x, dtype=np.float64)
         if x.ndim < 2 or len(x) < 2:
             raise ShapeError(f"points must have shape [n, *event_shape] with n >= 2; got {x.shape}.")

@@ -7,6 +7,7 @@ as `load`, and so refuses what could not be read back. All errors are ParameterE
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -83,8 +84,10 @@ def network_of(fields: Any, configs: Mapping[str, type], num_arrays: int) -> Any
     if unknown := set(fields) - {field.name for field in dataclasses.fields(configs[kind])}:
         raise ParameterError(f"{kind} knows no {shown(sorted(map(str, unknown)))}")
     # Before anything is made of them.
-    for name in ("num_blocks", "multipliers", "widths"):
-        value = fields.get(name, 0)
+    text = fields.get("text")
+    parts = (fields, text if isinstance(text, dict) else {})
+    for name, part in itertools.product(("num_blocks", "multipliers", "widths"), parts):
+        value = part.get(name, 0)
         if (len(value) if isinstance(value, list) else value) > num_arrays:
             raise ParameterError(f"{name} = {shown(value)} needs more than the {num_arrays} arrays there are")
     return configs[kind](**fields)

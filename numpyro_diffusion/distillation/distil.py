@@ -33,7 +33,7 @@ from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
 from ..train.data import check_data
 from ..train.fit import NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES, Denoising
-from ..train.losses import mismatch, noised
+from ..train.losses import Targets, mismatch, noised
 from ..train.optimise import TrainingConfig, optimise
 from .normalise import normalised
 from .student import fresh_student
@@ -61,7 +61,7 @@ class _Distilling(NamedTuple):
         r, keys = jnp.exp(noisy.log_r), jax.random.split(probe_key, len(batch.data))
         asked = lambda y, r, c, key: scores(self.teacher, y + density.mean, r, c, key)
         score, time_score = jax.vmap(asked)(noisy.points, r, batch.conditions, keys)
-        targets = -r[:, None] * score, time_score
+        targets = Targets(-r[:, None] * score, time_score)
         return mismatch(density, noisy, batch.conditions, targets, config.time_score_weight, config.weighting)
 
     def check(self, batch) -> None:

@@ -29,7 +29,7 @@ from .environment import Environment, State
 from .evaluate import LogProb, estimated, exact_log_probs, tabulated, walked, walked_there
 from .graph import graph_of, is_enumerable, log_flow
 from .policy import Actions, Policy, TablePolicy, masked_log_softmax, uniform
-from .reward import Reward, check_reward, log_rewards
+from .reward import Reward, check_reward, log_rewards, own_errors
 from .states import as_states, require_listed
 
 
@@ -118,6 +118,7 @@ class Flow(AnyFlow):
         self.environment, self.policy, self.log_z, self.name = environment, policy, log_z, name
 
     @classmethod
+    @own_errors()
     def exact(cls, environment: Environment, reward: Reward, *, beta: float = 1.0, name: str | None = None) -> Flow:
         """The flow of a reward, with uniform backward policy, by dynamic programming: nothing is trained.
 

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.fields import Checked
-from ..errors import check_integer
+from ..errors import ShapeError, check_integer
 from .environment import Environment
 
 #: Most states that are listed.
@@ -125,6 +125,8 @@ def circle(number: int) -> Callable[[jax.Array], jax.Array]:
         return centre + radius * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
     def reward(z):
+        if jnp.shape(z) != (2,):
+            raise ShapeError(f"circles are rewards of z [2]; got shape {jnp.shape(z)}. Use Hypergrid(2, side).")
         centre = around(jnp.zeros(2), 0.3, jnp.asarray(angle))
         bumps = around(centre, distance, first + 2 * np.pi * jnp.arange(number) / number)
         squares = jnp.sum((z - bumps) ** 2, axis=-1) / scale**2

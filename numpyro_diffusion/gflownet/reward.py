@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,35 @@ from .environment import Environment, State
 from .graph import CHUNK, Graph
 
 Reward = Callable[[State], jax.Array]
+
+#: What functions on the host have raised last: JAX keeps the text of it, not the error.
+_raised: list[Exception] = []
+
+
+def on_host_errors(function: Callable) -> Callable:
+    """The function, what it raises remembered for `own_errors`."""
+
+    @functools.wraps(function)
+    def called(*args):
+        try:
+            return function(*args)
+        except Exception as error:
+            _raised[:] = [error]
+            raise
+
+    return called
+
+
+@contextlib.contextmanager
+def own_errors():
+    """Raise what a function on the host raised, in place of the JaxRuntimeError that JAX makes of it."""
+    _raised.clear()
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not _raised:
+            raise
+        raise _raised.pop() from error
 
 
 class on_host:
@@ -42,6 +73,7 @@ class on_host:
         """The reward of one state; under vmap the function sees the whole batch at once."""
         dims = [jnp.ndim(leaf) for leaf in jax.tree.leaves(state)]
 
+        @on_host_errors
         def called(*leaves):
             batch = np.shape(leaves[0])[: np.ndim(leaves[0]) - dims[0]]
             flat = [np.reshape(a, (-1, *np.shape(a)[np.ndim(a) - d :])) for a, d in zip(leaves, dims, strict=True)]

@@ -33,7 +33,7 @@ from .evaluate import log_mean
 from .flow import Flow
 from .graph import Graph, graph_of, is_enumerable, of_states
 from .policy import Network, NetworkPolicy, PolicyNetwork, check_network
-from .reward import Reward, check_reward, check_rewards, number_of, on_host
+from .reward import Reward, check_reward, check_rewards, number_of, on_host, own_errors
 from .walk import explored, log_weight, walk
 
 #: Paths that log Z begins from.
@@ -121,6 +121,7 @@ def _walked(task: Balance, flow: Flow, keys, exploration):
     return task.walked(flow, keys, exploration)
 
 
+@own_errors()
 def train(
     rng_key: jax.Array,
     environment: Environment,

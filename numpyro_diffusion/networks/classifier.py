@@ -38,6 +38,7 @@ class ClassifierConfig(Checked):
         position_width: w of the map of the place, in widths of the image; 0 for a network without a place.
         embedding_size: Size of the embedding of the log noise level, even; 0 for a network without noise level.
         num_groups: Groups of the normalisation in each stage; 0 for none.
+        heads: Classes of several questions that are answered beside each other, in all `num_outputs`; () for one.
     """
 
     image_shape: ImageShape = (16, 16, 3)
@@ -47,6 +48,7 @@ class ClassifierConfig(Checked):
     position_width: NotNegative = 0.0
     embedding_size: Annotated[int, partial(even, low=0)] = 0
     num_groups: CountOrZero = 0
+    heads: Sizes = ()
 
     def __post_init__(self):
         super().__post_init__()
@@ -55,6 +57,12 @@ class ClassifierConfig(Checked):
         if self.num_groups and any(width % self.num_groups for width in self.widths):
             raise ParameterError(
                 f"num_groups must divide every width of {self.widths}, or be 0; got {self.num_groups}."
+            )
+
+        if self.heads and (sum(self.heads) != self.num_outputs or min(self.heads) < 2):
+            raise ParameterError(
+                f"heads must be numbers of classes, each at least 2, which add up to num_outputs = {self.num_outputs}; "
+                f"got {self.heads}."
             )
 
     def build(self, rng_key: jax.Array) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from ..checks.text import shown
 from ..errors import ParameterError, ShapeError, check_integer, check_number
 from .mlp import Offset, ResidualMLP
 from .patches import PatchPotential
+from .text import TextConfig
 from .unet import UNet
 
 #: Most units, pixels or blocks: far beyond what is trained, and short of what an allocation of nonsense would take.
@@ -43,7 +44,15 @@ def _grey_values(name: str, value, remedy: str) -> tuple[float, float]:
     return black, check_number(f"the second of {name}", value[1], black, LARGEST, remedy, ends="(]")
 
 
+def _text(name: str, value, remedy: str = "") -> TextConfig | None:
+    if value is not None and not isinstance(value, TextConfig | dict):
+        raise ParameterError(f"{name} must be a TextConfig or None; got {shown(value)}. {remedy}")
+    return TextConfig(**value) if isinstance(value, dict) else value  # files hold fields
+
+
 class _Config(Checked, abc.ABC):
+    #: How captions are read, a TextConfig, or None where conditions are no captions.
+    text: Any = None
     #: The one energy form the network can take, or None where the user chooses.
     form: ClassVar[str | None] = None
     #: Whether data are images [height, width, channels], with variances along cosines.
@@ -137,6 +146,7 @@ class UNetConfig(_Config):
         rematerialise: Compute blocks anew in the backward pass, for memory.
         normalise: Group normalisation in the residual blocks; without it a third faster on a CPU.
         small_start: Start from a small output, not from zero: an l2 energy has no gradient at zero.
+        text: A `TextConfig` where conditions are captions; its transformer is trained along.
     """
 
     shape: ImageShape = (32, 32, 3)
@@ -152,6 +162,7 @@ class UNetConfig(_Config):
     rematerialise: Flag = False
     normalise: Flag = True
     small_start: Flag = False
+    text: Annotated[TextConfig | None, _text] = None
 
     takes_images: ClassVar[bool] = True
 
@@ -168,6 +179,8 @@ class UNetConfig(_Config):
         heights = [self.shape[0] >> level for level in range(len(self.multipliers))]
         if not set(self.attention) <= set(heights):
             raise ParameterError(f"attention must name heights among {heights}; got {self.attention}. Drop others.")
+        if self.text is not None and self.num_positions:
+            raise ParameterError(f"a condition is a caption or positions; got text and {self.num_positions} positions.")
 
     @property
     def dtype(self):
@@ -184,6 +197,11 @@ class UNetConfig(_Config):
             raise ShapeError(
                 f"{self.num_positions} positions are {2 * self.num_positions} numbers of a condition; the data's "
                 f"conditions have {self.condition_size}. Give conditions that start with the positions."
+            )
+        if self.text is not None and self.condition_size != self.text.max_tokens:
+            raise ShapeError(
+                f"the network reads captions of {self.text.max_tokens} tokens; the data's conditions have "
+                f"{self.condition_size}. Give conditions=, captions or their tokens."
             )
         return UNet(self, rngs=rngs)
 

@@ -10,6 +10,7 @@ from flax import nnx
 
 from .convolution import convolve
 from .embedding import fourier, position_map
+from .text import TextEncoder
 
 
 class Convolution(nnx.Module):
@@ -74,7 +75,8 @@ class UNet(nnx.Module):
     """f(z, log r / 4, condition) for an image z [height * width * channels], of the same shape.
 
     The condition's first `2 * num_positions` entries are image-plane positions (column, row) in [0, 1]. Each enters as
-    an input map as well, a Gaussian bump around it: a position fed as an embedding only is hardly obeyed.
+    an input map as well, a Gaussian bump around it: a position fed as an embedding only is hardly obeyed. Captions are
+    read by a transformer, see `networks.text`.
     `config` is a `UNetConfig`.
     """
 
@@ -84,7 +86,7 @@ class UNet(nnx.Module):
         size, channels = config.embedding_size, config.shape[-1]
         self.frequencies = nnx.Param(jax.random.normal(rngs.params(), (size // 2,)))
         self.embed = nnx.Linear(size, size, rngs=rngs)
-        self.condition = nnx.Linear(config.condition_size + 1, size, rngs=rngs) if config.condition_size else None
+        self.condition = self._reader(rngs) if config.condition_size else None
         self.stem = Convolution(channels + config.num_positions, widths[0], rngs=rngs)
         down, up, width = [], [], widths[0]
         for level, n in enumerate(widths):
@@ -96,6 +98,12 @@ class UNet(nnx.Module):
         self.down, self.up = nnx.List(down), nnx.List(up)
         self.norm = GroupNorm(width) if config.normalise else None
         self.head = Convolution(width, channels, scale=0.1 if config.small_start else 0.0, rngs=rngs)
+
+    def _reader(self, rngs):
+        config = self.config
+        if config.text is not None:
+            return TextEncoder(config.text, config.embedding_size, rngs=rngs)
+        return nnx.Linear(config.condition_size + 1, config.embedding_size, rngs=rngs)
 
     def _stage(self, n_in, n_out, level, rngs):
         config, stage = self.config, []

@@ -22,12 +22,14 @@ from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .losses import loss
-from .optimise import TrainingConfig, optimise
+from .optimise import TrainingConfig, optimise, settled
 
 #: Points that moments are taken of, where data are drawn by a sampler.
 NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES = 50_000, 5_000
 #: Range of noise-to-signal ratios, in standard deviations of the data.
-SIGMAS = (0.006, 20)
+SIGMAS, SIGMAS_OF_IMAGES = (0.006, 20), (0.05, 20)
+#: Training data that points off the data are measured by, at most.
+NUM_REFERENCE = 5_000
 
 
 class Denoising(NamedTuple):
@@ -35,6 +37,8 @@ class Denoising(NamedTuple):
 
     density: Any
     data: Rows | Sampled
+    #: Centred training data that points off the data are measured by, or None.
+    reference: Points | None = None
     ema_warmup = (1.0, 10.0)
 
     @property
@@ -52,7 +56,7 @@ class Denoising(NamedTuple):
 
     def loss(self, weights, batch, rng_key, config: TrainingConfig):
         density = self.density._replace(state=weights)
-        return loss(density, rng_key, batch.data, batch.conditions, config.time_score_weight, config.weighting)
+        return loss(density, rng_key, batch.data, batch.conditions, config, self.reference)
 
     def check(self, batch) -> None:
         check_finite(batch)
@@ -63,7 +67,7 @@ def fit(
     data: Any,
     *,
     model: str = "energy",
-    parameterisation: str = "l2",
+    parameterisation: str | None = None,
     calibrated: bool = True,
     schedule: NoiseSchedule | None = None,
     conditions: Any = None,
@@ -83,15 +87,18 @@ def fit(
         rng_key: JAX random key.
         data: Array [n, *event_shape], or a sampler `(rng_key, num_samples) -> x` (or `-> (x, conditions)`).
         model: "energy" (a log density) or "score" (cheaper, but no log density).
-        parameterisation: Energy form "l2", "dae" or "inner_product".
+        parameterisation: Energy form "l2", "dae", "inner_product" or "residual", see `EnergyDensity`; by default
+            "residual" for calibrated energies of images, "l2" else, which are bounded above.
         calibrated: Train a normalised log density. False gives the energies of Du et al. (2023).
         schedule: Noise schedule t is read under; variance preserving cosine by default. Training itself is in
             noise-to-signal ratios, so any other schedule can be taken afterwards with `with_schedule`.
-        conditions: Array [n, c] of condition vectors for an array of data; see `EnergyDensity.given`.
+        conditions: Array [n, c] of condition vectors for an array of data, or n captions where the network reads them;
+            see `EnergyDensity.given`.
         sigma_min, sigma_max: Range of noise-to-signal ratios in data units; 0.006 and 20 data standard deviations by
-            default. Below `sigma_min` the density is that at `sigma_min`: choose it well below the finest detail.
+            default, for images 0.05 and 20. Below `sigma_min` the density is that at `sigma_min`: choose it well
+            below the finest detail.
         network: Architecture, `NetworkConfig`, `PatchConfig` or `UNetConfig`; `condition_size` follows from the data.
-        training: Optimisation settings.
+        training: Optimisation settings; 10,000 steps of 512 points or of 32 images by default.
         base: Gaussian mixture for a calibrated energy to stand on, see `MixtureBase.fit`; one Gaussian by default.
         name: Name for formulas.
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same settings, training
@@ -109,6 +116,7 @@ def fit(
 
     Raises:
         ShapeError, ParameterError: for data or settings out of range, NaN in the data among them.
+        TextError: for a caption with words that the network does not know.
         CheckpointError: if `checkpoint_path` belongs to other settings or other data, or another run writes to it.
 
     References:
@@ -119,23 +127,29 @@ def fit(
     check_name(name)
     if model not in ("energy", "score"):
         raise ParameterError(f"model must be 'energy' or 'score'; got {model!r}.")
-    if parameterisation not in PARAMETERISATIONS:
+    if parameterisation not in (None, *PARAMETERISATIONS):
         raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
-    training = TrainingConfig() if training is None else training
     network = NetworkConfig() if network is None else network
-    check_instance("training", training, TrainingConfig)
     check_instance("network", network, *CONFIGS.values())
+    training = settled(training, images=network.takes_images, energy=model == "energy")
+    if network.text is not None:
+        conditions = network.text.rows(conditions)
     num_moments = NUM_MOMENTS_OF_IMAGES if network.takes_images else NUM_MOMENTS
     batches, (x, condition), of_data = check_data(rng_key, data, conditions, num_moments, training.batch_size)
+    if network.text is not None and condition is not None:
+        network.text.checked(condition)
     mean, covariance = moments(x, network)
     std = float(np.sqrt(np.mean(covariance if network.takes_images else np.diag(covariance))))
-    remedy = f"Leave it out for {' or '.join(map(str, SIGMAS))} standard deviations of the data."
-    given = zip(("sigma_min", "sigma_max"), (sigma_min, sigma_max), SIGMAS, strict=True)
+    usual = SIGMAS_OF_IMAGES if network.takes_images else SIGMAS
+    remedy = f"Leave it out for {' or '.join(map(str, usual))} standard deviations of the data."
+    given = zip(("sigma_min", "sigma_max"), (sigma_min, sigma_max), usual, strict=True)
     sigmas = [share * std if s is None else check_number(what, s, 0.0, remedy=remedy) for what, s, share in given]
     if not 0 < sigmas[0] < sigmas[1]:
         raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigmas[0]} and {sigmas[1]}. {remedy}")
     network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
     init_key, step_key = jax.random.split(rng_key)
+    if parameterisation is None:
+        parameterisation = "residual" if network.takes_images and calibrated and base is None else "l2"
     cls, form = (EnergyDensity, network.form or parameterisation) if model == "energy" else (ScoreModel, "score")
     density = cls.fresh(
         init_key, network, x.shape[1:], schedule=schedule or VariancePreserving.cosine(), parameterisation=form,
@@ -149,10 +163,20 @@ def fit(
         "sigma_min, sigma_max": sigmas, "base": fingerprint(base), **versions(),
     }  # fmt: skip
     weights = optimise(
-        step_key, Denoising(density, batches), density.state, training,
+        step_key, Denoising(density, batches, _reference(density, x, condition, training)), density.state, training,
         Keeper(checkpoint_path, identity, checkpoint_every_seconds), name=name or "fit", progress_bar=progress_bar,
     )  # fmt: skip
     density = density._replace(state=weights)
     # Folded in, not split off: the keys of weights and steps stay what they were before there was a third.
     typical_key = jax.random.fold_in(rng_key, 0x7E57)
     return density._replace(typical=typical_log_probs(density, x, condition, typical_key))
+
+
+def _reference(density, x, condition, training: TrainingConfig) -> Points | None:
+    """Some of the training data x [n, *event_shape] and their conditions, centred; None where no points need them."""
+    if not training.outlier_share:
+        return None
+    index = np.random.default_rng(0).permutation(len(x))[:NUM_REFERENCE]
+    known = Points(np.asarray(x)[index].reshape(len(index), -1) - np.asarray(density.mean), condition)
+    known = known if condition is None else known._replace(conditions=np.asarray(condition)[index])
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype=float), known)

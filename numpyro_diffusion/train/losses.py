@@ -10,16 +10,29 @@ The first term alone fixes the density up to constants that differ per noise lev
 time-score matching, ties them together: its target is the conditional time score, its expectation d/d(log r) of log p.
 The anchor at the largest noise, where log p is the Gaussian's, is built into `energy.EnergyDensity`.
 The weighting "denoiser" multiplies the first term by 1 + r^2 / s^2.
+
+Data say nothing of where they never are; there an energy is an extrapolation, and may be high: chains find such *false
+wells*, however deep or wide. A share of points therefore lies off the data,
+
+.. math:: y = \kappa y_0 + a C^{1/2} \xi + r e^b \varepsilon , \qquad \kappa \in \{0, 1\}, a \in (0, 1), b \in (0, 3/2),
+
+and regresses on what is known there by the training data themselves, :math:`p = \frac1n \sum_i N(y; y_i, r^2 I)`: noise
+:math:`\varepsilon^* = (y - E[y_0 | y]) / r` and time score :math:`E[|y - y_0|^2 | y] / r^2 - d`. Both grow with the
+distance from the data, so errors count relative to :math:`|\varepsilon^*|^2`: what matters is the way back.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ..density.energy import ScoreModel
+from .data import Points
+
+#: b above, at most: points are noised by e^(3/2) times their level.
+MOST_NOISE = 1.5
 
 
 class Noised(NamedTuple):
@@ -28,6 +41,20 @@ class Noised(NamedTuple):
     points: jax.Array
     log_r: jax.Array
     eps: jax.Array
+
+
+class Targets(NamedTuple):
+    """What scores regress on.
+
+    Attributes:
+        noise: -r grad log p, [n, d].
+        time_score: d log p / d log r, [n].
+        excess: By how much |noise|^2 / d is beyond its one at data, [n]; errors count relative to 1 + excess.
+    """
+
+    noise: jax.Array
+    time_score: jax.Array
+    excess: Any = 0.0
 
 
 def noised(density, rng_key, y) -> Noised:
@@ -40,10 +67,10 @@ def noised(density, rng_key, y) -> Noised:
     return Noised(y + jnp.exp(log_r)[:, None] * eps, log_r, eps)
 
 
-def mismatch(density, noisy: Noised, condition, targets, time_score_weight, weighting):
-    """Mean loss of a density's scores against `targets`: of the noise -r grad log p [n, d], and of the time score [n].
+def mismatch(density, noisy: Noised, condition, targets: Targets, time_score_weight, weighting):
+    """Mean loss of a density's scores against `targets`.
 
-    The second is not asked for where the density is not calibrated; `condition` is [n, c + 1] or None.
+    The time score is not asked for where the density is not calibrated; `condition` is [n, c + 1] or None.
     """
     points, log_r, _ = noisy
     r, d = jnp.exp(log_r), points.shape[1]
@@ -53,22 +80,59 @@ def mismatch(density, noisy: Noised, condition, targets, time_score_weight, weig
         log_prob = lambda z, log_q, c: density.log_prob_at(z, jnp.exp(log_q), c)
         gradient = jax.grad(log_prob, (0, 1) if density.is_calibrated else (0,))
         score, *rest = jax.vmap(gradient)(points, log_r, condition)
-    noise, time_target = targets
-    weight = 1.0 if weighting == "score" else 1 + r**2 / density._scale() ** 2
+    noise, time_target, excess = targets
+    weight = (1 + r**2 / density._scale() ** 2 if weighting == "denoiser" else 1.0) / (1 + excess)
     value = jnp.mean(weight * jnp.sum((r[:, None] * score + noise) ** 2, -1)) * 2 / d
     if density.is_calibrated:
         (time_score,) = rest
-        value += time_score_weight * jnp.mean((time_score - time_target) ** 2) / (2 * d)
+        value += time_score_weight * jnp.mean((time_score - time_target) ** 2 / (2 * d + (excess * d) ** 2))
     return value
 
 
-def loss(density, rng_key, y, condition, time_score_weight, weighting="score"):
-    """Mean training loss over centred data y [n, d] with conditions [n, c + 1] or None; w is `time_score_weight`."""
+def loss(density, rng_key, y, condition, config, reference=None):
+    """Mean training loss over centred data y [n, d] with conditions [n, c + 1] or None.
+
+    `reference` is training data, centred, that a share of points off the data is measured by; None for no such points.
+    """
     noisy = noised(density, rng_key, y)
-    return mismatch(density, noisy, condition, denoising_targets(noisy), time_score_weight, weighting)
+    targets = denoising_targets(noisy)
+    start = len(y) - (0 if reference is None else int(config.outlier_share * len(y)))
+    if start < len(y):
+        last = jax.tree.map(lambda a: a[start:], (y, noisy, condition))
+        # The batch as well, so that of many data those that points come from are known.
+        batch = Points(y, None if condition is None else condition[:, :-1])
+        known = jax.tree.map(lambda *parts: jnp.concatenate(parts), reference, batch)
+        moved = outlying(density, jax.random.fold_in(rng_key, 1), *last[:2])
+        beyond = moved, posterior_targets(moved, last[2], known)
+        noisy, targets = jax.tree.map(lambda a, b: jnp.concatenate([a[:start], b]), (noisy, targets), beyond)
+    return mismatch(density, noisy, condition, targets, config.time_score_weight, config.weighting)
 
 
-def denoising_targets(noisy: Noised):
-    """The noise [n, d], and the time score given data and noise, |eps|^2 - d [n]."""
+def denoising_targets(noisy: Noised) -> Targets:
+    """The noise, and the time score given data and noise, |eps|^2 - d."""
     eps = noisy.eps
-    return eps, jnp.sum(eps**2, -1) - eps.shape[1]
+    return Targets(eps, jnp.sum(eps**2, -1) - eps.shape[1], jnp.zeros(len(eps)))
+
+
+def outlying(density, rng_key, y, noisy: Noised) -> Noised:
+    """Points off the data at the noise levels of `noisy`: see the module for the formula."""
+    number_key, along_key = jax.random.split(rng_key)
+    kept, a, b = jax.random.uniform(number_key, (3, len(y), 1))
+    along = jnp.sqrt(density.eigenvalues) * jax.random.normal(along_key, y.shape)
+    noise = jnp.exp(noisy.log_r[:, None] + MOST_NOISE * b) * noisy.eps
+    points = (kept < 0.5) * y + a * jax.vmap(density.moments.axes.point)(along) + noise
+    return noisy._replace(points=points)
+
+
+def posterior_targets(noisy: Noised, condition, known: Points) -> Targets:
+    """Noise and time score of points under the smoothed `known` data, of those with the point's own condition."""
+    points, (y, conditions), r = noisy.points, known, jnp.exp(noisy.log_r)
+    squares = jnp.maximum(jnp.sum(points**2, -1)[:, None] - 2 * points @ y.T + jnp.sum(y**2, -1), 0)
+    log_share = -0.5 * squares / r[:, None] ** 2
+    if condition is not None:
+        alike = jnp.all(condition[:, None, :-1] == conditions, axis=-1) | (condition[:, None, -1] == 0)
+        log_share = jnp.where(alike, log_share, -jnp.inf)
+    share, d = jax.nn.softmax(log_share, axis=-1), y.shape[1]
+    noise = (points - share @ y) / r[:, None]
+    time_score = jnp.sum(share * squares, -1) / r**2 - d
+    return Targets(noise, time_score, jnp.maximum(jnp.sum(noise**2, -1) / d - 1, 0))

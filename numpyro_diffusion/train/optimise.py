@@ -17,14 +17,22 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from ..checks.fields import Checked, NotNegative, Positive, Share, check_choice
+from ..checks.fields import Checked, NotNegative, Positive, Share, check_choice, check_instance
 from ..disk.contents import named_leaves, restored
 from ..disk.runs import Interrupt, Keeper, sole_writer
-from ..errors import ParameterError, check_integer, warn
+from ..errors import ParameterError, check_integer, check_number, warn
 from ..networks.convolution import native_gradients
 
 #: Optimiser steps between two looks at progress, checkpoint and interrupts; fewer where steps take longer.
 CHUNK, SLOW_CHUNK = 100, 10
+
+
+def _weighting(name: str, value, remedy: str = "") -> str | None:
+    return None if value is None else check_choice(name, value, ("score", "denoiser"), remedy)
+
+
+def _share(name: str, value, remedy: str = "") -> float | None:
+    return None if value is None else check_number(name, value, 0, 1, remedy, ends="[)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +41,10 @@ class TrainingConfig(Checked):
 
     `weighting` is that of noise levels in the loss: "score" that of |r score + eps|^2, which makes log densities right
     where the noise is small, "denoiser" 1 + r^2 / s^2 times that (Karras et al. 2022), which teaches what is decided at
-    large noise, such as where things are in an image.
+    large noise, such as where things are in an image; by default that for images, "score" else.
+
+    `outlier_share` is the share of each batch that lies off the data, so that energies have no false wells there, see
+    `losses`; by default a quarter for energies of images, 0 else.
     """
 
     num_steps: Annotated[int, check_integer] = 10_000
@@ -44,7 +55,8 @@ class TrainingConfig(Checked):
     time_score_weight: NotNegative = 1.0
     condition_dropout: Share = 0.1
     weight_decay: NotNegative = 0.0
-    weighting: Annotated[str, functools.partial(check_choice, known=("score", "denoiser"))] = "score"
+    weighting: Annotated[str | None, _weighting] = None
+    outlier_share: Annotated[float | None, _share] = None
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with warm-up, cosine decay and gradient clipping; `weight_decay` shrinks the network's matrices."""
@@ -54,6 +66,21 @@ class TrainingConfig(Checked):
         decay = {"weight_decay": self.weight_decay, "mask": _decayed}
         adam = optax.adamw(rate, **decay) if self.weight_decay else optax.adam(rate)
         return optax.chain(optax.clip_by_global_norm(self.max_gradient_norm), adam)
+
+
+#: For images, where nothing is said: steps cost more.
+OF_IMAGES = TrainingConfig(batch_size=32, learning_rate=1e-3, max_gradient_norm=10.0)
+
+
+def settled(training: TrainingConfig | None, *, images: bool, energy: bool) -> TrainingConfig:
+    """Settings with nothing left open, for images or other points, energies or score models."""
+    if training is None:
+        training = OF_IMAGES if images else TrainingConfig()
+    check_instance("training", training, TrainingConfig)
+    weighting = training.weighting or ("denoiser" if images else "score")
+    share = training.outlier_share
+    share = 0.25 * (images and energy) if share is None else share
+    return dataclasses.replace(training, weighting=weighting, outlier_share=share)
 
 
 class Task(Protocol):

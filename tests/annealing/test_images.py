@@ -23,6 +23,7 @@ def test_the_frame_is_the_dense_one(density):
     np.testing.assert_allclose(diagonal.log_det, 0.5 * np.log(value).sum(), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_annealing_with_a_predictor(density):
     kernel = nd.HMC(num_integration_steps=1, persistence=0.9)
     run = nd.anneal(

@@ -92,11 +92,11 @@ def two_devices():
     return result(start(2))
 
 
-def test_devices_share_the_chains(one_device, two_devices):
-    eight = result(start(8))
-    assert (int(two_devices["devices"]), int(eight["devices"])) == (2, 8)
-    assert_same(two_devices, one_device, 1e-8)
-    assert_same(eight, two_devices, 1e-8)
+@pytest.mark.parametrize("devices", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_devices_share_the_chains(one_device, two_devices, devices):
+    shared = two_devices if devices == 2 else result(start(devices))
+    assert int(shared["devices"]) == devices
+    assert_same(shared, one_device, 1e-8)
 
 
 def computations(program):

@@ -10,7 +10,8 @@ from flax import nnx
 from numpyro_diffusion.density.energy import PARAMETERISATIONS
 
 X = jax.random.normal(jax.random.key(0), (4, 2))
-EVERY = [(form, calibrated) for form in PARAMETERISATIONS for calibrated in (True, False)]
+UNCALIBRATED = [form for form in PARAMETERISATIONS if form != "residual"]
+EVERY = [*((form, True) for form in PARAMETERISATIONS), *((form, False) for form in UNCALIBRATED)]
 
 every_energy = pytest.mark.parametrize(("form", "calibrated"), EVERY)
 
@@ -40,8 +41,10 @@ def network_value(density, x, t):
     return u, r, np.sqrt(eigenvalues.mean()), f, variance, alpha
 
 
-def energy_of(form, u, f):
-    return {"l2": 0.5 * f**2, "dae": 0.5 * (u - f) ** 2, "inner_product": u * f}[form].sum(-1)
+def energy_of(form, u, f, amplitude):
+    return {
+        "l2": 0.5 * f**2, "dae": 0.5 * (u - f) ** 2, "inner_product": u * f, "residual": u * f + amplitude * f**2 / 2
+    }[form].sum(-1)  # fmt: skip
 
 
 @every_energy
@@ -49,7 +52,7 @@ def test_log_prob_is_its_formula(form, calibrated):
     density = network(form, calibrated)
     for t in (0.2, 0.6):
         u, r, s, f, variance, alpha = network_value(density, X, t)
-        energy = energy_of(form, u, f)
+        energy = energy_of(form, u, f, s / r)
         if calibrated:
             offset = 2 * float(offset_of(density, r))
             base = -0.5 * np.sum(u**2, -1) - 0.5 * np.sum(np.log(2 * np.pi * variance))

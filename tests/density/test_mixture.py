@@ -291,3 +291,8 @@ def test_widened_multiplies_every_covariance():
     for factor in (0.0, -1.0, np.nan):
         with pytest.raises(nd.errors.ParameterError, match="factor must be positive"):
             base.widened(factor)
+
+
+def test_points_come_first():
+    with pytest.raises(nd.errors.ArgumentTypeError, match="random_state"):
+        nd.MixtureBase.fit(jax.random.key(0), GREY)

@@ -256,6 +256,18 @@ def test_the_transformer_reads_the_whole_tree(transformer):
     assert all(np.all(np.abs(other - found) > 1e-6) for other in moved)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: molecules.scores(molecules.qed, "CC"), lambda: molecules.qed("CC"), lambda: molecules.sa("CC"),
+        lambda: molecules.smiles_of(WIDE, "CC"), lambda: molecules.smiles_of("CC", "CC"),
+    ],
+)  # fmt: skip
+def test_text_in_the_place_of_molecules(call):
+    with pytest.raises(errors.ArgumentTypeError, match="CC"):
+        call()
+
+
 def test_transformers_refused():
     with pytest.raises(errors.ParameterError, match="divide"):
         molecules.FragmentTransformer(width=10, num_heads=4)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flows import GRID, exact
 
+import numpyro_diffusion as nd
 from numpyro_diffusion import gflownet
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ShapeError
 from numpyro_diffusion.gflownet.contract import check_environment, check_paths
@@ -33,6 +34,26 @@ BOTH = pytest.mark.parametrize("make", [gflownet.Flow.exact, lambda *a, **k: gfl
 def test_rewards_that_are_none(make, reward, error, text):
     with pytest.raises(error, match=text):
         make(GRID, reward)
+
+
+@BOTH
+def test_what_a_function_on_the_host_raises_is_raised(make):
+    def strict(states):
+        raise KeyError("no such state in my table")
+
+    with pytest.raises(KeyError, match="my table"):
+        make(GRID, gflownet.on_host(strict, "strict"))
+
+
+def test_circles_are_in_the_plane():
+    cube = gflownet.Hypergrid(3, 4)
+    with pytest.raises(ShapeError, match=r"z \[2\]"):
+        gflownet.Flow.exact(cube, cube.reward(gflownet.circle(1)))
+
+
+def test_flows_are_not_annealed():
+    with pytest.raises(ArgumentTypeError, match=r"nd\.gflownet\.sample"):
+        nd.anneal(KEY, exact(0))
 
 
 def test_rewards_of_integers_and_truth_values():

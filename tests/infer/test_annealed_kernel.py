@@ -55,6 +55,7 @@ def test_potential_energy_is_minus_the_log_joint(vectorized):
     np.testing.assert_allclose(energy, -log_joint, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_callable_chain_method():
     mcmc = run(jax.vmap, 4, 250)
     assert_posterior(mcmc.get_samples(group_by_chain=True)["x"], exact(Y))

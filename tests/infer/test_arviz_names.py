@@ -180,6 +180,7 @@ def test_what_counts_has_a_log_likelihood(name):
     np.testing.assert_array_equal(found, np.asarray(fn.log_prob(jnp.asarray(Y[0]))) != 0)
 
 
+@pytest.mark.slow
 def test_a_mask_of_a_scan():
     def model(prior, y, kept):
         x = numpyro.sample("x", prior)

@@ -173,8 +173,8 @@ ALGORITHMS = {
 }
 
 
-#: The chains that anneal take most of a minute where a model captures its densities; one of them speaks for both.
-EACH = [pytest.param(name, marks=pytest.mark.slow if name == "AnnealedKernel" else ()) for name in ALGORITHMS]
+#: Chains that anneal take most of a minute where a model captures its densities.
+EACH = [pytest.param(name, marks=pytest.mark.slow if name.startswith("Annealed") else ()) for name in ALGORITHMS]
 
 
 @every_model

@@ -41,7 +41,8 @@ def by_kernel(key):
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
-@pytest.mark.parametrize("run", [annealed, pytest.param(by_kernel, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [annealed, by_kernel])
 def test_keys_of_every_kind(run):
     found = {name: np.asarray(run(key)) for name, key in KEYS.items()}
     expected = np.asarray(run(jax.random.key(3)))

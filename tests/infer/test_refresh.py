@@ -85,6 +85,7 @@ def test_more_data_at_a_fraction_of_a_run(engine):
     assert mcmc.to_datatree().posterior.x.shape == (4, 150, 2)
 
 
+@pytest.mark.slow
 def test_further_away_there_are_stages_and_then_a_run_afresh(capsys):
     mcmc, rows = run_with("annealing"), jnp.asarray(ROWS[:10])
     mcmc.refresh(jax.random.key(1), prior(), rows, jnp.asarray(Y[:10]) + 0.7)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from densities import network
 
+import numpyro_diffusion as nd
 from numpyro_diffusion.train import losses
+from numpyro_diffusion.train.data import Points
+from numpyro_diffusion.train.optimise import settled
 
 KEY, Y = jax.random.key(0), np.random.default_rng(0).normal(size=(64, 2))
 DENSITIES = {kind: network(kind) for kind in ("l2", "score")}
@@ -31,14 +34,53 @@ def drawn(monkeypatch):
 
 @pytest.mark.parametrize("kind", DENSITIES)
 def test_every_draw_has_a_key_of_its_own(drawn, kind):
-    value = losses.loss(DENSITIES[kind], KEY, jnp.asarray(Y, float), None, 1.0)
+    value = losses.loss(DENSITIES[kind], KEY, jnp.asarray(Y, float), None, nd.TrainingConfig())
     assert np.isfinite(value) and len(drawn) == 3
     keys = [key for key, _ in drawn]
     assert len({tuple(key) for key in keys}) == 3 and np.asarray(jax.random.key_data(KEY)).tolist() not in keys
 
 
 def test_levels_cover_the_range_in_any_order(drawn):
-    losses.loss(DENSITIES["score"], KEY, jnp.asarray(Y, float), None, 1.0)
+    losses.loss(DENSITIES["score"], KEY, jnp.asarray(Y, float), None, nd.TrainingConfig())
     (_, order), (_, place), _ = drawn
     share = np.sort((np.asarray(order) + np.asarray(place)) / len(Y))
     np.testing.assert_array_equal(np.floor(share * len(Y)), np.arange(len(Y)))
+
+
+def smoothed(y, log_r, known):
+    """Log density of equally weighted points `known`, each with noise r."""
+    squares = jnp.sum((y - known) ** 2, -1)
+    return jax.nn.logsumexp(-0.5 * squares * jnp.exp(-2 * log_r)) - y.size * log_r
+
+
+@pytest.mark.parametrize("condition", [None, [1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+def test_off_the_data_targets_are_scores_of_the_smoothed_data(condition):
+    with jax.enable_x64(True):
+        known, classes = jnp.asarray(Y), jnp.eye(2)[np.arange(64) % 2]
+        points, log_r = known[:8] + jnp.linspace(-3, 3, 8)[:, None], jnp.log(jnp.linspace(0.2, 3, 8))
+        given = None if condition is None else jnp.tile(jnp.asarray(condition), (8, 1))
+        noisy = losses.Noised(points, log_r, 0 * points)
+        found = losses.posterior_targets(noisy, given, Points(known, None if condition is None else classes))
+        alike = known[::2] if condition and condition[-1] else known
+        gradient, time_score = jax.vmap(jax.grad(lambda y, q: smoothed(y, q, alike), (0, 1)))(points, log_r)
+        np.testing.assert_allclose(found.noise, -jnp.exp(log_r)[:, None] * gradient, atol=1e-8)
+        np.testing.assert_allclose(found.time_score, time_score, atol=1e-8)
+        np.testing.assert_allclose(found.excess, np.maximum(np.sum(found.noise**2, 1) / 2 - 1, 0), atol=1e-8)
+
+
+def test_the_share_off_the_data_is_what_is_asked():
+    density, y = DENSITIES["l2"], jnp.asarray(Y, float)
+    value = lambda share: losses.loss(density, KEY, y, None, nd.TrainingConfig(outlier_share=share), Points(y))
+    plain = losses.loss(density, KEY, y, None, nd.TrainingConfig())
+    np.testing.assert_allclose(value(0.0), plain, rtol=1e-6)
+    assert np.isfinite(value(0.25)) and abs(value(0.25) - plain) > 1e-3
+
+
+def test_what_settings_leave_open_follows_from_the_data():
+    found = [settled(None, images=images, energy=energy) for images in (False, True) for energy in (False, True)]
+    assert [c.outlier_share for c in found] == [0, 0, 0, 0.25]
+    assert [c.weighting for c in found] == ["score", "score", "denoiser", "denoiser"]
+    mine = settled(nd.TrainingConfig(outlier_share=0.5, weighting="score"), images=True, energy=True)
+    assert (mine.outlier_share, mine.weighting) == (0.5, "score")
+    with pytest.raises(nd.errors.ParameterError, match="outlier_share"):
+        nd.TrainingConfig(outlier_share=1.0)

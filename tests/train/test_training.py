@@ -62,7 +62,7 @@ def test_loss_decreases(kind, num_steps, ratio, monkeypatch):
     # Before and after on the same noise, so that the difference is not the draw's.
     start = density._replace(state=NETWORK.build(2, jax.random.split(KEY)[0])[1])
     y = TWO.sample(jax.random.key(5), 4000) - density.mean
-    loss = jax.jit(lambda density: losses.loss(density, jax.random.key(6), y, None, 1.0))
+    loss = jax.jit(lambda density: losses.loss(density, jax.random.key(6), y, None, nd.TrainingConfig()))
     assert loss(density) < ratio * loss(start)
 
 

@@ -241,7 +241,7 @@ def keys() -> list[Input]:
         density = cls(KEY, (2,), nd.VariancePreserving.cosine(), np.zeros(2), np.eye(2), 0.01, 20.0, config, *form)
         y = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2)), dtype=float)
         condition = jnp.asarray(np.eye(classes + 1)[np.arange(8) % classes], dtype=float) if classes else None
-        return drawn(lambda: losses.loss(density, KEY, y, condition, 1.0, weighting))
+        return drawn(lambda: losses.loss(density, KEY, y, condition, nd.TrainingConfig(weighting=weighting)))
 
     box = nd.exact.UniformBox([0.0, 1.0], [2.0, 3.0])
     scene, planar = nd.datasets.scenes, nd.datasets.planar

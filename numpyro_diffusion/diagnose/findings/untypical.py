@@ -65,7 +65,10 @@ def _is_beyond(excess) -> bool:
 
 
 def _remedy_of_well(leaf) -> str:
-    train = "train longer, or with parameterisation='l2', which is bounded"
+    bounded = "residual" if leaf.config.takes_images else "l2"
+    train = (
+        f"train longer, or with parameterisation='{bounded}', which is bounded, and TrainingConfig(outlier_share=0.25)"
+    )
     if leaf.parameterisation != "inner_product":
         train = "train longer, with more data or a larger sigma_min"
     return f"That is a false well of the energy, no better sample: {train}, and look at samples beside data."

@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 
+from ...checks.fields import check_instance
 from ...errors import ParameterError
 from .environment import Derivation, MoleculeEnvironment
 from .fragments import joined
@@ -21,8 +22,11 @@ def smiles_of(environment: MoleculeEnvironment, states: Derivation) -> list[str]
 
     Raises:
         ParameterError: for a state without fragments, or one that waits for a piece.
+        ArgumentTypeError: for states that are no derivations.
         MissingLibraryError: where rdkit is not installed.
     """
+    check_instance("environment", environment, MoleculeEnvironment)
+    check_instance("states", states, Derivation, remedy="Flow.sample and run.samples give such ones.")
     write = rdkit("Chem").MolToSmiles
     return [write(molecule_of(environment, *row)) for row in zip(*_rows(environment, states), strict=True)]
 

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...checks.fields import check_instance
-from ...checks.text import check_name
+from ...checks.text import check_name, shown
 from ...errors import ArgumentTypeError, ParameterError, check_number
 from ...program import fingerprint
 from ...pytree import register
-from ..reward import on_host
+from ..reward import on_host, on_host_errors
 from .assembly import molecule_of, num_derivations
 from .environment import Derivation, MoleculeEnvironment
 from .graphs import MAX_DEGREE, NUM_FEATURES, MoleculeGraph, graph_of
@@ -49,12 +49,21 @@ Score = Callable[[Any], float] | SehProxy
 
 def qed(molecule) -> float:
     """Quantitative estimate of drug-likeness of an rdkit molecule, in (0, 1)."""
-    return float(rdkit("Chem.QED").qed(molecule))
+    return float(rdkit("Chem.QED").qed(_checked("qed", molecule)))
 
 
 def sa(molecule) -> float:
     """Ease of synthesis of an rdkit molecule, in [0, 1]."""
-    return (10.0 - float(sa_scorer().calculateScore(molecule))) / 9.0
+    return (10.0 - float(sa_scorer().calculateScore(_checked("sa", molecule)))) / 9.0
+
+
+def _checked(name: str, molecule):
+    """An rdkit molecule, or ArgumentTypeError."""
+    if not isinstance(molecule, rdkit("Chem").Mol):
+        raise ArgumentTypeError(
+            f"{name} takes an rdkit molecule; got {shown(molecule)}. Score SMILES by scores({name}, [...])."
+        )
+    return molecule
 
 
 def scores(score: Score, smiles: Sequence[str]) -> np.ndarray:
@@ -62,8 +71,11 @@ def scores(score: Score, smiles: Sequence[str]) -> np.ndarray:
 
     Raises:
         ParameterError: for text that is no molecule, and scores that are not finite.
+        ArgumentTypeError: for one text in place of a list.
         MissingLibraryError: where rdkit is not installed.
     """
+    if isinstance(smiles, str):
+        raise ArgumentTypeError(f"smiles must be a list of SMILES; got the text {smiles!r}. Give [{smiles!r}].")
     if isinstance(score, SehProxy):
         return score.values(smiles) / SEH_SCALE
     return np.array([_score(score, text) for text in smiles], np.float64)
@@ -117,6 +129,7 @@ class MoleculeReward(on_host):
         return jnp.maximum(value, LOWEST) * jnp.exp(-log_count / self.beta)
 
 
+@on_host_errors
 def _scored(environment, function, pieces, slots):
     """Scores and log n of derivations, with the leading axes of `pieces`; log n is inf where there is no molecule."""
     batch = pieces.shape[:-1]
@@ -126,6 +139,7 @@ def _scored(environment, function, pieces, slots):
     return values.reshape(batch), log_counts.reshape(batch)
 
 
+@on_host_errors
 def _graphs(environment, pieces, slots):
     """Graphs and log n of derivations, as `_scored`."""
     batch, size = pieces.shape[:-1], math.prod(pieces.shape[:-1])

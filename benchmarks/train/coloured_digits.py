@@ -1,0 +1,113 @@
+"""Train the densities of coloured digits: m1, m2 and m3, whose compositions sculpting is held against.
+
+    python benchmarks/train/coloured_digits.py                          # 16x16, three energies
+    python benchmarks/train/coloured_digits.py m1 --model score
+    python benchmarks/train/coloured_digits.py --preset gpu             # 28x28
+
+A killed run goes on from its last checkpoint. Weights and cards go to numpyro_diffusion/pretrained/. A card tells what
+held-out and training pictures have in log density, and how well noise is predicted, by noise level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import numpyro_diffusion as nd
+from benchmarks.sculpting import mnist
+from numpyro_diffusion.datasets import coloured_digits
+
+OUT = Path(nd.__file__).parent / "pretrained"
+SEED = 0
+SIGMA_MIN = 0.03
+#: The recipe for images, by preset: the defaults of `nd.fit`, and how large and how long.
+PRESETS = {
+    "cpu": (
+        16,
+        nd.UNetConfig(shape=(16, 16, 3), width=24, num_blocks=1, normalise=False),
+        nd.TrainingConfig(num_steps=6_000, batch_size=32, learning_rate=1e-3, max_gradient_norm=10.0, ema_decay=0.995),
+    ),
+    "gpu": (
+        28,
+        nd.UNetConfig(shape=(28, 28, 3), width=64, num_blocks=2),
+        nd.TrainingConfig(num_steps=30_000, batch_size=128, learning_rate=5e-4, max_gradient_norm=10.0),
+    ),
+}
+LEVELS, COUNT = (0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2), 512
+SPLITS = ("test", "train")
+
+
+def name_of(model: str, size: int, kind: str) -> str:
+    """Name of a trained density: coloured_16_m1, coloured_16_m1_score."""
+    return f"coloured_{size}_{model}{'_score' if kind == 'score' else ''}"
+
+
+def sampler(model: str, size: int, split: str):
+    return coloured_digits.sampler(model, size, **mnist.scans(split))
+
+
+def by_level(density, x) -> dict[str, list[float]]:
+    """Mean log density, if there is one, and mean squared error of the noise per pixel, of pictures at each level."""
+    y = jnp.asarray(x).reshape(len(x), -1) - density.mean
+    eps = jax.random.normal(jax.random.key(1), y.shape)
+
+    @jax.jit
+    def one(density, r):
+        if isinstance(density, nd.ScoreModel):
+            score = jax.vmap(lambda y, e: density.score_at(y + r * e, r))(y, eps)
+            return jnp.nan, jnp.mean((r * score + eps) ** 2)
+        value, score = jax.vmap(lambda y, e: jax.value_and_grad(density.log_prob_at)(y + r * e, r))(y, eps)
+        return jnp.mean(value), jnp.mean((r * score + eps) ** 2)
+
+    found = np.array([one(density, r) for r in LEVELS]).T
+    figures = {"error of the noise": [round(float(v), 4) for v in found[1]]}
+    return figures if np.isnan(found[0]).any() else {"log density": [round(float(v), 1) for v in found[0]]} | figures
+
+
+def train(model: str, preset: str, kind: str, seed: int = SEED) -> None:
+    """Train one density, and write its weights and its card."""
+    size, network, training = PRESETS[preset]
+    name = name_of(model, size, kind)
+    start = time.perf_counter()
+    density = nd.fit(
+        jax.random.key(seed), sampler(model, size, "train"), model=kind, sigma_min=SIGMA_MIN, network=network,
+        training=training, name=name, checkpoint_path=OUT / f".{name}.training",
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    card = {
+        "name": name,
+        "script": f"python benchmarks/train/coloured_digits.py {model} --preset {preset} --model {kind}",
+        "seed": seed,
+        "data": f"MNIST digits, coloured_digits.sampler({model!r}, {size})",
+        "network": dataclasses.asdict(network),
+        "training": dataclasses.asdict(training),
+        "training_seconds": round(seconds, 1),
+        "figures": {
+            "noise-to-signal ratios": list(LEVELS),
+            **{split: by_level(density, sampler(model, size, split)(jax.random.key(7), COUNT)) for split in SPLITS},
+        },
+    }
+    nd.save(density, OUT / f"{name}.safetensors", card=card, dtype="float16")
+    (OUT / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    (OUT / f".{name}.training").unlink(missing_ok=True)
+    print(name, json.dumps(card["figures"]), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    models = list(coloured_digits.MODELS)
+    parser.add_argument("models", nargs="*", default=models, help=f"of {', '.join(models)}; all if none")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--model", choices=("energy", "score"), default="energy")
+    options = parser.parse_args()
+    if unknown := set(options.models) - set(models):
+        parser.error(f"no model is called {', '.join(sorted(unknown))}. There are {', '.join(models)}.")
+    for model in options.models:
+        train(model, options.preset, options.model)
