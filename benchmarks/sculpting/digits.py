@@ -10,6 +10,7 @@ import numpy as np
 
 import numpyro_diffusion as nd
 from benchmarks.sculpting import mnist
+from benchmarks.train.coloured_digits import name_of
 from numpyro_diffusion.classifier import (
     JointClassifier,
     predict,
@@ -59,20 +60,17 @@ weights of the run; sure: mean probability that the judge gives its cell.
 COLUMNS = ["cells", "unweighted", "sure", "log Z - truth", "log Z error", "ESS", "evaluations", "seconds"]
 
 
-def name_of(model: str, kind: str) -> str:
-    """Name of a trained density of `benchmarks/train/coloured_digits.py`."""
-    return f"coloured_{SIZE}_{model}{'_score' if kind == 'score' else ''}"
-
-
 def missing() -> list[str]:
     """Names of the densities that have to be trained first."""
     known = nd.list_pretrained()
-    return [name for kind in ("energy", "score") for model in MODELS if (name := name_of(model, kind)) not in known]
+    return [
+        name for kind in ("energy", "score") for model in MODELS if (name := name_of(model, SIZE, kind)) not in known
+    ]
 
 
 @functools.cache
 def loaded(model: str, kind: str) -> nd.Density:
-    return nd.load_pretrained(name_of(model, kind))
+    return nd.load_pretrained(name_of(model, SIZE, kind))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Command line: `numpyro-diffusion demo | cubes | scenes | sculpt | flows | train | distil | sample | bench | check`.
+"""Commands: `numpyro-diffusion demo | cubes | scenes | sculpt | flows | train | distil | sample | check | bench`.
 
 Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
