@@ -16,7 +16,5 @@ from benchmarks.table import arguments, measure
 if __name__ == "__main__":
     options = arguments(__doc__ or "")
     measure("sculpting_discs", options, discs.rows(), discs.HEADER, discs.COLUMNS)
-    if missing := digits.missing():
-        print(f"Coloured digits are left out: {', '.join(missing)} have not been trained.")
-    else:
-        measure("sculpting_digits", options, digits.rows(options.quick), digits.HEADER, digits.COLUMNS)
+    if rows := list(digits.rows(options.quick)):
+        measure("sculpting_digits", options, rows, digits.HEADER, digits.COLUMNS)

@@ -62,6 +62,7 @@ def wells() -> list[Input]:
         Input("inner product, coloured pictures, 100 steps", lambda: sampled(
             _stripes, "inner_product", 100, unet, weighting="denoiser", **loose)),
         Input("l2, coloured pictures, 100 steps", lambda: sampled(_stripes, "l2", 100, unet, weighting="denoiser", **loose)),
+        Input("the default, coloured pictures, 100 steps", lambda: sampled(_stripes, None, 100, unet, **loose)),
     ]  # fmt: skip
 
 
