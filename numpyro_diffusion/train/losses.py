@@ -16,9 +16,11 @@ wells*, however deep or wide. A share of points therefore lies off the data,
 
 .. math:: y = \kappa y_0 + a C^{1/2} \xi + r e^b \varepsilon , \qquad \kappa \in \{0, 1\}, a \in (0, 1), b \in (0, 3/2),
 
-and regresses on what is known there by the training data themselves, :math:`p = \frac1n \sum_i N(y; y_i, r^2 I)`: noise
-:math:`\varepsilon^* = (y - E[y_0 | y]) / r` and time score :math:`E[|y - y_0|^2 | y] / r^2 - d`. Both grow with the
-distance from the data, so errors count relative to :math:`|\varepsilon^*|^2`: what matters is the way back.
+with y_0 of any condition and a, b often near 0 (squares of uniform numbers): what one condition has is off the data of
+another. Such points regress on what is known there by the training data of their condition,
+:math:`p = \frac1n \sum_i N(y; y_i, r^2 I)`: noise :math:`\varepsilon^* = (y - E[y_0 | y]) / r` and time score
+:math:`E[|y - y_0|^2 | y] / r^2 - d`. Both grow with the distance from the data, so errors count relative to
+:math:`|\varepsilon^*|^2`: what matters is the way back.
 """
 
 from __future__ import annotations
@@ -98,12 +100,13 @@ def loss(density, rng_key, y, condition, config, reference=None):
     targets = denoising_targets(noisy)
     start = len(y) - (0 if reference is None else int(config.outlier_share * len(y)))
     if start < len(y):
-        last = jax.tree.map(lambda a: a[start:], (y, noisy, condition))
+        last = jax.tree.map(lambda a: a[start:], (condition, noisy))
         # The batch as well, so that of many data those that points come from are known.
         batch = Points(y, None if condition is None else condition[:, :-1])
         known = jax.tree.map(lambda *parts: jnp.concatenate(parts), reference, batch)
-        moved = outlying(density, jax.random.fold_in(rng_key, 1), *last[:2])
-        beyond = moved, posterior_targets(moved, last[2], known)
+        # From other pictures, and so of other conditions, than what they are given.
+        moved = outlying(density, jax.random.fold_in(rng_key, 1), y[: len(y) - start], last[1])
+        beyond = moved, posterior_targets(moved, last[0], known)
         noisy, targets = jax.tree.map(lambda a, b: jnp.concatenate([a[:start], b]), (noisy, targets), beyond)
     return mismatch(density, noisy, condition, targets, config.time_score_weight, config.weighting)
 
@@ -115,9 +118,10 @@ def denoising_targets(noisy: Noised) -> Targets:
 
 
 def outlying(density, rng_key, y, noisy: Noised) -> Noised:
-    """Points off the data at the noise levels of `noisy`: see the module for the formula."""
+    """Points off the data at the noise levels of `noisy`, from y [n, d]: see the module for the formula."""
     number_key, along_key = jax.random.split(rng_key)
-    kept, a, b = jax.random.uniform(number_key, (3, len(y), 1))
+    kept, *moved = jax.random.uniform(number_key, (3, len(y), 1))
+    a, b = jnp.square(jnp.stack(moved))
     along = jnp.sqrt(density.eigenvalues) * jax.random.normal(along_key, y.shape)
     noise = jnp.exp(noisy.log_r[:, None] + MOST_NOISE * b) * noisy.eps
     points = (kept < 0.5) * y + a * jax.vmap(density.moments.axes.point)(along) + noise
