@@ -36,6 +36,8 @@ eight regions that the discs cut from the plane, of {CHAINS:,} samples, from the
   {TRAINING.batch_size} each, {NUM_DRAWS:,} draws of every disc); reverse diffusion over {REVERSE_LEVELS} levels, by scale of
   guidance. Weighted: nd.Reverse(weighted=True) over {WEIGHTED_LEVELS} levels; its log Z is that of nd.sculpt, for which the
   weights of the labels are taken out.
+
+Seconds are those of a core that others used, the first seed's with compilation, scale 1 with the classifier's training.
 """
 COLUMNS = ["regions", "log Z - truth", "log Z error", "evaluations", "seconds"]
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.datasets import captioned_scenes
@@ -84,27 +84,31 @@ def train(preset: Preset, model: str = "energy", *, checkpoint: Path | None = No
     return density, card
 
 
+@jax.jit
+def denoising_error(density, x, eps, tokens, t):
+    """Mean over pictures [n, ...] and pixels of (r score + eps)^2, given the tokens [n, c] of captions or None."""
+    alpha, r = density.schedule.alpha(t), density.schedule.noise_to_signal(t)
+
+    def error(point, noise, row):
+        asked = density if row is None else density.given(row)
+        score = jax.grad(asked.log_density)(alpha * (point + r * noise), t)
+        return jnp.mean((r * alpha * score + noise) ** 2)
+
+    # Not in a loop: convolutions are slow there on CPUs.
+    return jnp.mean(jax.vmap(error)(x, eps, tokens))
+
+
 def figures(density, size: int, count: int = 128) -> dict:
-    """On held-out pictures, at five noise levels r: the mean over pixels of (r score + eps)^2, given the true caption,
-    given none, and given another picture's; by how much the two last are worse says what captions are worth."""
+    """The error on held-out pictures at five noise levels, given the true caption, given none, and given another
+    picture's; by how much the two last are worse says what captions are worth."""
     x, tokens = captioned_scenes.sampler(size)(jax.random.key(10_001), count)
-    eps, found = jax.random.normal(jax.random.key(10_002), x.shape), {}
-    others = np.roll(np.asarray(tokens), 1, axis=0)
-    captions = {"true caption": np.asarray(tokens), "no caption": None, "another's caption": others}
-    for what, rows in captions.items():
-        found[what] = {}
-        for r in (0.03, 0.1, 0.3, 1.0, 3.0):
-            t = density.schedule.time(r)
-            alpha = density.schedule.alpha(t)
-
-            def error(point, noise, row, r=r, t=t, alpha=alpha):
-                asked = density if row is None else density.given(row)
-                score = jax.grad(asked.log_density)(alpha * (point + r * noise), t)
-                return ((r * alpha * score + noise) ** 2).mean()
-
-            # Not in a loop: convolutions are slow there on CPUs.
-            mapped = jax.jit(jax.vmap(error, (0, 0, None if rows is None else 0)))
-            found[what][str(r)] = round(float(np.mean(mapped(x, eps, rows))), 4)
+    eps = jax.random.normal(jax.random.key(10_002), x.shape)
+    captions = {"true caption": tokens, "no caption": None, "another's caption": jnp.roll(tokens, 1, axis=0)}
+    found = {
+        what: {str(r): round(float(denoising_error(density, x, eps, rows, density.schedule.time(r))), 4)
+               for r in (0.03, 0.1, 0.3, 1.0, 3.0)}
+        for what, rows in captions.items()
+    }  # fmt: skip
     return {"denoising error by noise": found}
 
 

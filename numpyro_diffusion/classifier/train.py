@@ -104,7 +104,7 @@ class _Questions(NamedTuple):
             optax.softmax_cross_entropy_with_integer_labels(part, labels[:, i])
             for i, part in enumerate(by_head(network, logits))
         ]
-        return sum(map(jnp.mean, losses))
+        return jnp.sum(jnp.mean(jnp.stack(losses), axis=1))
 
     def check(self, batch) -> None:
         check_values(batch, self.classifier.config)

@@ -1,4 +1,4 @@
-"""Commands: `numpyro-diffusion demo | cubes | scenes | sculpt | flows | train | distil | sample | check | bench`.
+"""Commands: `demo | cubes | tapestry | scenes | sculpt | flows | train | distil | sample | check | bench`.
 
 Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
@@ -22,7 +22,7 @@ from ..disk import arrays as files
 from ..errors import ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
-from . import distillation, pictures, sculpting
+from . import distillation, pictures, sculpting, tapestries
 from . import flows as demo_flows
 from . import scenes as demo_scenes
 from .console import Commands, echo, one_line
@@ -58,14 +58,31 @@ def demo(output, num_chains, seed) -> None:
 @_force
 def cubes(output, num_cubes, size, images, seed, force) -> None:
     """Draw cubes at requested places, by reverse diffusion and by HMC side by side: a picture."""
+    _draw(output, force, demo_cubes.run(num_cubes=num_cubes, num_images=images, seed=seed, size=int(size)))
+
+
+@main.command()
+@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@click.option("--side", type=click.IntRange(1, 4), default=2, show_default=True, help="Windows along a side.")
+@click.option("--images", type=click.IntRange(1, 16), default=2, show_default=True, help="Canvases of each sampler.")
+@_seed
+@_force
+def tapestry(output, side, images, seed, force) -> None:
+    """Draw a canvas of many windows with cubes at requested places, by reverse diffusion and by HMC: a picture."""
+    _draw(output, force, tapestries.run(side=side, num_images=images, seed=seed), side**2, "windows")
+
+
+def _draw(output: Path, force: bool, found, judged: int = 1, what: str = "images") -> None:
+    """Write the picture of (places, runs, shares), anew after each sampler; so much is judged in each image."""
     files.check_writable(output, force=force)
     # A kill leaves the rows so far, under a name of their own: the same command then runs as it did.
     partial = files.check_writable(output.with_name(f"{output.stem}.partial{output.suffix}"), force=True)
     pyplot()  # before the minutes of sampling
     picture = b""
-    for places, runs, shares in demo_cubes.run(num_cubes=num_cubes, num_images=images, seed=seed, size=int(size)):
+    for places, runs, shares in found:
         name, run = list(runs.items())[-1]
-        echo(f"{name}: {shares[name]:.0%} of {images} images right, {run.evaluations_per_chain} evaluations each")
+        count = judged * len(run.samples)
+        echo(f"{name}: {shares[name]:.0%} of {count} {what} right, {run.evaluations_per_chain} evaluations each")
         picture = pictures.cubes(places, runs, shares)
         files.write(partial, picture)
     files.write(output, picture)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks.fields import check_integers
+from ..checks.fields import check_flag, check_instance, check_integers
 from ..checks.numbers import exponent, positive
 from ..checks.text import shown
 from ..density.algebra import combine
@@ -29,7 +29,9 @@ from ..density.views import crop, pool
 from ..errors import ArgumentTypeError, ShapeError, check_integer
 
 
-def tapestry(canvas_shape: tuple[int, ...], windows: Sequence[tuple], *, taper: bool = True) -> Density:
+def tapestry(
+    canvas_shape: tuple[int, ...], windows: Sequence[tuple], *, taper: bool = True, wrap: bool = False
+) -> Density:
     r"""Density :math:`\prod_w p_w(A_w x | c_w)^{a_w}` (unnormalised) of a canvas x, see the module for the exponents.
 
     A density like any other, whose windows of one network are evaluated in one call:
@@ -45,6 +47,8 @@ def tapestry(canvas_shape: tuple[int, ...], windows: Sequence[tuple], *, taper: 
             the window's first pixel (row, column); k >= 1, means over k x k pixels are shown, 1 by default; a condition
             for `density.given`, none by default; b > 0, 1 by default.
         taper: Whether weights are shared among windows that overlap; else :math:`a_w = b_w`.
+        wrap: Whether windows that reach over a side of the canvas go on at the other, so that as many overlap at its
+            sides as elsewhere.
 
     Raises:
         ArgumentTypeError: for what is no window, or a caption for a density that takes none.
@@ -53,7 +57,9 @@ def tapestry(canvas_shape: tuple[int, ...], windows: Sequence[tuple], *, taper: 
         ParameterError: for scales and weights out of range, and pixels that no window of scale 1 shows.
     """
     canvas_shape = check_integers("canvas_shape", canvas_shape)
-    read = [_window(window, canvas_shape) for window in windows]
+    check_flag("taper", taper)
+    check_instance("windows", windows, list, tuple, remedy="Give a list of (density, place, scale, caption, weight).")
+    read = [_window(window, canvas_shape, wrap) for window in windows]
     check_densities("a tapestry", [density for density, *_ in read])
     shares = _shares(read, canvas_shape) if taper else np.ones(len(read))
     terms = [(d, exponent(weight * share)) for (d, _, _, weight), share in zip(read, shares, strict=True)]
@@ -62,8 +68,8 @@ def tapestry(canvas_shape: tuple[int, ...], windows: Sequence[tuple], *, taper: 
     return woven
 
 
-def _window(window: Any, canvas_shape: tuple[int, ...]) -> tuple[Density, tuple[slice, ...], int, Any]:
-    """(density of the canvas, the pixels that it shows, scale, weight)."""
+def _window(window: Any, canvas_shape: tuple[int, ...], wrap: bool) -> tuple[Density, tuple, int, Any]:
+    """(density of the canvas, the index of the pixels that it shows, scale, weight)."""
     if not isinstance(window, tuple | list) or not 2 <= len(window) <= 5 or not isinstance(window[0], Density):
         raise ArgumentTypeError(
             f"a window must be a tuple (density, place, scale, caption, weight); got {shown(window)}. The last three "
@@ -91,14 +97,15 @@ def _window(window: Any, canvas_shape: tuple[int, ...]) -> tuple[Density, tuple[
     weight = positive("the weight of a window", weight, "Leave out what has none.")
     size = tuple(scale * n for n in shape[:spatial])
     covered = (*size, *shape[spatial:])
-    if any(start + n > most for start, n, most in zip(place, size, canvas_shape, strict=False)):
+    ends = [n if wrap else start + n for start, n in zip(place, size, strict=True)]
+    if any(end > most or start >= most for start, end, most in zip(place, ends, canvas_shape, strict=False)):
         raise ShapeError(
             f"a window of {size} pixels at {place} (scale {scale} of {density!r}) reaches outside the canvas of "
             f"{canvas_shape[:spatial]}. Place it further up or left, or lower its scale."
         )
     seen = density if scale == 1 else density.seen(pool(scale), covered)
-    pixels = tuple(slice(start, start + n) for start, n in zip(place, size, strict=True))
-    return seen.seen(crop(*place), canvas_shape), pixels, scale, weight
+    pixels = np.ix_(*((start + np.arange(n)) % most for start, n, most in zip(place, size, canvas_shape, strict=False)))
+    return seen.seen(crop(*place, wrap=wrap), canvas_shape), pixels, scale, weight
 
 
 def _shares(windows, canvas_shape: tuple[int, ...]) -> np.ndarray:

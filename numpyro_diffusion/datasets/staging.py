@@ -11,7 +11,7 @@ Ground shows below the row `HORIZON`, sky above. Two solids are numbered from le
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ APART = 0.24
 
 
 class Labels(NamedTuple):
-    """What a picture shows, as whole numbers; every field may have leading axes.
+    """What a picture shows, as whole numbers; arrays of JAX or NumPy, which may have leading axes.
 
     Attributes:
         shape, colour, size: Indices into `SHAPES`, `COLOURS` and `SIZES`, of the solids from left to right [2]; -1 for
@@ -48,13 +48,13 @@ class Labels(NamedTuple):
         ground, sky: Indices into `GROUNDS` and `SKIES`.
     """
 
-    shape: jax.Array
-    colour: jax.Array
-    size: jax.Array
-    count: jax.Array
-    depth: jax.Array
-    ground: jax.Array
-    sky: jax.Array
+    shape: Any
+    colour: Any
+    size: Any
+    count: Any
+    depth: Any
+    ground: Any
+    sky: Any
 
     __repr__ = layouts
 

@@ -72,9 +72,10 @@ def _shape(part: Part) -> tuple[int, int, int]:
 
 def _turns(part: Part) -> list:
     """For each axis the cosines of what is seen, of the whole [seen, all]."""
-    matrices = [1.0, 1.0, 1.0] if part.view is None else part.view.matrices
-    return [jnp.matmul(cosines(n), m, precision="highest") if part.view else jnp.asarray(cosines(n))
-            for n, m in zip(_shape(part), matrices, strict=True)]  # fmt: skip
+    turns = [jnp.asarray(cosines(n)) for n in _shape(part)]
+    if part.view is None:
+        return turns
+    return [jnp.matmul(turn, m, precision="highest") for turn, m in zip(turns, part.view.matrices, strict=True)]
 
 
 def _are_cosines(parts: Sequence[Part]) -> bool:

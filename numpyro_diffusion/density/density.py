@@ -11,7 +11,7 @@ from ..checks.fields import check_instance, check_integers
 from ..checks.numbers import is_traced
 from ..errors import ScoreOnlyError
 from ..pytree import register, replace
-from .abstract import AbstractDensity, ConditionalModel, gaussian_at
+from .abstract import AbstractDensity, ConditionalModel, check_density, gaussian_at
 from .algebra import Algebra, Formulated
 from .canvas import Part, canvas_gaussian, start_gaussian
 from .composed import Composed
@@ -61,6 +61,7 @@ class Density(Algebra, AbstractDensity):
             ShapeError: if the view does not show points of this density's shape, or lies outside of x.
             ParameterError: for affine views of which noise is not white, or amplified.
         """
+        check_density("density.seen", self)
         check_instance("the view", view, ViewOf, remedy="Make one by nd.crop, nd.pool or nd.affine.")
         whole = check_integers("event_shape", event_shape)
         return self._through(view.of(self.event_shape, whole), whole)

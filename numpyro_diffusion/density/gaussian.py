@@ -136,6 +136,15 @@ def limited(value):
     return jnp.where(value < 0.5, value, 0.5 + 0.25 * jnp.tanh((value - 0.5) / 0.25))
 
 
+def kept_pull(value):
+    """What is kept of the denominators in the mean: all where they remove up to 1/2, and none from 1 on.
+
+    Where they are cut it is numerators that place the mean. Continuous, as the limit above: harmonic means of densities
+    that are alike stay at 1/2, and chains move with the frame.
+    """
+    return jnp.clip(2 * (1 - value), 0.0, 1.0)
+
+
 def _sum(coefficients, values):
     """Of values [k, ...] with coefficients [k]."""
     return jnp.einsum("k,k...->...", coefficients, values, precision="highest")
@@ -150,8 +159,8 @@ def gaussian_product(parts: Sequence[tuple[Gaussian, jax.Array]]) -> Gaussian:
         plus = _sum(above, precisions)
         value = _sum(above - exponents, precisions) / plus
         precision = plus * (1 - limited(value))
-        pulls = means * precisions
-        mean = jnp.where(value < 0.5, _sum(exponents, pulls) / precision, _sum(above, pulls) / plus)
+        above_pull, pull, kept = _sum(above, means * precisions), _sum(exponents, means * precisions), kept_pull(value)
+        mean = ((1 - kept) * above_pull + kept * pull) / (plus * (1 - kept * value))
         return Gaussian(axes.point(mean), 1 / precision, axes)
     precisions = jnp.stack([g.matrix_function(jnp.reciprocal) for g in gaussians])
     pulls = jnp.einsum("kij,kj->ki", precisions, means)
@@ -165,9 +174,8 @@ def quotient(plus, minus, pull_above, pull) -> Gaussian:
     value, vector = jnp.linalg.eigh(root @ minus @ root)
     scaled = root @ vector
     covariance = (scaled / (1 - limited(value))) @ scaled.T
-    # Where a denominator was cut, its pull on the mean is cut as well: only numerators place the mean.
-    is_cut = jnp.max(value) >= 0.5
-    mean = jnp.where(is_cut, root @ root @ pull_above, covariance @ pull)
+    kept = kept_pull(jnp.max(value))
+    mean = (scaled / (1 - kept * value)) @ scaled.T @ ((1 - kept) * pull_above + kept * pull)
     return Gaussian.of(mean, covariance)
 
 

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.fields import check_flag
 from ..checks.numbers import array_of, constant, is_traced
 from ..errors import ParameterError, ShapeError, check_integer
 from ..pytree import register
@@ -103,19 +104,20 @@ class ViewOf(abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class Crop(ViewOf):
     place: tuple[int, ...]
+    wraps: bool
 
     def of(self, seen, whole):
         place = self.place + (0,) * (len(whole) - len(self.place))
         if not len(seen) == len(whole) == len(place):
             raise ShapeError(f"{self!r} of points of shape {whole} cannot show any of shape {seen}: axes differ.")
         for start, size, most in zip(place, seen, whole, strict=True):
-            if start + size > most:
+            if size > most or start >= most or (start + size > most and not self.wraps):
                 raise ShapeError(
                     f"{self!r} lies outside: a window of shape {seen} there ends at "
                     f"{tuple(s + n for s, n in zip(place, seen, strict=True))}, and the points have shape {whole}. "
                     f"Place it at most at {tuple(n - s for n, s in zip(whole, seen, strict=True))}."
                 )
-        matrices = (np.eye(size, most, start) for start, size, most in zip(place, seen, whole, strict=True))
+        matrices = (np.roll(np.eye(size, most), start, 1) for start, size, most in zip(place, seen, whole, strict=True))
         return View(tuple(map(constant, matrices)), constant(np.zeros(seen)), constant(1.0), repr(self))
 
     def __repr__(self):
@@ -180,15 +182,18 @@ class Affine(ViewOf):
         return "affine"
 
 
-def crop(*place: int) -> ViewOf:
+def crop(*place: int, wrap: bool = False) -> ViewOf:
     """The view of a window at `place`, (row, column) for images; axes that are not named are seen whole.
+
+    With `wrap` it goes on at the other side of the point.
 
     Raises:
         ParameterError: for places that are no whole numbers >= 0.
     """
+    check_flag("wrap", wrap)
     if not place:
         raise ParameterError("crop needs a place, as in nd.crop(0, 16); got none.")
-    return Crop(tuple(check_integer("a place of nd.crop", i, 0, remedy="Give row and column.") for i in place))
+    return Crop(tuple(check_integer("a place of nd.crop", i, 0, remedy="Give row and column.") for i in place), wrap)
 
 
 def pool(size: int) -> ViewOf:

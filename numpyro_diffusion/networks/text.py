@@ -8,7 +8,7 @@ before the words,
     h_0 = (s, E_{w_1} + p_1, \dots, E_{w_L} + p_L), \qquad
     h \leftarrow h + \mathrm{attention}(\mathrm{norm}(h)), \qquad h \leftarrow h + \mathrm{MLP}(\mathrm{norm}(h)),
 
-in which nothing attends to zeros, and gives a linear function of what has become of the start.
+in which nothing attends to zeros, and gives a linear function of the mean of what has become of start and words.
 """
 
 from __future__ import annotations
@@ -172,12 +172,12 @@ def _constant(tokens: tuple[int, ...], dtype) -> jax.Array:
 
 
 class TextBlock(nnx.Module):
-    """Self-attention and a hidden layer, each added to what it reads; zero at the start."""
+    """Self-attention and a hidden layer, each added to what it reads."""
 
     def __init__(self, width, *, rngs):
         self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
-        self.project, self.back = linear(width, 3 * width, rngs=rngs), linear(width, width, 0.0, rngs=rngs)
-        self.hidden, self.out = linear(width, 4 * width, rngs=rngs), linear(4 * width, width, 0.0, rngs=rngs)
+        self.project, self.back = linear(width, 3 * width, rngs=rngs), linear(width, width, rngs=rngs)
+        self.hidden, self.out = linear(width, 4 * width, rngs=rngs), linear(4 * width, width, 0.5, rngs=rngs)
 
     def __call__(self, h, seen):
         length, width = h.shape
@@ -204,4 +204,5 @@ class TextEncoder(nnx.Module):
         h, seen = jnp.concatenate([self.start[...], words]), jnp.append(True, tokens > 0)
         for block in self.blocks:
             h = block(h, seen)
-        return self.head(self.norm(h[0]))
+        # The mean, not the start alone, of which words would be a small part at first.
+        return self.head(self.norm(jnp.where(seen[:, None], h, 0.0).sum(0) / seen.sum()))

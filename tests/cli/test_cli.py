@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 def test_help_of_every_command():
     assert invoke("--help").exit_code == 0
-    for name in ("demo", "cubes", "scenes", "flows", "sculpt", "train", "distil", "sample", "bench"):
+    for name in ("demo", "cubes", "tapestry", "scenes", "flows", "sculpt", "train", "distil", "sample", "bench"):
         assert name in invoke("--help").stdout
         assert "--seed" in invoke(name, "--help").stdout
     assert nd.__version__ in invoke("--version").stdout

@@ -53,6 +53,15 @@ def test_exponents_share_weights_among_what_overlaps():
     np.testing.assert_array_equal(same.coefficients, [0.5, 0.5])
 
 
+def test_windows_round_the_sides_have_exponents_of_sum_one_at_every_pixel():
+    woven = nd.tapestry((LENGTH,), [(PATCH, i) for i in range(0, LENGTH, 2)], wrap=True)
+    total = sum(float(a) * leaf.view.shares() for leaf, a in woven.terms)
+    np.testing.assert_allclose(total, 1.0, rtol=1e-6)
+    x = jax.random.normal(KEY, (LENGTH,))
+    expected = 0.5 * sum(log_prob_of(PATCH, jnp.roll(x, -i)[:4], 0.3) for i in range(0, LENGTH, 2))
+    np.testing.assert_allclose(log_prob_of(woven, x, 0.3), expected, rtol=1e-5)
+
+
 def mixture_of_four():
     means = np.array([[2.0, 2, -2, -2], [-2.0, -2, 2, 2]])
     return nd.exact.GaussianMixture(means, np.stack([0.3 * np.eye(4)] * 2), [0.3, 0.7], name="two")
@@ -163,24 +172,29 @@ def test_images_start_exactly():
     patch = cosine_field(0.5)
     places = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
     woven = nd.tapestry((8, 8, 2), [*((patch, at) for at in places), (patch, (0, 0), 2, None, 0.25)])
-    x, log_prob = jax.vmap(woven.start)(jax.random.split(KEY, 64))
-    gap = jax.vmap(woven.first_log_density)(x.reshape(-1, 8, 8, 2)) - log_prob
-    np.testing.assert_allclose(gap, jnp.mean(gap), atol=2e-3)
-    np.testing.assert_allclose(jax.vmap(woven.start_log_prob)(x), log_prob, rtol=1e-5)
-    matrix = sum(
-        float(a) * leaf.view.matrix.T @ leaf.part(1.0).gaussian.matrix_function(jnp.reciprocal) @ leaf.view.matrix
-        for leaf, a in woven.terms
-    )
-    std = jnp.sqrt(jnp.diagonal(jnp.linalg.inv(matrix)))
-    many = jax.vmap(lambda key: woven.start(key)[0])(jax.random.split(KEY, 4000))
-    np.testing.assert_allclose(jnp.std(many, axis=0), std, rtol=5 / np.sqrt(2 * 4000))
-    # The frame along cosines is an approximation of the same Gaussian.
-    frame = woven.gaussian(0.0)
-    along = frame.axes.vectors.T @ sum(
-        float(a) * leaf.view.matrix.T @ leaf.part(0.0).gaussian.matrix_function(jnp.reciprocal) @ leaf.view.matrix
-        for leaf, a in woven.terms
-    ) @ frame.axes.vectors  # fmt: skip
-    np.testing.assert_allclose(frame.variance, 1 / jnp.diagonal(along), rtol=1e-3)
+
+    @jax.jit
+    def starts(woven, keys):
+        x, log_prob = jax.vmap(woven.start)(keys)
+        return x, jax.vmap(woven.first_log_density)(x.reshape(-1, 8, 8, 2)) - log_prob, woven.gaussian(0.0)
+
+    x, gap, frame = starts(woven, jax.random.split(KEY, 4000))
+    np.testing.assert_allclose(gap, jnp.mean(gap), atol=5e-3)
+
+    def precision(t):
+        r = float(woven.schedule.noise_to_signal(t))
+        axes, variance = (np.asarray(a, np.float64) for a in (patch.moments.axes.vectors, patch.moments.variance))
+        found = np.zeros((128, 128))
+        for leaf, a in woven.terms:
+            A, noise = np.asarray(leaf.view.matrix, np.float64), (float(leaf.view.scale) * r) ** 2
+            found += float(a) * A.T @ (axes / (variance + noise)) @ axes.T @ A
+        return found / float(woven.schedule.alpha(t)) ** 2
+
+    std = np.sqrt(np.diag(np.linalg.inv(precision(1.0))))
+    np.testing.assert_allclose(jnp.std(x, axis=0), std, rtol=5 / np.sqrt(2 * 4000))
+    # The frame along cosines is the diagonal of the same precision.
+    along = np.asarray(frame.axes.vectors, np.float64)
+    np.testing.assert_allclose(frame.variance, 1 / np.diag(along.T @ precision(0.0) @ along), rtol=1e-3)
 
 
 def test_captions_are_conditions():
@@ -194,6 +208,8 @@ def test_captions_are_conditions():
 
 REFUSED = {
     "no windows": (lambda: nd.tapestry((4,), []), ParameterError, r"at least one density"),
+    "windows that are none": (lambda: nd.tapestry((4,), None), ArgumentTypeError, r"windows must be.*got None"),
+    "a taper that is no flag": (lambda: nd.tapestry((4,), [(PATCH, 0)], taper=6), ParameterError, r"taper must be"),
     "no window": (lambda: nd.tapestry((4,), [PATCH]), ArgumentTypeError, r"tuple \(density, place"),
     "too many fields": (lambda: nd.tapestry((4,), [(PATCH, 0, 1, None, 1, 2)]), ArgumentTypeError, r"tuple \(density"),
     "text for a density": (lambda: nd.tapestry((4,), [("patch", 0)]), ArgumentTypeError, r"tuple \(density"),

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from densities import COVARIANCES, LEAVES, MEANS, WEIGHTS, gaussian, log_prob_of, mixture, network, score_of
+from densities import COVARIANCES, LEAVES, MEANS, WEIGHTS, gaussian, log_prob_of, mixture, network, score_of, unknown
 from refusals import assert_refused, refusals
 
 import numpyro_diffusion as nd
@@ -78,6 +78,11 @@ def test_views_of_views_are_one_view():
     expected = density.seen(nd.affine(TURN[1:3]), (6,))
     np.testing.assert_allclose(log_prob_of(turned, X, T), log_prob_of(expected, X, T), rtol=1e-4)
     assert repr(seen) == "m@pool(2)@crop(1)"
+
+
+def test_a_window_goes_round_the_sides():
+    seen = mixture().seen(nd.crop(5, wrap=True), (6,))
+    np.testing.assert_allclose(log_prob_of(seen, X, T), log_prob_of(mixture(), X[:, jnp.array([5, 0])], T), rtol=1e-6)
 
 
 def test_a_formula_is_seen_as_the_formula_of_what_is_seen():
@@ -155,6 +160,8 @@ def test_resolution_grows_by_what_is_averaged():
 
 REFUSED = {
     "no view": (lambda: gaussian().seen(3, (6,)), ArgumentTypeError, r"view must be a ViewOf; got 3.*nd\.crop"),
+    "a class that is no pytree": (
+        lambda: unknown().seen(nd.crop(0), (6,)), ArgumentTypeError, r"pytrees; got Unknown.*register"),
     "outside": (lambda: gaussian().seen(nd.crop(5), (6,)), ShapeError, r"crop\(5\) lies outside.*most at \(4,\)"),
     "a negative place": (lambda: nd.crop(-1), ParameterError, r"integer >= 0; got -1"),
     "no place": (lambda: nd.crop(), ParameterError, r"needs a place"),

@@ -80,3 +80,21 @@ def test_frames_go_there_and_back():
         np.testing.assert_allclose(frame.coordinates(frame.point(u, (3,))), u, atol=1e-3)
         np.testing.assert_allclose(frame.root @ frame.root, frame.gaussian.covariance, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(frame.log_det, np.linalg.slogdet(frame.root)[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("axes", ["dense", "cosines"])
+def test_the_mean_of_a_product_moves_with_its_denominators(axes):
+    """Also where these remove half of the precision, as in a harmonic mean of densities that are alike: no jump."""
+    if axes == "dense":
+        gaussians = [Gaussian.of(jnp.array(mean), jnp.eye(2)) for mean in ([0.0, 0.0], [1.0, 0.0], [0.1, 0.0])]
+    else:
+        means = 0.3 * jax.random.normal(jax.random.key(0), (3, 12))
+        gaussians = [Gaussian(mean, jnp.ones(12), CosineAxes((2, 2, 3))) for mean in means]
+    numbers = np.linspace(0.5, 2.5, 201)
+    found = jax.vmap(lambda c: gaussian_product(list(zip(gaussians, [1.0, 1.0, -c], strict=True))).mean)(numbers)
+    steps = np.max(np.abs(np.diff(found, axis=0)), axis=1)
+    assert steps.max() < 0.05 * np.max(np.ptp(found, axis=0)) and steps.max() > 0
+    # All of them pull where they remove less than half, and the numerators alone where they remove all.
+    both = 0.5 * (gaussians[0].mean + gaussians[1].mean)
+    np.testing.assert_allclose(found[0], (2 * both - 0.5 * gaussians[2].mean) / 1.5, atol=1e-5)
+    np.testing.assert_allclose(found[-1], both, atol=1e-5)

@@ -99,6 +99,15 @@ def test_unlikely_samples_of_one_energy():
     assert untypical(density * gaussian((50.0, 50.0)), noised(density, 0.0) + 50, 0.0) == []
 
 
+def test_windows_are_judged_by_what_they_show():
+    density = energy()
+    product = density.seen(nd.crop(0), (4,)) * density.seen(nd.crop(2), (4,))
+    data, deep = noised(density, 0.0, 100), well(density)
+    assert untypical(product, np.concatenate([data, data[::-1]], axis=1), 0.0) == []
+    (finding,) = untypical(product, np.concatenate([data, deep], axis=1), 0.0)
+    assert "likelier" in finding and "false well" in finding
+
+
 def test_compositions_are_judged_by_their_numerators():
     density, other = energy(), gaussian()
     data, deep = noised(density, 0.0), well(density)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...density.abstract import batch_log_prob
-from ...density.density import Density, Expression
+from ...density.density import Density, Expression, Seen
 from ...density.energy import is_energy
 from ...density.formula import fold
 
@@ -37,13 +37,13 @@ def untypical(density: Density, samples, t: float) -> list[str]:
     every energy at up to 256 samples.
     """
     found = []
-    for leaf, points, above, below in _judged(density, np.asarray(samples)):
-        table = _table_at(leaf, t)
+    for leaf, points, time, above, below in _judged(density, np.asarray(samples), t):
+        table = _table_at(leaf, time)
         points = points[np.isfinite(points.reshape(len(points), -1)).all(axis=1)]
         if table is None or not len(points):
             continue
         points = points[:: -(-len(points) // MOST_SAMPLES)]
-        log_prob = np.asarray(batch_log_prob(leaf, jnp.asarray(points), t), dtype=np.float64)
+        log_prob = np.asarray(batch_log_prob(leaf, jnp.asarray(points), time), dtype=np.float64)
         log_prob = log_prob[~np.isnan(log_prob)]
         low, median, high = table[0], table[2], table[4]
         if _is_beyond(log_prob - (high + MARGIN + (high - median) + above)):
@@ -54,7 +54,7 @@ def untypical(density: Density, samples, t: float) -> list[str]:
             continue
         found.append(
             f"samples are far {how} under `{leaf!r}` than the data it was trained on: their median log density at "
-            f"t = {t:.3g} is {np.median(log_prob):.0f} nats, where data have {median:.0f} and all but one in a "
+            f"t = {time:.3g} is {np.median(log_prob):.0f} nats, where data have {median:.0f} and all but one in a "
             f"thousand at {end}. {remedy}"
         )
     return found
@@ -94,18 +94,19 @@ def _is_given(leaf) -> bool:
     return condition is not None and float(condition[-1]) > 0.5
 
 
-def _judged(density, samples) -> Iterator[tuple[Any, np.ndarray, float, float]]:
-    """(energy, its samples, nats that they may lie above and below what is typical, beside the margin)."""
+def _judged(density, samples, t: float) -> Iterator[tuple[Any, np.ndarray, float, float, float]]:
+    """(energy, its samples, their time, nats that they may lie above and below what is typical, beside the margin)."""
     if is_energy(density):
-        yield density, samples, 0.0, 0.0
+        yield density, samples, t, 0.0, 0.0
     elif isinstance(density, Expression):
-        size = float(np.prod(density.event_shape))
         for leaf, exponent, is_alone in _numerators(density):
+            energy, points, time = (leaf, samples, t) if not isinstance(leaf, Seen) else _shown(leaf, samples, t)
+            size = float(np.prod(energy.event_shape))
             # A power p^a of a Gaussian has samples d/2 (1 - 1/a) nats likelier than p's own: at most d/2. Factors
             # beside it may ask for unlikely points of it, which is for `overlap` to judge.
             sharper = 0.0 if exponent == 1 and is_alone else size
             below = size * max(1 / exponent - 1, 0.0) if is_alone else np.inf
-            yield leaf, samples, sharper, below
+            yield energy, points, time, sharper, below
     elif (bound := getattr(density, "bound", None)) is not None:
         # A model's joint density: its priors at their places in the flat point.
         values = jax.vmap(density.unravel)(jnp.asarray(samples))
@@ -113,7 +114,15 @@ def _judged(density, samples) -> Iterator[tuple[Any, np.ndarray, float, float]]:
             inner = prior.density
             points = np.asarray(values[name]).reshape(-1, *inner.event_shape)
             size = float(np.prod(inner.event_shape))
-            yield from ((leaf, at, above + size, np.inf) for leaf, at, above, _ in _judged(inner, points))
+            yield from (
+                (leaf, at, time, above + size, np.inf) for leaf, at, time, above, _ in _judged(inner, points, t)
+            )
+
+
+def _shown(leaf: Seen, samples, t: float) -> tuple[Density, np.ndarray, float]:
+    """The density of a window, what samples show there, and the time at which it is read."""
+    points, times, _ = jax.vmap(lambda x: leaf.read(x, jnp.asarray(t, dtype=float)))(jnp.asarray(samples))
+    return leaf.density, np.asarray(points), float(times[0])
 
 
 def _numerators(density: Expression) -> list[tuple[Density, float, bool]]:
@@ -122,7 +131,7 @@ def _numerators(density: Expression) -> list[tuple[Density, float, bool]]:
 
     def leaf(leaf):
         energy = density.leaf(leaf)
-        return [(energy, 1.0, True)] if is_energy(energy) else []
+        return [(energy, 1.0, True)] if is_energy(energy.density if isinstance(energy, Seen) else energy) else []
 
     def node(node, parts):
         powers = node.own(coefficients).tolist() if node.kind == "product" else [1.0] * len(parts)
