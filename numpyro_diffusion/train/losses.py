@@ -16,8 +16,8 @@ wells*, however deep or wide. A share of points therefore lies off the data,
 
 .. math:: y = \kappa y_0 + a C^{1/2} \xi + r e^b \varepsilon , \qquad \kappa \in \{0, 1\}, a \in (0, 1), b \in (0, 3/2),
 
-with y_0 of any condition and a, b often near 0 (squares of uniform numbers): what one condition has is off the data of
-another. Such points regress on what is known there by the training data of their condition,
+with a, b often near 0 (squares of uniform numbers). Such points regress on what is known there by the training data of
+their condition, y_0 itself among them,
 :math:`p = \frac1n \sum_i N(y; y_i, r^2 I)`: noise :math:`\varepsilon^* = (y - E[y_0 | y]) / r` and time score
 :math:`E[|y - y_0|^2 | y] / r^2 - d`. Both grow with the distance from the data, so errors count relative to
 :math:`|\varepsilon^*|^2`: what matters is the way back.
@@ -100,13 +100,13 @@ def loss(density, rng_key, y, condition, config, reference=None):
     targets = denoising_targets(noisy)
     start = len(y) - (0 if reference is None else int(config.outlier_share * len(y)))
     if start < len(y):
-        last = jax.tree.map(lambda a: a[start:], (condition, noisy))
+        out = jax.tree.map(lambda a: a[start:], (y, noisy, condition))
         # The batch as well, so that of many data those that points come from are known.
         batch = Points(y, None if condition is None else condition[:, :-1])
         known = jax.tree.map(lambda *parts: jnp.concatenate(parts), reference, batch)
-        # From other pictures, and so of other conditions, than what they are given.
-        moved = outlying(density, jax.random.fold_in(rng_key, 1), y[: len(y) - start], last[1])
-        beyond = moved, posterior_targets(moved, last[0], known)
+        # Of their own condition: what another one has may be what theirs has, too, and is not known to be off it.
+        moved = outlying(density, jax.random.fold_in(rng_key, 1), *out[:2])
+        beyond = moved, posterior_targets(moved, out[2], known)
         noisy, targets = jax.tree.map(lambda a, b: jnp.concatenate([a[:start], b]), (noisy, targets), beyond)
     return mismatch(density, noisy, condition, targets, config.time_score_weight, config.weighting)
 
