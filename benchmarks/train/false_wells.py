@@ -1,7 +1,7 @@
 """Which training leaves no false wells in energies of images? Coloured digits 0 and 1, 16x16, a small U-Net.
 
     python benchmarks/train/false_wells.py                      # the ablation, 64 chains
-    python benchmarks/train/false_wells.py --only "1,000 chains" --seeds 3
+    python benchmarks/train/false_wells.py --only "256 chains" --seeds 3
 
 An energy is an extrapolation where there are no data. Chains that anneal find what it holds there: deep wells, or shallow
 ones that are wide.
@@ -37,7 +37,7 @@ ROWS = {
     "denoiser, off the data": ("dae", 0.25, 1_500, 64),
     "residual": ("residual", 0.0, 1_500, 64),
     "residual, off the data (default)": ("residual", 0.25, 1_500, 64),
-    "default, 6,000 steps, 1,000 chains": ("residual", 0.25, 6_000, 1_000),
+    "default, 6,000 steps, 256 chains": ("residual", 0.25, 6_000, 256),
 }
 COLUMNS = [
     "nats", "noise .1", "noise .4", "Frechet", "Frechet reverse", "sample nats", "outside", "acceptance", "training",
