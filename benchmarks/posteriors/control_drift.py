@@ -65,7 +65,7 @@ def at_level(density, seed: int, place: float):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DiagnosticWarning)
         pilot = nd.anneal(key, density, level_ess=0.95, num_steps=1, predictor=True, num_chains=200, progress_bar=False)
-        k = int(place * len(pilot.levels))
+        k = min(int(place * len(pilot.levels)), len(pilot.levels) - 2)
         times = np.asarray(pilot.levels)
         run = nd.anneal(
             key, density, levels=times[: k + 1], num_steps=2, predictor=True, num_chains=CHAINS, progress_bar=False

@@ -139,6 +139,7 @@ def assert_right(product, kernel, **settings):
     assert 0.4 < run.stats["acceptance_rate"].mean() < 0.99
 
 
+@pytest.mark.slow
 def test_evidence_and_moments_of_a_product_of_two_scores(product):
     assert_right(product, nd.MALA(), num_chains=500, levels=40)
 

@@ -35,6 +35,7 @@ def sample(density, kernel=None, seed=0, **settings):
     return annealed(density, kernel or nd.Reverse(), seed, **{"num_chains": 400, "levels": 60} | settings)
 
 
+@pytest.mark.slow
 def test_mixtures_of_scores_have_the_evidence_and_the_shares_of_their_masses():
     density = 0.25 * ScoreOf(LEFT, "l") + 0.75 * ScoreOf(RIGHT, "r")
     run = sample(density)

@@ -140,6 +140,7 @@ def test_a_canvas_is_inpainted():
     assert mcmc.log_evidence == pytest.approx(log_z + marginal, abs=max(5 * mcmc.annealed.log_evidence_error, 0.05))
 
 
+@pytest.mark.slow
 def test_scores_alone_make_a_tapestry():
     score = ScoreOf(PATCH)
     woven = nd.tapestry((LENGTH,), [(score, 0), (score, 2), (score, 4)])
