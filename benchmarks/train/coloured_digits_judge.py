@@ -9,23 +9,18 @@ Everything is measured on scans that training has not seen, with the weights as 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 
-import numpyro_diffusion
 from benchmarks.sculpting import mnist
-from numpyro_diffusion.classifier import Batch, load_classifier, predict, save_classifier, train_classifier
+from benchmarks.train.judges import ship
+from numpyro_diffusion.classifier import Batch, predict
 from numpyro_diffusion.datasets.coloured_digits import CELLS, labelled
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 from numpyro_diffusion.train.optimise import TrainingConfig
 
-OUT = Path(numpyro_diffusion.__file__).parent / "pretrained" / "classifiers"
-SEED, HELD_OUT_SEED, HELD_OUT = 0, 1, 8_000
+HELD_OUT_SEED, HELD_OUT = 1, 8_000
 #: White noise of standard deviation uniform in [0, MAX_NOISE], so that the residual noise of a sampler does not matter.
 MAX_NOISE = 0.1
 
@@ -63,24 +58,8 @@ if __name__ == "__main__":
     size, name = options.size, f"coloured_digits_{options.size}"
     config = ClassifierConfig(image_shape=(size, size, 3), num_outputs=len(CELLS), widths=(16, 32, 56))
     training = TrainingConfig(num_steps=options.steps, batch_size=128, learning_rate=3e-3, ema_decay=0.99)
-    start = time.perf_counter()
-    classifier = train_classifier(
-        jax.random.key(SEED), questions(size, "train"), config=config, training=training, name=name
-    )
-    card = {
-        "name": name,
-        "script": f"python benchmarks/train/coloured_digits_judge.py --size {size} --steps {options.steps}",
-        "seed": SEED,
-        "data": f"{mnist.source()}: coloured_digits.labelled(CELLS, {size}), noise up to {MAX_NOISE}",
-        "network": dataclasses.asdict(config),
-        "training": dataclasses.asdict(training),
-        "training_seconds": round(time.perf_counter() - start, 1),
-    }
-    path = OUT / f"{name}.safetensors"
-    save_classifier(classifier, path, card=card)
-    card["figures"] = figures(load_classifier(path), size)
-    save_classifier(classifier, path, card=card)
-    (OUT / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    for key, value in card["figures"].items():
-        print(f"{key}: {value}")
-    print(f"{path.name}: {path.stat().st_size} bytes, {card['training_seconds']} s")
+    ship(
+        name, questions(size, "train"), config, training, lambda judge: figures(judge, size),
+        script=f"coloured_digits_judge.py --size {size} --steps {options.steps}",
+        data=f"{mnist.source()}: coloured_digits.labelled(CELLS, {size}), noise up to {MAX_NOISE}",
+    )  # fmt: skip

@@ -9,30 +9,22 @@ Everything is measured on pictures that training has not seen, with the weights 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import numpyro_diffusion
+from benchmarks.train.judges import ship
 from numpyro_diffusion.classifier import (
     all_present,
-    load_classifier,
     position_queries,
     predict,
-    save_classifier,
-    train_classifier,
 )
 from numpyro_diffusion.datasets import cubes
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 from numpyro_diffusion.train.optimise import TrainingConfig
 
-OUT = Path(numpyro_diffusion.__file__).parent / "pretrained" / "classifiers"
-SEED, HELD_OUT_SEED, HELD_OUT, MAX_NOISE = 0, 1, 4_000, 0.1
+HELD_OUT_SEED, HELD_OUT, MAX_NOISE = 1, 4_000, 0.1
 
 
 def figures(classifier, size: int) -> dict:
@@ -69,23 +61,8 @@ if __name__ == "__main__":
     widths = (24, 48, 96) if size <= 16 else (24, 48, 72, 96)
     config = ClassifierConfig(image_shape=(size, size, 3), widths=widths, position_width=0.05)
     training = TrainingConfig(num_steps=options.steps, batch_size=128, ema_decay=0.99)
-    start = time.perf_counter()
-    queries = position_queries(cubes.labelled(size), MAX_NOISE)
-    classifier = train_classifier(jax.random.key(SEED), queries, config=config, training=training, name=name)
-    card = {
-        "name": name,
-        "script": f"python benchmarks/train/cube_classifier.py --size {size} --steps {options.steps}",
-        "seed": SEED,
-        "data": f"numpyro_diffusion.datasets.cubes.labelled({size}), noise up to {MAX_NOISE}",
-        "network": dataclasses.asdict(config),
-        "training": dataclasses.asdict(training),
-        "training_seconds": round(time.perf_counter() - start, 1),
-    }
-    path = OUT / f"{name}.safetensors"
-    save_classifier(classifier, path, card=card)
-    card["figures"] = figures(load_classifier(path), size)
-    save_classifier(classifier, path, card=card)
-    (OUT / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    for key, value in card["figures"].items():
-        print(f"{key}: {value}")
-    print(f"{path.name}: {path.stat().st_size} bytes, {card['training_seconds']} s")
+    ship(
+        name, position_queries(cubes.labelled(size), MAX_NOISE), config, training, lambda judge: figures(judge, size),
+        script=f"cube_classifier.py --size {size} --steps {options.steps}",
+        data=f"numpyro_diffusion.datasets.cubes.labelled({size}), noise up to {MAX_NOISE}",
+    )  # fmt: skip

@@ -9,29 +9,18 @@ Everything is measured on pictures that training has not seen, with the weights 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 
-import numpyro_diffusion
-from numpyro_diffusion.classifier import (
-    judged_labels,
-    load_classifier,
-    save_classifier,
-    scene_queries,
-    train_classifier,
-)
+from benchmarks.train.judges import ship
+from numpyro_diffusion.classifier import judged_labels, scene_queries
 from numpyro_diffusion.classifier.scenes import HEADS, QUESTIONS, answers
 from numpyro_diffusion.datasets import captioned_scenes
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 from numpyro_diffusion.train.optimise import TrainingConfig
 
-OUT = Path(numpyro_diffusion.__file__).parent / "pretrained" / "classifiers"
-SEED, HELD_OUT_SEED, HELD_OUT, MAX_NOISE = 0, 1, 4_000, 0.1
+HELD_OUT_SEED, HELD_OUT, MAX_NOISE = 1, 4_000, 0.1
 
 
 def figures(classifier, size: int) -> dict:
@@ -69,26 +58,8 @@ if __name__ == "__main__":
     training = TrainingConfig(
         num_steps=options.steps, batch_size=128, learning_rate=3e-3, ema_decay=0.99, max_gradient_norm=5.0
     )
-    start = time.perf_counter()
-    queries = scene_queries(size, MAX_NOISE)
-    classifier = train_classifier(
-        jax.random.key(SEED), queries, config=config, training=training, name=name,
-        checkpoint_path=OUT / f".{name}.training",
+    ship(
+        name, scene_queries(size, MAX_NOISE), config, training, lambda judge: figures(judge, size),
+        script=f"scenes_judge.py --size {size} --steps {options.steps}",
+        data=f"numpyro_diffusion.datasets.captioned_scenes.labelled({size}), noise up to {MAX_NOISE}",
     )  # fmt: skip
-    card = {
-        "name": name,
-        "script": f"python benchmarks/train/scenes_judge.py --size {size} --steps {options.steps}",
-        "seed": SEED,
-        "data": f"numpyro_diffusion.datasets.captioned_scenes.labelled({size}), noise up to {MAX_NOISE}",
-        "network": dataclasses.asdict(config),
-        "training": dataclasses.asdict(training),
-        "training_seconds": round(time.perf_counter() - start, 1),
-    }
-    path = OUT / f"{name}.safetensors"
-    save_classifier(classifier, path, card=card)
-    card["figures"] = figures(load_classifier(path), size)
-    save_classifier(classifier, path, card=card)
-    (OUT / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (OUT / f".{name}.training").unlink(missing_ok=True)
-    print(json.dumps(card["figures"], indent=1))
-    print(f"{path.name}: {path.stat().st_size} bytes, {card['training_seconds']} s")
