@@ -1,7 +1,7 @@
 """Store shipped weights in a quarter of single precision, and say what that changes.
 
-    python benchmarks/train/compact.py                 # densities of the plane and of cubes, and their judges
-    python benchmarks/train/compact.py ring cubes_16   # some
+    python benchmarks/train/compact.py                       # densities of the plane and of cubes, and their judges
+    python benchmarks/train/compact.py captioned_scenes_32   # some
 
 Large arrays become whole numbers of eight bits with a scale per output channel (`nd.save(..., dtype="int8")`); what was
 measured, the normaliser and what data look like, stays in single precision. The normaliser of a density of the plane is
@@ -70,14 +70,21 @@ def log_normalisers(new, old, x):
     return jax.lax.map(at, jnp.exp(old.log_z[0]))
 
 
+def points(name: str, count: int):
+    """Data of a density's kind and their conditions; of captioned scenes without captions."""
+    if name.startswith("captioned_scenes"):
+        return captioned_scenes.sampler(int(name.split("_")[2]))(jax.random.key(2), count)[0], None
+    return jax.tree.map(lambda a: a[:count], data(name))
+
+
 def compact(name: str) -> dict:
     """Rewrite one density's file, and compare."""
     path = SHIPPED / f"{name}.safetensors"
     old, before, card = nd.load(path), path.stat().st_size, checkpoint.read(path)[1]["card"]
-    x, conditions = jax.tree.map(lambda a: a[: POINTS[len(old.event_shape)]], data(name))
+    x, conditions = points(name, POINTS[len(old.event_shape)])
     nd.save(old, path, card=card, dtype="int8")
     new = nd.load(path)
-    if conditions is None:
+    if name in planar.NAMES:
         new = new._replace(log_z=new.log_z.at[1].add(log_normalisers(new, old, x)))
         nd.save(new, path, card=card, dtype="int8")
     (p, scores), (q, new_scores) = (log_densities_and_scores(d, x, conditions) for d in (old, new))

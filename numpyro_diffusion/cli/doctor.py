@@ -42,17 +42,10 @@ def surroundings() -> Iterator[tuple[str, str]]:
     """(what, how) of devices, precision, the compilation cache and the extras."""
     devices = jax.devices()
     yield "devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
-    yield (
-        "precision",
-        f"{jnp.zeros(()).dtype}; JAX_ENABLE_X64=1 makes it float64" if not jax.config.jax_enable_x64 else "float64",
-    )
-    folder = jax.config.jax_compilation_cache_dir
-    yield (
-        "compiled programs",
-        f"kept in {folder}"
-        if folder
-        else ("not kept: with JAX_COMPILATION_CACHE_DIR=FOLDER the next process starts in half the time"),
-    )
+    is_double, folder = jax.config.jax_enable_x64, jax.config.jax_compilation_cache_dir
+    yield "precision", "float64" if is_double else "float32; with JAX_ENABLE_X64=1 float64"
+    remedy = "not kept; with JAX_COMPILATION_CACHE_DIR=FOLDER the next process compiles little"
+    yield "compiled programs", f"kept in {folder}" if folder else remedy
     yield "densities", ", ".join(nd.list_pretrained())
     for extra, library in EXTRAS.items():
         found = importlib.util.find_spec(library) is not None
@@ -70,9 +63,8 @@ def gaussians() -> tuple[bool, str]:
     error = abs(run.log_evidence - truth)
     # The product is N(1/3, 2/3): five standard errors of 400 draws.
     fine = error < 5 * max(run.log_evidence_error, 0.01) and np.all(np.abs(mean - 1 / 3) < 5 * np.sqrt(2 / 3 / 400))
-    return bool(
-        fine
-    ), f"log evidence {run.log_evidence:.3f} (true {truth:.3f}), mean {mean[0]:.2f}, {mean[1]:.2f} (true 0.33)"
+    found = f"log evidence {run.log_evidence:.3f} (true {truth:.3f}), mean {mean[0]:.2f}, {mean[1]:.2f} (true 0.33)"
+    return bool(fine), found
 
 
 def table_1() -> tuple[bool, str]:

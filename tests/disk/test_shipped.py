@@ -38,9 +38,7 @@ def test_a_clone_has_the_variants_too():
 def test_without_a_clone_the_error_says_where_they_are(monkeypatch, tmp_path):
     monkeypatch.setattr(densities, "IN_A_CLONE", tmp_path / "none")
     assert "ring" in nd.list_pretrained() and "ring_score" not in nd.list_pretrained()
-    with pytest.raises(
-        UnknownNameError, match=r"'ring_score'.*a clone .*benchmarks/weights.*nd\.load"
-    ):
+    with pytest.raises(UnknownNameError, match=r"'ring_score'.*a clone .*benchmarks/weights.*nd\.load"):
         nd.load_pretrained("ring_score")
     with pytest.raises(UnknownNameError) as caught:
         nd.load_pretrained("rings")
