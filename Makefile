@@ -11,10 +11,10 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint notebooks bench clean FORCE
+.PHONY: help demo test test-all lint notebooks bench release-check clean FORCE
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # A stamp whose Python does not run, or that came from another folder, is out of date however new it is.
 $(STAMP): pyproject.toml constraints.txt $(shell sh .ci/venv.sh check || echo FORCE)
@@ -50,6 +50,9 @@ notebooks: $(STAMP) ## execute notebooks/*.py into notebooks/executed/
 bench: $(STAMP) ## every benchmark once, the quick way
 	@set -e; for script in $$(grep -l __main__ benchmarks/*/*.py | grep -v /train/); do \
 		echo "$$script --quick"; $(BIN)/python "$$script" --quick; done
+
+release-check: $(STAMP) ## build, check the metadata and the size, and try the wheel in a fresh venv without extras
+	PYTHON=$(BIN)/python sh .ci/release.sh
 
 clean: ## remove what make made
 	rm -rf $(VENV) .venv-uv .jax_cache demo_output build dist .pytest_cache .ruff_cache .hypothesis

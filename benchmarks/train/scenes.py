@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 
 import numpyro_diffusion as nd
+from benchmarks.train.places import folder, stored
 from numpyro_diffusion.datasets import captioned_scenes
 from numpyro_diffusion.train.optimise import OF_IMAGES
 
-OUT = Path(nd.__file__).parent / "pretrained"
 SEED = 0
 #: How energies of images are trained, as `nd.fit` does; presets change steps, batches and learning rate.
 RECIPE = dataclasses.replace(OF_IMAGES, condition_dropout=0.15)
@@ -129,7 +129,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     preset = PRESETS[options.preset]
     given = {"num_steps": options.steps, "batch_size": options.batch_size}
-    path = options.output or OUT / f"{name_of(preset.size, options.model)}.safetensors"
+    name = name_of(preset.size, options.model)
+    path = options.output or folder(name) / f"{name}.safetensors"
     checkpoint = path.with_name(f".{path.stem}.training")
     density, card = train(
         preset,
@@ -139,7 +140,7 @@ if __name__ == "__main__":
     )
     card["script"] = f"python benchmarks/train/scenes.py --preset {options.preset} --model {options.model}"
     card["figures"] = figures(density, preset.size)
-    nd.save(density, path, card=card, dtype="float16")
+    nd.save(density, path, card=card, dtype=stored(name))
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
     print(card["name"], f"{card['parameters']:,} parameters", json.dumps(card["figures"], indent=1))

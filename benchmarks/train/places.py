@@ -1,0 +1,22 @@
+"""Where weights lie: in the package if they ship with it, beside the benchmarks if only these and tests need them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpyro_diffusion as nd
+
+SHIPPED = Path(nd.__file__).parent / "pretrained"
+OTHERS = Path(__file__).resolve().parents[1] / "weights"
+#: Endings of names that do not ship: trained as in Du et al. (2023), scores alone, other forms of energies.
+VARIANTS = ("_paper", "_score", "_l2", "_dae")
+
+
+def folder(name: str) -> Path:
+    """The folder of a density of this name."""
+    return OTHERS if name.endswith(VARIANTS) else SHIPPED
+
+
+def stored(name: str) -> str:
+    """The type its weights are stored in: what ships is small. Digits hardly have any, and stay as they are."""
+    return "int8" if folder(name) == SHIPPED and name != "digits" else "float16"
