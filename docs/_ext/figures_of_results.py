@@ -1,4 +1,4 @@
-"""Figures of the benchmarks in pages: tables and pictures are made of `benchmarks/results/*.json` when the site is built.
+"""Figures of the benchmarks in pages: tables and pictures are made of `benchmarks/results/*.json` at every build.
 
     ```{results} table1        the table of a benchmark: rows are means and standard errors over seeds
     :rows: HMC$                 only rows whose name matches this expression

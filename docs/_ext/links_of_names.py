@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 
-import numpyro_diffusion
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
+
+import numpyro_diffusion
 
 NAME = re.compile(r"^nd((?:\.\w+)+)(?:\(|$)")
 logger = logging.getLogger(__name__)
