@@ -34,6 +34,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
 nb_execution_show_tb = True
+suppress_warnings = ["myst-nb.lexer"]  # of cells that were not executed, which name no language
 
 # Docstrings: Google style, shapes and units in words, so signatures go without annotations.
 napoleon_google_docstring = True
