@@ -31,7 +31,8 @@ myst_heading_anchors = 3
 # `start.md` and `read_a_summary.md` show what their cells print; all other code is run by `check_code.py`.
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600
+nb_execution_timeout = 3600
+nb_execution_in_temp = True
 nb_merge_streams = True
 nb_execution_show_tb = True
 suppress_warnings = ["myst-nb.lexer"]  # of cells that were not executed, which name no language
