@@ -18,11 +18,11 @@ def forget_compiled_programs():
     gc.collect()
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """For files whose programs are run briefly: compiling costs more than running."""
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(request):
+    """Tests run their programs briefly: compiling costs more than running, except in files marked `optimised`."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("optimised") is None)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 
