@@ -1,13 +1,23 @@
 """Fixtures of all tests."""
 
 import gc
+import os
 import signal
+
+# Before JAX is imported, and for the processes that tests start: compiling costs more than what they run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
 from images import fitted
 
 from numpyro_diffusion.networks.mlp import ResidualMLP
+
+
+def pytest_collection_finish():
+    """What imports have left stays for good: every look for garbage would go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,7 +50,7 @@ def network_calls(monkeypatch):
     return calls
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def density():
     """An energy of small images."""
     return fitted()

@@ -47,7 +47,10 @@ def exact_points(count):
     return alpha[:, None, None] * clean + sigma[:, None, None] * noise
 
 
-@pytest.mark.parametrize(("kind", "scales"), [("whitened", None), ("identity", None), ("whitened", SCALES)])
+@pytest.mark.parametrize(
+    ("kind", "scales"),
+    [("whitened", None), pytest.param("identity", None, marks=pytest.mark.slow), ("whitened", SCALES)],
+)
 def test_exchanges_leave_every_level_as_it_is(kind, scales):
     count = 8000
     before = exact_points(count)

@@ -103,6 +103,7 @@ def test_evidence_and_covariance_of_a_field():
     assert np.all(np.abs(run.samples.mean(0) - mean) < 5 * np.sqrt(np.diag(cov) / len(run.samples)))
 
 
+@pytest.mark.slow
 def test_patches_that_tile_are_their_exact_product():
     patch = mixture_of_four()
     woven = nd.tapestry((LENGTH,), [(patch, 0), (patch, 4)])
