@@ -17,7 +17,6 @@ import numpyro_diffusion as nd
 from numpyro_diffusion import program as identity
 from numpyro_diffusion.errors import CheckpointError, ParameterError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY, SCHEDULE = jax.random.key(0), PRIOR.schedule
 
 

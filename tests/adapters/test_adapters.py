@@ -15,7 +15,6 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.density.adapted import AdaptedModel
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ScoreOnlyError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 CASES = [(p, s) for p in PREDICTIONS for s in SCHEDULES if p != "flow" or s == "flow"]
 
 

@@ -18,7 +18,6 @@ from numpyro_diffusion.adapters.readings import KINDS, Products, Reading, rule
 from numpyro_diffusion.datasets import planar
 from numpyro_diffusion.errors import DiagnosticWarning, ParameterError, ScheduleError, ShapeError, TracedError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 TABLE, LAST = nd.NoiseSchedule.from_betas(BETAS), len(BETAS) - 1
 DATA = np.asarray(mixture().sample(jax.random.key(7), 600))

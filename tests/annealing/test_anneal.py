@@ -9,10 +9,7 @@ from quick import slow
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX
 from numpyro_diffusion.density.schedule import VarianceExploding
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 # Right results.

@@ -22,10 +22,7 @@ from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.density.energy import EnergyDensity, NetworkConfig, ScoreModel
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 # The trap of the stale state.

@@ -14,8 +14,6 @@ from quick import quick_among
 
 import numpyro_diffusion as nd
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # Keys
 
 

@@ -11,7 +11,6 @@ from refusals import assert_refused, refusals
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ScheduleError, ScoreOnlyError, ShapeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 A = gaussian((-1.0, 0.0), ((0.5, 0.0), (0.0, 0.5)), "a")
 B = gaussian((1.0, 0.5), ((0.4, 0.1), (0.1, 0.8)), "b")
 C = gaussian((0.0, 1.5), ((0.7, 0.0), (0.0, 0.3)), "c")

@@ -16,7 +16,6 @@ from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.diagnose.summary import summary
 from numpyro_diffusion.errors import DiagnosticWarning, ParameterError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 
 

@@ -13,10 +13,7 @@ from numpyro_diffusion.annealing.evidence import Account, evidence_error, folded
 from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.diagnose.weights import pareto_tail, tail_size
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 RNG = np.random.default_rng(0)
 tail_of = jax.jit(pareto_tail)
 

@@ -13,10 +13,7 @@ from numpyro_diffusion.density.exact import UniformBox
 from numpyro_diffusion.density.function import as_density
 from numpyro_diffusion.errors import DiagnosticWarning
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 def hole(value, low, high):

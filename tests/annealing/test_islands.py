@@ -15,10 +15,7 @@ from numpyro_diffusion.diagnose.findings.disagreeing import disagreeing
 from numpyro_diffusion.diagnose.islands import layout
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 J, N = 4, 400
 PROBLEM = of_product(P2, Q2)
 

@@ -18,10 +18,7 @@ from numpyro_diffusion.annealing.kernels.line_integral import gained
 from numpyro_diffusion.density.path import line_integral
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 CHAINS, STEPS = 10_000, 10
 KERNELS = {
     "MALA": nd.MALA(num_nodes=5), "HMC": nd.HMC(num_nodes=7), "HMC persistent": nd.HMC(persistence=0.9, num_nodes=7),

@@ -11,10 +11,7 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.diagnose.findings.statistics import closer_levels, shorter_steps
 from numpyro_diffusion.diagnose.summary import summary
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 KEY, POINTS = jax.random.key(0), np.zeros((3, 2))
 QUIET = {"levels": 3, "progress_bar": False}
 #: One number of chains and of leapfrog steps: what has been compiled once serves the next test.

@@ -18,7 +18,6 @@ from numpyro_diffusion.annealing.tempering.rungs import rungs
 from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ScoreOnlyError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY, QUIET = jax.random.key(0), {"engine": "tempering", "progress_bar": False}
 #: Far apart: one in three exchanges is refused.
 TIMES = np.array([0.6, 0.3, 0.0])

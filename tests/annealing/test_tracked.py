@@ -18,10 +18,7 @@ from numpyro_diffusion.annealing.tracked import tracked_step
 from numpyro_diffusion.diagnose.summary import summary
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 KEY = jax.random.key(0)
 P, Q = ScoreOf(P2, "p"), ScoreOf(Q2, "q")
 #: Two modes 4 apart, where shares show.

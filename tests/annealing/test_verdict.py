@@ -14,10 +14,7 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.kernels import HMC
 from numpyro_diffusion.diagnose.verdict import Verdict, _chance, kinship
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 KEY, CHAINS = jax.random.key(0), 512
 

@@ -14,8 +14,6 @@ from numpyro_diffusion.density.axes import CosineAxes
 from numpyro_diffusion.density.gaussian import Gaussian
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ScheduleError, ShapeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 #: Step sizes are given: there is nothing to tune in a frame of the field's own.
 STEPS = nd.HMC(step_size=0.6)

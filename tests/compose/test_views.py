@@ -13,8 +13,6 @@ from numpyro_diffusion.density.path import Place
 from numpyro_diffusion.density.proper import check_proper
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ShapeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 T = 0.45
 X = jax.random.normal(jax.random.key(1), (3, 6))
 SCHEDULES = {

@@ -13,8 +13,6 @@ from hypothesis import given
 
 import numpyro_diffusion as nd
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # Points, times and precision
 
 

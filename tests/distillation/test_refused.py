@@ -15,8 +15,6 @@ from numpyro_diffusion.distillation import teacher
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ShapeError
 from numpyro_diffusion.pytree import register
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).standard_normal((50, 2))
 

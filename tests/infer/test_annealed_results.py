@@ -20,10 +20,7 @@ import numpyro_diffusion as nd
 Y = np.array([0.9, 1.2, 0.4], np.float32)
 CHAINS = 64
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 PRIOR = nd.DiffusionPrior(densities.gaussian())
 
 

@@ -21,10 +21,7 @@ Y = np.array([0.7, 0.2, 0.9, 0.4, 0.5], np.float32)
 V = np.array([0.4, -0.3], np.float32)
 NOISE, SD, SCHEDULE = 0.5, 0.5, nd.VariancePreserving.cosine()
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 def noised_gaussian(mean, x, t):

@@ -23,7 +23,7 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.density.abstract import narrowest
 from numpyro_diffusion.diagnose.findings.overlap import numerator
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 KEY, X, T = jax.random.key(0), jnp.array([0.3]), 0.4
 P, Q = (gaussian((m,), ((v,),), name=name) for m, v, name in ((0.5, 1.0, "p"), (-0.5, 2.0, "q")))

@@ -9,8 +9,6 @@ from quick import quick_among
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import CheckpointError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def anneal(call, path=None, **settings):
     model, args, kwargs = call()

@@ -15,8 +15,6 @@ from quick import quick_among
 
 from numpyro_diffusion.infer.handlers import VIEWS, seen
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 # Models, each with unconstrained values of its latents.
 def several():

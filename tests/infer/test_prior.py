@@ -33,10 +33,7 @@ DENSITIES = {name: make for name, make in densities.LEAVES.items() if name not i
     "guided": lambda: P * classifier(),
 }
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 every_density = pytest.mark.parametrize("make", DENSITIES.values(), ids=DENSITIES.keys())

@@ -27,10 +27,7 @@ from scipy.stats import norm
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import UnsupportedModelError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 PRIOR = nd.DiffusionPrior(P)
 
 
