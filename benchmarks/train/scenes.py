@@ -2,7 +2,7 @@
 
     python benchmarks/train/scenes.py [--preset cpu] [--model energy] [--steps 8000] [--batch-size 32] [--output FILE]
 
-Presets: `tiny` (16x16, minutes on one core, to see that all runs), `cpu` (32x32, hours on two cores), `gpu` (32x32, an
+Presets: `tiny` (16x16, minutes on one core, to see that all runs), `cpu` (32x32, an hour on one core), `gpu` (32x32, an
 hour on one H100). A killed run goes on from its last checkpoint. Weights and card go to numpyro_diffusion/pretrained/,
 or to FILE and beside it.
 """
@@ -44,9 +44,16 @@ PRESETS = {
     ),
     "cpu": Preset(
         32,
-        {"width": 32, "multipliers": (1, 2, 2, 2), "embedding_size": 128, "normalise": False},
+        {
+            "width": 32,
+            "multipliers": (1, 2, 2),
+            "num_blocks": 1,
+            "patch_size": 2,
+            "embedding_size": 128,
+            "normalise": False,
+        },
         64,
-        {"num_steps": 16_000},
+        {"num_steps": 14_000},
     ),
     "gpu": Preset(
         32,

@@ -16,15 +16,15 @@ The energy E is one of
 
     l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
     inner_product  E = u . f                      potential      E = -(r / s) phi(x, r)
-    residual       E = u . f + s |f|^2 / (2 r)
+    residual       E = (r / s) (g u . f + g^2 |f|^2 / 2)
 
 of a network f(u, log r), or of a bounded potential phi (`networks.patches`). For images the axes V are cosines
 (`axes`), U-Nets see z = (y - mu) / sqrt(r^2 + s^2) in place of u, in E and in f, and the factor before the bracket is
 one: a condition moves the mean, which the base does not know. "residual" completes the square: with that factor log p
-is -|u + (s / r) f|^2 / 2 and terms of r alone (of images f is taken in cosines). At f = 0 it is the Gaussian and has
-the gradients of an inner product, and it is bounded above, by what a set of codimension d reaches. The *uncalibrated*
-form is that of Du et al. (2023), with neither base nor offset, and so without a known
-normaliser: log p = -(sqrt(r^2 + s^2) / r) E(u, r).
+is -|u + g f|^2 / 2 and terms of r alone (of images f is taken in cosines), g^2 = s^2 / (r (r + s)). At f = 0 it is the
+Gaussian and has the gradients of an inner product, and it is bounded above, by what a set of codimension d reaches. The
+*uncalibrated* form is that of Du et al. (2023), with neither base nor offset, and so without a known normaliser:
+log p = -(sqrt(r^2 + s^2) / r) E(u, r).
 
 The score-only model is s(y, r) = grad log N(y; mu, C + r^2 I) + s / (r sqrt(r^2 + s^2)) f, the preconditioning of
 Karras et al. (2022).
@@ -241,10 +241,10 @@ class EnergyDensity(_NetworkDensity):
             return 0.5 * jnp.sum((seen - f) ** 2)
         if self.parameterisation == "inner_product":
             return jnp.sum(seen * f)
-        axes = self.moments.axes
-        f = axes.coordinates(f) if self.config.takes_images else f
+        s, axes = self._scale(), self.moments.axes
+        change = s / jnp.sqrt(r * (r + s)) * (axes.coordinates(f) if self.config.takes_images else f)
         u = axes.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
-        return jnp.sum(u * f) + 0.5 * self._scale() / r * jnp.sum(f**2)
+        return r / s * jnp.sum(u * change + 0.5 * change**2)
 
 
 @register(_NetworkDensity._data, _NetworkDensity._static)

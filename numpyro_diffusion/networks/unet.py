@@ -71,6 +71,20 @@ class Attention(nnx.Module):
         return x + self.back(jax.nn.dot_product_attention(query, key, value).reshape(x.shape))
 
 
+def patches(image, size: int):
+    """Patches of p x p pixels [height / p, width / p, p p channels] of an image [height, width, channels]."""
+    height, width, channels = image.shape
+    cut = image.reshape(height // size, size, width // size, size, channels)
+    return cut.swapaxes(1, 2).reshape(height // size, width // size, size * size * channels)
+
+
+def unpatched(cut, size: int):
+    """The image of its patches of p x p pixels."""
+    rows, columns, channels = cut.shape
+    image = cut.reshape(rows, columns, size, size, channels // size**2)
+    return image.swapaxes(1, 2).reshape(rows * size, columns * size, channels // size**2)
+
+
 class UNet(nnx.Module):
     """f(z, log r / 4, condition) for an image z [height * width * channels], of the same shape.
 
@@ -83,11 +97,11 @@ class UNet(nnx.Module):
     def __init__(self, config, *, rngs):
         self.config = config
         widths = [config.width * m for m in config.multipliers]
-        size, channels = config.embedding_size, config.shape[-1]
+        size, area, channels = config.embedding_size, config.patch_size**2, config.shape[-1]
         self.frequencies = nnx.Param(jax.random.normal(rngs.params(), (size // 2,)))
         self.embed = nnx.Linear(size, size, rngs=rngs)
         self.condition = self._reader(rngs) if config.condition_size else None
-        self.stem = Convolution(channels + config.num_positions, widths[0], rngs=rngs)
+        self.stem = Convolution(area * (channels + config.num_positions), widths[0], rngs=rngs)
         down, up, width = [], [], widths[0]
         for level, n in enumerate(widths):
             down.append(self._stage(width, n, level, rngs))
@@ -97,7 +111,7 @@ class UNet(nnx.Module):
             width = n
         self.down, self.up = nnx.List(down), nnx.List(up)
         self.norm = GroupNorm(width) if config.normalise else None
-        self.head = Convolution(width, channels, scale=0.1 if config.small_start else 0.0, rngs=rngs)
+        self.head = Convolution(width, area * channels, scale=0.1 if config.small_start else 0.0, rngs=rngs)
 
     def _reader(self, rngs):
         config = self.config
@@ -110,7 +124,7 @@ class UNet(nnx.Module):
         for i in range(config.num_blocks):
             width = n_in if i == 0 else n_out
             stage.append(ResidualBlock(width, n_out, config.embedding_size, config.normalise, rngs=rngs))
-            if config.shape[0] >> level in config.attention:
+            if config.shape[0] // config.patch_size >> level in config.attention:
                 stage.append(Attention(n_out, rngs=rngs))
         return nnx.List(stage)
 
@@ -123,7 +137,7 @@ class UNet(nnx.Module):
                 bump = position_map(condition[2 * i : 2 * i + 2], config.shape, config.position_width)
                 x = jnp.concatenate([x, condition[-1] * bump], -1)
         embedding = nnx.silu(embedding)
-        h, skips = self.stem(x.astype(config.dtype)), []
+        h, skips = self.stem(patches(x, config.patch_size).astype(config.dtype)), []
         for level, stage in enumerate(self.down):
             if level:
                 height, width, channels = h.shape
@@ -133,7 +147,8 @@ class UNet(nnx.Module):
         for stage, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             h = jnp.repeat(jnp.repeat(h, 2, axis=0), 2, axis=1)
             h = self._through(stage, jnp.concatenate([h, skip], -1), embedding)
-        return self.head(nnx.silu(h if self.norm is None else self.norm(h))).astype(z.dtype).reshape(z.shape)
+        h = self.head(nnx.silu(h if self.norm is None else self.norm(h))).astype(z.dtype)
+        return unpatched(h, config.patch_size).reshape(z.shape)
 
     def _through(self, stage, h, embedding):
         for block in stage:

@@ -131,7 +131,8 @@ def fit(
         raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
     network = NetworkConfig() if network is None else network
     check_instance("network", network, *CONFIGS.values())
-    training = settled(training, images=network.takes_images, energy=model == "energy")
+    is_energy = model == "energy"
+    training = settled(training, images=network.takes_images, energy=is_energy, calibrated=is_energy and calibrated)
     if network.text is not None:
         conditions = network.text.rows(conditions)
     num_moments = NUM_MOMENTS_OF_IMAGES if network.takes_images else NUM_MOMENTS
@@ -150,10 +151,10 @@ def fit(
     init_key, step_key = jax.random.split(rng_key)
     if parameterisation is None:
         parameterisation = "residual" if network.takes_images and calibrated and base is None else "l2"
-    cls, form = (EnergyDensity, network.form or parameterisation) if model == "energy" else (ScoreModel, "score")
+    cls, form = (EnergyDensity, network.form or parameterisation) if is_energy else (ScoreModel, "score")
     density = cls.fresh(
         init_key, network, x.shape[1:], schedule=schedule or VariancePreserving.cosine(), parameterisation=form,
-        sigmas=jnp.array(sigmas, dtype=float), is_calibrated=calibrated and model == "energy", base=base, name=name,
+        sigmas=jnp.array(sigmas, dtype=float), is_calibrated=calibrated and is_energy, base=base, name=name,
         moments=data_gaussian(mean, covariance, network, base),
     )  # fmt: skip
     identity = {

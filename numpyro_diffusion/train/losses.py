@@ -21,6 +21,15 @@ their condition, y_0 itself among them,
 :math:`p = \frac1n \sum_i N(y; y_i, r^2 I)`: noise :math:`\varepsilon^* = (y - E[y_0 | y]) / r` and time score
 :math:`E[|y - y_0|^2 | y] / r^2 - d`. Both grow with the distance from the data, so errors count relative to
 :math:`|\varepsilon^*|^2`: what matters is the way back.
+
+What data of one condition are worth under another, no score at data of their own says; sums, quotients and evidences of
+conditions are made of it. Where noised data y_r have the condition c, and c' is that of other data, Bayes' rule tells
+which of the two is theirs, and the cross-entropy
+
+.. math:: -\log \frac{p(y_r | c)}{p(y_r | c) + p(y_r | c')}
+
+is least for the true ratios (van den Oord et al. 2018, arXiv:1807.03748), also of conditions that overlap, equal ones
+and none among them.
 """
 
 from __future__ import annotations
@@ -98,6 +107,9 @@ def loss(density, rng_key, y, condition, config, reference=None):
     """
     noisy = noised(density, rng_key, y)
     targets = denoising_targets(noisy)
+    told = 0.0
+    if condition is not None and config.contrastive_weight:
+        told = config.contrastive_weight * contrastive(density, jax.random.fold_in(rng_key, 2), noisy, condition)
     start = len(y) - (0 if reference is None else int(config.outlier_share * len(y)))
     if start < len(y):
         out = jax.tree.map(lambda a: a[start:], (y, noisy, condition))
@@ -108,7 +120,14 @@ def loss(density, rng_key, y, condition, config, reference=None):
         moved = outlying(density, jax.random.fold_in(rng_key, 1), *out[:2])
         beyond = moved, posterior_targets(moved, out[2], known)
         noisy, targets = jax.tree.map(lambda a, b: jnp.concatenate([a[:start], b]), (noisy, targets), beyond)
-    return mismatch(density, noisy, condition, targets, config.time_score_weight, config.weighting)
+    return told + mismatch(density, noisy, condition, targets, config.time_score_weight, config.weighting)
+
+
+def contrastive(density, rng_key, noisy: Noised, condition):
+    """Mean cross-entropy of which condition noised data have, their own [n, c + 1] or that of others of the batch."""
+    log_prob = jax.vmap(lambda y, log_r, c: density.log_prob_at(y, jnp.exp(log_r), c))
+    own, other = (log_prob(*noisy[:2], c) for c in (condition, jax.random.permutation(rng_key, condition)))
+    return jnp.mean(jax.nn.softplus(other - own))
 
 
 def denoising_targets(noisy: Noised) -> Targets:

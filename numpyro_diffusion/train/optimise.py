@@ -35,6 +35,10 @@ def _share(name: str, value, remedy: str = "") -> float | None:
     return None if value is None else check_number(name, value, 0, 1, remedy, ends="[)")
 
 
+def _weight(name: str, value, remedy: str = "") -> float | None:
+    return None if value is None else check_number(name, value, 0, remedy=remedy, ends="[)")
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Checked):
     """Optimisation settings of `fit`; static, and part of a checkpoint's identity.
@@ -45,6 +49,9 @@ class TrainingConfig(Checked):
 
     `outlier_share` is the share of each batch that lies off the data, so that energies have no false wells there, see
     `losses`; by default a quarter for energies of images, 0 else.
+
+    `contrastive_weight` is that of telling conditions apart by log densities, so that ratios of conditions are right;
+    by default 1 for calibrated energies of images, 0 else.
     """
 
     num_steps: Annotated[int, check_integer] = 10_000
@@ -57,6 +64,7 @@ class TrainingConfig(Checked):
     weight_decay: NotNegative = 0.0
     weighting: Annotated[str | None, _weighting] = None
     outlier_share: Annotated[float | None, _share] = None
+    contrastive_weight: Annotated[float | None, _weight] = None
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with warm-up, cosine decay and gradient clipping; `weight_decay` shrinks the network's matrices."""
@@ -72,15 +80,24 @@ class TrainingConfig(Checked):
 OF_IMAGES = TrainingConfig(batch_size=32, learning_rate=1e-3, max_gradient_norm=10.0)
 
 
-def settled(training: TrainingConfig | None, *, images: bool, energy: bool) -> TrainingConfig:
-    """Settings with nothing left open, for images or other points, energies or score models."""
+def settled(training: TrainingConfig | None, *, images: bool, energy: bool, calibrated: bool) -> TrainingConfig:
+    """Settings with nothing left open, for images or other points, energies or score models.
+
+    ParameterError where what is not calibrated is to be told apart by log densities.
+    """
     if training is None:
         training = OF_IMAGES if images else TrainingConfig()
     check_instance("training", training, TrainingConfig)
     weighting = training.weighting or ("denoiser" if images else "score")
     share = training.outlier_share
     share = 0.25 * (images and energy) if share is None else share
-    return dataclasses.replace(training, weighting=weighting, outlier_share=share)
+    contrastive = training.contrastive_weight
+    if contrastive and not calibrated:
+        raise ParameterError(
+            f"contrastive_weight must be 0 where log densities are not calibrated; got {contrastive}. Leave it out."
+        )
+    contrastive = 1.0 * (images and calibrated) if contrastive is None else contrastive
+    return dataclasses.replace(training, weighting=weighting, outlier_share=share, contrastive_weight=contrastive)
 
 
 class Task(Protocol):

@@ -42,8 +42,10 @@ def network_value(density, x, t):
 
 
 def energy_of(form, u, f, amplitude):
+    gain = amplitude / np.sqrt(1 + amplitude)
     return {
-        "l2": 0.5 * f**2, "dae": 0.5 * (u - f) ** 2, "inner_product": u * f, "residual": u * f + amplitude * f**2 / 2
+        "l2": 0.5 * f**2, "dae": 0.5 * (u - f) ** 2, "inner_product": u * f,
+        "residual": ((u + gain * f) ** 2 - u**2) / (2 * amplitude),
     }[form].sum(-1)  # fmt: skip
 
 

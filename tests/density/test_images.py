@@ -1,5 +1,7 @@
 """Images: cosine axes, Gaussians along them, U-Net energies."""
 
+from itertools import product
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from images import SHAPE, SIZE, images
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.axes import CosineAxes, DenseAxes
 from numpyro_diffusion.density.gaussian import Gaussian, gaussian_mixture, gaussian_product
+from numpyro_diffusion.networks.unet import patches, unpatched
 
 
 def test_cosines_are_orthonormal_and_known_to_the_transform():
@@ -71,8 +74,10 @@ def test_the_start_has_the_density_it_says(density):
     assert np.all(np.abs(draws.mean(0) - gaussian.mean) < 5 * error)
 
 
-@pytest.mark.parametrize("form", ["l2", "dae", "inner_product"])
-@pytest.mark.parametrize("calibrated", [True, False])
+FORMS = ("l2", "dae", "inner_product")
+
+
+@pytest.mark.parametrize("form, calibrated", [*product(FORMS, [True, False]), ("residual", True)])
 def test_an_energy_is_its_formula(form, calibrated):
     config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True)
     density = untrained(
@@ -87,10 +92,14 @@ def test_an_energy_is_its_formula(form, calibrated):
     seen, f = density._network(y, r)
     np.testing.assert_allclose(seen, z, rtol=1e-5)
     assert np.abs(f).max() > 1e-3
-    energy = {"l2": 0.5 * f**2, "dae": 0.5 * (z - f) ** 2, "inner_product": z * f}[form].sum()
+    variance, axes = np.linspace(0.1, 1, SIZE) + r**2, CosineAxes(SHAPE)
+    u, change = axes.coordinates(y) / np.sqrt(variance), s / np.sqrt(r * (r + s)) * axes.coordinates(f)
+    energy = {
+        "l2": 0.5 * f**2, "dae": 0.5 * (z - f) ** 2, "inner_product": z * f,
+        "residual": r / s * ((u + change) ** 2 - u**2) / 2,
+    }[form].sum()  # fmt: skip
     if calibrated:
-        variance = np.linspace(0.1, 1, SIZE) + r**2
-        coordinates = CosineAxes(SHAPE).coordinates(y)
+        coordinates = axes.coordinates(y)
         expected = -0.5 * np.sum(coordinates**2 / variance + np.log(2 * np.pi * variance))
         expected -= s / r * energy
     else:
@@ -109,7 +118,9 @@ def test_conditions_and_their_composition_share_one_call(density):
     assert text.count("conv_general_dilated") == alone.count("conv_general_dilated")
 
 
-@pytest.mark.parametrize("settings", [{"compute_dtype": "bfloat16"}, {"rematerialise": True}, {"attention": (4, 2)}])
+@pytest.mark.parametrize(
+    "settings", [{"compute_dtype": "bfloat16"}, {"rematerialise": True}, {"attention": (4, 2)}, {"patch_size": 2}]
+)
 def test_variants_of_the_network(settings):
     config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True, **settings)
     density = untrained(config, SHAPE, "inner_product", mean=np.zeros(SIZE), covariance=np.ones(SIZE), seed=1)
@@ -117,6 +128,15 @@ def test_variants_of_the_network(settings):
     value, score = density.log_prob(x, 0.3), density.score(x, 0.3)
     assert value.dtype == score.dtype == jnp.float32
     assert np.isfinite(value) and np.all(np.isfinite(score))
+
+
+def test_patches_are_those_of_the_image():
+    image = images(jax.random.key(0), 1)[0][0]
+    cut = patches(image, 2)
+    np.testing.assert_array_equal(cut[1, 0], image[2:4, :2].reshape(-1))
+    np.testing.assert_array_equal(unpatched(cut, 2), image)
+    with pytest.raises(nd.errors.ParameterError, match="patch_size"):
+        nd.UNetConfig(shape=SHAPE, multipliers=(1, 2), patch_size=3)
 
 
 def test_recomputing_changes_nothing():

@@ -76,11 +76,58 @@ def test_the_share_off_the_data_is_what_is_asked():
     assert np.isfinite(value(0.25)) and abs(value(0.25) - plain) > 1e-3
 
 
+class Shifted:
+    """Two Gaussians of one dimension, -1 and 1 by condition, and their mean given none."""
+
+    is_calibrated = True
+
+    def log_prob_at(self, y, r, condition):
+        number, kept = condition
+        of = lambda mean: -0.5 * jnp.sum((y - mean) ** 2) / r**2
+        mixed = jax.nn.logsumexp(jnp.stack([of(-1.0), of(1.0)])) - jnp.log(2.0)
+        return jnp.where(kept > 0, of(2 * number - 1), mixed)
+
+
+@pytest.mark.parametrize("tilt", [-0.3, 0.3])
+def test_conditions_are_told_apart_best_by_true_ratios(tilt):
+    """Also where a condition is dropped: log densities that are tilted by a multiple of their difference lose."""
+    number_key, drop_key, noise_key = jax.random.split(KEY, 3)
+    number = jax.random.bernoulli(number_key, 0.5, (20_000,)).astype(float)
+    kept = jax.random.bernoulli(drop_key, 0.7, number.shape).astype(float)
+    eps = jax.random.normal(noise_key, (20_000, 1))
+    condition = jnp.stack([number * kept, kept], axis=-1)
+    noisy = losses.Noised((2 * number - 1)[:, None] + 1.5 * eps, jnp.full(20_000, jnp.log(1.5)), eps)
+
+    class Tilted(Shifted):
+        def log_prob_at(self, y, r, condition):
+            return super().log_prob_at(y, r, condition) + tilt * condition[1] * (2 * condition[0] - 1) * y[0]
+
+    exact, tilted = (losses.contrastive(density, KEY, noisy, condition) for density in (Shifted(), Tilted()))
+    assert 0.4 < exact < jnp.log(2.0) and tilted > exact + 2e-3
+
+
+def test_conditions_are_told_apart_in_the_loss_of_calibrated_energies():
+    density = network("l2", condition_size=2)
+    y, condition = jnp.asarray(Y, float), jnp.append(jnp.eye(2)[np.arange(64) % 2], jnp.ones((64, 1)), axis=1)
+    value = lambda weight, c=condition: losses.loss(density, KEY, y, c, nd.TrainingConfig(contrastive_weight=weight))
+    noisy = losses.noised(density, KEY, y)
+    told = losses.contrastive(density, jax.random.fold_in(KEY, 2), noisy, condition)
+    np.testing.assert_allclose(value(2.0), value(0.0) + 2 * told, rtol=1e-5)
+    np.testing.assert_allclose(value(2.0, c=None), value(0.0, c=None), rtol=1e-6)
+
+
 def test_what_settings_leave_open_follows_from_the_data():
-    found = [settled(None, images=images, energy=energy) for images in (False, True) for energy in (False, True)]
+    found = [
+        settled(None, images=images, energy=energy, calibrated=energy)
+        for images in (False, True)
+        for energy in (False, True)
+    ]
     assert [c.outlier_share for c in found] == [0, 0, 0, 0.25]
+    assert [c.contrastive_weight for c in found] == [0, 0, 0, 1]
     assert [c.weighting for c in found] == ["score", "score", "denoiser", "denoiser"]
-    mine = settled(nd.TrainingConfig(outlier_share=0.5, weighting="score"), images=True, energy=True)
+    mine = settled(nd.TrainingConfig(outlier_share=0.5, weighting="score"), images=True, energy=True, calibrated=True)
     assert (mine.outlier_share, mine.weighting) == (0.5, "score")
+    with pytest.raises(nd.errors.ParameterError, match="contrastive_weight"):
+        settled(nd.TrainingConfig(contrastive_weight=1.0), images=True, energy=True, calibrated=False)
     with pytest.raises(nd.errors.ParameterError, match="outlier_share"):
         nd.TrainingConfig(outlier_share=1.0)
