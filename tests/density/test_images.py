@@ -75,20 +75,10 @@ def test_the_start_has_the_density_it_says(density):
     assert np.all(np.abs(draws.mean(0) - gaussian.mean) < 5 * error)
 
 
-<<<<<<< HEAD
-FORMS = ("l2", "dae", "inner_product")
+FORMS = [*product(("l2", "dae", "inner_product"), (True, False)), ("residual", True)]
 
 
-@pytest.mark.parametrize("form, calibrated", [*product(FORMS, [True, False]), ("residual", True)])
-=======
-@pytest.mark.parametrize(
-    ("form", "calibrated"),
-    quick_among(
-        [(form, calibrated) for form in ("l2", "dae", "inner_product") for calibrated in (True, False)],
-        [("inner_product", True), ("dae", False)],
-    ),
-)
->>>>>>> suite
+@pytest.mark.parametrize(("form", "calibrated"), quick_among(FORMS, [("residual", True), ("dae", False)]))
 def test_an_energy_is_its_formula(form, calibrated):
     config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True)
     density = untrained(
@@ -130,16 +120,13 @@ def test_conditions_and_their_composition_share_one_call(density):
 
 
 @pytest.mark.parametrize(
-<<<<<<< HEAD
-    "settings", [{"compute_dtype": "bfloat16"}, {"rematerialise": True}, {"attention": (4, 2)}, {"patch_size": 2}]
-=======
     "settings",
     [
         {"compute_dtype": "bfloat16"},
         {"attention": (4, 2)},
+        {"patch_size": 2},
         pytest.param({"rematerialise": True}, marks=pytest.mark.slow),
     ],
->>>>>>> suite
 )
 def test_variants_of_the_network(settings):
     config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True, **settings)
