@@ -17,6 +17,10 @@ def folder(name: str) -> Path:
     return OTHERS if name.endswith(VARIANTS) else SHIPPED
 
 
+#: What stays in half precision: digits hardly have weights, and of the others ratios of conditions are taken.
+HALF = ("digits", "coloured_16", "captioned_scenes_32")
+
+
 def stored(name: str) -> str:
-    """The type its weights are stored in: what ships is small. Digits hardly have any, and stay as they are."""
-    return "int8" if folder(name) == SHIPPED and name != "digits" else "float16"
+    """The type its weights are stored in: what ships is small."""
+    return "int8" if folder(name) == SHIPPED and name not in HALF else "float16"
