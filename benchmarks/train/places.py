@@ -8,8 +8,9 @@ import numpyro_diffusion as nd
 
 SHIPPED = Path(nd.__file__).parent / "pretrained"
 OTHERS = Path(__file__).resolve().parents[1] / "weights"
-#: Endings of names that do not ship: trained as in Du et al. (2023), scores alone, other forms of energies.
-VARIANTS = ("_paper", "_score", "_l2", "_dae")
+#: Endings of names that do not ship: trained as in Du et al. (2023), scores alone, other forms of energies; and scenes,
+#: whose energy is not right where MCMC goes.
+VARIANTS = ("_paper", "_score", "_l2", "_dae", "scenes_32")
 
 
 def folder(name: str) -> Path:
@@ -17,8 +18,8 @@ def folder(name: str) -> Path:
     return OTHERS if name.endswith(VARIANTS) else SHIPPED
 
 
-#: What stays in half precision: digits hardly have weights, and of the others ratios of conditions are taken.
-HALF = ("digits", "coloured_16", "captioned_scenes_32")
+#: What stays in half precision: digits hardly have weights, and of the coloured ones ratios of conditions are taken.
+HALF = ("digits", "coloured_16")
 
 
 def stored(name: str) -> str:

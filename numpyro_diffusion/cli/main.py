@@ -105,11 +105,7 @@ def _draw(output: Path, force: bool, found, judged: int = 1, what: str = "images
 
 @main.command()
 @click.option("--prompt", required=True, help="""What to show: '"a cube" AND ("sand" OR "grass") AND NOT "sunny"'.""")
-@click.option(
-    "--model",
-    metavar="FILE|NAME",
-    help="A density that knows captions: a file or a name; by default the scenes that ship.",
-)
+@click.option("--model", metavar="FILE|NAME", help="A density that knows captions: a file, or a pretrained one.")
 @click.option("--output", type=_file, required=True, help="Picture, .png.")
 @click.option("--images", type=click.IntRange(1, 64), default=8, show_default=True, help="Images of each sampler.")
 @_seed

@@ -14,11 +14,12 @@ from ..compose.prompts import prompt as composed
 from ..datasets import captioned_scenes
 from ..density.density import Density
 from ..diagnose.result import AnnealedRun
+from ..disk.densities import list_pretrained
 from ..errors import ParameterError, TextError
 from .cubes import side_by_side
 from .models import load_model
 
-#: The density that ships with the package.
+#: The density that ships with the package, once there is one.
 PRETRAINED = "captioned_scenes_32"
 
 
@@ -27,9 +28,14 @@ def target(prompt: str, model: str | None) -> Density:
 
     Raises:
         TextError: for a prompt that does not follow the grammar, or captions that the model does not know.
-        ParameterError: where the model knows no captions.
+        ParameterError: where there is no model, or it knows no captions.
     """
     parse(prompt)
+    if model is None and PRETRAINED not in list_pretrained():
+        raise ParameterError(
+            "no density of captioned scenes ships with this version. Train one with benchmarks/train/scenes.py, and "
+            "give it: --model FILE."
+        )
     density = load_model(model or PRETRAINED)
     if getattr(getattr(density, "config", None), "text", None) is None:
         raise ParameterError(f"{model} knows no captions. Give a density that was trained with UNetConfig(text=...).")

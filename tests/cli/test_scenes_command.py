@@ -58,9 +58,11 @@ def test_a_wrong_prompt_is_pointed_at_below(folder):
     assert "a prompt needs a caption" in wrong("", folder)[0]
 
 
-def test_models_that_do_not_do(folder):
+def test_models_that_do_not_do(folder, monkeypatch):
     assert "knows no captions" in wrong('"sand"', folder, "q")[0]
     assert "there is no file" in wrong('"sand"', folder, "r")[0]
+    monkeypatch.setattr(scenes, "PRETRAINED", "none such")
+    assert "give it: --model FILE" in fails("scenes", "--prompt", '"sand"', "--output", "none.png")
     # What is wrong with the prompt comes first.
     assert "column 1" in invoke("scenes", "--prompt", "sand", "--output", "none.png").stderr
 
