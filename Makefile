@@ -24,7 +24,7 @@ FORCE:
 
 # Compiled programs outlive the process: the second run of the tests or the demo compiles next to nothing.
 demo test test-all notebooks docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
-demo test test-all notebooks docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.5
+demo test test-all notebooks docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.02
 # Here compilation costs more than the programs it makes: a third less of it for hardly slower ones. Your own XLA_FLAGS
 # come after these, and so the last word is theirs: XLA_FLAGS=--xla_cpu_max_isa=AVX2 make test
 demo test test-all notebooks docs: override export XLA_FLAGS := --xla_llvm_disable_expensive_passes=true $(XLA_FLAGS)

@@ -44,7 +44,6 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_preserve_defaults = True
 add_module_names = False
 default_role = "code"
 toc_object_entries_show_parents = "hide"

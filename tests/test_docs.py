@@ -34,12 +34,12 @@ def code_of(name):
 
 
 def own(module):
-    """Public functions and classes of a namespace, by name."""
+    """Public functions and classes of a namespace, by name; those that check arguments are not for users."""
     listed = getattr(module, "__all__", None)
     return {
         name: thing
         for name, thing in vars(module).items()
-        if not name.startswith("_")
+        if not name.startswith(("_", "check"))
         and (inspect.isclass(thing) or inspect.isfunction(thing))
         and (name in listed if listed is not None else thing.__module__ == module.__name__)
     }

@@ -169,7 +169,7 @@ def draw(path: Path, figures: dict, options: dict) -> None:
 
     style = {"font.size": 9, "svg.hashsalt": path.stem, "axes.spines.top": False, "axes.spines.right": False}
     with plt.rc_context(style):
-        figure, axes = plt.subplots(figsize=(6.2, 0.9 + 0.27 * len(figures)), layout="constrained")
+        figure, axes = plt.subplots(figsize=(5.2, 0.9 + 0.27 * len(figures)), layout="constrained")
         means, errors = np.array(list(figures.values())).T
         places = np.arange(len(figures))[::-1]
         axes.errorbar(means, places, xerr=errors, fmt="o", color="#1f5c99", ms=4.5, lw=1.2)

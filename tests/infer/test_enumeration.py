@@ -19,10 +19,7 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.errors import MissingLibraryError, UnsupportedModelError
 from numpyro_diffusion.infer import enumeration
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 needs_funsor = pytest.mark.skipif(importlib.util.find_spec("funsor") is None, reason="funsor is an extra")
 Y = np.array([-0.5, 3.6, 0.9, 2.8])
 
