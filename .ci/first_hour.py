@@ -38,7 +38,6 @@ def discrete(y):
 USES = {
     "plots": [
         lambda: nd.plots.plot_samples(np.zeros((10, 2))), lambda: nd.plots.plot_annealing(names["run"]),
-        lambda: nd.check_model(ring, np.asarray(names["samples"])).plot(),
     ],
     "history": [lambda: nd.anneal(key, ring, nd.HMC(), num_chains=10, keep_history="history.zarr")],
     "enumerate": [lambda: nd.AnnealedMCMC(discrete, nd.HMC(), num_chains=10).run(key, jnp.array(0.1))],

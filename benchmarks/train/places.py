@@ -8,8 +8,9 @@ import numpyro_diffusion as nd
 
 SHIPPED = Path(nd.__file__).parent / "pretrained"
 OTHERS = Path(__file__).resolve().parents[1] / "weights"
-#: Endings of names that do not ship: trained as in Du et al. (2023), scores alone, other forms of energies.
-VARIANTS = ("_paper", "_score", "_l2", "_dae")
+#: Endings of names that do not ship: trained as in Du et al. (2023), scores alone, other forms of energies; and scenes,
+#: whose energy is not right where MCMC goes.
+VARIANTS = ("_paper", "_score", "_l2", "_dae", "scenes_32")
 
 
 def folder(name: str) -> Path:
@@ -17,6 +18,10 @@ def folder(name: str) -> Path:
     return OTHERS if name.endswith(VARIANTS) else SHIPPED
 
 
+#: What stays in half precision: digits hardly have weights, and of the coloured ones ratios of conditions are taken.
+HALF = ("digits", "coloured_16")
+
+
 def stored(name: str) -> str:
-    """The type its weights are stored in: what ships is small. Digits hardly have any, and stay as they are."""
-    return "int8" if folder(name) == SHIPPED and name != "digits" else "float16"
+    """The type its weights are stored in: what ships is small."""
+    return "int8" if folder(name) == SHIPPED and name not in HALF else "float16"

@@ -1,5 +1,6 @@
 """What ships is small, what does not is found in a clone, and whoever has no clone is told where it is."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,7 +23,7 @@ def test_weights_in_the_package_are_small():
 def test_weights_are_computed_with_in_single_precision():
     arrays, _ = checkpoint.read(densities.PRETRAINED / "ring.safetensors")
     assert {"int8", "float16", "float32"} == {a.dtype.name for a in arrays.values()}
-    assert {leaf.dtype for leaf in nd.load_pretrained("ring").state.flat_state().values()} == {np.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(nd.load_pretrained("ring").state)} == {np.dtype("float32")}
 
 
 def test_a_clone_has_the_variants_too():
