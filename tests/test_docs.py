@@ -26,7 +26,7 @@ def script(name):
 check_code, check_site = script("check_code"), script("check_site")
 PAGES = {name: path for name, path in check_code.pages().items() if name != "README"}
 #: Pages that tests of their own run, and look at what they find.
-RUN_ELSEWHERE = {"how_to_numpyro", "how_to_pytorch_weights"}
+RUN_ELSEWHERE = {"how_to_numpyro", "how_to_pytorch_weights", "how_to_model", "how_to_elsewhere", "how_to_train"}
 
 
 def code_of(name):

@@ -187,7 +187,9 @@ def draw(path: Path, figures: dict, options: dict) -> None:
 
 def to_the_site(app, docname, source):
     """Pages link to files, so that they can be read where the repository is; here the same links stay in the site."""
-    source[0] = re.sub(r"\]\(\.\./benchmarks/results/(\w+)\.md\)", r"](#result-\1)", source[0])
+    text = re.sub(r"\]\(\.\./benchmarks/results/(\w+)\.md\)", r"](#result-\1)", source[0])
+    # Markdown that is no page of the site is given to be downloaded.
+    source[0] = re.sub(r"\[([^]]+)\]\((\.\./(?:[A-Z]+|benchmarks/\S+)\.md)\)", r"{download}`\1 <\2>`", text)
 
 
 def setup(app):

@@ -14,7 +14,6 @@ from numpyro_diffusion.errors import ArgumentTypeError, CheckpointError, Paramet
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 from numpyro_diffusion.pytree import register
 
-pytestmark = pytest.mark.optimised
 #: Cells that do not overlap, and how much of each the three models have: P(y | x_0) is constant in a cell.
 MEANS, WIDTH = np.array([[-2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, -2.0]]), 0.2
 A = np.array([[0.25, 0.25, 0.25, 0.25], [0.6, 0.4, 0.0, 0.0], [0.3, 0.0, 0.7, 0.0]])

@@ -14,7 +14,6 @@ from numpyro_diffusion.distillation import normalise, teacher
 from numpyro_diffusion.distillation.student import fresh_student
 from numpyro_diffusion.train import optimise
 
-pytestmark = pytest.mark.optimised
 KEY = jax.random.key(0)
 NETWORK = nd.NetworkConfig(width=16, num_blocks=1, embedding_size=8)
 SHORT = nd.TrainingConfig(num_steps=30, batch_size=64, learning_rate=1e-2)

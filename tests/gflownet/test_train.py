@@ -10,7 +10,6 @@ from numpyro_diffusion import gflownet
 from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
 from numpyro_diffusion.gflownet.graph import graph_of, log_reaching
 
-pytestmark = pytest.mark.optimised
 NETWORK = gflownet.PolicyNetwork(width=32)
 SHORT = gflownet.FlowTraining(num_steps=20, batch_size=8)
 REWARD = GRID.reward(gflownet.circle(1))
