@@ -21,9 +21,9 @@ def test_weights_in_the_package_are_small():
 
 
 def test_weights_are_computed_with_in_single_precision():
-    arrays, _ = checkpoint.read(densities.PRETRAINED / "ring.safetensors")
+    arrays, _ = checkpoint.read(densities.PRETRAINED / "bar.safetensors")
     assert {"int8", "float16", "float32"} == {a.dtype.name for a in arrays.values()}
-    assert {leaf.dtype for leaf in jax.tree.leaves(nd.load_pretrained("ring").state)} == {np.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(nd.load_pretrained("bar").state)} == {np.dtype("float32")}
 
 
 def test_a_clone_has_the_variants_too():
