@@ -28,7 +28,7 @@ from numpyro_diffusion.datasets import captioned_scenes, cubes, planar
 from numpyro_diffusion.disk import checkpoint
 
 JUDGES = [f"classifiers/{name}" for name in ("cubes_16", "cubes_32", "captioned_scenes_32")]
-NAMES = [*(name for name in planar.NAMES if name not in HALF), "cubes_16", "cubes_32", *JUDGES]
+NAMES = [*(name for name in planar.NAMES if name not in HALF), "cubes_16", *JUDGES]
 #: Points that are compared, by the number of axes of one: pictures cost more.
 POINTS = {1: 4096, 3: 48}
 RATIO = 0.3

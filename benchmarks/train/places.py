@@ -20,7 +20,7 @@ def folder(name: str) -> Path:
 
 #: What stays in half precision: digits hardly have weights, of the coloured ones ratios of conditions are taken, and eight
 #: bits would move the evidence of Table 1's product by 0.008, as they do the ring's log density by 0.02 nats.
-HALF = ("digits", "coloured_16", "ring")
+HALF = ("digits", "coloured_16", "ring", "cubes_32")
 
 
 def stored(name: str) -> str:
