@@ -11,7 +11,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint notebooks bench clean FORCE
+.PHONY: help demo test test-all lint notebooks bench peers clean FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml constraints.txt $(shell sh .ci/venv.sh check || echo FO
 FORCE:
 
 # Compiled programs outlive the process: the second run of the tests or the demo compiles next to nothing.
-demo test test-all notebooks: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
-demo test test-all notebooks: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.5
+demo test test-all notebooks peers: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
+demo test test-all notebooks peers: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.5
 # Here compilation costs more than the programs it makes: a third less of it for hardly slower ones. Your own XLA_FLAGS
 # come after these, and so the last word is theirs: XLA_FLAGS=--xla_cpu_max_isa=AVX2 make test
 demo test test-all notebooks: override export XLA_FLAGS := --xla_llvm_disable_expensive_passes=true $(XLA_FLAGS)
@@ -50,6 +50,9 @@ notebooks: $(STAMP) ## execute notebooks/*.py into notebooks/executed/
 bench: $(STAMP) ## every benchmark once, the quick way
 	@set -e; for script in $$(grep -l __main__ benchmarks/*/*.py | grep -v /train/); do \
 		echo "$$script --quick"; $(BIN)/python "$$script" --quick; done
+
+peers: $(STAMP) ## the same problems by other packages and methods: benchmarks/results/peers.md
+	$(BIN)/python benchmarks/peers/peers.py $(ARGS)
 
 clean: ## remove what make made
 	rm -rf $(VENV) .venv-uv .jax_cache demo_output build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,65 @@
+"""Peers on the same problems with as many evaluations: who comes within 1.3 x the floor, and at what cost.
+
+    python benchmarks/peers/peers.py [--seeds 3] [--only "product, d = 2"] [--quick]
+
+A registry problem -> method -> function of the seed; `gmm.py` and its neighbours define the problems, `page.py` makes
+results/peers.md of the rows. Rows resume; those of one problem belong to one sitting, `--fresh` measures all anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from benchmarks.peers import gmm, linear, planar, reference_posteriors
+from benchmarks.peers.page import page
+from benchmarks.peers.registry import Problem
+from benchmarks.table import arguments, measure
+
+SEEDS = 3
+
+
+def problems() -> dict[str, Problem]:
+    """The registry, in the page's order."""
+    return {
+        **{f"Product of mixtures, d = {d}": gmm.product(d) for d in (2, 10, 30)},
+        "Forty modes": gmm.forty_modes(),
+        **{f"Linear inverse problem, d_y = {d_y}": linear.inverse(d_y) for d_y in (1, 2)},
+        "Two moons": reference_posteriors.reference("two_moons"),
+        "Gaussian mixture of sbibm": reference_posteriors.reference("gaussian_mixture"),
+        **{f"Table 1, {name}": planar.composition(name) for name in ("product", "mixture", "negation")},
+        **{f"Canvas, {name}": planar.canvas(name) for name in ("field, 4-fold", "patches, overlapping")},
+        **{f"Discs {name}": planar.sculpted(name) for name in ("{1,2}", "{1,1}")},
+    }
+
+
+@functools.cache
+def place() -> dict[str, str]:
+    """Machine and commit of a row; `+` where files differ from the commit."""
+    cpu = Path("/proc/cpuinfo")
+    models = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] \
+        if cpu.exists() else []  # fmt: skip
+    git = functools.partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    commit = git(["git", "rev-parse", "--short", "HEAD"]).stdout.strip()
+    changed = git(["git", "status", "--porcelain", "-uno", "--", "*.py"]).stdout.strip()
+    machine = f"{(models or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
+    return {"machine": machine, "commit": (commit or "unknown") + ("+" if changed else "")}
+
+
+def rows(registry: dict[str, Problem]):
+    """(row name, function of the seed) of every row."""
+    for title, problem in registry.items():
+        for name, method in problem.methods.items():
+            yield f"{title}: {name}", lambda seed, run=method.run: run(seed) | place()
+
+
+if __name__ == "__main__":
+    options = arguments(__doc__ or "", seeds=SEEDS)
+    registry = problems()
+    # Problem by problem, so that all rows of one are of one sitting.
+    for title, problem in registry.items():
+        measure("peers", options, rows({title: problem}), "", [], functools.partial(page, registry))
+        options.fresh = False
