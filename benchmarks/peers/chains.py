@@ -22,12 +22,18 @@ from numpyro.infer import MCMC, NUTS
 LEAPFROGS, ESS, ACCEPTANCE, MOST_LEVELS = 5, 0.5, 0.8, 200
 
 
-def nuts(rng_key, log_prior: Partial, log_likelihood: Partial, start, evaluations: int, depth: int = 4):
-    """(last positions [N, d], evaluations per chain): one chain for each start, half of the evaluations warm it up."""
-    start = jnp.asarray(start, float)
+def nuts(
+    rng_key, log_prior: Partial, log_likelihood: Partial, start, evaluations: int, depth: int = 4,
+    support=dist.constraints.real_vector,
+):  # fmt: skip
+    """(last positions [N, d], evaluations per chain): one chain for each start, half of the evaluations warm it up.
+
+    A bounded support is mapped to the plane, as NumPyro does with its own distributions.
+    """
+    start = dist.biject_to(support).inv(jnp.asarray(start, float))
     warm_up = max(evaluations // 2 // (2**depth - 1), 4)
     chains = MCMC(
-        NUTS(_model, max_tree_depth=depth), num_warmup=warm_up, num_samples=1, num_chains=len(start),
+        NUTS(partial(_model, support), max_tree_depth=depth), num_warmup=warm_up, num_samples=1, num_chains=len(start),
         chain_method="vectorized", jit_model_args=True, progress_bar=False,
     )  # fmt: skip
     warm_key, run_key = jax.random.split(rng_key)
@@ -41,8 +47,8 @@ def nuts(rng_key, log_prior: Partial, log_likelihood: Partial, start, evaluation
     return np.asarray(chains.get_samples(group_by_chain=True)["x"][:, -1]), spent
 
 
-def _model(log_prior, log_likelihood, like):
-    x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), like.shape))
+def _model(support, log_prior, log_likelihood, like):
+    x = numpyro.sample("x", dist.ImproperUniform(support, (), like.shape))
     numpyro.factor("log density", log_prior(x) + log_likelihood(x))
 
 
@@ -54,9 +60,10 @@ def tempered_smc(rng_key, log_prior: Partial, log_likelihood: Partial, start, ev
     first_key, key = jax.random.split(rng_key)
     start = jnp.asarray(start, float)
     _, levels = _smc(first_key, log_prior, log_likelihood, start, num_steps=4)
-    num_steps = max(int(evaluations / (LEAPFROGS * int(levels))), 1)
+    # One gradient where a temperature begins, and one for each leapfrog.
+    num_steps = max(round((evaluations / int(levels) - 1) / LEAPFROGS), 1)
     x, levels = _smc(key, log_prior, log_likelihood, start, num_steps=num_steps)
-    return np.asarray(x), int(levels) * num_steps * LEAPFROGS
+    return np.asarray(x), int(levels) * (1 + num_steps * LEAPFROGS)
 
 
 @partial(jax.jit, static_argnames="num_steps")

@@ -14,12 +14,17 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks.peers import gmm, linear, planar, reference_posteriors
+from benchmarks.peers import elsewhere, gmm, linear, planar, reference_posteriors
 from benchmarks.peers.page import page
 from benchmarks.peers.registry import Problem
 from benchmarks.table import arguments, measure
 
 SEEDS = 3
+NOT_RUN = """## Not run
+
+`sbi==0.27.0` and `bayesflow==2.0.12` learn posteriors from simulations, and their compositional scores combine those of several observations; neither takes a
+prior that is a diffusion model together with a likelihood that is a formula. Their wheels are small (0.5 MB each), what they stand on is not: torch (555 MB), tensorboard and nflows; keras with a
+backend of its own. They were not installed here, and no figure of theirs is shown."""
 
 
 def problems() -> dict[str, Problem]:
@@ -59,7 +64,8 @@ def rows(registry: dict[str, Problem]):
 if __name__ == "__main__":
     options = arguments(__doc__ or "", seeds=SEEDS)
     registry = problems()
+    text = functools.partial(page, registry, after=f"{elsewhere.sections()}\n\n{NOT_RUN}")
     # Problem by problem, so that all rows of one are of one sitting.
     for title, problem in registry.items():
-        measure("peers", options, rows({title: problem}), "", [], functools.partial(page, registry))
+        measure("peers", options, rows({title: problem}), "", [], text)
         options.fresh = False

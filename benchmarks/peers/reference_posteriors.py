@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 from jax.tree_util import Partial
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
@@ -129,8 +130,14 @@ def reference(name: str) -> Problem:
     def at_zero(method):
         def sample(key, y):
             start_key, key = jax.random.split(key)
-            start = jax.random.uniform(start_key, (DRAWS, 2), minval=-task.half, maxval=task.half)
-            return method(key, Partial(log_prior, task.half), Partial(task.log_likelihood, y), start, BUDGET)
+            start = jax.random.uniform(start_key, (100 * DRAWS, 2), minval=-task.half, maxval=task.half)
+            known = {}
+            if method is nuts:
+                # A chain cannot begin where the likelihood is zero.
+                start = start[np.isfinite(jax.vmap(task.log_likelihood, (None, 0))(y, start))]
+                known["support"] = dist.constraints.independent(dist.constraints.interval(-task.half, task.half), 1)
+            given = Partial(log_prior, task.half), Partial(task.log_likelihood, y)
+            return method(key, *given, start[:DRAWS], BUDGET, **known)
 
         return sample
 
