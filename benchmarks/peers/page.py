@@ -13,7 +13,7 @@ HEADER = f"""# Peers: the same problems, equal evaluations
 
 `make peers`. Every row of a problem was measured in one sitting on one machine. Distance / floor: of as many samples as exact draws give the floor, mean ± standard
 error over seeds; within: at most {WITHIN} (with `?` where the standard error reaches across). Evaluations: values with gradients of the density per sample, of all factors; a step that differentiates
-through a score counts two; what tunes a peer beforehand is not counted, our pilot is. Seconds: median over seeds, on a share of one core, compilation included where a seed compiles.
+through a score counts two; what tunes a peer beforehand is not counted, our pilot is. Seconds: of processor time, exact draws and distances included, median over seeds; compilation counts where a seed compiles and no earlier run did.
 Peers are the packages themselves where one is named, else written from the formulas of their papers.
 """
 COLUMNS = ("method", "who", f"within {WITHIN} x floor", "distance / floor", "evaluations", "seconds", "seeds")
@@ -28,7 +28,7 @@ def summed(rows: dict) -> dict:
     tests = [f["C2ST"] for f in figures if "C2ST" in f]
     return {
         "C2ST": float(np.mean(tests)) if tests else None, "ratio": float(ratios.mean()), "error": float(error), "evaluations": float(np.mean(costs)) if costs else None,
-        "seconds": float(np.median([f["seconds"] for f in figures])), "seeds": len(ratios),
+        "seconds": float(np.median([f["processor seconds"] for f in figures])), "seeds": len(ratios),
     }  # fmt: skip
 
 

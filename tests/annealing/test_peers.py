@@ -78,7 +78,7 @@ def test_distances_are_held_against_exact_draws():
 
 
 def rows_of(ratios, **more):
-    return {str(i): {"distance": r, "floor": 1.0, "seconds": 2.0, "machine": "m", "commit": "c"} | more
+    return {str(i): {"distance": r, "floor": 1.0, "processor seconds": 2.0, "machine": "m", "commit": "c"} | more
             for i, r in enumerate(ratios)}  # fmt: skip
 
 
