@@ -26,7 +26,7 @@ from benchmarks.score_only.problems import ScoreOf
 #: Evaluations of value and gradient per sample that all peers have.
 BUDGET = {2: 200, 10: 400, 30: 400}
 #: What a level costs with two HMC steps of two leapfrogs, its share of the pilot counted, and with one by line integrals.
-PER_LEVEL, PER_SCORE_LEVEL = 6, 11
+PER_LEVEL, PER_SCORE_LEVEL = 7.5, 11
 HALF, STD, FORTY_BUDGET, WIDE = 40.0, float(np.log1p(np.e)), 400, 30.0
 
 
@@ -37,7 +37,7 @@ def log_density(density, x):
 
 def product(d: int) -> Problem:
     """The table of the product of two mixtures in d dimensions."""
-    budget = BUDGET[d]
+    budget, levels = BUDGET[d], int(BUDGET[d] / PER_LEVEL)
 
     def row(sample):
         """Function of the seed that scores what `sample(key, p, q)` -> (x [n, d], evaluations) returns."""
@@ -58,7 +58,7 @@ def product(d: int) -> Problem:
         return run.samples, run.evaluations_per_chain + run.pilot_evaluations
 
     def of_scores(key, p, q):
-        levels = budget // PER_SCORE_LEVEL
+        levels = int(budget / PER_SCORE_LEVEL)
         run = nd.anneal(
             key, ScoreOf(p) * ScoreOf(q), nd.HMC(), num_chains=DRAWS, levels=levels, num_steps=1, progress_bar=False,
             resample_threshold=0.0,
@@ -82,7 +82,7 @@ def product(d: int) -> Problem:
         "exact draws": Method("the floor itself", row(None)),
         "ours, default": Method("`nd.anneal(key, p * q)`", row(ours)),
         "ours, equal evaluations": Method(
-            f"{budget // PER_LEVEL} levels, two HMC steps", row(functools.partial(ours, levels=budget // PER_LEVEL))
+            f"{levels} levels, two HMC steps", row(functools.partial(ours, levels=levels))
         ),
         "reverse diffusion": Method("sum of scores; Liu et al. 2022", row(reverse)),
         "Feynman-Kac correctors": Method(
@@ -160,7 +160,7 @@ def forty_modes() -> Problem:
 
         return sample
 
-    levels = {"levels": FORTY_BUDGET // PER_LEVEL, "num_steps": 2}
+    levels = {"levels": int(FORTY_BUDGET / PER_LEVEL), "num_steps": 2}
     methods = {
         "exact draws": Method("the floor itself", row(None)),
         "ours, default": Method("`nd.anneal(key, density)`", row(ours)),

@@ -17,7 +17,7 @@ from benchmarks.posteriors.linear_problem import draw_prior, exact_prior
 from benchmarks.posteriors.posterior_gmm import Case, model
 
 #: Evaluations per sample, and what a level of ours costs with two HMC steps of two leapfrogs, its pilot's share counted.
-DIMENSION, BUDGET, PER_LEVEL = 8, 250, 6
+DIMENSION, BUDGET, PER_LEVEL = 8, 250, 7.5
 
 
 def log_prior(density, x):
@@ -39,7 +39,7 @@ class Inverse(Case):
     def ours_equal(self, seed: int) -> dict:
         """As many levels as the evaluations allow."""
         A, sigma_y, y = self._arrays(seed)
-        mcmc = nd.AnnealedMCMC(model, num_chains=DRAWS, levels=BUDGET // PER_LEVEL, num_steps=2, progress_bar=False)
+        mcmc = nd.AnnealedMCMC(model, num_chains=DRAWS, levels=int(BUDGET / PER_LEVEL), num_steps=2, progress_bar=False)
         mcmc.run(jax.random.key(seed), exact_prior(self.d), A, sigma_y, y)
         found = linear_problem.figures(mcmc.get_samples()["x"], self.d, self.d_y, seed)
         return found | {"evaluations": mcmc.evaluations_per_chain, "pilot": mcmc.annealed.pilot_evaluations}
@@ -76,7 +76,7 @@ def inverse(d_y: int) -> Problem:
     rows = {
         "exact draws": ("the floor itself", case.floor),
         "ours, default": ("`nd.AnnealedMCMC(model)`", case.ours),
-        "ours, equal evaluations": (f"{BUDGET // PER_LEVEL} levels, two HMC steps", case.ours_equal),
+        "ours, equal evaluations": (f"{int(BUDGET / PER_LEVEL)} levels, two HMC steps", case.ours_equal),
         "DPS": ("Chung et al. 2023, rewritten; step weight tuned by the truth", case.dps),
         "TDS": ("Wu et al. 2023, rewritten", case.tds),
         "TDS, matched": ("the same, twist as in Song et al. 2023", functools.partial(case.tds, matched=True)),

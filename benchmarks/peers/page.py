@@ -12,7 +12,7 @@ WITHIN = 1.3
 HEADER = f"""# Peers: the same problems, equal evaluations
 
 `make peers`. Every row of a problem was measured in one sitting on one machine. Distance / floor: of as many samples as exact draws give the floor, mean ± standard
-error over seeds; within: at most {WITHIN} (with `?` where the standard error reaches across). Evaluations: values with gradients of the density per sample, of all factors; a step that differentiates
+error over seeds; within: at most {WITHIN} (with `?` where the standard error reaches across, or one seed has none). Evaluations: values with gradients of the density per sample, of all factors; a step that differentiates
 through a score counts two; what tunes a peer beforehand is not counted, our pilot is. Seconds: of processor time, exact draws and distances included, median over seeds; compilation counts where a seed compiles and no earlier run did.
 Peers are the packages themselves where one is named, else written from the formulas of their papers.
 """
@@ -24,7 +24,9 @@ def summed(rows: dict) -> dict:
     figures = list(rows.values())
     ratios = np.array([f["distance"] / f["floor"] if f["distance"] is not None else np.inf for f in figures])
     costs = [f["evaluations"] for f in figures if f.get("evaluations")]
-    error = ratios.std(ddof=1) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
+    error = math.nan
+    if len(ratios) > 1 and np.all(np.isfinite(ratios)):
+        error = ratios.std(ddof=1) / math.sqrt(len(ratios))
     tests = [f["C2ST"] for f in figures if "C2ST" in f]
     return {
         "C2ST": float(np.mean(tests)) if tests else None, "ratio": float(ratios.mean()), "error": float(error), "evaluations": float(np.mean(costs)) if costs else None,
@@ -35,8 +37,9 @@ def summed(rows: dict) -> dict:
 def verdict(found: dict) -> str:
     """Whether a method is within reach of the floor."""
     gap = abs(found["ratio"] - WITHIN)
-    unsure = "?" if gap < found["error"] else ""
-    return ("yes" if found["ratio"] <= WITHIN else "no") + unsure
+    # One seed has no standard error, and is never sure of a finite figure.
+    sure = gap >= found["error"] or math.isinf(found["ratio"])
+    return ("yes" if found["ratio"] <= WITHIN else "no") + ("" if sure else "?")
 
 
 def line(name: str, method: Method, found: dict) -> str:
@@ -56,8 +59,8 @@ def summary(title: str, problem: Problem, found: dict) -> str:
     rivals = {name: f for name, f in found.items() if name != "exact draws"}
     within = {name: f for name, f in rivals.items() if f["ratio"] <= WITHIN}
     cost = lambda f: f["evaluations"] or math.inf
-    cells = [title, ", ".join(f"{name} ({f['ratio']:.2f})" for name, f in sorted(within.items())) or "none"]
-    cells.append(", ".join(name for name in rivals if name not in within) or "none")
+    named = lambda some: ", ".join(f"{name} ({f['ratio']:.2f})" for name, f in sorted(some.items())) or "none"
+    cells = [title, named(within), named({name: f for name, f in rivals.items() if name not in within})]
     cells.append(", ".join(problem.cannot) or "")
     mine = [f for name, f in rivals.items() if is_ours(name)]
     inside = [f for name, f in within.items() if is_ours(name)]

@@ -32,7 +32,7 @@ from benchmarks.peers.registry import DRAWS, FLOOR_SETS, Method, Problem, by_w2
 from benchmarks.table import RESULTS
 
 DATA = Path(__file__).parents[1] / "data" / "sbibm_posteriors.npz"
-BUDGET, PER_LEVEL, REFERENCE = 300, 6, 9000
+BUDGET, PER_LEVEL, REFERENCE = 300, 7.5, 9000
 TRAINING = nd.TrainingConfig(num_steps=2_000, batch_size=256)
 
 
@@ -141,7 +141,7 @@ def reference(name: str) -> Problem:
 
         return sample
 
-    levels = {"levels": BUDGET // PER_LEVEL, "num_steps": 2}
+    levels = {"levels": int(BUDGET / PER_LEVEL), "num_steps": 2}
     methods = {
         "exact draws": Method("reference draws set apart", row(None)),
         "ours, default": Method("`nd.AnnealedMCMC(model)`, exact prior", row(ours)),

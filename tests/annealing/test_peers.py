@@ -83,7 +83,15 @@ def rows_of(ratios, **more):
 
 
 @pytest.mark.parametrize(
-    ("ratios", "expected"), [([1.0, 1.1], "yes"), ([1.2, 1.5], "no?"), ([1.0, 1.5], "yes?"), ([3.0, 3.1], "no")]
+    ("ratios", "expected"),
+    [
+        ([1.0, 1.1], "yes"),
+        ([1.2, 1.5], "no?"),
+        ([1.0, 1.5], "yes?"),
+        ([3.0, 3.1], "no"),
+        ([1.0], "yes?"),
+        ([None], "no"),
+    ],
 )
 def test_verdicts(ratios, expected):
     assert verdict(summed(rows_of(ratios))) == expected
@@ -98,11 +106,11 @@ def test_losses_stand_like_wins():
     }  # fmt: skip
     line = next(row for row in page({"P": problem}, found).splitlines() if row.startswith("| P |"))
     assert [cell.strip() for cell in line.split("|")[2:-1]] == [
-        "A (1.10), ours (1.20)", "B", "C", "A: nearer, fewer evaluations",
+        "A (1.10), ours (1.20)", "B (2.00)", "C", "A: nearer, fewer evaluations",
     ]  # fmt: skip
     # A sampler that lost everything is no nearer for it.
     found["P: A"] = rows_of([None, None], evaluations=50.0)
-    assert "| P | ours (1.20) | A, B | C | no |" in page({"P": problem}, found)
+    assert "| P | ours (1.20) | A (inf), B (2.00) | C | no |" in page({"P": problem}, found)
 
 
 def test_the_likelihoods_of_the_reference_posteriors():
