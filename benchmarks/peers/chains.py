@@ -81,18 +81,19 @@ def _smc(rng_key, log_prior, log_likelihood, start, *, num_steps: int):
         )  # fmt: skip
 
     def turn(carry):
-        state, parameters, count, key = carry
+        state, parameters, count, _, key = carry
         key, step_key = jax.random.split(key)
-        state, info = algorithm(parameters).step(step_key, state)
+        new, info = algorithm(parameters).step(step_key, state)
         accepted = jnp.mean(info.update_info.acceptance_rate)
         # A Robbins-Monro step on the log of the step size, after every temperature.
         step_size = parameters["step_size"][0] * jnp.exp(2 * (accepted - ACCEPTANCE))
-        return state, scales(state.particles, step_size), count + 1, key
+        return new, scales(new.particles, step_size), count + 1, state.tempering_param, key
 
     def goes_on(carry):
-        return (carry[0].tempering_param < 1) & (carry[2] < MOST_LEVELS)
+        # A turn resamples, moves at the temperature it finds and weighs for the next: the last one moves at 1.
+        return (carry[3] < 1) & (carry[2] < MOST_LEVELS)
 
     first = scales(start, jnp.array(0.5))
     state = algorithm(first).init(start)
-    state, _, count, _ = jax.lax.while_loop(goes_on, turn, (state, first, 0, rng_key))
+    state, _, count, _, _ = jax.lax.while_loop(goes_on, turn, (state, first, 0, state.tempering_param, rng_key))
     return state.particles, count

@@ -63,7 +63,7 @@ def product(d: int) -> Problem:
             key, ScoreOf(p) * ScoreOf(q), nd.HMC(), num_chains=DRAWS, levels=levels, num_steps=1, progress_bar=False,
             resample_threshold=0.0,
         )  # fmt: skip
-        return run.samples, run.evaluations_per_chain + run.pilot_evaluations
+        return run.samples, run.evaluations_per_chain
 
     def reverse(key, p, q):
         levels = (p * q).schedule.levels(budget, smallest=0.005)
