@@ -101,5 +101,7 @@ def page(problems: dict[str, Problem], found: dict, after: str = "") -> str:
     lines = [HEADER, "## Who is within reach", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for title, problem in known.items():
         lines.append(summary(title, problem, {name: summed(rows[title][name]) for name in rows[title]}))
+    missing = [title for title in problems if title not in rows]
+    lines += ["", f"Without rows yet, `make peers` measures them: {'; '.join(missing)}."] if missing else []
     sections = [table(title, problem, rows[title]) for title, problem in known.items()]
     return "\n".join(lines) + "\n\n" + "\n\n".join([*sections, *filter(None, [after])]) + "\n"
