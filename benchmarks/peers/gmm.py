@@ -35,6 +35,30 @@ def log_density(density, x):
     return density.log_density(x, 0.0)
 
 
+def annealed(key, p, q, levels=None):
+    """Ours: samples [n, d] of p q, and evaluations, the pilot's counted."""
+    options = {} if levels is None else {"levels": levels, "num_steps": 2}
+    run = nd.anneal(key, p * q, num_chains=DRAWS, progress_bar=False, **options)
+    return run.samples, run.evaluations_per_chain + run.pilot_evaluations
+
+
+def of_scores(key, p, q, budget):
+    """Metropolis steps by line integrals, of scores alone and without weights; what tunes them is not counted."""
+    levels = int(budget / PER_SCORE_LEVEL)
+    run = nd.anneal(
+        key, ScoreOf(p) * ScoreOf(q), nd.HMC(), num_chains=DRAWS, levels=levels, num_steps=1, progress_bar=False,
+        resample_threshold=0.0,
+    )  # fmt: skip
+    return run.samples, run.evaluations_per_chain
+
+
+def reverse(key, p, q, budget):
+    """Reverse diffusion along the sum of scores."""
+    levels = (p * q).schedule.levels(budget, smallest=0.005)
+    run = nd.anneal(key, p * q, nd.Reverse(), num_chains=DRAWS, levels=levels, progress_bar=False)
+    return run.samples, run.evaluations_per_chain + run.pilot_evaluations
+
+
 def product(d: int) -> Problem:
     """The table of the product of two mixtures in d dimensions."""
     budget, levels = BUDGET[d], int(BUDGET[d] / PER_LEVEL)
@@ -52,24 +76,6 @@ def product(d: int) -> Problem:
 
         return compute
 
-    def ours(key, p, q, levels=None):
-        options = {} if levels is None else {"levels": levels, "num_steps": 2}
-        run = nd.anneal(key, p * q, num_chains=DRAWS, progress_bar=False, **options)
-        return run.samples, run.evaluations_per_chain + run.pilot_evaluations
-
-    def of_scores(key, p, q):
-        levels = int(budget / PER_SCORE_LEVEL)
-        run = nd.anneal(
-            key, ScoreOf(p) * ScoreOf(q), nd.HMC(), num_chains=DRAWS, levels=levels, num_steps=1, progress_bar=False,
-            resample_threshold=0.0,
-        )  # fmt: skip
-        return run.samples, run.evaluations_per_chain
-
-    def reverse(key, p, q):
-        levels = (p * q).schedule.levels(budget, smallest=0.005)
-        run = nd.anneal(key, p * q, nd.Reverse(), num_chains=DRAWS, levels=levels, progress_bar=False)
-        return run.samples, run.evaluations_per_chain + run.pilot_evaluations
-
     def at_zero(method):
         def sample(key, p, q):
             start_key, key = jax.random.split(key)
@@ -80,11 +86,11 @@ def product(d: int) -> Problem:
 
     methods = {
         "exact draws": Method("the floor itself", row(None)),
-        "ours, default": Method("`nd.anneal(key, p * q)`", row(ours)),
+        "ours, default": Method("`nd.anneal(key, p * q)`", row(annealed)),
         "ours, equal evaluations": Method(
-            f"{levels} levels, two HMC steps", row(functools.partial(ours, levels=levels))
+            f"{levels} levels, two HMC steps", row(functools.partial(annealed, levels=levels))
         ),
-        "reverse diffusion": Method("sum of scores; Liu et al. 2022", row(reverse)),
+        "reverse diffusion": Method("sum of scores; Liu et al. 2022", row(functools.partial(reverse, budget=budget))),
         "Feynman-Kac correctors": Method(
             "Skreta et al. 2025, rewritten", row(lambda key, p, q: (fkc(key, p * q, DRAWS, budget).samples, budget))
         ),
@@ -92,7 +98,9 @@ def product(d: int) -> Problem:
             "Skreta et al. 2024, rewritten",
             row(lambda key, p, q: (superdiff(key, p * q, DRAWS, budget, is_or=False), budget)),
         ),
-        "line-integral HMC": Method("Du et al. 2023, scores alone, unweighted", row(of_scores)),
+        "line-integral HMC": Method(
+            "Du et al. 2023, scores alone, unweighted", row(functools.partial(of_scores, budget=budget))
+        ),
         "tempered SMC": Method("BlackJAX, from p's draws", row(at_zero(tempered_smc))),
         "NUTS": Method("NumPyro, from p's draws", row(at_zero(nuts))),
     }
