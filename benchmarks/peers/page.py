@@ -11,7 +11,7 @@ from benchmarks.peers.registry import Method, Problem
 WITHIN = 1.3
 HEADER = f"""# Peers: the same problems, equal evaluations
 
-`make peers`. Every row of a problem was measured in one sitting on one machine. Distance / floor: of as many samples as exact draws give the floor, mean ± standard
+`make peers`. Rows of a problem were measured in one sitting where one commit stands below them. Distance / floor: of as many samples as exact draws give the floor, mean ± standard
 error over seeds; within: at most {WITHIN} (with `?` where the standard error reaches across, or one seed has none). Evaluations: values with gradients of the density per sample, of all factors; a step that differentiates
 through a score counts two; what tunes a peer beforehand is not counted, our pilot is. Seconds: of processor time, exact draws and distances included, median over seeds; compilation counts where a seed compiles and no earlier run did.
 Peers are the packages themselves where one is named, else written from the formulas of their papers.
