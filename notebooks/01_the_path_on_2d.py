@@ -256,3 +256,12 @@ for ax, (name, samples) in zip(axes, (("NUTS", mcmc.get_samples()), ("annealed",
 #
 # Nothing above ended in a warning. Had a run gone wrong, by too few levels, too large a step or densities that do not
 # overlap, it would have said so. What each warning means, and how to bound what no warning can see, is notebook 02.
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Anneal the square of a density, `product ** 2`. Where do the samples go, and what is its log evidence by the
+#    grid?
+# 2. Anneal with `levels=8` and look at the findings. At which number of levels do they end, and what has become of
+#    the error?
+# 3. Train with `calibrated=False` and draw the mixture of section 3 again. Which shares do its parts have now?

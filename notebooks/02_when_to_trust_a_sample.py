@@ -336,3 +336,12 @@ for step_size in (0.05, 0.2, 0.5, 1.0):
 #    sampler covers them. A lower bound that still rises when the levels double: it is not there yet.
 # 6. **Is the evidence itself plausible?** No sampler notices a density that is itself wrong. Compare
 #    `run.log_evidence` of a single trained density with zero, and its samples with data.
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Make the good run bad in a way of your own, and see whether a finding names it.
+# 2. Repeat the good run with ten keys. How often does the true log evidence lie within two of the errors that were
+#    printed?
+# 3. Bound the evidence of the mixture by `nd.bdmc` with half of the levels, then with twice as many. Which bound
+#    moves?

@@ -324,3 +324,10 @@ with warnings.catch_warnings(action="ignore"):  # that some k are large is print
 bad = int((np.asarray(loo.pareto_k) > loo.good_k).sum())
 print(f"elpd_loo {loo.elpd:.1f} +- {loo.se:.1f}; k above {loo.good_k:.2f} at {bad} of {loo.n_data_points} measurements")
 assert np.isfinite(loo.elpd)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Hide another part of the digit. Which pixels have the widest intervals? Draw `nd.plots.posterior_images`.
+# 2. Put a wrong model in place of the right one, a gain of one, and let the posterior predictive check find it.
+# 3. Give the noise scale a prior ten times wider. What happens to log evidence, and what to the digit?

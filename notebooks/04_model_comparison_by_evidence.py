@@ -309,3 +309,11 @@ else:
 #
 # **Is the density itself good?** The evidence compares trained densities as they are. A class that was learnt badly
 # loses because of it. `nd.calibration_report(density)` checks the normaliser, held-out log likelihoods the fit.
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Halve the noise of the first example. By how much do the log evidences part?
+# 2. Add a third source to section 2. Does the evidence choose it, and by how much does its prior matter?
+# 3. Compare two classes of digits by evidences of runs with another key: is the difference within the errors
+#    printed?

@@ -170,3 +170,10 @@ right.set(xlabel="HMC steps per level", xscale="log")
 right.set_xticks(steps, [str(n) for n in steps])
 right.minorticks_off()
 right.legend(loc="lower left", frameon=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Ask for two cubes at one place, `[place, place]`. What does eq. 13 say, and what is drawn?
+# 2. Draw four places by `nd.MALA()` at as many evaluations. Does the acceptance by level look alike?
+# 3. Compose by `nd.classifier_free_guided(density, place, 3.0)`. What do large scales do to the colours?

@@ -211,3 +211,10 @@ for ax, (name, run) in zip(axes, runs.items(), strict=True):
 # Nothing but size. `docs/how_to_pytorch_weights.md` does the same with a U-Net of MNIST that others trained, 606,852
 # weights with convolutions, transposed ones and norms, and `benchmarks/any_model/outside_models.py` samples, guides and
 # multiplies it, and says what its flaws do.
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Tell the adapter a wrong time convention, and read what `nd.check_model` says.
+# 2. Read the density under another schedule by `with_schedule`. Which numbers stay what they were?
+# 3. Give `nd.from_score` a score with a curl of your own. Which of the findings sees it?

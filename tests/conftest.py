@@ -1,13 +1,23 @@
 """Fixtures of all tests."""
 
 import gc
+import os
 import signal
+
+# Before JAX is imported, and for the processes that tests start: compiling costs more than what they run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
 from images import fitted
 
 from numpyro_diffusion.networks.mlp import ResidualMLP
+
+
+def pytest_collection_finish():
+    """What imports have left stays for good: every look for garbage would go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -18,11 +28,11 @@ def forget_compiled_programs():
     gc.collect()
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """For files whose programs are run briefly: compiling costs more than running."""
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(request):
+    """Tests run their programs briefly: compiling costs more than running, except in files marked `optimised`."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("optimised") is None)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 
@@ -40,7 +50,7 @@ def network_calls(monkeypatch):
     return calls
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def density():
     """An energy of small images."""
     return fitted()

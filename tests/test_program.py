@@ -10,13 +10,13 @@ import numpyro
 import pytest
 from counting import compilations
 from numpyro.infer import MCMC, NUTS
+from quick import quick_among
 from situations import AFTER, BEFORE, PRIOR, Box, evidence, observe
 
 import numpyro_diffusion as nd
 from numpyro_diffusion import program as identity
 from numpyro_diffusion.errors import CheckpointError, ParameterError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY, SCHEDULE = jax.random.key(0), PRIOR.schedule
 
 
@@ -77,16 +77,13 @@ def assert_moments(found, held):
     assert abs(found[0] - mean) < 5 * sd / np.sqrt(150) and abs(found[1] / sd - 1) < 5 / np.sqrt(300)
 
 
-#: Every kind and every change once; the other pairs are slow.
-PAIRS = {*zip(FUNCTIONS, CHANGES, strict=True)}
+#: A change of values and one of the program; the other pairs are slow.
+PAIRS = {("bound method", "an array"), ("closure", "a number")}
 
 
 @pytest.mark.parametrize(
     ("kind", "change"),
-    [
-        (k, c) if (k, c) in PAIRS else pytest.param(k, c, marks=pytest.mark.slow)
-        for k, c in itertools.product(FUNCTIONS, CHANGES)
-    ],
+    quick_among([*itertools.product(FUNCTIONS, CHANGES)], PAIRS),
 )
 def test_functions(kind, change, tmp_path):
     held = Holder(mean=jnp.array(0.0), sd=1.0)
@@ -146,7 +143,7 @@ def weights(density):
     return np.concatenate([np.ravel(a) for a in jax.tree.leaves((density.state, density.mean))])
 
 
-@pytest.mark.parametrize("change", ["array", "number"])
+@pytest.mark.parametrize("change", ["array", pytest.param("number", marks=pytest.mark.slow)])
 def test_samplers(change, tmp_path):
     held = Box(mean=jnp.array([0.0, 0.0]), sd=1.0)
 

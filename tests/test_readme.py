@@ -1,7 +1,8 @@
-"""The README's Python runs as it stands, its command lines parse, and what it names exists."""
+"""Python of the README, and of the pages that go on from it, runs as it stands; command lines parse, names exist."""
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from click.testing import CliRunner
 import numpyro_diffusion as nd
 from numpyro_diffusion.cli import main as cli
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: What the README was before it had two screens, and its neighbours.
+PAGES = ("how_to_compose", "how_to_model", "how_to_elsewhere", "how_to_train", "figures", "release")
+TEXT = "\n".join([README, *((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in PAGES)])
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language, text=TEXT):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow
@@ -23,7 +28,7 @@ def blocks(language):
 def test_python_runs(index, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(blocks("python")[index], f"README.md, block {index}", "exec"), names)
+    exec(compile(blocks("python")[index], f"block {index}", "exec"), names)
     if index == 0:
         assert names["samples"].shape == (500, 2)
         assert abs(names["run"].log_evidence - -0.471) < 0.2
@@ -38,14 +43,43 @@ def test_a_model_from_elsewhere_takes_eight_lines():
 
 
 def test_there_is_an_example():
-    assert len(blocks("python")) >= 1
+    (block,) = blocks("python", README)
+    assert block == blocks("python")[0]
+    assert len([line for line in block.splitlines() if line]) <= 12
+
+
+def test_two_screens():
+    assert len(README.splitlines()) <= 100
+    assert (ROOT / "docs" / "readme.png").stat().st_size <= 300_000
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in PAGES)])
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (ROOT / page).parent.joinpath(link).exists()]
+    assert missing == []
+
+
+def test_extras_are_those_of_the_project():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for extra, library in nd.errors.EXTRAS.items():
+        assert [re.match(r"\w+", line)[0] for line in extras[extra]] == [library]
+        assert f"`{extra}` ({library})" in README
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {nd.__version__}\n" in citation
+    assert {line.partition(":")[0] for line in citation.splitlines() if re.match(r"\w", line)} >= {
+        "cff-version", "message", "title", "authors", "license",
+    }  # fmt: skip
 
 
 def test_names_exist():
-    for name in sorted(set(re.findall(r"\bnd\.(\w+(?:\.\w+)?)", README))):
+    for name in sorted(set(re.findall(r"\bnd\.(\w+(?:\.\w+)?)", TEXT))):
         thing = nd
         for part in name.split("."):
-            assert hasattr(thing, part), f"README names nd.{name}"
+            assert hasattr(thing, part), f"a page names nd.{name}"
             thing = getattr(thing, part)
 
 
@@ -60,6 +94,7 @@ def test_command_lines_parse(line):
 
 
 def test_make_targets_exist():
-    makefile = (Path(__file__).resolve().parent.parent / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"\bmake ([a-z-]+)", README)) - {"demo_output"}:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    texts = TEXT + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for target in re.findall(r"(?:^ +|`)make ([a-z-]+)", texts, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 import numpyro_diffusion as nd
+from benchmarks.peers.superdiff import of_images
 from benchmarks.table import arguments, measure
 from benchmarks.train.scenes import PRESETS, train
 from numpyro_diffusion.classifier import judged_labels, load_classifier
@@ -35,8 +36,8 @@ HEADER = """# Captioned scenes, composed
 
 `python benchmarks/scenes/scenes.py`. Share of pictures in which the judge sees what the prompt asks for (its own accuracy: {accuracy}), {prompts} random prompts of {images} pictures per seed.
 One density p(x | caption), composed as in `nd.prompt` with a floor of .01, at {levels} levels, with a reverse step before each and {mcmc} further evaluations of value and gradient per level; "reverse" has the one step per level only,
-"reverse, equal" as many levels as the others have evaluations. "classifier-free" is Liu et al. (2022): reverse diffusion along sums of guidance directions, -1 for NOT, as many levels; it has no OR. Step sizes are tuned per level by a pilot, which is not counted.
-"first" is, of the pictures that show either term of an OR, the share that shows the first; "asked" what it should be. "evidence": the area under the curve by which log evidence of HMC tells prompts that can be fulfilled from those that contradict themselves. "seconds" are those of all pictures of a cell and seed, compilation and pilots included.
+"reverse, equal" as many levels as the others have evaluations. "classifier-free" is Liu et al. (2022): reverse diffusion along sums of guidance directions, -1 for NOT, as many levels; it has no OR. "SuperDiff" is the AND of Skreta et al. (2024), at as many evaluations of all captions. Step sizes are tuned per level by a pilot, which is not counted.
+"first" is, of the pictures that show either term of an OR, the share that shows the first; "asked" what it should be. "evidence": the area under the curve by which log evidence of HMC without reverse steps, whose weights are kept, tells prompts that can be fulfilled from those that contradict themselves. "seconds" are those of all pictures of a cell and seed, compilation and pilots included.
 """
 COLUMNS = ["right", "first", "asked", "evidence", "evaluations", "acceptance", "seconds"]
 
@@ -87,16 +88,18 @@ def nested(rng) -> Prompt:
 
 
 CELLS: dict[str, Callable[[Any], Prompt]] = {
-    "one": one, "two": two, "three": three, "NOT": negated, "OR": either, "weighted OR": weighted, "nested": nested,
+    "three": three, "NOT": negated, "OR": either, "nested": nested, "weighted OR": weighted, "two": two, "one": one,
 }  # fmt: skip
+#: As rows are computed: what is asked first comes first, since a table takes hours.
 SAMPLERS: dict[str, Any] = {
-    "reverse": None,
-    "reverse, equal": None,
-    "classifier-free": None,
-    "ULA": (nd.ULA, 6),
-    "MALA": (nd.MALA, 6),
-    "U-HMC": (functools.partial(nd.UHMC, num_integration_steps=3, persistence=0.9), 2),
     "HMC": (functools.partial(nd.HMC, num_integration_steps=3, persistence=0.9), 2),
+    "reverse, equal": None,
+    "SuperDiff": None,
+    "MALA": (nd.MALA, 6),
+    "classifier-free": None,
+    "reverse": None,
+    "ULA": (nd.ULA, 6),
+    "U-HMC": (functools.partial(nd.UHMC, num_integration_steps=3, persistence=0.9), 2),
 }
 
 
@@ -109,8 +112,8 @@ class Setting(NamedTuple):
     images: int
     prompts: int
 
-    def sample(self, target, sampler: str, rng_key):
-        """A run of one of `SAMPLERS`."""
+    def sample(self, target, sampler: str, rng_key, *, predictor: bool = True):
+        """A run of one of `SAMPLERS`; without `predictor` of MCMC alone, which has weights."""
         shared = {"num_chains": self.images, "progress_bar": False}
         times = lambda count: target.schedule.levels(count, smallest=target.resolution)
         if SAMPLERS[sampler] is None:
@@ -118,8 +121,8 @@ class Setting(NamedTuple):
             return nd.anneal(rng_key, target, nd.Reverse(), levels=times(count), **shared)
         kernel, steps = SAMPLERS[sampler]
         return nd.anneal(
-            rng_key, target, kernel(), num_steps=steps, levels=times(self.levels), predictor=True, num_pilot_chains=8,
-            **shared,
+            rng_key, target, kernel(), num_steps=steps, levels=times(self.levels), predictor=predictor,
+            num_pilot_chains=8, **shared,
         )  # fmt: skip
 
     def labels(self, images):
@@ -139,19 +142,26 @@ def cell(setting: Setting, name: str, sampler: str, seed: int) -> dict:
     for i in range(setting.prompts):
         prompt = CELLS[name](rng)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), list(CELLS).index(name)), i)
-        run = setting.sample(nd.prompt(setting.density, prompt.text, floor=floor), sampler, key)
-        labels, evaluations = setting.labels(run.samples), run.evaluations_per_chain
+        if sampler == "SuperDiff":
+            evaluations = setting.levels * PER_LEVEL
+            captions = [setting.density.given(caption) for caption in prompt.text.strip('"').split('" AND "')]
+            images, rate = of_images(key, captions, setting.images, evaluations), None
+        else:
+            run = setting.sample(nd.prompt(setting.density, prompt.text, floor=floor), sampler, key)
+            images, evaluations = run.samples, run.evaluations_per_chain
+            rate = np.mean(run.stats["acceptance_rate"]) if run.has_acceptance else None
+        labels = setting.labels(images)
         right = fulfils(prompt.text, labels)
         found["right"].append(right)
         if prompt.first is not None:
             asked = prompt.asked
             found["first"].append(fulfils(prompt.first, labels)[right])
-        if run.has_acceptance:
-            found["acceptance"].append(np.mean(run.stats["acceptance_rate"]))
+        if rate is not None:
+            found["acceptance"].append(rate)
     means = {key: float(np.mean(np.concatenate(values))) if len(np.concatenate(values)) else np.nan
              for key, values in found.items() if values and key != "acceptance"}  # fmt: skip
-    rate = {"acceptance": float(np.mean(found["acceptance"]))} if found["acceptance"] else {}
-    return means | rate | {"evaluations": evaluations} | ({} if asked is None else {"asked": asked})
+    rates = {"acceptance": float(np.mean(found["acceptance"]))} if found["acceptance"] else {}
+    return means | rates | {"evaluations": evaluations} | ({} if asked is None else {"asked": asked})
 
 
 def evidence(setting: Setting, seed: int) -> dict:
@@ -164,9 +174,11 @@ def evidence(setting: Setting, seed: int) -> dict:
             f'"{grounds[0]}" AND "{skies[0]}"' if can_be else f'"{grounds[0]}" AND "{grounds[1]}"',
             f'"{_solid(rng)}" AND "{skies[0]}"' if can_be else f'"{skies[0]}" AND "{skies[1]}"',
         )
-        run = setting.sample(nd.prompt(setting.density, str(rng.choice(texts))), "HMC", jax.random.fold_in(
-            jax.random.key(seed + 1_000), i
-        ))  # fmt: skip
+        target, key = (
+            nd.prompt(setting.density, str(rng.choice(texts))),
+            jax.random.fold_in(jax.random.key(seed + 1_000), i),
+        )
+        run = setting.sample(target, "HMC", key, predictor=False)
         logs[can_be].append(run.log_evidence)
     pairs = np.subtract.outer(np.nan_to_num(logs[True], nan=-1e9), np.nan_to_num(logs[False], nan=-1e9))
     return {"evidence": float(np.mean((pairs > 0) + 0.5 * (pairs == 0))), "satisfiable": float(np.mean(logs[True])),
@@ -194,10 +206,12 @@ if __name__ == "__main__":
     options = arguments("Captioned scenes, composed.")
     setting, accuracy = setting_of(options)
     rows = []
-    for name, sampler in itertools.product(CELLS, SAMPLERS):
+    for sampler, name in itertools.product(SAMPLERS, CELLS):
         if options.quick and not (name in ("NOT", "nested") and sampler in ("reverse", "HMC")):
             continue
-        if sampler != "classifier-free" or name in ("one", "two", "three", "NOT"):
+        if name in {"classifier-free": ("one", "two", "three", "NOT"), "SuperDiff": ("two", "three")}.get(
+            sampler, CELLS
+        ):
             rows.append((f"{name}, {sampler}", functools.partial(cell, setting, name, sampler)))
     rows.append(("log evidence, HMC", functools.partial(evidence, setting)))
     header = HEADER.format(

@@ -21,12 +21,12 @@ from numpyro_diffusion.classifier import (
 from numpyro_diffusion.datasets import coloured_digits
 from numpyro_diffusion.networks.classifier import ClassifierConfig
 
-SIZE, NUM_IMAGES, QUICK_IMAGES = 16, 400, 50
+SIZE, NUM_IMAGES, QUICK_IMAGES = 16, 200, 50
 LEVELS, REVERSE_LEVELS, WEIGHTED_LEVELS = 40, 100, 400
 HMC = nd.HMC(num_integration_steps=3, persistence=0.9)
 #: Kernel, levels and other settings. A predictor goes where the samples are, and leaves no weights.
 SAMPLERS = {
-    "energies": (HMC, LEVELS, {"num_steps": 2, "predictor": True, "num_pilot_chains": 8}),
+    "energies, HMC": (HMC, LEVELS, {"num_steps": 2, "predictor": True, "num_pilot_chains": 8}),
     "energies, weighted": (HMC, WEIGHTED_LEVELS, {"num_steps": 1, "num_pilot_chains": 8}),
     "energies, reverse": (nd.Reverse(), REVERSE_LEVELS, {}),
     "scores": (nd.Reverse(), REVERSE_LEVELS, {}),
@@ -51,7 +51,7 @@ row, sorted into the eight cells (digit, colour) by the judge that ships with th
 green 0 and 1, m3 red and green 0 and 2. Cells: total variation of their masses from the exact ones; unweighted: without the
 weights of the run; sure: mean probability that the judge gives its cell.
 
-- energies: nd.sculpt of calibrated energies, without a classifier, by annealed HMC after predictor steps over {LEVELS} levels,
+- energies, HMC: nd.sculpt of calibrated energies, without a classifier, by annealed HMC after predictor steps over {LEVELS} levels,
   which has no weights; weighted: without predictor, over {WEIGHTED_LEVELS} levels; reverse: reverse diffusion of the formula.
 - scores: score models and a joint classifier trained in two phases ({TRAINING.num_steps:,} steps of {TRAINING.batch_size} each);
   reverse diffusion over {REVERSE_LEVELS} levels, by scale of guidance.

@@ -4,7 +4,8 @@
 
 Presets: `cpu` (16x16, an hour on two cores), `cpu32` (32x32, the same), `gpu` (64x64, half an hour on one H100), `paper`
 (64x64 at the size of Du et al. (2023), for a few steps only: prints what they cost, and keeps nothing). A killed run
-goes on from its last checkpoint. Weights and card go to numpyro_diffusion/pretrained/.
+goes on from its last checkpoint. Weights and card go to numpyro_diffusion/pretrained/, of variants to
+benchmarks/weights/.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ import argparse
 import dataclasses
 import json
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 
 import numpyro_diffusion as nd
+from benchmarks.train.places import folder, stored
 from benchmarks.train.typical import measure as measure_typical
 from numpyro_diffusion.datasets import cubes
 
-OUT = Path(nd.__file__).parent / "pretrained"
 SEED = 0
 #: Noise-to-signal ratios; the largest at 16x16, and in proportion at other sizes: what spans many pixels outlasts more
 #: noise.
@@ -86,7 +86,7 @@ def train(
     density = nd.fit(
         jax.random.key(seed), cubes.sampler(preset.size), model=model, parameterisation=parameterisation,
         sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX * preset.size / 16, network=network, training=training, name=name,
-        checkpoint_path=OUT / f".{name}.training" if keep else None,
+        checkpoint_path=folder(name) / f".{name}.training" if keep else None,
     )  # fmt: skip
     card = {
         "name": name,
@@ -135,8 +135,8 @@ if __name__ == "__main__":
     name = card["name"]
     if keep:
         card["script"] = f"python benchmarks/train/cubes.py --preset {options.preset} --model {options.model}"
-        nd.save(density, OUT / f"{name}.safetensors", card=card, dtype="float16")
-        (OUT / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        nd.save(density, folder(name) / f"{name}.safetensors", card=card, dtype=stored(name))
+        (folder(name) / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         measure_typical(name)
-        (OUT / f".{name}.training").unlink(missing_ok=True)
+        (folder(name) / f".{name}.training").unlink(missing_ok=True)
     print(name, f"{card['parameters']:,} parameters", card["figures"], card["training_seconds"], "s")

@@ -15,16 +15,15 @@ import argparse
 import dataclasses
 import json
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 
 import numpyro_diffusion as nd
+from benchmarks.train.places import folder, stored
 from benchmarks.train.typical import measure as measure_typical
 from numpyro_diffusion.datasets import digits, planar
 
-OUT = Path(nd.__file__).parent / "pretrained"
 SEED = 0
 DIGITS_EFFORT = {"num_chains": 1_000, "num_steps": 3, "levels_per_knot": 2}
 CLASS_CHAINS = 700
@@ -63,7 +62,7 @@ def train(name: str) -> None:
     """Train one density, take out its measured normaliser, and write weights and card."""
     base, arguments = settings(name)
     data = digits.labelled_sampler if base == "digits" else planar.sampler(base)
-    working = OUT / f".{name}.training"
+    working = folder(name) / f".{name}.training"
     start = time.perf_counter()
     mixture = digits_base() if base == "digits" else None
     density = nd.fit(jax.random.key(SEED), data, name=name, base=mixture, checkpoint_path=working, **arguments)
@@ -78,7 +77,7 @@ def train(name: str) -> None:
         **({"base": DIGITS_BASE | {"widened": DIGITS_WIDENING}} if base == "digits" else {}),
         "training_seconds": round(time.perf_counter() - start, 1),
     }
-    nd.save(density, OUT / f"{name}.safetensors", card=card, dtype="float16")
+    nd.save(density, folder(name) / f"{name}.safetensors", card=card, dtype=stored(name))
     finish(name, card)
     working.unlink(missing_ok=True)
 
@@ -86,7 +85,7 @@ def train(name: str) -> None:
 def finish(name: str, card: dict) -> None:
     """Recalibrate the stored weights where that applies, measure, and rewrite file and card."""
     base, _ = settings(name)
-    density = nd.load(OUT / f"{name}.safetensors")
+    density = nd.load(folder(name) / f"{name}.safetensors")
     if isinstance(density, nd.EnergyDensity) and density.is_calibrated:
         density = density._replace(log_z=density.log_z.at[1].set(0.0), class_log_z=None)
         card["figures"] = {"as trained": figures(density, base)}
@@ -99,8 +98,8 @@ def finish(name: str, card: dict) -> None:
             density = density._replace(class_log_z=class_normalisers(density))
         card["recalibration_seconds"] = round(time.perf_counter() - start, 1)
         card["figures"]["recalibrated"] = figures(density, base)
-    nd.save(density, OUT / f"{name}.safetensors", card=card, dtype="float16")
-    (OUT / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    nd.save(density, folder(name) / f"{name}.safetensors", card=card, dtype=stored(name))
+    (folder(name) / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     print(name, json.dumps(card.get("figures")), flush=True)
     # Anew: the digits' base was widened after training, and weights were rounded.
     measure_typical(name)
@@ -162,5 +161,5 @@ if __name__ == "__main__":
     for name in options.names:
         if not options.cards:
             train(name)
-        elif (OUT / f"{name}.safetensors").exists():
+        elif (folder(name) / f"{name}.safetensors").exists():
             finish(name, nd.pretrained_card(name))

@@ -19,13 +19,15 @@ import jax
 import jax.numpy as jnp
 
 import numpyro_diffusion as nd
+from benchmarks.train.places import folder, stored
 from numpyro_diffusion.datasets import captioned_scenes
 from numpyro_diffusion.train.optimise import OF_IMAGES
 
-OUT = Path(nd.__file__).parent / "pretrained"
 SEED = 0
 #: How energies of images are trained, as `nd.fit` does; presets change steps, batches and learning rate.
 RECIPE = dataclasses.replace(OF_IMAGES, condition_dropout=0.15)
+#: Noise-to-signal ratios of a card.
+LEVELS = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,31 +94,42 @@ def train(preset: Preset, model: str = "energy", *, checkpoint: Path | None = No
 
 
 @jax.jit
-def denoising_error(density, x, eps, tokens, t):
-    """Mean over pictures [n, ...] and pixels of (r score + eps)^2, given the tokens [n, c] of captions or None."""
+def at_noise(density, x, eps, tokens, t):
+    """Means over pictures [n, ...] of log p(x + r eps), zero of scores, and over pixels of (r score + eps)^2, given the
+    tokens [n, c] of captions or None."""
     alpha, r = density.schedule.alpha(t), density.schedule.noise_to_signal(t)
 
-    def error(point, noise, row):
+    def one(point, noise, row):
         asked = density if row is None else density.given(row)
-        score = jax.grad(asked.log_density)(alpha * (point + r * noise), t)
-        return jnp.mean((r * alpha * score + noise) ** 2)
+        value, score = jax.value_and_grad(asked.log_density)(alpha * (point + r * noise), t)
+        return value + point.size * jnp.log(alpha), jnp.mean((r * alpha * score + noise) ** 2)
 
     # Not in a loop: convolutions are slow there on CPUs.
-    return jnp.mean(jax.vmap(error)(x, eps, tokens))
+    return tuple(map(jnp.mean, jax.vmap(one)(x, eps, tokens)))
 
 
 def figures(density, size: int, count: int = 128) -> dict:
-    """The error on held-out pictures at five noise levels, given the true caption, given none, and given another
-    picture's; by how much the two last are worse says what captions are worth."""
+    """Log density and error on held-out pictures (all are: none is drawn twice) at five noise levels, given the true
+    caption, given none, and given another picture's; by how much the two last are worse says what captions are worth."""
     x, tokens = captioned_scenes.sampler(size)(jax.random.key(10_001), count)
     eps = jax.random.normal(jax.random.key(10_002), x.shape)
     captions = {"true caption": tokens, "no caption": None, "another's caption": jnp.roll(tokens, 1, axis=0)}
-    found = {
-        what: {str(r): round(float(denoising_error(density, x, eps, rows, density.schedule.time(r))), 4)
-               for r in (0.03, 0.1, 0.3, 1.0, 3.0)}
-        for what, rows in captions.items()
-    }  # fmt: skip
-    return {"denoising error by noise": found}
+    found: dict[str, dict] = {"log density by noise": {}, "denoising error by noise": {}}
+    for what, rows in captions.items():
+        pairs = {str(r): at_noise(density, x, eps, rows, density.schedule.time(r)) for r in LEVELS}
+        found["log density by noise"][what] = {r: round(float(value), 1) for r, (value, _) in pairs.items()}
+        found["denoising error by noise"][what] = {r: round(float(error), 4) for r, (_, error) in pairs.items()}
+    if isinstance(density, nd.ScoreModel):
+        found.pop("log density by noise")
+    return found
+
+
+def keep(density, card: dict, path: Path, size: int) -> None:
+    """Write weights and card, with figures."""
+    card["figures"] = figures(density, size)
+    nd.save(density, path, card=card, dtype=stored(card["name"]))
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(card, indent=1))
 
 
 if __name__ == "__main__":
@@ -126,21 +139,18 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--output", type=Path, default=None, help="file for the weights, .safetensors")
+    parser.add_argument("--card", action="store_true", help="only measure the weights that are there, for their card")
     options = parser.parse_args()
     preset = PRESETS[options.preset]
     given = {"num_steps": options.steps, "batch_size": options.batch_size}
-    path = options.output or OUT / f"{name_of(preset.size, options.model)}.safetensors"
+    changes = {key: value for key, value in given.items() if value is not None}
+    name = name_of(preset.size, options.model)
+    path = options.output or folder(name) / f"{name}.safetensors"
     checkpoint = path.with_name(f".{path.stem}.training")
-    density, card = train(
-        preset,
-        options.model,
-        checkpoint=checkpoint,
-        **{key: value for key, value in given.items() if value is not None},
-    )
-    card["script"] = f"python benchmarks/train/scenes.py --preset {options.preset} --model {options.model}"
-    card["figures"] = figures(density, preset.size)
-    nd.save(density, path, card=card, dtype="float16")
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    if options.card:
+        density, card = nd.load(path), json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    else:
+        density, card = train(preset, options.model, checkpoint=checkpoint, **changes)
+        card["script"] = f"python benchmarks/train/scenes.py --preset {options.preset} --model {options.model}"
+    keep(density, card, path, preset.size)
     checkpoint.unlink(missing_ok=True)
-    print(card["name"], f"{card['parameters']:,} parameters", json.dumps(card["figures"], indent=1))
-    print(f"{card['training_seconds']} s")

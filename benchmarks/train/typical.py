@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 
 import numpyro_diffusion as nd
+from benchmarks.train.places import folder
 from numpyro_diffusion.datasets import cubes, digits, planar
 from numpyro_diffusion.density.typical import QUANTILES, typical_log_probs
 from numpyro_diffusion.disk import checkpoint
 
-FOLDER = Path(nd.__file__).parent / "pretrained"
 SEED, NUM_POINTS = 100, 4096
 
 
@@ -48,7 +47,7 @@ def card_line(density) -> dict:
 
 def measure(name: str) -> None:
     """Add the field to one shipped file, and the line to its card in the file and beside it."""
-    path = FOLDER / f"{name}.safetensors"
+    path = folder(name) / f"{name}.safetensors"
     density = nd.load(path)
     if not isinstance(density, nd.EnergyDensity):
         return
@@ -61,7 +60,7 @@ def measure(name: str) -> None:
     config["card"] = config["card"] | line
     checkpoint.write(path, arrays | {"typical": np.asarray(density.typical)}, config)
     card = nd.pretrained_card(name) | line
-    (FOLDER / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    (folder(name) / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     print(name, json.dumps(line), flush=True)
 
 

@@ -45,7 +45,9 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         density: An `EnergyDensity`, a `ScoreModel` or what `nd.from_*` made; not conditioned.
         path: File to write, customarily `*.safetensors`.
         card: What made it: script, seed, figures; JSON, kept in the file.
-        dtype: Store the network's weights in this type ("float16" halves the file).
+        dtype: Store the network's weights in this type: "float16" halves the file, and "int8" quarters it (large
+            arrays as whole numbers with a scale per output channel; see `contents.stored_weights`). Computation is in
+            JAX's default type all the same.
 
     Raises:
         TypeError: for a density without trained weights; save its parts.
@@ -91,6 +93,7 @@ def load(path: str | os.PathLike[str], *, network: Any = None, parameters: Any =
     """
 
     def make(arrays, config):
+        arrays = contents.floating(arrays)
         if config["class"] != AdaptedModel.__name__:
             density = densities.described(arrays, config)
             if network is not None:
@@ -152,6 +155,7 @@ def _written(density: AdaptedModel, network: Network, timesteps, dtype) -> tuple
 def _density(arrays, config, network: Network) -> AdaptedModel:
     """The density of arrays and a config, of a network whose weights are replaced by those among the arrays."""
     contents.check_texts(config["name"], config.get("card", {}))
+    arrays = contents.floating(arrays)
     kind = check_choice("the network", config["network"], KINDS)
     event_shape = contents.event_shape_of(config["event_shape"])
     schedule, origin = (contents.schedule_of(config[key]) for key in ("schedule", "origin"))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..checks.text import shown
 from ..disk.paths import checked_path, told, what_is
-from ..errors import ParameterError
+from ..errors import ParameterError, missing_library
 from .advance import ChainStats
 
 REMEDY = "Check that the folder exists, is writable and has space, or choose another one for keep_history."
@@ -64,16 +64,16 @@ def check_place(where: bool | str | Path, is_new: bool) -> None:
     """Asked before the pilot: whether the history of a new run, or of one that goes on, can be kept there.
 
     Raises:
-        ParameterError: if Zarr is not installed, if a new run finds something there, or one that goes on no folder.
+        MissingLibraryError: if Zarr is not installed.
+        ParameterError: if a new run finds something there, or one that goes on no folder.
         CheckpointError: if a folder cannot be made there, or holds what is no file.
     """
     if isinstance(where, bool):
         return
     path = checked_path("keep_history", where)
     if importlib.util.find_spec("zarr") is None:
-        raise ParameterError(
-            f"keep_history={shown(str(path))} streams to Zarr, which is not installed. pip install zarr, or keep it in "
-            "memory with keep_history=True."
+        raise missing_library(
+            "history", f"keep_history={shown(str(path))} streams to disk by", "or keep it in memory: keep_history=True"
         )
     if jax.process_index() > 0:
         return

@@ -177,5 +177,5 @@ def _described(arrays, config) -> Classifier:
     """The classifier of arrays and a config, which hold what they may hold."""
     contents.check_texts(config["name"] or "", config.get("card", {}))
     network = contents.network_of(config["network"], {"ClassifierConfig": ClassifierConfig}, len(arrays))
-    _, state = contents.network_in(arrays, network.build)
+    _, state = contents.network_in(contents.floating(arrays), network.build)
     return Classifier(state, network, config["name"] or "")

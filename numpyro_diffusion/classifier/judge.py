@@ -68,7 +68,7 @@ def all_present(classifier: Classifier, images, positions, mask=None, *, thresho
 def position_queries(
     labelled: Callable[[jax.Array, int], tuple[jax.Array, Any]], max_noise: float = 0.1
 ) -> Callable[[jax.Array, int], Batch]:
-    """Sampler of `Batch`es that ask "is there a cube at y?", half of them with the answer yes.
+    """Sampler of batches, each a `Batch`, that ask "is there a cube at y?", half of them with the answer yes.
 
     Yes: y is the centre of a cube, any of the picture, moved by up to 0.03 image widths. No, half of the time: y is
     uniform over the places at least 0.1 from every cube's centre. No, hard: y is 0.1 to 0.2 from a cube's centre and at

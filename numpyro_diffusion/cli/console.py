@@ -9,10 +9,16 @@ import jax
 
 from ..checks.text import printable
 from ..errors import DiagnosticWarning, DiffusionError, TextError
+from .examples import epilog
 
 
 class Commands(click.Group):
-    """Turns the package's exceptions into one line, and its warnings into one line each."""
+    """Turns the package's exceptions into one line, and its warnings into one line each; help ends in examples."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command that `examples.EXAMPLES` knows."""
+        cmd.epilog = epilog([name or cmd.name or ""])
+        super().add_command(cmd, name)
 
     def invoke(self, ctx):
         with warnings.catch_warnings():

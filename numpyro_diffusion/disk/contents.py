@@ -36,7 +36,11 @@ RANGES = {
 #: Most axes of a point, and most characters of a card as JSON.
 MOST_AXES, LONGEST_CARD = 8, 1_000_000
 #: Types that weights can be stored in.
-WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8")
+#: Fewest numbers of an array that "int8" stores as whole ones: smaller arrays hardly matter to the size of a file, and
+#: outputs follow their errors most.
+FEWEST_WHOLE = 8192
+SCALE = ".scale"
 
 
 def check_texts(name, card) -> None:
@@ -113,19 +117,46 @@ def restored(abstract, arrays: Mapping[str, np.ndarray]):
 
 
 def stored_weights(state, dtype: str | None) -> dict[str, np.ndarray]:
-    """The weights of a network by name, in the type they are stored in; refused where that does not hold them."""
+    """The weights of a network by name, in the type they are stored in; refused where that does not hold them.
+
+    "int8" means :math:`w_{ij} = s_j q_{ij}` for arrays of at least `FEWEST_WHOLE` numbers, with whole q in [-127, 127]
+    and a scale s for each channel of output, the last axis; errors are below half a scale. All others are float16.
+    """
     arrays = {k: np.asarray(v) for k, v in named_leaves(state).items()}
     if dtype is None:
         return arrays
     check_choice("dtype", dtype, WEIGHT_DTYPES, "Leave it out to keep that of the weights.")
-    whole = {k: v for k, v in arrays.items() if not jnp.issubdtype(v.dtype, jnp.floating)}
-    with np.errstate(over="ignore"):
-        stored = {k: v.astype(jnp.dtype(dtype)) for k, v in arrays.items()} | whole
-    for k, v in stored.items():
-        if np.all(np.isfinite(arrays[k])) and not np.all(np.isfinite(v)):
-            largest = float(np.max(np.abs(arrays[k])))
-            raise ParameterError(f"{dtype} does not hold weights up to {largest:g}, as in {k}. Leave out dtype.")
+    stored, kept = {}, "float16" if dtype == "int8" else dtype
+    for k, v in arrays.items():
+        if not jnp.issubdtype(v.dtype, jnp.floating):
+            stored[k] = v
+        elif dtype == "int8" and v.ndim > 1 and v.size >= FEWEST_WHOLE:
+            stored |= _whole(k, v)
+        else:
+            with np.errstate(over="ignore"):
+                stored[k] = v.astype(jnp.dtype(kept))
+            if np.all(np.isfinite(v)) and not np.all(np.isfinite(stored[k])):
+                largest = float(np.max(np.abs(v)))
+                raise ParameterError(f"{kept} does not hold weights up to {largest:g}, as in {k}. Leave out dtype.")
     return stored
+
+
+def _whole(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    # What is not finite is not so in the scale either, and refused when that is written.
+    with np.errstate(all="ignore"):
+        scale = (np.max(np.abs(array), axis=tuple(range(array.ndim - 1))) / 127).astype(np.float32)
+        whole = np.rint(np.nan_to_num(array / np.where(scale > 0, scale, 1))).astype(np.int8)
+    return {name: whole, name + SCALE: scale}
+
+
+def floating(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a file, weights that `stored_weights` made whole numbers of as float32."""
+    result = dict(arrays)
+    for name in [k for k, v in arrays.items() if v.dtype == np.int8 and k + SCALE in arrays]:
+        scale = result.pop(name + SCALE)
+        check_range(name + SCALE, scale, arrays[name].shape[-1:], (0.0, LARGEST_WEIGHT))
+        result[name] = arrays[name].astype(np.float32) * scale.astype(np.float32)
+    return result
 
 
 def network_in(arrays: Mapping[str, np.ndarray], build: Callable, others: Collection[str] = ()) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -40,7 +41,9 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         density: An `EnergyDensity` or `ScoreModel`, not conditioned.
         path: File to write, customarily `*.safetensors`.
         card: What made it: script, seed, figures; JSON, kept in the file.
-        dtype: Store the network's weights in this type ("float16" halves the file).
+        dtype: Store the network's weights in this type: "float16" halves the file, and "int8" quarters it (large
+            arrays as whole numbers with a scale per output channel; see `contents.stored_weights`). Computation is in
+            JAX's default type all the same.
 
     Raises:
         TypeError: for a density without trained weights; save its parts.
@@ -89,7 +92,7 @@ def load(path: str | os.PathLike[str]) -> Density:
 
 def described(arrays, config) -> Density:
     """The density of arrays and a config, which hold what they may hold."""
-    name = config["name"]
+    name, arrays = config["name"], contents.floating(arrays)
     kind = check_choice("the class", config["class"], _CLASSES)
     calibrated = check_flag("calibrated", config["calibrated"])
     contents.check_texts(name, config.get("card", {}))
@@ -133,16 +136,26 @@ def _check_typical(table, kind: str, condition_size: int) -> None:
 
 #: Where the densities lie that ship with the package.
 PRETRAINED = resources.files("numpyro_diffusion") / "pretrained"
+#: Those that only benchmarks and tests need, "ring_paper" and "ring_score" among them: in a clone alone.
+IN_A_CLONE = Path(__file__).parents[2] / "benchmarks" / "weights"
+IN_THE_REPOSITORY = (
+    " Names that end in _paper or _score are of densities that do not ship: a clone of the repository has them in "
+    "benchmarks/weights, and nd.load(path) reads their files."
+)
 
 
 def list_pretrained() -> list[str]:
     """Names that `load_pretrained` knows."""
-    names = (place.name for place in PRETRAINED.iterdir())
+    folders = (folder for folder in (PRETRAINED, IN_A_CLONE) if folder.is_dir())
+    names = (place.name for folder in folders for place in folder.iterdir())
     return sorted(name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors"))
 
 
 def load_pretrained(name: str) -> Density:
-    """A density that ships with the package, such as "ring" (calibrated), "ring_paper" or "ring_score".
+    """A density that ships with the package, such as "ring".
+
+    In a clone there are also those that benchmarks need: trained as in the paper, "ring_paper", and scores alone,
+    "ring_score".
 
     Raises:
         UnknownNameError: if there is none of that name.
@@ -162,5 +175,7 @@ def pretrained_card(name: str) -> dict:
 
 def _pretrained(name: str, suffix: str):
     if name not in (known := list_pretrained()):
-        raise UnknownNameError(f"no pretrained density is called {shown(name)}. There are {', '.join(known)}.")
-    return PRETRAINED / f"{name}.{suffix}"
+        where = "" if IN_A_CLONE.is_dir() or not str(name).endswith(("_paper", "_score")) else IN_THE_REPOSITORY
+        raise UnknownNameError(f"no pretrained density is called {shown(name)}. There are {', '.join(known)}.{where}")
+    file = f"{name}.{suffix}"
+    return PRETRAINED / file if (PRETRAINED / file).is_file() else IN_A_CLONE / file

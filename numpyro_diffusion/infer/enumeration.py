@@ -18,7 +18,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.primitives import Messenger
 
 from ..checks.numbers import is_traced
-from ..errors import UnsupportedModelError
+from ..errors import UnsupportedModelError, missing_library
 from .handlers import noise_level
 from .sites import is_latent
 
@@ -66,11 +66,10 @@ def discrete_sites(sites) -> Enumeration | None:
                 "instance with dist.MixtureSameFamily), or give it to another block of numpyro.infer.Gibbs."
             )
     if names and importlib.util.find_spec("funsor") is None:
-        raise UnsupportedModelError(
-            f"site {names[0]!r} is discrete, and NumPyro sums over it by funsor, which is not installed: pip install "
-            "'numpyro-diffusion[enumerate]'. Or sum it out of the likelihood (for instance with "
-            "dist.MixtureSameFamily)."
-        )
+        raise missing_library(
+            "enumerate", f"site {names[0]!r} is discrete, and NumPyro sums over it by",
+            "or sum it out of the likelihood (for instance with dist.MixtureSameFamily)",
+        )  # fmt: skip
     dims = [f.dim for s in sites.values() if s["type"] == "sample" for f in s["cond_indep_stack"] if f.dim is not None]
     return Enumeration(names, min(dims, default=0) - 1) if names else None
 

@@ -54,8 +54,9 @@ class AnnealedMCMC(Results):
             the anneal; further ones go on from there, so that R-hat and ESS have something to compare. One by default;
             of groups of replicas 1,000, five sweeps apart, or as many sweeps as `thinning` says.
         num_steps: Moves per noise level, and per draw at t = 0.
-        accuracy, levels, level_ess, resample_threshold, metric, predictor, chain_batch_size, mesh, num_islands,
-            checkpoint_path: As for `nd.anneal`. Draws beyond the first are not in the checkpoint.
+        accuracy, levels, level_ess, resample_threshold, metric, predictor: As for `nd.anneal`.
+        chain_batch_size, mesh, num_islands, checkpoint_path: As for `nd.anneal`. Draws beyond the first are not in the
+            checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.likelihood`.

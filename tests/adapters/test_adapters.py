@@ -9,12 +9,12 @@ import pytest
 from adapters.closed_form import OTHER, POINTS, PREDICTIONS, SCHEDULES, TIMES, adapted, exact, scores, worst
 from counting import compilations
 from densities import mixture
+from quick import quick_among
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.adapted import AdaptedModel
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ScoreOnlyError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 CASES = [(p, s) for p in PREDICTIONS for s in SCHEDULES if p != "flow" or s == "flow"]
 
 
@@ -25,7 +25,14 @@ def under_both(*densities):
     return [[scores(d.with_schedule(s), POINTS * s.alpha(0.5)) for d in densities] for s in schedules]
 
 
-@pytest.mark.parametrize(("prediction", "schedule"), CASES)
+#: Every prediction, and every schedule.
+QUICK = [
+    ("noise", "betas"), ("velocity", "cosine"), ("denoiser", "exploding"), ("flow", "flow"), ("score", "flow"),
+    ("energy", "sigmas"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prediction", "schedule"), quick_among(CASES, QUICK))
 def test_scores_are_those_of_the_closed_form(prediction, schedule):
     density = adapted(prediction, schedule)
     for found, true in under_both(density, mixture().with_schedule(density.schedule)):

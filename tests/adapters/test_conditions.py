@@ -8,7 +8,6 @@ import pytest
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ShapeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SCHEDULE = nd.VariancePreserving.cosine()
 X = jax.random.normal(jax.random.key(0), (3, 2))
 TABLE = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2)), dtype=float)

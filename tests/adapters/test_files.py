@@ -12,7 +12,6 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.errors import CheckpointError, ParameterError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SCHEDULE = nd.VariancePreserving.cosine()
 TABLE = nd.NoiseSchedule.from_betas(BETAS)
 X = jax.random.normal(jax.random.key(0), (4, 2))

@@ -11,7 +11,6 @@ from flax import nnx
 import numpyro_diffusion as nd
 from numpyro_diffusion.program import fingerprint
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SCHEDULE = nd.VariancePreserving.cosine()
 X = jax.random.normal(jax.random.key(0), (3, 2))
 

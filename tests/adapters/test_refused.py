@@ -4,7 +4,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from adapters.closed_form import BETAS
 from flax import nnx
 from refusals import assert_refused, refusals
@@ -12,7 +11,6 @@ from refusals import assert_refused, refusals
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ScheduleError, ShapeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 COSINE, TABLE = nd.VariancePreserving.cosine(), nd.NoiseSchedule.from_betas(BETAS)
 KEY = jax.random.key(0)
 

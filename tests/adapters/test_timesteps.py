@@ -9,7 +9,6 @@ from densities import mixture
 
 import numpyro_diffusion as nd
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 TABLE = nd.NoiseSchedule.from_betas(BETAS[::100])  # ten levels
 RATIOS = TABLE.ratios(np.linspace(0, 1, 10))
 

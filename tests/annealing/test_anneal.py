@@ -4,30 +4,30 @@ import blackjax
 import numpy as np
 import pytest
 from exact_problems import LEVELS, NUM_CHAINS, P2, Q2, assert_moments, of_product, sample
+from quick import slow
 
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX
 from numpyro_diffusion.density.schedule import VarianceExploding
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 # Right results.
 
+
+# A structure under a kernel is a pipeline of programs, seconds to compile: the quick ones are three.
 CASES = [
-    ("gaussian", HMC()),
     ("gaussian", MALA()),
-    ("mixture", HMC()),
     ("mixture", MALA()),
     ("product", HMC()),
-    ("product", MALA()),
     ("product", ULA()),
-    ("product", UHMC()),
-    pytest.param("product in 5-d", HMC(), marks=pytest.mark.slow),
-    ("harmonic mean", HMC()),
-    pytest.param("product in 5-d", UHMC(), marks=pytest.mark.slow),
+    slow(("gaussian", HMC())),
+    slow(("mixture", HMC())),
+    slow(("product", MALA())),
+    slow(("product", UHMC())),
+    slow(("product in 5-d", HMC())),
+    slow(("product in 5-d", UHMC())),
+    slow(("harmonic mean", HMC())),
 ]
 IDS = [f"{case[0]}-{type(case[1]).__name__}" for case in [getattr(c, "values", c) for c in CASES]]
 
@@ -75,6 +75,7 @@ def test_without_their_weights_unadjusted_samples_are_biased(problems):
         assert_moments(run.samples, problem, 0.0)
 
 
+@pytest.mark.slow
 def test_identity_frame_agrees(problems):
     problem = problems["product"]
     run = sample(problem.density, HMC(), frame="identity", levels=60)
@@ -83,6 +84,7 @@ def test_identity_frame_agrees(problems):
     assert_moments(run.samples, problem, run.log_evidence_error)
 
 
+@pytest.mark.slow
 def test_mass_is_evidence(problems):
     """A weight multiplies its density: twice the denominator is half the mass."""
     scaled = sample(P2 * Q2 / (0.8 * P2 + 1.2 * Q2), HMC())
@@ -106,7 +108,7 @@ def test_blackjax_adapter_anneals(problems):
     assert_moments(run.samples, problem, run.log_evidence_error)
 
 
-@pytest.mark.parametrize("kernel", [HMC(), MALA()], ids=["HMC", "MALA"])
+@pytest.mark.parametrize("kernel", [slow(HMC()), MALA()], ids=["HMC", "MALA"])
 def test_step_sizes_are_tuned_to_the_target_acceptance(kernel, runs):
     run = runs("gaussian", kernel)
     assert np.all(np.abs(run.stats["acceptance_rate"] - kernel.target_acceptance) < 0.15)

@@ -22,10 +22,7 @@ from numpyro_diffusion.annealing.settings import Settings
 from numpyro_diffusion.density.energy import EnergyDensity, NetworkConfig, ScoreModel
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 # The trap of the stale state.
@@ -95,22 +92,24 @@ def cache_sizes():
     return [f._cache_size() for f in functions]
 
 
-def test_one_trace_for_other_weights_coefficients_step_sizes_and_levels(problems, runs):
+# With one step a level, and two, and more of the pilot.
+@pytest.mark.parametrize("ways", [(False,), pytest.param((False, True, None), marks=pytest.mark.slow)], ids=str)
+def test_one_trace_for_other_weights_coefficients_step_sizes_and_levels(problems, ways):
     density = problems["product"].density
-    runs("product", HMC())
-    for way in (False, True, None):  # with one step a level, and two, and more of the pilot
+    run = lambda density, kernel, **settings: sample(density, kernel, predictor=ways[-1], **settings)
+    for way in ways:
         sample(density, HMC(), predictor=way)
         sample(density, HMC(), level_ess=0.9, predictor=way)
     before = cache_sizes()
-    sample(mixture(7, 2) * mixture(8, 2), HMC())  # retrained
-    sample(P2**0.7 * Q2**1.2, HMC())  # re-weighted
-    sample(density, HMC(0.3), levels=LEVELS)  # other step sizes and levels
-    sample(density, HMC(np.linspace(0.6, 0.3, 7)), levels=7)
-    sample(density, HMC(), levels=9)
-    sample(density, HMC(0.4), level_ess=0.8)
-    sample(density, HMC(persistence=0.5), resample_threshold=0)
+    run(mixture(7, 2) * mixture(8, 2), HMC())  # retrained
+    run(P2**0.7 * Q2**1.2, HMC())  # re-weighted
+    run(density, HMC(0.3), levels=LEVELS)  # other step sizes and levels
+    run(density, HMC(np.linspace(0.6, 0.3, 7)), levels=7)
+    run(density, HMC(), levels=9)
+    run(density, HMC(0.4), level_ess=0.8)
+    run(density, HMC(persistence=0.5), resample_threshold=0)
     assert cache_sizes() == before
-    sample(density, HMC(0.4, num_integration_steps=2), levels=LEVELS)
+    run(density, HMC(0.4, num_integration_steps=2), levels=LEVELS)
     assert cache_sizes() != before, "the count can tell"
 
 
@@ -147,7 +146,7 @@ def test_score_only_densities():
     with pytest.raises(ParameterError, match=r"has only a score.*Give it a step_size"):
         sample(density, BlackJAX(blackjax.mala, is_adjusted=False))
     for kernel in (MALA(0.3), UHMC(0.3)):
-        run = sample(density, kernel, levels=LEVELS)
+        run = sample(density, kernel, levels=LEVELS, num_chains=64)
         assert run.is_weighted and np.isfinite(run.log_evidence) and run.log_evidence_error > 0
         assert np.all(np.isfinite(run.samples)) and np.all(np.isfinite(run.stats["acceptance_rate"]))
     reverse = sample(density, Reverse(), levels=10)
@@ -183,6 +182,7 @@ def test_reverse_diffusion_of_a_product_is_biased(problems):
         assert_moments(run.samples, problem, 0.0, allowance=0.03)
 
 
+@pytest.mark.slow
 def test_predictor_keeps_weights(problems):
     problem = problems["mixture"]
     run = sample(problem.density, HMC(), predictor=True, levels=100)

@@ -15,7 +15,9 @@ PRECISION = (1 / SCALES**2).sum(0)
 LAW = multivariate_normal((MEANS / SCALES**2).sum(0) / PRECISION, np.diag(1 / PRECISION))
 LOG_Z = multivariate_normal(np.zeros(2), np.diag((SCALES**2).sum(0))).logpdf(MEANS[0] - MEANS[1])
 # In x itself: in the whitened frame a product of Gaussians has constant weights, and every bound is exact.
-KERNELS = [nd.HMC(0.3, 3), nd.MALA(0.08), nd.ULA(0.02), nd.UHMC(0.15, 3)]
+KERNELS = [nd.HMC(0.3, 3), nd.MALA(0.08), nd.ULA(0.02), pytest.param(nd.UHMC(0.15, 3), marks=pytest.mark.slow)]
+# As many chains in every test, forwards or backwards: what has been compiled once serves the next.
+COUNT = 400
 EFFORT = {"levels": 40, "num_steps": 2, "frame": "identity", "progress_bar": False}
 
 
@@ -29,16 +31,16 @@ def product():
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: type(k).__name__)
 def test_bdmc_brackets_the_evidence_with_adjusted_and_unadjusted_kernels(kernel):
-    draws = LAW.rvs(400, random_state=1)
-    bound = nd.bdmc(jax.random.key(0), product(), draws, kernel, num_chains=400, **EFFORT)
+    draws = LAW.rvs(COUNT, random_state=1)
+    bound = nd.bdmc(jax.random.key(0), product(), draws, kernel, num_chains=COUNT, **EFFORT)
     assert bound.lower - 5 * bound.lower_error <= LOG_Z <= bound.upper + 5 * bound.upper_error
     assert abs(bound.gap) < 0.3
-    assert bound.log_weights["forward"].shape == bound.log_weights["reverse"].shape == (400,)
+    assert bound.log_weights["forward"].shape == bound.log_weights["reverse"].shape == (COUNT,)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: type(k).__name__)
 def test_raise_is_below_the_true_log_likelihood_and_not_far(kernel):
-    x = LAW.rvs(300, random_state=2)
+    x = LAW.rvs(COUNT // 2, random_state=2)
     bound = nd.raise_bound(jax.random.key(1), product(), x, kernel, num_repeats=2, **EFFORT)
     points = np.logaddexp.reduce(bound.log_weights["points"], axis=1) - np.log(2)
     excess = points - LAW.logpdf(x)
@@ -49,24 +51,25 @@ def test_raise_is_below_the_true_log_likelihood_and_not_far(kernel):
 
 def test_the_sandwich_notices_a_wrong_backward_path():
     """Backward from points that are not draws of the target the upper side is wrong: the check can fail."""
-    wrong = LAW.rvs(400, random_state=3) + 3.0
+    wrong = LAW.rvs(COUNT, random_state=3) + 3.0
     # Small steps: a kernel that mixes at once forgets where it started, and is right in spite of it.
     with pytest.warns(DiagnosticWarning, match="weights of the upper bound have a heavy tail"):
-        bound = nd.bdmc(jax.random.key(0), product(), wrong, nd.MALA(0.001), num_chains=400, **EFFORT)
+        bound = nd.bdmc(jax.random.key(0), product(), wrong, nd.MALA(0.001), num_chains=COUNT, **EFFORT)
     assert bound.upper < LOG_Z - 5 and np.isinf(bound.upper_error), "no error bar makes sense of it"
 
 
 def test_ais_bound_is_the_log_mean_of_weights_and_normalisers_cancel_in_raise():
-    bound = nd.ais_bound(jax.random.key(2), product(), KERNELS[0], num_chains=400, **EFFORT)
+    bound = nd.ais_bound(jax.random.key(2), product(), KERNELS[0], num_chains=COUNT, **EFFORT)
     w = bound.log_weights["forward"].astype(float)
-    assert bound.lower == pytest.approx(np.logaddexp.reduce(w) - np.log(400), abs=1e-4)
+    assert bound.lower == pytest.approx(np.logaddexp.reduce(w) - np.log(COUNT), abs=1e-4)
     assert abs(bound.lower - LOG_Z) < 5 * bound.lower_error
-    x = LAW.rvs(50, random_state=4)
+    x = LAW.rvs(COUNT, random_state=4)
     one = nd.raise_bound(jax.random.key(3), product(), x, KERNELS[0], **EFFORT)
     scaled = nd.raise_bound(jax.random.key(3), 7.0 * product(), x, KERNELS[0], **EFFORT)
     assert scaled.lower == pytest.approx(one.lower, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_whitened_frame_is_exact_for_gaussians():
     effort = EFFORT | {"frame": "whitened"}
     bound = nd.bdmc(jax.random.key(0), product(), LAW.rvs(50, random_state=1), KERNELS[0], num_chains=50, **effort)

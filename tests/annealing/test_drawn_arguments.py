@@ -10,10 +10,9 @@ import pytest
 from densities import mixture
 from drawn import KEY, TYPED, few, typed
 from hypothesis import given
+from quick import quick_among
 
 import numpyro_diffusion as nd
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 # Keys
 
@@ -80,7 +79,7 @@ ODD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", quick_among(ODD, ODD.keys() - {"frame", "chain_batch_size", "kernel", "num_steps"}))
 @pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 def test_anneal_with_odd_arguments(name):
     plain = plain_run()
@@ -122,7 +121,7 @@ def test_the_evidence_of_a_scaled_density(kernel, threshold, frame, seed, logari
     assert np.all(np.isfinite(run.samples))
 
 
-@pytest.mark.parametrize("made_in_double", [True, False])
+@pytest.mark.parametrize("made_in_double", quick_among([True, False], [False]))
 def test_runs_in_double_precision(made_in_double):
     density = None if made_in_double else mixture()
     with jax.enable_x64(True):
@@ -132,7 +131,7 @@ def test_runs_in_double_precision(made_in_double):
         assert abs(run.log_evidence) < 5 * run.log_evidence_error + 0.2
 
 
-@pytest.mark.parametrize("event_shape", [(), (1,), (2, 2)])
+@pytest.mark.parametrize("event_shape", [(2, 2), *(pytest.param(s, marks=pytest.mark.slow) for s in ((), (1,)))])
 @pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 def test_events_of_any_shape(event_shape):
     """The standard normal stays one under a variance preserving schedule."""

@@ -12,10 +12,7 @@ from numpyro_diffusion.annealing.plan import Plan
 from numpyro_diffusion.annealing.settings import DEFAULT_VARIANCE, Settings
 from numpyro_diffusion.errors import ParameterError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 LEVELS = np.array([1.0, 0.6, 0.3, 0.1, 0.0])
 

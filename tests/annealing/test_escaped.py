@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from densities import gaussian, mixture, network
+from quick import slow
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.escaped import FAR, escaped
@@ -15,7 +16,6 @@ from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.diagnose.summary import summary
 from numpyro_diffusion.errors import DiagnosticWarning, ParameterError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 
 
@@ -41,9 +41,17 @@ def test_which_chains_have_left():
     np.testing.assert_array_equal(escaped(unknown, 0.0, x), [False, False, False, True, False, False])
 
 
-@pytest.mark.parametrize("kernel", [nd.ULA(0.3), nd.UHMC(1.5)], ids=repr)
-@pytest.mark.parametrize("power", [1.0, 1.5])
-def test_a_score_whose_chains_explode_stops_with_what_there_is(score, kernel, power):
+@pytest.mark.parametrize(
+    ("power", "kernel"),
+    [
+        (1.0, nd.ULA(0.3)),
+        (1.5, nd.UHMC(1.5)),
+        slow((1.0, nd.UHMC(1.5))),
+        slow((1.5, nd.ULA(0.3))),
+    ],
+    ids=repr,
+)
+def test_a_score_whose_chains_explode_stops_with_what_there_is(score, power, kernel):
     with pytest.warns(DiagnosticWarning, match=r"left the scale of every factor.*stopped after level .*t = 0\."):
         run = anneal(score**power, kernel)
     assert not run.is_complete and 1 < len(run.levels) < 30 and run.samples.shape == (100, 2)
@@ -85,8 +93,15 @@ def test_a_score_has_no_acceptance_otherwise(score, capsys):
     assert "anneal" in shown and "acceptance" not in shown and "ess=" not in shown
 
 
-@pytest.mark.parametrize("metric", ["frame", "pilot"])
-@pytest.mark.parametrize("levels", [7, [1.0, 0.4, 0.1, 0.0], None], ids=str)
+@pytest.mark.parametrize(
+    ("metric", "levels"),
+    [
+        ("frame", [1.0, 0.4, 0.1, 0.0]),
+        ("pilot", 7),
+        *(slow(case) for case in (("frame", 7), ("frame", None), ("pilot", [1.0, 0.4, 0.1, 0.0]), ("pilot", None))),
+    ],
+    ids=str,
+)
 def test_levels_of_a_score_without_weights_are_those_asked_for(metric, levels):
     density, count = network("score"), {None: 100, 7: 7}.get(levels if not isinstance(levels, list) else 0, 4)
     run = anneal(density, unknown_ratio(), levels=levels, metric=metric, num_chains=8)
@@ -94,7 +109,7 @@ def test_levels_of_a_score_without_weights_are_those_asked_for(metric, levels):
     steps = np.linspace(0.02, 0.01, count)
     if levels is not None:
         np.testing.assert_allclose(
-            anneal(density, unknown_ratio(steps), levels=levels, metric=metric).stats["step_size"], steps
+            anneal(density, unknown_ratio(steps), levels=levels, metric=metric, num_chains=8).stats["step_size"], steps
         )
     with pytest.raises(ParameterError, match=r"only a score.*step_size"):
         anneal(density, unknown_ratio(None), levels=levels, metric=metric)

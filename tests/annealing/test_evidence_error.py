@@ -13,10 +13,7 @@ from numpyro_diffusion.annealing.evidence import Account, evidence_error, folded
 from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.diagnose.weights import pareto_tail, tail_size
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 RNG = np.random.default_rng(0)
 tail_of = jax.jit(pareto_tail)
 
@@ -128,7 +125,7 @@ def test_tails_and_corrections_come_on_top():
 # Runs.
 
 
-@pytest.mark.parametrize("kernel", [nd.UHMC(1.2), nd.ULA(1.0)], ids=repr)
+@pytest.mark.parametrize("kernel", [pytest.param(nd.UHMC(1.2), marks=pytest.mark.slow), nd.ULA(1.0)], ids=repr)
 def test_steps_too_long_for_an_unadjusted_kernel_are_told(problems, kernel):
     problem = problems["product"]
     run = sample(problem.density, kernel, levels=6, num_chains=400)
@@ -141,9 +138,9 @@ def test_steps_too_long_for_an_unadjusted_kernel_are_told(problems, kernel):
 
 
 def test_corrections_average_to_one_where_steps_are_short(problems):
-    run = sample(problems["product"].density, nd.ULA(0.05), levels=20)
+    run = sample(problems["product"].density, nd.ULA(0.05), levels=20, num_chains=400)
     assert 0 < abs(run.stats["correction"][-1]) < 5 * run.log_evidence_error
-    adjusted = sample(problems["product"].density, nd.MALA(0.3), levels=20)
+    adjusted = sample(problems["product"].density, nd.HMC(0.6), levels=12)
     assert np.all(adjusted.stats["correction"] == 0)
 
 

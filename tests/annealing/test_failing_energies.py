@@ -13,10 +13,7 @@ from numpyro_diffusion.density.exact import UniformBox
 from numpyro_diffusion.density.function import as_density
 from numpyro_diffusion.errors import DiagnosticWarning
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 def hole(value, low, high):
@@ -33,7 +30,7 @@ def _holed(parameters, x, t):
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf], ids=str)
 @pytest.mark.parametrize("high", [2.0, 0.5], ids=["always", "late"])
-@pytest.mark.parametrize("kernel", [HMC(), UHMC()], ids=["HMC", "UHMC"])
+@pytest.mark.parametrize("kernel", [HMC(), pytest.param(UHMC(), marks=pytest.mark.slow)], ids=["HMC", "UHMC"])
 def test_nan_energies_are_counted_and_never_sampled(value, high, kernel):
     """What is left is a truncated Gaussian: Z = Phi(1), E x_0 = -phi(1) / Phi(1), E x_0^2 = 1 - phi(1) / Phi(1)."""
     with warnings.catch_warnings():

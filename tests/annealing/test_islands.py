@@ -15,10 +15,7 @@ from numpyro_diffusion.diagnose.findings.disagreeing import disagreeing
 from numpyro_diffusion.diagnose.islands import layout
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 J, N = 4, 400
 PROBLEM = of_product(P2, Q2)
 
@@ -115,14 +112,18 @@ def test_chains_of_arviz_are_the_islands(run, capsys):
     assert f"islands       {J}, of log evidence" in capsys.readouterr().out
 
 
-def test_further_kernels_and_plain_weights():
+@pytest.mark.slow
+def test_further_kernels():
     run = sample(PROBLEM.density, nd.ULA(0.05), levels=LEVELS, num_chains=N, num_islands=J, seed=1)
     assert np.isfinite(run.log_evidence) and np.all(np.isfinite(run.island_log_evidences))
+    run = sample(PROBLEM.density, nd.Reverse(), levels=20, num_chains=8, num_islands=2)
+    assert run.samples.shape == (8, 2)
+
+
+def test_plain_weights():
     run = sample(PROBLEM.density, nd.HMC(0.5), levels=LEVELS, num_chains=N, num_islands=J, resample_threshold=0.0)
     assert run.ess < N and "withheld" in layout(run).note
     assert abs(run.log_evidence - PROBLEM.log_z) < 5 * run.log_evidence_error
-    run = sample(PROBLEM.density, nd.Reverse(), levels=20, num_chains=8, num_islands=2)
-    assert run.samples.shape == (8, 2)
 
 
 def test_goes_on_from_a_checkpoint(tmp_path, run):

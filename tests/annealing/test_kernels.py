@@ -17,6 +17,7 @@ from blackjax.mcmc import hmc as blackjax_hmc
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX, init
 from numpyro_diffusion.annealing.kernels.hamiltonian import SPREAD, _shrunk
 
+pytestmark = pytest.mark.optimised
 NUM_CHAINS = 100_000
 NUM_STEPS = 20
 
@@ -47,7 +48,7 @@ def run(density, kernel, rng_key, x, step_size, *, num_steps=NUM_STEPS):
     return run_kernel(lambda u: density.log_density(u, 0.0), kernel, rng_key, x, step_size, num_steps)
 
 
-@pytest.fixture(scope="module", params=sorted(TARGETS))
+@pytest.fixture(scope="module", params=[pytest.param("anisotropic", marks=pytest.mark.slow), "skewed"])
 def target(request):
     """Name, density, exact draws and exact moments."""
     density = TARGETS[request.param]

@@ -18,10 +18,7 @@ from numpyro_diffusion.annealing.kernels.line_integral import gained
 from numpyro_diffusion.density.path import line_integral
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 CHAINS, STEPS = 10_000, 10
 KERNELS = {
     "MALA": nd.MALA(num_nodes=5), "HMC": nd.HMC(num_nodes=7), "HMC persistent": nd.HMC(persistence=0.9, num_nodes=7),
@@ -64,7 +61,7 @@ def test_lines_are_exact_where_the_score_is_a_polynomial(num_nodes):
     assert error < 1e-5 if num_nodes > 2 else error > 1e-2
 
 
-@pytest.mark.parametrize("name", ["MALA", "HMC", "HMC persistent"])
+@pytest.mark.parametrize("name", ["MALA", pytest.param("HMC", marks=pytest.mark.slow), "HMC persistent"])
 def test_invariance_at_the_acceptance_of_log_densities(name):
     density, (plain, step_size) = TARGETS["skewed"], ADJUSTED[name, "skewed"]
     x = density.sample(jax.random.key(11), CHAINS)
@@ -83,7 +80,7 @@ def test_without_the_metropolis_step_moments_are_off():
     assert worst_deviation(state.position, exact_moments(density)) > 10
 
 
-@pytest.mark.parametrize("name", ["ULA", "UHMC"])
+@pytest.mark.parametrize("name", ["ULA", pytest.param("UHMC", marks=pytest.mark.slow)])
 def test_log_weights_of_unadjusted_kernels_are_those_of_log_densities(name):
     density, (plain, step_size) = TARGETS["skewed"], UNADJUSTED[name, "skewed"]
     x = density.sample(jax.random.key(11), CHAINS)

@@ -10,10 +10,7 @@ from numpyro_diffusion.annealing import pilot as tuning
 from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.density.exact import GaussianMixture
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 def pilot_shape(points, gradients):

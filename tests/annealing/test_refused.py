@@ -17,10 +17,7 @@ from numpyro_diffusion.annealing.reverse import Reverse
 from numpyro_diffusion.datasets import planar
 from numpyro_diffusion.errors import ParameterError, ScheduleError, ScoreOnlyError, ShapeError, TracedError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 KEY = jax.random.key(0)
 POINTS = np.zeros((3, 2))
 QUIET = {"levels": 3, "progress_bar": False}

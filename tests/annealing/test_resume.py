@@ -15,7 +15,6 @@ from numpyro_diffusion.annealing.history import History
 from numpyro_diffusion.disk.runs import Interrupt, sole_writer
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY, LEVELS = jax.random.key(0), 6
 
 

@@ -18,7 +18,6 @@ from numpyro_diffusion.annealing.tempering.rungs import rungs
 from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ScoreOnlyError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY, QUIET = jax.random.key(0), {"engine": "tempering", "progress_bar": False}
 #: Far apart: one in three exchanges is refused.
 TIMES = np.array([0.6, 0.3, 0.0])
@@ -47,7 +46,10 @@ def exact_points(count):
     return alpha[:, None, None] * clean + sigma[:, None, None] * noise
 
 
-@pytest.mark.parametrize(("kind", "scales"), [("whitened", None), ("identity", None), ("whitened", SCALES)])
+@pytest.mark.parametrize(
+    ("kind", "scales"),
+    [("whitened", None), pytest.param("identity", None, marks=pytest.mark.slow), ("whitened", SCALES)],
+)
 def test_exchanges_leave_every_level_as_it_is(kind, scales):
     count = 8000
     before = exact_points(count)

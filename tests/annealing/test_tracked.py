@@ -9,6 +9,7 @@ from densities import ScoreOf, gaussian, network
 from exact_problems import P2, Q2, assert_moments, components, of_components, of_product, of_quadrature
 from exact_problems import gaussian as gaussian_of
 from exact_problems import sample as annealed
+from quick import quick_among
 from refusals import assert_refused, refusals
 
 import numpyro_diffusion as nd
@@ -17,10 +18,7 @@ from numpyro_diffusion.annealing.tracked import tracked_step
 from numpyro_diffusion.diagnose.summary import summary
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 KEY = jax.random.key(0)
 P, Q = ScoreOf(P2, "p"), ScoreOf(Q2, "q")
 #: Two modes 4 apart, where shares show.
@@ -61,7 +59,7 @@ FACTORS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("factors", FACTORS)
+@pytest.mark.parametrize("factors", quick_among(FACTORS, ["one of each"]))
 def test_products_are_weighted_right(factors):
     p, q = FACTORS[factors]
     problem = of_product(P2, WIDE)
@@ -88,12 +86,21 @@ def test_contrasts_and_harmonic_means_of_scores():
     assert np.all(np.isfinite(run.samples)) and np.isfinite(run.log_evidence)
 
 
-def test_weights_of_gaussians_are_constant():
-    g = ScoreOf(gaussian_of([1.0, -2.0], [[2.0, 0.3], [0.3, 0.05]]))
-    # The Gaussian of their product turns, and its mean moves.
-    for density, log_z in ((g, 0.0), (g * ScoreOf(WIDE, "wide"), of_product(g.density, WIDE).log_z)):
-        run = sample(density, nd.Reverse(weighted=True), resample_threshold=0.0, num_chains=100, levels=30)
-        assert np.std(run.log_weights) < 0.05 and abs(run.log_evidence - log_z) < 0.05
+G = ScoreOf(gaussian_of([1.0, -2.0], [[2.0, 0.3], [0.3, 0.05]]))
+
+
+# The Gaussian of their product turns, and its mean moves.
+@pytest.mark.parametrize(
+    ("density", "log_z"),
+    [
+        pytest.param(G, 0.0, marks=pytest.mark.slow),
+        (G * ScoreOf(WIDE, "wide"), of_product(G.density, WIDE).log_z),
+    ],
+    ids=["one", "product"],
+)
+def test_weights_of_gaussians_are_constant(density, log_z):
+    run = sample(density, nd.Reverse(weighted=True), resample_threshold=0.0, num_chains=100, levels=30)
+    assert np.std(run.log_weights) < 0.05 and abs(run.log_evidence - log_z) < 0.05
 
 
 def test_without_resampling_there_are_weights():
@@ -178,9 +185,9 @@ def test_pieces_are_one_and_a_mesh_of_one_is_none():
 
 
 def test_what_a_run_says_of_itself():
-    run = sample(0.4 * P + 0.6 * Q, num_chains=64, levels=20)
+    run = sample(0.4 * P + 0.6 * Q, keep_history=True, **FEW)
     assert run.kernel == nd.Reverse(True) and repr(nd.Reverse(True)) == "Reverse(weighted=True)"
-    assert {"ess", "log_evidence", "resampled"} <= set(run.stats) and run.stats["ess"].shape == (20,)
+    assert {"ess", "log_evidence", "resampled"} <= set(run.stats) and run.stats["ess"].shape == (6,)
     assert run.stats["log_evidence"][-1] == pytest.approx(run.log_evidence, abs=1e-4)
     assert "log evidence" in summary(run) and "acceptance    none" in summary(run)
 

@@ -14,12 +14,11 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.kernels import HMC
 from numpyro_diffusion.diagnose.verdict import Verdict, _chance, kinship
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 KEY, CHAINS = jax.random.key(0), 512
+#: As many steps as where no kernel is given: of the same programs.
+KERNEL = HMC(0.5, 2)
 
 
 def verdict(density, kernel=None, **options):
@@ -47,17 +46,17 @@ def test_good_and_bad():
 
 def test_without_a_pilot_there_is_none_but_one_can_be_asked_for():
     given = {"levels": 4, "num_steps": 1}
-    run = sample(P2, HMC(0.5), num_chains=64, **given)
+    run = sample(P2 * Q2, KERNEL, num_chains=CHAINS, **given)
     assert run.verdict is None and run.pilot_evaluations == 0
-    assert isinstance(verdict(P2, HMC(0.5), **given), Verdict)
+    assert isinstance(verdict(P2 * Q2, KERNEL, **given), Verdict)
 
 
 def test_it_is_shown_first_kept_in_files_and_in_arviz_data(tmp_path):
     path, told = tmp_path / "run", io.StringIO()
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(told):
-        run = nd.anneal(KEY, P2 * Q2, num_chains=64, checkpoint_path=path)
+        run = nd.anneal(KEY, P2 * Q2, num_chains=CHAINS, checkpoint_path=path)
     assert told.getvalue().startswith(f"verdict before the run: {run.verdict.verdict}")
-    again = nd.anneal(KEY, P2 * Q2, num_chains=64, checkpoint_path=path, progress_bar=False)
+    again = nd.anneal(KEY, P2 * Q2, num_chains=CHAINS, checkpoint_path=path, progress_bar=False)
     assert again.verdict == run.verdict
     attributes = run.to_datatree().attrs
     assert attributes["verdict"] == run.verdict.verdict and attributes["verdict_score"] == run.verdict.score
@@ -87,7 +86,7 @@ def test_chances():
 
 
 def relatives(x, ancestors):
-    run = sample(P2, HMC(0.5), num_chains=64, levels=3)
+    run = sample(P2 * Q2, KERNEL, num_chains=CHAINS, levels=3)
     return dataclasses.replace(
         run, samples=jnp.asarray(x), ancestors=jnp.asarray(ancestors), log_weights=jnp.zeros(len(x))
     )

@@ -48,6 +48,7 @@ def test_classes_are_learnt(striped):
     assert found.shape == (500, 12) and np.all(np.std(np.asarray(found), axis=0) > 0)
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_serves_as_data_and_the_key_decides_the_weights():
     batch = stripes(jax.random.key(1), 200)
     brief = dataclasses.replace(BRIEF, num_steps=60)

@@ -210,6 +210,7 @@ def test_bad_files_and_folders(folder, tmp_path):
     assert "step_size must be positive" in fails("sample", "--model", model, "--output", output, "--step-size", -1)
 
 
+@pytest.mark.slow
 def test_scores_are_sampled_as_densities_are(folder, tmp_path):
     result = invoke("sample", "--model", folder / "s.safetensors", "--output", tmp_path / "x.npy", *FEW)
     assert result.exit_code == 0, result.output

@@ -14,8 +14,6 @@ from numpyro_diffusion.density.axes import CosineAxes
 from numpyro_diffusion.density.gaussian import Gaussian
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ScheduleError, ShapeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 #: Step sizes are given: there is nothing to tune in a frame of the field's own.
 STEPS = nd.HMC(step_size=0.6)
@@ -103,6 +101,7 @@ def test_evidence_and_covariance_of_a_field():
     assert np.all(np.abs(run.samples.mean(0) - mean) < 5 * np.sqrt(np.diag(cov) / len(run.samples)))
 
 
+@pytest.mark.slow
 def test_patches_that_tile_are_their_exact_product():
     patch = mixture_of_four()
     woven = nd.tapestry((LENGTH,), [(patch, 0), (patch, 4)])

@@ -12,8 +12,6 @@ from numpyro_diffusion.datasets import captioned_scenes as scenes
 from numpyro_diffusion.datasets import captions, solids, staging
 from numpyro_diffusion.errors import ParameterError, TextError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 COUNT = 1_000
 #: Rays at which solids are met, and how much of the picture each stands for.
 GRID = np.stack(np.meshgrid(*2 * [(np.arange(200) + 0.5) / 200]), axis=-1).reshape(-1, 2).astype(np.float32)

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick_among
 
 from numpyro_diffusion.datasets import cubes
 from numpyro_diffusion.datasets import scenes as placing
 
-SIZES = (16, 32)
+SIZES = quick_among((16, 32), [16])
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ShapeError, TextError
 from numpyro_diffusion.networks.unet import UNet
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SHAPE = (4, 4, 1)
 TEXT = nd.TextConfig(words=("a", "bright", "dark", "picture", "very"), max_tokens=4, width=16, num_blocks=1)
 NETWORK = nd.UNetConfig(

@@ -13,8 +13,6 @@ from hypothesis import given
 
 import numpyro_diffusion as nd
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # Points, times and precision
 
 
@@ -143,7 +141,7 @@ def value_of(formula, x, t):
 
 
 @given(formula=formulas(), x=points, t=times)
-@few(20)
+@few(10)
 def test_formulas_mean_what_they_say(formula, x, t):
     density, expected = built(formula), value_of(formula, x, t)
     np.testing.assert_allclose(log_prob_of(density, x, t), expected, rtol=1e-3, atol=2e-3)

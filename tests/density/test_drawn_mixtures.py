@@ -3,15 +3,12 @@
 import hypothesis.strategies as st
 import jax
 import numpy as np
-import pytest
 from drawn import COVARIANCES, MEANS, WEIGHTS, few, typed
 from hypothesis import example, given
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 import numpyro_diffusion as nd
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @given(seed=st.integers(0, 1000), r=st.floats(0, 5))

@@ -6,6 +6,7 @@ import numpyro.infer
 import pytest
 from densities import ANY, T, X, box, gaussian, log_prob_of, mixture, moments_of
 from numpyro.diagnostics import effective_sample_size
+from quick import quick_among
 
 # NumPyro's samplers on potential functions.
 
@@ -23,8 +24,12 @@ def draws(kernel, density, t):
     return np.asarray(mcmc.get_samples(group_by_chain=True))
 
 
-@pytest.mark.parametrize("t", [0.0, 0.3])
-@pytest.mark.parametrize("kernel", [numpyro.infer.NUTS, numpyro.infer.HMC])
+@pytest.mark.parametrize(
+    ("kernel", "t"),
+    quick_among(
+        [(k, t) for k in (numpyro.infer.NUTS, numpyro.infer.HMC) for t in (0.0, 0.3)], [(numpyro.infer.NUTS, 0.3)]
+    ),
+)
 def test_numpyro_samples_a_composition(kernel, t):
     density = gaussian_pair()
     x, (mean, covariance) = draws(kernel, density, t), moments_of(density.gaussian(t))
@@ -36,7 +41,11 @@ def test_numpyro_samples_a_composition(kernel, t):
 
 
 @pytest.mark.parametrize(
-    ("name", "kernel", "t"), [("mixture", numpyro.infer.HMC, 0.0), ("composed", numpyro.infer.NUTS, 0.3)]
+    ("name", "kernel", "t"),
+    [
+        ("mixture", numpyro.infer.HMC, 0.0),
+        pytest.param("composed", numpyro.infer.NUTS, 0.3, marks=pytest.mark.slow),
+    ],
 )
 def test_numpyro_runs_on_leaves_and_networks(name, kernel, t):
     x = draws(kernel, ANY[name](), t)

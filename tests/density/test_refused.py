@@ -9,7 +9,6 @@ from refusals import assert_refused, refusals
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ScheduleError, ScoreOnlyError, ShapeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 POINT = np.zeros(2)
 EYE = np.eye(2)

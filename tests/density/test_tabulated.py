@@ -12,7 +12,6 @@ from refusals import assert_refused, assert_short, refusals
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ScheduleError, ShapeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 Schedule = nd.NoiseSchedule
 BETAS = np.linspace(1e-4, 0.02, 1000)
 ABAR = np.cumprod(1 - BETAS)

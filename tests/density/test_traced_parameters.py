@@ -9,6 +9,7 @@ import pytest
 from densities import moments_of
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoLaplaceApproximation, AutoNormal
+from quick import quick_among
 from scipy.special import logsumexp
 
 import numpyro_diffusion as nd
@@ -42,8 +43,10 @@ def expected():
 GIVEN = {"means": (0,), "covariances": (1,), "weights": (2,), "all": (0, 1, 2)}
 
 
-@pytest.mark.parametrize("what", GIVEN)
-@pytest.mark.parametrize("precision", [32, 64])
+@pytest.mark.parametrize(
+    ("precision", "what"),
+    quick_among([(p, what) for p in (32, 64) for what in GIVEN], [(32, "all"), (64, "all"), (64, "means")]),
+)
 def test_gradients_of_mixtures(what, precision):
     numbers = GIVEN[what]
     with jax.enable_x64(precision == 64):
@@ -63,7 +66,7 @@ def mapped(f):
     return lambda *a: jax.tree.map(lambda b: b[0], jax.vmap(f)(*(b[None] for b in a)))
 
 
-@pytest.mark.parametrize("transform", [jax.jit, mapped])
+@pytest.mark.parametrize("transform", [jax.jit, pytest.param(mapped, marks=pytest.mark.slow)])
 def test_traced_and_known_densities_are_the_same(transform):
     def everything(means, covariances, weights, low, width):
         density = nd.exact.GaussianMixture(means, covariances, weights)
@@ -126,18 +129,24 @@ def hierarchical(y=None):
 Y = jnp.array([1.3])
 
 
-def test_numpyro_takes_latents_in_the_parameters():
-    """y ~ N(centre, 0.5 + 0.25), centre ~ N(0, 4): a posterior in closed form."""
-    variance = 1 / (1 / 4 + 1 / 0.75)
-    mean = variance * 1.3 / 0.75
+#: y ~ N(centre, 0.5 + 0.25), centre ~ N(0, 4): a posterior in closed form.
+VARIANCE = 1 / (1 / 4 + 1 / 0.75)
+CENTRE = VARIANCE * 1.3 / 0.75
+
+
+def test_nuts_takes_latents_in_the_parameters():
     mcmc = MCMC(NUTS(hierarchical), num_warmup=300, num_samples=2000, progress_bar=False)
     mcmc.run(KEY, Y)
     draws = np.asarray(mcmc.get_samples()["centre"])
-    error = np.sqrt(variance / numpyro.diagnostics.effective_sample_size(draws[None]))
-    assert abs(draws.mean() - mean) < 5 * error
+    error = np.sqrt(VARIANCE / numpyro.diagnostics.effective_sample_size(draws[None]))
+    assert abs(draws.mean() - CENTRE) < 5 * error
+
+
+@pytest.mark.slow
+def test_guides_take_latents_in_the_parameters():
     guide = AutoLaplaceApproximation(hierarchical)
     result = SVI(hierarchical, guide, numpyro.optim.Adam(0.05), Trace_ELBO()).run(KEY, 2000, Y, progress_bar=False)
-    np.testing.assert_allclose(guide.median(result.params)["centre"], mean, atol=1e-3)
+    np.testing.assert_allclose(guide.median(result.params)["centre"], CENTRE, atol=1e-3)
     guide = AutoNormal(hierarchical)
     SVI(hierarchical, guide, numpyro.optim.Adam(0.05), Trace_ELBO()).run(KEY, 2, Y, progress_bar=False)
     assert Predictive(hierarchical, num_samples=3)(KEY)["x"].shape == (3, 1)

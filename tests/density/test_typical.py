@@ -42,9 +42,14 @@ def well(density, t=0.0):
     return best + 0.01 * np.random.default_rng(3).standard_normal((100, 2)).astype(np.float32)
 
 
+def fit(**settings):
+    settings = {"network": nd.NetworkConfig(**NETWORK), "training": TRAINING, "progress_bar": False} | settings
+    return nd.fit(jax.random.key(0), DATA, **settings)
+
+
 def test_fit_records_what_data_look_like():
-    settings = {"network": nd.NetworkConfig(**NETWORK), "training": TRAINING, "progress_bar": False}
-    density = nd.fit(jax.random.key(0), DATA, **settings)
+    density = fit()
+    log_probs = jax.jit(jax.vmap(density.log_prob_at, (0, None)))
     assert density.typical.shape == (1, 6, 16)
     log_r, *quantiles = np.asarray(density.typical[0], dtype=float)
     np.testing.assert_allclose(np.exp(log_r[[0, -1]]), density.sigmas, rtol=1e-4)
@@ -53,12 +58,16 @@ def test_fit_records_what_data_look_like():
     for level in (0, 8, 15):
         r = np.exp(log_r[level])
         y = DATA - np.asarray(density.mean) + r * np.random.default_rng(level).standard_normal(DATA.shape)
-        found = jax.vmap(lambda point, r=r: density.log_prob_at(point, r))(jnp.asarray(y, dtype=jnp.float32))
+        found = log_probs(jnp.asarray(y, dtype=jnp.float32), r)
         share = np.mean(np.asarray(found) < quantiles[2][level])
         assert abs(share - 0.5) < 5 * 0.5 * np.sqrt(1 / 3000 + 1 / 4096)
-    assert nd.fit(jax.random.key(0), DATA, model="score", **settings).typical is None
+
+
+@pytest.mark.slow
+def test_fit_records_nothing_for_scores_and_a_table_for_each_kind_of_condition():
+    assert fit(model="score").typical is None
     classes = np.eye(2)[np.arange(len(DATA)) % 2]
-    assert nd.fit(jax.random.key(0), DATA, conditions=classes, **settings).typical.shape == (2, 6, 16)
+    assert fit(conditions=classes).typical.shape == (2, 6, 16)
 
 
 def test_equal_shapes_compile_once():

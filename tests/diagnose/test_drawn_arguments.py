@@ -10,8 +10,6 @@ from scipy.stats import wasserstein_distance
 
 from numpyro_diffusion.diagnose import metrics
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # Mixture bases
 
 

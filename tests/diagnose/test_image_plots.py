@@ -67,7 +67,26 @@ def test_of_a_run_draws_in_proportion_to_the_weights():
     assert np.allclose(sorted(tiles), [1, 1, 3, 3])
 
 
+def test_a_posterior_of_an_image_is_drawn_by_pixel():
+    x = np.random.default_rng(0).uniform(-1, 1, (41, 4, 3, 3))
+    truth = np.zeros((4, 3, 3))
+    figure = plots.posterior_images(x, probability=0.5, references={"truth": truth}, title="a digit")
+    panels = {ax.get_title(): np.asarray(ax.images[0].get_array()) for ax in figure.axes}
+    assert list(panels) == ["truth", "mean", "low end, 50 %", "high end, 50 %", "width"]
+    low, high = np.quantile(x, [0.25, 0.75], axis=0)
+    for title, values in {"truth": truth, "mean": x.mean(0), "low end, 50 %": low, "high end, 50 %": high}.items():
+        np.testing.assert_allclose(panels[title], (values + 1) / 2)
+    np.testing.assert_allclose(panels["width"], (high - low) / 2)
+    assert figure.get_suptitle() == "a digit"
+
+
 @refusals({
+    "a truth of another shape": (
+        lambda: plots.posterior_images(np.zeros((3, 2, 2)), references={"it": np.zeros(4)}), ShapeError, "it must",
+    ),
+    "a probability of one": (
+        lambda: plots.posterior_images(np.zeros((3, 2, 2)), probability=1), ParameterError, "probability",
+    ),
     "flat images": (lambda: plots.image_grid(np.zeros((3, 64))), ShapeError, r"got float64 \(3, 64\).*x.reshape"),
     "two channels": (lambda: plots.image_grid(np.zeros((3, 8, 8, 2))), ShapeError, "1 or 3"),
     "none": (lambda: plots.image_grid(np.zeros((0, 8, 8))), ShapeError, "N >= 1"),

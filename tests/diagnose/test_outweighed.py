@@ -9,10 +9,7 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.diagnose.findings.outweighed import outweighed
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 KEY = jax.random.key(0)
 QUIET = {"levels": 3, "progress_bar": False}
 

@@ -16,7 +16,7 @@ from numpyro_diffusion.annealing.reverse import Reverse  # noqa: E402
 from numpyro_diffusion.density.exact import GaussianMixture, UniformBox  # noqa: E402
 from numpyro_diffusion.diagnose import plots  # noqa: E402
 from numpyro_diffusion.diagnose.result import AnnealedRun, Bound  # noqa: E402
-from numpyro_diffusion.errors import ParameterError, ShapeError  # noqa: E402
+from numpyro_diffusion.errors import MissingLibraryError, ParameterError, ShapeError  # noqa: E402
 
 CHAINS, LEVELS = 64, 9
 NORMAL = GaussianMixture(np.zeros((1, 2)), np.eye(2)[None], name="normal")
@@ -184,5 +184,5 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"numpyro-diffusion\[plots\]"):
+    with pytest.raises(MissingLibraryError, match=r"numpyro-diffusion\[plots\]"):
         plots.plot_samples(np.zeros((3, 2)))

@@ -221,7 +221,7 @@ SAVES = {
     "a card with NaN": (lambda p: p, {"card": {"loss": float("nan")}}, "card must be a dict"),
     "a card of arrays": (lambda p: p, {"card": {"x": np.zeros(3)}}, "card must be a dict"),
     "a long card": (lambda p: p, {"card": {"log": "x" * 2_000_000}}, "Shorten it"),
-    "integer weights": (lambda p: p, {"dtype": "int8"}, "dtype must be one of float16"),
+    "integer weights": (lambda p: p, {"dtype": "int16"}, "dtype must be one of float16"),
     "an unknown type": (lambda p: p, {"dtype": "float15"}, "dtype must be one of float16"),
     "weights that float16 does not hold": (
         lambda p: p._replace(state=jax.tree.map(lambda a: a + 1e5, p.state)), {"dtype": "float16"}, "Leave out dtype",

@@ -9,8 +9,6 @@ from densities import network
 import numpyro_diffusion as nd
 from numpyro_diffusion.distillation import teacher
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 SHORT = nd.TrainingConfig(num_steps=10, batch_size=32)
 X = np.random.default_rng(0).standard_normal((60, 2))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from densities import ScoreOf, gaussian, network
+from densities import NETWORK, ScoreOf, gaussian, network
 from refusals import assert_refused, refusals
 
 import numpyro_diffusion as nd
@@ -14,8 +14,6 @@ from numpyro_diffusion.density.energy import zero_with_gradient
 from numpyro_diffusion.distillation import teacher
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ShapeError
 from numpyro_diffusion.pytree import register
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).standard_normal((50, 2))
@@ -83,8 +81,8 @@ def test_levels_at_which_a_teacher_is_sick_are_named():
     words = r"(?s)sick has NaN.*ratios 0.00\d+ \(32 of 32 points\), .*0.0294 \(32 of 32 points\). Give sigma_min="
     with pytest.raises(ParameterError, match=words):
         distil(sick)
-    training = nd.TrainingConfig(num_steps=4, batch_size=16)
-    assert distil(sick, sigma_min=0.06, training=training, normalise=False).resolution == pytest.approx(0.06)
+    small = {"network": nd.NetworkConfig(**NETWORK), "training": nd.TrainingConfig(num_steps=4, batch_size=16)}
+    assert distil(sick, sigma_min=0.06, normalise=False, **small).resolution == pytest.approx(0.06)
 
 
 def test_samples_of_an_interrupted_run_are_no_data(monkeypatch):

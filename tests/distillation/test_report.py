@@ -8,8 +8,6 @@ from scipy.stats import multivariate_normal
 
 import numpyro_diffusion as nd
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 M = mixture()
 X = np.asarray(M.sample(jax.random.key(1), 300))

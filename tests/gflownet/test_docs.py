@@ -12,7 +12,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "gflownets.md"
 
 
 def test_an_environment_of_ones_own():
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    codes = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = (code for code in codes if "gflownet.Environment" in code)
     names = {"__name__": "example"}
     exec(code, names)
     flow, few = names["flow"], names["few"]

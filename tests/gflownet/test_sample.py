@@ -48,7 +48,7 @@ def test_compositions(name, proposal):
     assert np.sum(np.abs(run.probabilities() - truth)) < 2 * np.sum(np.sqrt(truth * (1 - truth) / COUNT))
 
 
-@pytest.mark.parametrize("flows", [F, W], ids=["balanced", "wrong"])
+@pytest.mark.parametrize("flows", [pytest.param(F, marks=pytest.mark.slow), W], ids=["balanced", "wrong"])
 def test_weights_of_mixtures_are_constant(flows):
     mixture = nd.mixture(*flows, weights=[0.2, 0.3, 0.5])
     run = gflownet.sample(jax.random.key(0), mixture, num_samples=500, proposal="routing")
@@ -71,6 +71,7 @@ def test_along_paths(proposal):
     check(run, flow)
 
 
+@pytest.mark.slow
 def test_permuted_factors():
     run, permuted = (
         gflownet.sample(jax.random.key(2), nd.product(*flows), num_samples=COUNT, proposal="routing")
@@ -81,6 +82,7 @@ def test_permuted_factors():
     assert run.log_evidence == pytest.approx(permuted.log_evidence, abs=0.01)
 
 
+@pytest.mark.slow
 def test_with_a_flat_flow():
     run = gflownet.sample(jax.random.key(2), F[0] * flat(), num_samples=COUNT)
     check(run, F[0] * flat())

@@ -121,14 +121,14 @@ def test_start_is_exact():
 
 
 def test_further_draws_at_the_data_level():
-    mcmc = run_quietly(linear, num_chains=64, num_samples=120, thinning=6)
+    mcmc = run_quietly(linear, num_samples=120, thinning=6)
     mcmc.run(jax.random.key(4), gaussian_prior(), jnp.asarray(Y))
     x = np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
-    assert x.shape == (64, 20, 2) and mcmc.get_samples()["x"].shape == (1280, 2)
+    assert x.shape == (512, 20, 2) and mcmc.get_samples()["x"].shape == (10_240, 2)
     mean, covariance, _ = posterior()
     assert_mean(x[:, 5:].reshape(-1, 2), mean, np.sqrt(np.diag(covariance)), 64 * 15 / 4)
     assert np.all(np.asarray(numpyro.diagnostics.split_gelman_rubin(x)) < 1.05)
-    assert mcmc.get_extra_fields(group_by_chain=True)["acceptance_rate"].shape == (64, 20)
+    assert mcmc.get_extra_fields(group_by_chain=True)["acceptance_rate"].shape == (512, 20)
 
 
 def test_weights_without_resampling():
@@ -264,6 +264,7 @@ def test_chains_do_not_flip_between_mirror_points():
     assert np.std(within) < 0.6
 
 
+@pytest.mark.slow
 def test_without_data_the_prior_is_sampled():
     mcmc = run_quietly(lambda prior: numpyro.sample("x", prior), num_chains=1000)
     mcmc.run(jax.random.key(9), gaussian_prior())

@@ -13,16 +13,14 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.handlers import condition, substitute
 from numpyro.infer import MCMC, Predictive, log_likelihood
+from quick import quick_among
 
 import numpyro_diffusion as nd
 
 Y = np.array([0.9, 1.2, 0.4], np.float32)
 CHAINS = 64
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 PRIOR = nd.DiffusionPrior(densities.gaussian())
 
 
@@ -78,7 +76,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick_among(MODELS, ["keywords", "condition"]))
 def test_models_in_wrappers_are_the_model(name, mcmc):
     wrapped, args, kwargs = MODELS[name]
     other = annealed(wrapped, *args, **kwargs)
@@ -123,6 +121,7 @@ def test_short_texts():
     assert text.startswith("AnnealedMCMC(model, HMC(step_size=0.1") and text.endswith("num_chains=10, num_samples=4)")
 
 
+@pytest.mark.slow
 def test_numpyros_own_mcmc_goes_to_arviz():
     az = pytest.importorskip("arviz")
     mcmc = MCMC(

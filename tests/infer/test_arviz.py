@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from numpyro.infer import Predictive
+from quick import quick_among
 from scipy.stats import norm
 
 import numpyro_diffusion as nd
@@ -20,10 +21,7 @@ Y = np.array([0.7, 0.2, 0.9, 0.4, 0.5], np.float32)
 V = np.array([0.4, -0.3], np.float32)
 NOISE, SD, SCHEDULE = 0.5, 0.5, nd.VariancePreserving.cosine()
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 def noised_gaussian(mean, x, t):
@@ -261,8 +259,11 @@ def test_printed_summary_is_that_of_arviz(which, request, capsys):
         assert row["n_eff"] == pytest.approx(found[site].num_effective[place], abs=0.006)
 
 
-@pytest.mark.parametrize("plot", ["rank", "trace_dist", "forest", "ess", "pair", "rank_dist", "autocorr"])
-@pytest.mark.parametrize("which", ["mcmc", "longer"])
+PLOTS = ["rank", "forest", "ess", "trace_dist", "pair", "rank_dist", "autocorr"]
+
+
+@pytest.mark.parametrize("plot", quick_among(PLOTS, PLOTS[:2]))
+@pytest.mark.parametrize("which", quick_among(["mcmc", "longer"], ["longer"]))
 def test_plots(plot, which, request):
     pytest.importorskip("matplotlib").use("Agg")
     drawn = getattr(az, f"plot_{plot}")(az.from_numpyro(request.getfixturevalue(which)), backend="matplotlib")

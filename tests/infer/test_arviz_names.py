@@ -27,10 +27,7 @@ NOISE = 0.5
 Y = np.array([[0.9, 1.2, 0.4], [1.5, 0.8, 1.1]], np.float32)
 KEPT = np.array([[True, False, True], [True, True, False]])
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 def annealed(model, *args):

@@ -5,6 +5,7 @@ traced around it: JAX traces operations on known arrays, too.
 """
 
 import functools
+import itertools
 import warnings
 
 import jax
@@ -16,12 +17,13 @@ import pytest
 from densities import gaussian, network
 from numpyro.infer import AIES, HMC, MCMC, NUTS, SVI, Predictive, Trace_ELBO, autoguide
 from numpyro.infer.util import initialize_model
+from quick import quick_among
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.abstract import narrowest
 from numpyro_diffusion.diagnose.findings.overlap import numerator
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 KEY, X, T = jax.random.key(0), jnp.array([0.3]), 0.4
 P, Q = (gaussian((m,), ((v,),), name=name) for m, v, name in ((0.5, 1.0, "p"), (-0.5, 2.0, "q")))
@@ -74,7 +76,11 @@ def facts(density):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MADE)
+#: One operator of each kind; a program of twelve evaluations is seconds to compile, and the others are slow.
+QUICK = {"quotient", "sum", "negation", "harmonic mean", "guided", "conditions"}
+
+
+@pytest.mark.parametrize("name", quick_among(MADE, QUICK))
 def test_a_composition_is_the_same_in_every_place(name):
     made = MADE[name]
     x, known = jnp.resize(X, made.event_shape), facts(made)
@@ -127,7 +133,6 @@ MODELS = {
     "captured": with_data(lambda: TOGETHER),
     "made inside": with_data(lambda: together({name: make() for name, make in MAKE.items()})),
 }
-every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 Y = jnp.array(0.3)
 GUIDES = ["AutoNormal", "AutoDiagonalNormal", "AutoMultivariateNormal", "AutoLowRankMultivariateNormal", "AutoDelta"]
 QUIET = {"progress_bar": False}
@@ -173,14 +178,13 @@ ALGORITHMS = {
 }
 
 
-#: Chains that anneal take most of a minute where a model captures its densities.
-EACH = [pytest.param(name, marks=pytest.mark.slow if name.startswith("Annealed") else ()) for name in ALGORITHMS]
+#: Eighteen operators in one gradient: two algorithms, one with each model; the other pairs are slow.
+PAIRS = {("HMC", "captured"), ("AutoNormal", "made inside")}
 
 
-@every_model
-@pytest.mark.parametrize("algorithm", EACH)
+@pytest.mark.parametrize(("algorithm", "model"), quick_among([*itertools.product(ALGORITHMS, MODELS)], PAIRS))
 def test_every_operator_in_one_model(algorithm, model):
-    samples = ALGORITHMS[algorithm](model)
+    samples = ALGORITHMS[algorithm](MODELS[model])
     for name, size in (("x", 1), ("z", 2)):
         values = np.asarray(samples[name])
         assert values.shape[-1] == size and np.all(np.isfinite(values))

@@ -16,13 +16,10 @@ from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.errors import UnsupportedModelError
+from numpyro_diffusion.errors import MissingLibraryError, UnsupportedModelError
 from numpyro_diffusion.infer import enumeration
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 needs_funsor = pytest.mark.skipif(importlib.util.find_spec("funsor") is None, reason="funsor is an extra")
 Y = np.array([-0.5, 3.6, 0.9, 2.8])
 
@@ -114,7 +111,5 @@ def test_what_cannot_be_summed_is_refused(model, words):
 
 def test_funsor_is_asked_for(monkeypatch):
     monkeypatch.setattr(enumeration.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        UnsupportedModelError, match=r"'is_.*' is discrete.*pip install 'numpyro-diffusion\[enumerate\]'"
-    ):
+    with pytest.raises(MissingLibraryError, match=r"'is_.*' is discrete.*pip install 'numpyro-diffusion\[enumerate\]'"):
         joint_density(KEY, outliers, (Y,))

@@ -16,10 +16,7 @@ from numpyro.infer import MCMC, NUTS, Gibbs
 
 import numpyro_diffusion as nd
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 # Gibbs.

@@ -4,11 +4,10 @@ import jax
 import pytest
 from changing_models import SITUATIONS
 from counting import compilations
+from quick import quick_among
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import CheckpointError
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def anneal(call, path=None, **settings):
@@ -24,10 +23,10 @@ def assert_right(mcmc, log_evidence):
 
 
 #: One of each kind; the others are slow.
-QUICK = {"a global", "a frame", "a dataclass", "a mask", "another function of the same name", "a function as a prior"}
+QUICK = {"a global", "a dataclass", "another function of the same name"}
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SITUATIONS])
+@pytest.mark.parametrize("name", quick_among(SITUATIONS, QUICK))
 def test_what_is_read_is_read_now(name, tmp_path):
     situation = SITUATIONS[name]()
     path = tmp_path / "run"

@@ -12,10 +12,7 @@ from numpyro.infer.util import log_density
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ScoreOnlyError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 X = jnp.array([[0.1, 0.2], [-1.2, 0.9], [0.7, -0.3]])
 P_, Q_ = densities.bump("p", 0.2, 0.7), densities.bump("q", -0.3, 1.2)
 IMPROPER = ["p / q", "p / q ** 2", "1 / p", "p * c / q", "p / (p + q)", "p / q + q", "(p / q) ** 2"]

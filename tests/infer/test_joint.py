@@ -15,9 +15,6 @@ from numpyro.handlers import mask
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ShapeError, UnsupportedModelError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 # From the model to the joint density.
 G = densities.gaussian((0.2, 0.0), name="g", schedule=nd.VarianceExploding(0.0, 20.0))
 

@@ -12,7 +12,6 @@ from numpyro.infer import MCMC
 import numpyro_diffusion as nd
 from numpyro_diffusion.infer.model_call import typed_key
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEYS = {
     "old": jax.random.PRNGKey(3),
     "NumPy's": np.asarray(jax.random.PRNGKey(3)),

@@ -11,10 +11,9 @@ from infer.models import KEY, OTHER, PRIOR, P, Q, X, Y, noise_level, plain
 from numpyro.contrib.control_flow import scan
 from numpyro.handlers import mask, seed, substitute, trace
 from numpyro.infer.util import compute_log_probs, log_density, potential_energy
+from quick import quick_among
 
 from numpyro_diffusion.infer.handlers import VIEWS, seen
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 # Models, each with unconstrained values of its latents.
@@ -123,7 +122,11 @@ def test_at_zero_with_the_whole_likelihood_nothing_changes(model):
     np.testing.assert_allclose(changed, np.full(len(views), expected), rtol=1e-5)
 
 
-@every_model
+#: Of a gradient each; the simpler models are slow.
+QUICK = [plates, masked_likelihood, child, constrained, scanned]
+
+
+@pytest.mark.parametrize("model", quick_among(MODELS, QUICK), ids=[model.__name__ for model in MODELS])
 def test_linear_in_the_power_with_traced_numbers(model):
     value = jax.value_and_grad(lambda z, power, t: energy(model, z, t, power))
     batched = jax.jit(jax.vmap(value, (None, 0, None)))

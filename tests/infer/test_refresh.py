@@ -15,7 +15,6 @@ from scipy.stats import multivariate_normal
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import DiagnosticWarning, NotRunError, ParameterError, UnsupportedModelError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 MEAN, COVARIANCE, SIGMA = np.array([1.0, -0.5]), np.array([[1.0, 0.6], [0.6, 0.8]]), 0.5
 ROWS = np.random.default_rng(0).normal(size=(12, 2))
 Y = ROWS @ [0.6, 0.1] + SIGMA * np.random.default_rng(1).normal(size=12)

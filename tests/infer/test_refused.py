@@ -18,10 +18,7 @@ from refusals import assert_refused, refusals
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ShapeError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
 
 #: What is refused: (call, error, words of the message: rule, value, remedy).

@@ -22,10 +22,7 @@ from numpyro_diffusion.errors import (
     UnsupportedModelError,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 A = jnp.array([[1.0, 2.0]])
 PRIOR = gaussian(MEAN, COVARIANCE)
 

@@ -27,10 +27,7 @@ from scipy.stats import norm
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import UnsupportedModelError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning"),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 PRIOR = nd.DiffusionPrior(P)
 
 
@@ -60,7 +57,7 @@ def joint_of(model):
     return joint_density(KEY, model, (), likelihood_power=lambda t: (1 - t) ** 2)
 
 
-@pytest.mark.parametrize("model", [located, several])
+@pytest.mark.parametrize("model", [located, pytest.param(several, marks=pytest.mark.slow)])
 def test_jacobians_are_exact(model):
     # NumPyro's unconstrained coordinates are x itself or its logarithm; between them and ours JAX differentiates.
     joint, plain = joint_of(model), seed(model, 0)

@@ -13,7 +13,6 @@ from numpyro_diffusion.disk.runs import sole_writer
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning
 from numpyro_diffusion.train import optimise
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 DATA = np.random.default_rng(0).normal(size=(64, 2))
 

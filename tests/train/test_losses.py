@@ -32,7 +32,7 @@ def drawn(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("kind", DENSITIES)
+@pytest.mark.parametrize("kind", [pytest.param("l2", marks=pytest.mark.slow), "score"])
 def test_every_draw_has_a_key_of_its_own(drawn, kind):
     value = losses.loss(DENSITIES[kind], KEY, jnp.asarray(Y, float), None, nd.TrainingConfig())
     assert np.isfinite(value) and len(drawn) == 3

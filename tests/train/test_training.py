@@ -47,9 +47,10 @@ def same_weights(a, b):
 @pytest.mark.parametrize(
     ("kind", "num_steps", "ratio"),
     [
-        ({"parameterisation": "l2"}, 1500, 0.95),  # quadratic in a small network: it takes its time to leave zero
+        # Quadratic in a small network: it takes its time to leave zero.
+        pytest.param({"parameterisation": "l2"}, 1500, 0.95, marks=pytest.mark.slow),
         ({"parameterisation": "dae"}, 200, 0.95),
-        ({"parameterisation": "inner_product", "calibrated": False}, 200, 0.95),
+        pytest.param({"parameterisation": "inner_product", "calibrated": False}, 200, 0.95, marks=pytest.mark.slow),
         ({"model": "score"}, 200, 0.95),
     ],
     ids=["l2", "dae", "inner_product_uncalibrated", "score"],
@@ -89,11 +90,12 @@ def test_from_a_sampler():
     assert np.all(np.isfinite(log_prob_of(density, X, 0.3)))
 
 
-def test_with_conditions(trained):
-    for density in (trained["energy"], fit(conditional_sampler, parameterisation="dae")):
-        assert density.config.condition_size == 2
-        one, two = density.given([1.0, 0.0]), density.given([0.0, 1.0])
-        assert not np.allclose(score_of(one, X, 0.5), score_of(two, X, 0.5))
+@pytest.mark.parametrize("data", ["arrays", pytest.param("sampler", marks=pytest.mark.slow)])
+def test_with_conditions(data, trained):
+    density = trained["energy"] if data == "arrays" else fit(conditional_sampler, parameterisation="dae")
+    assert density.config.condition_size == 2
+    one, two = density.given([1.0, 0.0]), density.given([0.0, 1.0])
+    assert not np.allclose(score_of(one, X, 0.5), score_of(two, X, 0.5))
 
 
 def test_points_of_any_shape():

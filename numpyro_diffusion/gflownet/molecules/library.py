@@ -8,7 +8,7 @@ import importlib.util
 from pathlib import Path
 
 from ...checks.text import shown
-from ...errors import MissingLibraryError, ParameterError
+from ...errors import MissingLibraryError, ParameterError, missing_library
 
 
 def rdkit(module: str):
@@ -20,10 +20,7 @@ def rdkit(module: str):
     try:
         return importlib.import_module(f"rdkit.{module}")
     except ImportError as error:
-        raise MissingLibraryError(
-            "molecules need rdkit, which is not installed. Install the extra: "
-            "pip install 'numpyro-diffusion[molecules]'."
-        ) from error
+        raise missing_library("molecules", "molecules need") from error
 
 
 def parsed(smiles: str):
