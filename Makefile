@@ -11,7 +11,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint notebooks bench docs release-check clean FORCE
+.PHONY: help demo test test-all lint notebooks bench peers docs release-check clean FORCE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,11 +23,11 @@ $(STAMP): pyproject.toml constraints.txt $(shell sh .ci/venv.sh check || echo FO
 FORCE:
 
 # Compiled programs outlive the process: the second run of the tests or the demo compiles next to nothing.
-demo test test-all notebooks docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
-demo test test-all notebooks docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.02
+demo test test-all notebooks peers docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
+demo test test-all notebooks peers docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.02
 # Here compilation costs more than the programs it makes: a third less of it for hardly slower ones. Your own XLA_FLAGS
 # come after these, and so the last word is theirs: XLA_FLAGS=--xla_cpu_max_isa=AVX2 make test
-demo test test-all notebooks docs: override export XLA_FLAGS := --xla_llvm_disable_expensive_passes=true $(XLA_FLAGS)
+demo test test-all notebooks peers docs: override export XLA_FLAGS := --xla_llvm_disable_expensive_passes=true $(XLA_FLAGS)
 
 demo: $(STAMP) ## compose and sample the pretrained densities; tables and pictures in demo_output/
 	$(BIN)/numpyro-diffusion demo --output demo_output
@@ -57,6 +57,9 @@ docs: $(STAMP) ## the documentation, strictly and offline, and its links: docs/_
 
 release-check: $(STAMP) ## build, check the metadata and the size, and try the wheel in a fresh venv without extras
 	PYTHON=$(BIN)/python sh .ci/release.sh
+
+peers: $(STAMP) ## the same problems by other packages and methods: benchmarks/results/peers.md
+	$(BIN)/python benchmarks/peers/peers.py $(ARGS)
 
 clean: ## remove what make made
 	rm -rf $(VENV) .venv-uv .jax_cache demo_output docs/_build build dist .pytest_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -30,8 +31,9 @@ def arguments(description: str, seeds: int = 5) -> argparse.Namespace:
 
 
 def measure(
-    name: str, options, rows: Iterable[tuple[str, Callable[[int], dict]]], header: str, columns: list[str]
-) -> dict:
+    name: str, options, rows: Iterable[tuple[str, Callable[[int], dict]]], header: str, columns: list[str],
+    page: Callable[[dict], str] | None = None,
+) -> dict:  # fmt: skip
     """Compute what is missing of `rows` x seeds and write results/<name>.json and .md.
 
     Args:
@@ -40,11 +42,13 @@ def measure(
         rows: (row name, function of the seed that returns a flat dict of figures).
         header: Markdown put above the table: what it shows and how to read it.
         columns: Figures to print, in order; others are only kept.
+        page: What the Markdown is instead, of row name -> seed -> figures.
 
     Returns:
         row name -> list of figures by seed.
     """
     RESULTS.mkdir(exist_ok=True)
+    page = page or partial(markdown, header=header, columns=columns)
     path = RESULTS / f"{name}{'_quick' if options.quick else ''}.json"
     found = {} if options.fresh or not path.exists() else json.loads(path.read_text())
     rows = [(row, fn) for row, fn in rows if options.only in row]
@@ -58,8 +62,10 @@ def measure(
         figures["seconds"] = time.perf_counter() - start
         found.setdefault(row, {})[str(seed)] = {k: plain(v) for k, v in figures.items()}
         write(path, json.dumps(found, indent=1))
-        write(path.with_suffix(".md"), markdown(found, header, columns))
-    text = markdown(found, header, columns)
+        write(path.with_suffix(".md"), page(found))
+    if not rows:
+        return {}
+    text = page(found)
     write(path, json.dumps(found, indent=1))
     write(path.with_suffix(".md"), text)
     print(text)
