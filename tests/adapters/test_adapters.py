@@ -183,6 +183,7 @@ def test_moments_of_data_and_scales():
     np.testing.assert_allclose(image.moments.covariance, 0.25 * np.eye(16), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_data_say_which_convention_is_wrong():
     x = np.asarray(mixture().sample(jax.random.key(0), 500))
     schedule, timesteps = SCHEDULES["betas"]

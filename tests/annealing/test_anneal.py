@@ -153,6 +153,7 @@ def test_history_and_statistics_by_level(problems):
     assert sample(density, HMC(0.5), levels=LEVELS).history is None
 
 
+@pytest.mark.slow
 def test_levels_given_counted_or_placed(problems, runs):
     density = problems["product"].density
     given = sample(density, HMC(0.5), levels=list(LEVELS))

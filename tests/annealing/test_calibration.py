@@ -35,6 +35,7 @@ def test_a_wrong_normaliser_and_wrong_modes_show():
     assert report.mode_weight_error([0.6, 0.3, 0.1]) < 5e-3
 
 
+@pytest.mark.slow
 def test_recalibrate_takes_out_a_normaliser():
     density = network("l2")
     # Near its base: the random weights of the other tests make landscapes that no sampler crosses.

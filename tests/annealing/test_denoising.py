@@ -28,6 +28,7 @@ def run(density, seed=0, **options):
     return nd.anneal(jax.random.key(seed), density, options.pop("kernel", None), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "density",
     [pytest.param(gaussian() ** 2.0, marks=pytest.mark.slow), gaussian() * gaussian(seed=1, name="r")],

@@ -69,6 +69,7 @@ def test_no_accuracy(accuracy):
         nd.verdict(jax.random.key(0), P2, accuracy=accuracy, progress_bar=False)
 
 
+@pytest.mark.slow
 def test_levels_follow_the_accuracy_and_the_chains():
     density = P2 * Q2
     rough, fine = (sample(density, HMC(num_integration_steps=2), num_chains=512, accuracy=a) for a in (0.1, 0.01))

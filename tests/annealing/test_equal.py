@@ -38,6 +38,7 @@ def test_log_densities_stay_nearly_equal(densities):
     assert np.mean([d.log_prob(run.samples).mean() for d in densities]) > -7
 
 
+@pytest.mark.slow
 def test_factors_with_log_densities_do_as_well():
     run = sample(nd.equal_density(A, ScoreOf(B, "b")))
     assert np.median(gaps(run, A, B)) < 0.5

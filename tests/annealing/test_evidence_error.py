@@ -125,6 +125,7 @@ def test_tails_and_corrections_come_on_top():
 # Runs.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [pytest.param(nd.UHMC(1.2), marks=pytest.mark.slow), nd.ULA(1.0)], ids=repr)
 def test_steps_too_long_for_an_unadjusted_kernel_are_told(problems, kernel):
     problem = problems["product"]

@@ -38,7 +38,7 @@ def test_annealing_with_a_predictor(density):
 
 def test_weights_that_collapse_are_given_up_and_it_is_said(monkeypatch, density):
     monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.settings"], "WATCHED_SIZE", SIZE)
-    sharp = density**4000.0
+    sharp = density**40_000.0
     settings = {"num_chains": 8, "num_steps": 1, "levels": 3, "progress_bar": False}
     with pytest.warns(DiagnosticWarning, match="weights collapsed at level"):
         run = nd.anneal(jax.random.key(6), sharp, nd.MALA(step_size=1e-3), **settings)

@@ -155,6 +155,7 @@ def test_a_normalised_mixture_has_the_evidence_of_one():
     assert_moments(run.samples, problem, run.log_evidence_error, allowance=0.03)
 
 
+@pytest.mark.slow
 def test_a_score_weighs_as_its_log_density_does():
     # Without steps both go the same ways: levels are entered, nothing else.
     settings = {"num_chains": 64, "levels": np.geomspace(1.0, 0.02, 40), "resample_threshold": 0.0, "num_steps": 1}
@@ -180,6 +181,7 @@ def test_conditional_scores_and_guidance_by_mala():
         assert 0.1 < run.stats["acceptance_rate"].mean() < 0.9
 
 
+@pytest.mark.slow
 def test_in_many_dimensions_weights_are_asked_for():
     wide = ScoreOf(nd.exact.GaussianMixture(np.zeros((1, 256)), np.eye(256)[None]))
     settings = {"num_chains": 8, "levels": 30, "num_steps": 1}

@@ -92,7 +92,8 @@ def two_devices():
     return result(start(2))
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 8])
 def test_devices_share_the_chains(one_device, two_devices, devices):
     shared = two_devices if devices == 2 else result(start(devices))
     assert int(shared["devices"]) == devices
@@ -111,6 +112,7 @@ def reached(found, name):
     return text + "".join(reached(found, n) for n in inner)
 
 
+@pytest.mark.slow
 def test_devices_exchange_nothing_within_a_level(two_devices):
     exchange = re.compile(r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)[\w-]*\(")
     found = computations(str(two_devices["program"]))

@@ -59,6 +59,7 @@ FACTORS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factors", quick_among(FACTORS, ["one of each"]))
 def test_products_are_weighted_right(factors):
     p, q = FACTORS[factors]

@@ -60,6 +60,7 @@ def test_a_fixed_batch_serves_as_data_and_the_key_decides_the_weights():
     assert np.mean(classifier.predict(one, batch.images).argmax(1) == batch.labels) > 0.8
 
 
+@pytest.mark.slow
 def test_a_noise_level_is_used_and_the_log_probability_has_gradients():
     def noised(rng_key, num_samples):
         keys = jax.random.split(rng_key, 3)
@@ -91,6 +92,7 @@ def test_the_map_of_a_place_has_its_peak_there():
     assert np.isclose(bump[11, 10], np.exp(-((2.5 / 32) ** 2 + (0.5 / 16) ** 2) / (2 * 0.05**2)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_questions_have_the_answers_they_should():
     labelled = cubes.labelled(16)
     queries = jax.jit(judge.position_queries(labelled), static_argnums=1)

@@ -146,6 +146,7 @@ def divergence(classifier):
     return float(jnp.mean(jnp.sum(jnp.where(p > 0, p * (perfect - found), 0.0), axis=tuple(range(1, p.ndim)))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_labels", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_both_phases_learn_the_answers(num_labels):
     early, late = (divergence(learnt(n, num_labels)) for n in (1, 500))

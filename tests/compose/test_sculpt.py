@@ -139,6 +139,7 @@ def test_moments_are_those_of_rejection(case):
         assert len(kept) > 1000 and np.all(np.abs(mass @ grid**power - jnp.mean(kept**power, axis=0)) < 5 * error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["three answers", pytest.param("a chain", marks=pytest.mark.slow)])
 def test_annealed_samples_are_those_of_rejection(case):
     composed, prior, answers = CASES[case]

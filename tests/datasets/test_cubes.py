@@ -46,6 +46,7 @@ def test_the_key_decides_everything():
     assert cubes.sampler(16) is cubes.sampler(16) and cubes.labelled(16) is not cubes.labelled(32)
 
 
+@pytest.mark.slow
 def test_the_condition_is_the_place_of_any_one_cube():
     scene_key, _ = jax.random.split(jax.random.key(3))
     x, y = jax.jit(cubes.sampler(16), static_argnums=1)(jax.random.key(3), 500)
@@ -87,6 +88,7 @@ def test_a_cube_is_where_its_label_says(scenes, size):
         assert np.abs(centroid(pixels) - scene).max() < 0.06  # a pixel of 16, where neighbours hide a part
 
 
+@pytest.mark.slow
 def test_a_cube_has_its_colour_and_size(scenes):
     x = np.asarray(jax.jit(jax.vmap(lambda scene: cubes.render(scene, 32)))(scenes))
     for picture, place, colour, mask in zip(x, scenes.positions, scenes.colour, scenes.mask, strict=True):

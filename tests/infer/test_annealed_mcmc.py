@@ -150,6 +150,7 @@ def modes(prior, y):
     numpyro.sample("y", dist.Normal(x[0], sigma), obs=y)
 
 
+@pytest.mark.slow
 def test_several_modes_and_an_unknown_noise_scale():
     mixture = nd.exact.GaussianMixture([[-3.0, 1.0], [3.0, -1.0]], 0.25 * np.array([np.eye(2)] * 2), [0.3, 0.7])
     mcmc = run_quietly(modes, num_chains=2000)

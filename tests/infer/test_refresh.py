@@ -64,6 +64,7 @@ def run_with(engine, rows=ROWS[:10], y=Y[:10], **options):
     return mcmc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["annealing", pytest.param("tempering", marks=pytest.mark.slow)])
 def test_more_data_at_a_fraction_of_a_run(engine):
     mcmc = run_with(engine)
