@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
 from jax.tree_util import Partial
 
 import numpyro_diffusion as nd
@@ -134,8 +133,9 @@ def over_wide(density, x):
 
 
 def forty_model(target):
-    """The target as a NumPyro model that knows no noise level: a wide normal, and the rest as a factor."""
-    x = numpyro.sample("x", dist.Normal(jnp.zeros(2), WIDE).to_event(1))
+    """The target as a NumPyro model that knows no noise level of it: a wide normal, and the rest as a factor."""
+    wide = nd.exact.GaussianMixture(np.zeros((1, 2)), [WIDE**2 * np.eye(2)], name="wide")
+    x = numpyro.sample("x", nd.DiffusionPrior(wide))
     numpyro.factor("rest", over_wide(target, x))
 
 
