@@ -138,6 +138,7 @@ def test_steps_too_long_for_an_unadjusted_kernel_are_told(problems, kernel):
     )
 
 
+@pytest.mark.slow
 def test_corrections_average_to_one_where_steps_are_short(problems):
     run = sample(problems["product"].density, nd.ULA(0.05), levels=20, num_chains=400)
     assert 0 < abs(run.stats["correction"][-1]) < 5 * run.log_evidence_error

@@ -153,6 +153,7 @@ def test_both_phases_learn_the_answers(num_labels):
     assert -1e-3 < late < 0.1 * early
 
 
+@pytest.mark.slow
 def test_a_learnt_classifier_sculpts():
     truth = cells(noised_truth([1, 2])[0])
     x = truth.sample(jax.random.key(7), 200, 0.3)

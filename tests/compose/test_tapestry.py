@@ -90,6 +90,7 @@ def test_windows_over_overlaps_are_a_markov_field_itself():
     np.testing.assert_allclose(junctions.gaussian(0.0).covariance, FIELD, atol=0.02)
 
 
+@pytest.mark.slow
 def test_evidence_and_covariance_of_a_field():
     woven = nd.tapestry((LENGTH,), WINDOWS)
     run = nd.anneal(KEY, woven, STEPS, num_chains=4000, levels=12, progress_bar=False)

@@ -99,6 +99,7 @@ def test_further_away_there_are_stages_and_then_a_run_afresh(capsys):
     assert "sampled anew" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_cannot_be_refreshed():
     data = prior(), jnp.asarray(ROWS[:10]), jnp.asarray(Y[:10])
     with pytest.raises(NotRunError, match=r"run\(rng_key"):
