@@ -52,7 +52,8 @@ class Measured(NamedTuple):
         scatter = 1 / np.clip(share, LEAST_ESS, 1 - 1e-6) - 1
         # Tails of weights between coarse levels are not those of a run, but for levels that lie too far apart.
         error = pilot.error(tails=bool(np.any(share < TOO_FAR)))
-        variance = pilot.num_chains * error**2
+        # Of unknown error, where every chain was lost at a wall, say: as many levels as are of use.
+        variance = math.inf if math.isnan(error) else pilot.num_chains * error**2
         return cls(np.concatenate([[0.0], np.cumsum(np.sqrt(scatter))]), variance)
 
     def variance_of(self, count: int) -> float:

@@ -1,7 +1,9 @@
 """How many levels an accuracy takes, by what a coarse pilot measured."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 from exact_problems import P2, Q2, SCHEDULE, gaussian, sample
 
@@ -10,6 +12,7 @@ from numpyro_diffusion.annealing.effort import CLOSEST_ESS, FALL, Measured, read
 from numpyro_diffusion.annealing.kernels import HMC
 from numpyro_diffusion.annealing.plan import Plan
 from numpyro_diffusion.annealing.settings import DEFAULT_VARIANCE, Settings
+from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.errors import ParameterError
 
 pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
@@ -50,6 +53,7 @@ def test_the_count_of_levels_inverts_their_variance():
     closest = 1 + int(np.ceil(4.0 / np.sqrt(1 / CLOSEST_ESS - 1)))
     assert measured.count(1e-9) == measured._replace(variance=np.inf).count(1.0) == closest
     assert Measured(np.linspace(0.0, 1e6, 9), 4.0).count(1e-9) == 400
+    assert Measured(np.linspace(0.0, 1e6, 9), np.inf).count(0.01) == 400
 
 
 def test_what_is_given_wins_over_accuracy():
@@ -99,3 +103,14 @@ def test_the_accuracy_is_kept():
         assert scatter < 1.5 * accuracy
         predicted = np.mean([r.verdict.log_evidence_error for r in found])
         assert 0.5 < scatter / predicted < 1.6
+
+
+@pytest.mark.slow
+def test_a_wall_that_no_chain_gets_through_is_told():
+    def model(box):
+        x = numpyro.sample("x", nd.DiffusionPrior(box))
+        numpyro.factor("wall", jnp.where(jnp.linalg.norm(x - jnp.array([0.0, 0.5])) < 0.05, 0.0, -jnp.inf))
+
+    mcmc = nd.AnnealedMCMC(model, num_chains=50, progress_bar=False)
+    mcmc.run(jax.random.key(0), nd.exact.UniformBox([-1.0, -1.0], [1.0, 1.0]))
+    assert mcmc.log_evidence == -np.inf and "no chain kept a positive weight" in " ".join(findings(mcmc.annealed))
