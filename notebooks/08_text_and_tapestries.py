@@ -54,6 +54,10 @@ for ax, image, row in zip(axes, x, tokens, strict=True):
 #
 # `given` takes a caption. The paper's formula for "a cube, on sand or grass, not sunny" can be written as it is printed; the
 # grammar of `nd.prompt` says the same with the density of no caption in its place, so that its log evidence has a meaning.
+#
+# **What to expect.** The density in a clone of the repository was trained for 72 minutes on one core. Its energy is too rough where
+# MCMC goes: contrast drifts up, objects multiply, and answers suffer ([captions](../docs/scenes.md)). The formulas are what this
+# notebook is about; with a density trained longer (`benchmarks/train/scenes.py --preset gpu`) its cells stay as they are.
 
 # %%
 alpha = 0.3
