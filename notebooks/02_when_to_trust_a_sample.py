@@ -69,8 +69,8 @@ run.print_summary()
 
 # %% [markdown]
 # The same by noise level, noise on the left and data on the right. A healthy run looks like this: acceptance around
-# its target, step sizes that change smoothly, conditional ESS near one throughout, ESS that falls slowly (and is
-# restored by resampling where it gets low). Of the increments the spread matters: what they have in common goes into
+# its target, step sizes that change smoothly, conditional ESS well above a half throughout, ESS that falls from level to
+# level (and is restored by resampling where it gets low). Of the increments the spread matters: what they have in common goes into
 # the evidence.
 
 # %%
@@ -119,8 +119,8 @@ print(f"truth {log_z:.3f}")
 #
 # Straight from noise to data, nearly all starting points are improbable under the target, and a few of them carry all
 # the weight. Resampling then copies these few, and the kernel has no levels left in which to spread the copies. The
-# remedy is what `nd.anneal` does when it is not told the levels: place them so that the conditional ESS stays at
-# `level_ess`. (The second warning has the same cause: the pilot that tunes the steps suffers from the leap as well.)
+# remedy is what `nd.anneal` does when it is not told the levels: place as many as the accuracy takes that is asked for, or
+# so that the conditional ESS stays at `level_ess`.
 
 # %%
 leap = nd.anneal(jax.random.key(3), target, nd.HMC(), num_chains=1000, levels=[1.0, 0.0], progress_bar=False)

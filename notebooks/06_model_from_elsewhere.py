@@ -194,8 +194,8 @@ for name, truth in (("HMC", 0.0), ("product", -0.471)):
     )
 
 # %% [markdown]
-# The errors are those of the runs, not of the network, whose evidence alone is not zero either. Where they come from the
-# table of `check_model` says: the excess is largest at noise-to-signal ratios of 0.03 to 0.1, the width of the modes, where a
+# The errors are those of the runs, not of the network: alone its evidence is near zero, but in the product it is off by
+# more than them. Where that comes from the table of `check_model` says: the excess is largest at noise-to-signal ratios of 0.03 to 0.1, the width of the modes, where a
 # network of half a minute's training blurs them. An evidence of a score model is as good as its scores. `nd.distil`
 # turns one into an energy whose normaliser is known.
 
