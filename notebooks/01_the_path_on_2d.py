@@ -46,7 +46,7 @@ from numpyro_diffusion.datasets import planar, targets
 #
 # `nd.fit` takes an array of points, or a sampler `(rng_key, num_samples) -> points`. Here the data are three small
 # Gaussians in a column. A narrow network and 3,000 steps take seconds; the densities that ship with the package have
-# four times the width, twice the depth and four times the steps. With far fewer steps, or far larger ones, some runs
+# four times the width, twice the depth and four times the steps. With half of the steps, or larger ones, some runs
 # never find three modes, and the report below says so.
 
 # %%
