@@ -27,6 +27,7 @@ HMC = nd.HMC(num_integration_steps=3, persistence=0.9)
 #: Kernel, levels and other settings. A predictor goes where the samples are, and leaves no weights.
 SAMPLERS = {
     "energies, HMC": (HMC, LEVELS, {"num_steps": 2, "predictor": True, "num_pilot_chains": 8}),
+    "energies, HMC beside the mixture": (HMC, LEVELS, {"num_steps": 2, "num_pilot_chains": 8}),
     "energies, weighted": (HMC, WEIGHTED_LEVELS, {"num_steps": 1, "num_pilot_chains": 8}),
     "energies, reverse": (nd.Reverse(), REVERSE_LEVELS, {}),
     "scores": (nd.Reverse(), REVERSE_LEVELS, {}),
@@ -52,7 +53,8 @@ green 0 and 1, m3 red and green 0 and 2. Cells: total variation of their masses 
 weights of the run; sure: mean probability that the judge gives its cell.
 
 - energies, HMC: nd.sculpt of calibrated energies, without a classifier, by annealed HMC after predictor steps over {LEVELS} levels,
-  which has no weights; weighted: without predictor, over {WEIGHTED_LEVELS} levels; reverse: reverse diffusion of the formula.
+  which has no weights; beside the mixture: with weights of the answers alone, after steps that the mixture of the models
+  proposes (`predictor=nd.mixture(...)`); weighted: without predictor, over {WEIGHTED_LEVELS} levels; reverse: reverse diffusion of the formula.
 - scores: score models and a joint classifier trained in two phases ({TRAINING.num_steps:,} steps of {TRAINING.batch_size} each);
   reverse diffusion over {REVERSE_LEVELS} levels, by scale of guidance.
 - log Z - truth: of nd.sculpt, from the exact sum over cells.
@@ -121,6 +123,8 @@ def row(problem, method: str, scale: float, quick: bool):
             density = nd.sculpt([loaded(model, "energy") for model in models], labels)
         smallest = density.leaves[0].resolution
         kernel, count, how = SAMPLERS[method]
+        if "beside" in method:
+            how = how | {"predictor": nd.mixture(*(loaded(model, "energy") for model in models))}
         levels = density.schedule.levels(count, smallest=smallest)
         run = nd.anneal(jax.random.key(seed), density, kernel, levels=levels, **how, **options)
         return figures(problem, run)

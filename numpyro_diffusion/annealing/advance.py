@@ -23,6 +23,7 @@ from .kernels import Kernel, KernelState
 from .level import Level, level_at
 from .plan import PlannedLevel
 from .population import Population, Reweighing, on_islands, reweigh, sharded
+from .referred import referred_step
 from .reverse import Reverse, reverse_step
 from .settings import Settings
 from .tracked import tracked_step
@@ -61,10 +62,13 @@ class ChainStats(NamedTuple):
     log_weight_increment: jax.Array
 
 
-def predict(density: Density, population: Population, rng_key, planned: PlannedLevel, settings: Settings):
+def predict(
+    density: Density, population: Population, rng_key, planned: PlannedLevel, settings: Settings, reference=None
+):  # fmt: skip
     """Chains after one reverse diffusion step to a level, if one is planned; their cached values are stale.
 
-    With them what their log weights [N] gain by the step itself, see `denoising`; 0 where there are none.
+    With them what their log weights [N] gain by the step itself, see `denoising`, and `referred` where there is a
+    reference; 0 where there are none.
     """
     if planned.before is None:
         return population, jnp.zeros(())
@@ -74,9 +78,11 @@ def predict(density: Density, population: Population, rng_key, planned: PlannedL
     if settings.weighted:
 
         def step(shared, key, state):
-            return shared.move(jax.random.normal(key, state.position.shape), state)
+            noise = jax.random.normal(key, state.position.shape)
+            return shared.move(noise, state) if reference is None else referred_step(*shared, noise, state)
 
-        moved, gain = settings.map_chains(step, denoising(before, after, planned.before.information), keys, state)
+        by = denoising(before, after, planned.before.information) if reference is None else (reference, before, after)
+        moved, gain = settings.map_chains(step, by, keys, state)
         return population._replace(state=state._replace(position=moved)), replicated(gain, settings.mesh)
 
     def one(shared, key, u):
@@ -132,14 +138,14 @@ def _unweighed(population: Population, state: KernelState) -> tuple[Population, 
 @partial(jax.jit, static_argnames="settings")
 def advance(
     density: Density, kernel: Kernel | Reverse, population: Population, rng_key, planned: PlannedLevel, threshold,
-    settings: Settings,
+    settings: Settings, reference: Density | None = None,
 ) -> tuple[Population, LevelStats, ChainStats]:  # fmt: skip
     """Take the population to a level. Densities and plans are traced: one compiled program serves every level."""
     predict_key, resample_key, move_key = jax.random.split(rng_key, 3)
     if isinstance(kernel, Reverse) and kernel.tracks(density):
         return _tracked(density, population, rng_key, planned, threshold, settings)
     start = population.state.position
-    population, gain = predict(density, population, predict_key, planned, settings)
+    population, gain = predict(density, population, predict_key, planned, settings, reference)
     if isinstance(kernel, Reverse):
         # Nothing moves on from there, so nothing is evaluated either.
         num_chains, none = population.log_weight.size, jnp.full((), jnp.nan)

@@ -30,6 +30,7 @@ from .loop import KIND, RunState, descend, packed, unpacked
 from .pilot import planned
 from .plan import Plan
 from .progress import Progress
+from .referred import check_reference
 from .results import run_of
 from .reverse import Reverse
 from .settings import Settings
@@ -54,7 +55,7 @@ def anneal(
     resample_threshold: float | None = Settings.resample_threshold,
     frame: str = Settings.frame,
     metric: str = Settings.metric,
-    predictor: bool | None = Settings.predictor,
+    predictor: bool | Density | None = Settings.predictor,
     num_pilot_chains: int | None = None,
     chain_batch_size: int | None = None,
     mesh: Mesh | None = None,
@@ -96,7 +97,10 @@ def anneal(
         predictor: Whether a reverse diffusion step leads to each level (True), a proposal whose weights are known and
             that costs no evaluation (`denoising`), or chains are carried along in the frame (False). None has the pilot
             choose, level by level, where `level_ess` is given, and is False otherwise. From 256 dimensions on
-            True is without weights, unless a `resample_threshold` is given.
+            True is without weights, unless a `resample_threshold` is given. A density, the diffusion model or mixture
+            that the composition is made from by bounded factors, such as the mixture of `sculpt` or the model without
+            a caption, keeps weights and evidence of images: its reverse diffusion is taken to be right, and only what
+            the composition has beside it is weighed (`referred`). That needs `levels`.
         num_pilot_chains: Chains of the pilot run that places levels, tunes step sizes and judges; 256 by default. For
             images, where each costs much, 16 do if levels are given.
         chain_batch_size: Chains advanced together, on each device; bounds memory. None advances all at once, on a CPU
@@ -151,6 +155,12 @@ def anneal(
             )
         effort = {"num_steps": Usual.num_steps if num_steps is None else num_steps}
         effort |= {} if level_ess is None else {"level_ess": level_ess}
+    reference = predictor if isinstance(predictor, Density) else None
+    if reference is not None:
+        check_density("nd.anneal", density)
+        check_reference(density, reference, kernel, levels)
+        # Weights that hold are not watched.
+        predictor, resample_threshold = True, 0.5 if resample_threshold is None else resample_threshold
     rng_key, density, kernel, settings = prepared(
         "nd.anneal", rng_key, density, kernel, Reverse,
         **effort, num_chains=num_chains, resample_threshold=resample_threshold,
@@ -167,10 +177,11 @@ def anneal(
         "rng_key": fingerprint(rng_key), **density.identity(),
         "kernel": f"{kernel!r} {fingerprint((kernel, kernel.program_digest))}", **settings.identity(),
         "levels": fingerprint(levels), "keep_history": bool(keep_history), **versions(),
+        **({} if reference is None else {"reference": fingerprint(reference)}),
     }  # fmt: skip
     with sole_writer(checkpoint_path):
         keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds)
-        by_engine = annealed if draws is None else partial(tempered, draws=draws)
+        by_engine = partial(annealed, reference=reference) if draws is None else partial(tempered, draws=draws)
         run = by_engine(rng_key, density, kernel, levels, settings, keeper, keep_history, progress_bar=progress_bar)
     run.warn()
     return run
@@ -192,7 +203,7 @@ def prepared(
 
 def annealed(
     rng_key, density: Density, kernel: Kernel | Reverse, levels, settings: Settings, keeper: Keeper | None = None,
-    keep_history: bool | str | Path = False, *, progress_bar: bool,
+    keep_history: bool | str | Path = False, *, progress_bar: bool, reference: Density | None = None,
 ) -> AnnealedRun:  # fmt: skip
     """The run itself, of arguments that have been `prepared`; `levels` may be a plan, which needs no pilot."""
     keeper, mesh = keeper or Keeper(None, {}, 0.0), settings.mesh
@@ -200,6 +211,7 @@ def annealed(
         pilot_key, start_key, level_key = jax.random.split(rng_key, 3)
         given = density, kernel.without_step_size(), start_key, level_key
         held, mover, start_key, level_key = everywhere(given, mesh)
+        beside = everywhere(reference, mesh)
         saved = keeper.load(unpacked)
         check_place(keep_history, saved is None)
         if saved is not None:
@@ -218,17 +230,20 @@ def annealed(
             state, rows = RunState(found, populations.start(held, start_key, **places), verdict=verdict), ()
             keeper.keep(packed, state, rows, mesh, now=True)
         history = History(keep_history, settings.num_chains, state.num_done, rows)
-        state = descend(state, held, mover, level_key, settings, keeper, history, progress)
+        state = descend(state, held, mover, level_key, settings, keeper, history, progress, beside)
     settings = dataclasses.replace(settings, weighted=settings.weighted and not state.collapsed)
     if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:
         key = jax.random.fold_in(level_key, state.num_done)
         state = state._replace(population=populations.resample(state.population, key))
     t, rows = float(state.plan.levels[state.num_done - 1]), history.arrays(state.num_done)
     samples = gathered(populations.points(held, state.population, t, frame_kind=settings.frame), mesh)
-    return _result(state, density, kernel, settings, samples=samples, history=rows, levels_given=levels is not None)
+    known: dict[str, Any] = {"samples": samples, "history": rows, "levels_given": levels is not None}
+    return _result(state, density, kernel, settings, reference is not None, **known)
 
 
-def _result(state: RunState, density: Density, kernel: Kernel | Reverse, settings: Settings, **known) -> AnnealedRun:
+def _result(
+    state: RunState, density: Density, kernel: Kernel | Reverse, settings: Settings, is_referred: bool, **known
+) -> AnnealedRun:
     done, weighted = state.num_done, settings.weighted
     between = LEVEL_NODES * (1 + divergence_evaluations(math.prod(density.event_shape)))
     if isinstance(kernel, Reverse):
@@ -238,6 +253,7 @@ def _result(state: RunState, density: Density, kernel: Kernel | Reverse, setting
     else:
         evaluations = done * (1 + settings.num_steps * kernel.evaluations_per_step)
         evaluations += done * (bool(settings.predictor) and not weighted)
+        evaluations += 2 * (done - 1) * is_referred
         evaluations += done * between * (weighted and not density.has_log_density)
     islands = np.asarray(state.population.island_evidences()) if settings.num_islands > 1 else None
     if islands is not None and not weighted:

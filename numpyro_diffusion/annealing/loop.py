@@ -60,12 +60,12 @@ class RunState(NamedTuple):
 
 def descend(
     state: RunState, density: Density, kernel: Kernel | Reverse, rng_key, settings: Settings, keeper: Keeper,
-    history: History, progress: Progress,
+    history: History, progress: Progress, reference: Density | None = None,
 ) -> RunState:  # fmt: skip
     """Take a population through the levels that are left, with a kernel without a step size and the key of all levels.
 
-    An interrupt (Ctrl-C) ends it early, with a warning. So does a kernel that is not adjusted whose chains have left:
-    the run's findings tell.
+    Reverse diffusion steps are weighed beside the `reference`, if there is one. An interrupt (Ctrl-C) ends the run
+    early, with a warning. So does a kernel that is not adjusted whose chains have left: the run's findings tell.
     """
     times, num_chains = state.plan.levels, state.population.log_weight.size
     # All of them now: on CPUs a small program, like drawing one, waits until the level before has ended.
@@ -82,7 +82,9 @@ def descend(
             if state.collapsed:
                 population, due = population._replace(log_weight=jnp.zeros_like(population.log_weight)), 0.0
             planned = state.plan.at(i)
-            population, level, chains = onward.advance(density, kernel, population, key, planned, due, settings)
+            population, level, chains = onward.advance(
+                density, kernel, population, key, planned, due, settings, reference
+            )
             collapsed = state.collapsed
             if settings.weighted and settings.watches(density) and not collapsed:
                 collapsed = float(level.conditional_ess) * num_chains < 2
