@@ -60,13 +60,18 @@ def thinned(rng_key, run, num_samples: int) -> Any:
         raise ParameterError(f"num_samples must be at most the {len(weight)} draws there are; got {num_samples}.")
     if not np.all(np.isfinite(weight)):
         raise ParameterError("no draw of this run has a weight above zero, so none can stand for the others.")
+    kept = chosen(rng_key, samples, weight, num_samples)
+    return jax.tree.map(lambda leaf: leaf[kept], samples)
+
+
+def chosen(rng_key, samples, weight, num_samples: int) -> np.ndarray:
+    """Indices [num_samples] of the draws to keep, of samples, a pytree [M, ...], and weights [M] that sum to one."""
     alive = np.flatnonzero(weight > 0)
     points = [np.asarray(leaf, dtype=float).reshape(len(weight), -1)[alive] for leaf in jax.tree.leaves(samples)]
     order = alive[_order(_standardised(np.concatenate(points, axis=1)), weight[alive], num_samples)]
     places = (np.arange(num_samples) + np.asarray(jax.random.uniform(rng_key, (num_samples,)))) / num_samples
     mass = np.cumsum(weight[order])
-    chosen = order[np.minimum(np.searchsorted(mass, places * mass[-1]), len(order) - 1)]
-    return jax.tree.map(lambda leaf: leaf[chosen], samples)
+    return order[np.minimum(np.searchsorted(mass, places * mass[-1]), len(order) - 1)]
 
 
 def _standardised(points):
