@@ -143,7 +143,7 @@ def anneal(
     draws = drawn_by(engine, num_samples, thinning)
     usual = Settings if draws is None else Usual
     num_chains = usual.num_chains if num_chains is None else num_chains
-    effort = Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains)
+    effort = Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains, metric)
     if draws is not None:
         if accuracy is not None:
             raise ParameterError(
