@@ -81,7 +81,7 @@ def inverse(d_y: int) -> Problem:
             f"{equal['levels']} levels, two HMC steps",
             functools.partial(case.ours_with, **equal),
         ),
-        "ours, weighted reverse steps": (
+        "ours, closer levels": (
             "`level_ess=0.98, num_steps=1`",
             functools.partial(case.ours_with, level_ess=0.98, num_steps=1),
         ),
