@@ -26,6 +26,8 @@ class Process(NamedTuple):
 
 def fresh(script: str, **environment: str) -> Process:
     """A script in a process of its own. Raises RuntimeError if it fails."""
+    # Bytecode is kept, as that of installed packages is.
+    environment = {"PYTHONDONTWRITEBYTECODE": ""} | environment
     path = os.pathsep.join([*ROOTS, *filter(None, [os.environ.get("PYTHONPATH")])])
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(

@@ -135,38 +135,50 @@ right.set(xlabel="noise-to-signal ratio", ylabel="tuned leapfrog step")
 # ## 5. How many cubes, and how many steps?
 #
 # That takes more images than a notebook draws. `benchmarks/paper/table2_cubes.py` keeps the counts of 100 images a point on the
-# left, of 20 a point on the right; bars are binomial standard errors.
+# left, of 20 a point on the right. Bars are Wilson's intervals at one standard error, which have a length also where every
+# image is right.
 #
-# *Left*: the more cubes are asked for, the more often reverse diffusion leaves one out, and HMC does so less. *Right*: from
-# one step of HMC per level to eight the share does not change by more than the errors of so few images. At this size the
-# first step per level is the one that counts; whether cubes are there does not show what further steps do for the rest of
-# the image.
+# *Left*: the more cubes are asked for, the more often reverse diffusion leaves one out. HMC does so less often at five, ULA
+# lies between them, and up to three cubes nobody is ahead. *Right*: of HMC alone, from one step per level to eight. One step
+# is enough here: with more the share does not rise, and the bars of so few images are as long as any change. Whether cubes
+# are there does not show what further steps do for the rest of the image.
 
 
 # %%
 def shares(name, rows, counts):
-    """Shares of images with all cubes [len(rows), len(counts)] in %, and their standard errors."""
+    """Shares of images with all cubes in % [len(rows), len(counts)], and how far Wilson's intervals reach [..., 2]."""
     kept = json.loads(Path(f"../benchmarks/results/{name}.json").read_text())
     cells = [[kept[f"{row}|{count}"].values() for count in counts] for row in rows]
     images = np.array([[sum(batch["images"] for batch in cell) for cell in row] for row in cells])
     share = np.array([[sum(batch["correct"] for batch in cell) for cell in row] for row in cells]) / images
-    return 100 * share, 100 * np.sqrt(share * (1 - share) / images)
+    middle, half = share + 0.5 / images, np.sqrt(share * (1 - share) / images + 0.25 / images**2)
+    ends = np.stack([middle - half, middle + half], axis=-1) / (1 + 1 / images)[..., None]
+    return 100 * share, 100 * np.abs(ends - share[..., None])
 
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
 counts, samplers = [1, 2, 3, 4, 5], {"energy reverse": "reverse diffusion", "energy ULA": "ULA", "energy HMC": "HMC"}
 share, error = shares("table2_cubes_16", samplers, counts)
 for i, label in enumerate(samplers.values()):
-    left.errorbar(np.array(counts) + 0.06 * (i - 1), share[i], error[i], fmt="o-", capsize=3, label=label)
-left.set(xlabel="cubes asked for", ylabel="all cubes there, %", ylim=(60, 102), xticks=counts)
+    left.errorbar(np.array(counts) + 0.06 * (i - 1), share[i], error[i].T, fmt="o-", capsize=3, label=label)
+left.set(
+    xlabel="cubes asked for", ylabel="all cubes there, %", ylim=(60, 102), xticks=counts, title="100 images a point"
+)
 left.legend(loc="lower left", frameon=False)
-assert share[0, -1] + 2 * error[0, -1] < share[2, -1], "at five cubes HMC is ahead of reverse diffusion"
+assert share[0, -1] + 2 * error[0, -1, 1] < share[2, -1], "at five cubes HMC is ahead of reverse diffusion"
 
 steps = [1, 2, 4, 8]
-for count in (1, 3, 5):
+for i, count in enumerate((1, 3, 5)):
     sweep, bars = shares("figure5_cubes_16", [f"energy HMC, steps = {n}" for n in steps], [count])
-    right.errorbar(steps, sweep[:, 0], bars[:, 0], fmt="o-", capsize=3, label=f"{count} cube{'s' * (count > 1)}")
-right.set(xlabel="HMC steps per level", xscale="log")
+    right.errorbar(
+        np.array(steps) * 1.04 ** (i - 1),
+        sweep[:, 0],
+        bars[:, 0].T,
+        fmt="o-",
+        capsize=3,
+        label=f"{count} cube{'s' * (count > 1)}",
+    )
+right.set(xlabel="HMC steps per level", xscale="log", title="HMC, 20 images a point")
 right.set_xticks(steps, [str(n) for n in steps])
 right.minorticks_off()
 right.legend(loc="lower left", frameon=False)

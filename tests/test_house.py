@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -164,3 +165,10 @@ def test_the_architecture_names_what_there_is():
 def test_tests_mirror_the_rooms():
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and not path.name.startswith("__")}
     assert folders <= set(ROOMS)
+
+
+def test_slow_libraries_are_imported_where_they_are_used():
+    slow = {"arviz", "matplotlib", "pandas", "rdkit", "scipy.interpolate", "scipy.optimize", "scipy.stats", "xarray"}
+    code = f"import sys, numpyro_diffusion; print(*sorted({slow!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.cli import main as cli
+from numpyro_diffusion.diagnose.findings import findings
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +36,9 @@ def test_python_runs(index, tmp_path, monkeypatch):
     if "mine" in names:  # a Gaussian at the centre of a ring leaves the ring
         radius = np.linalg.norm(names["run"].samples, axis=1)
         assert abs(radius.mean() - 0.5) < 0.02 and radius.std() < 0.06
+        # By quadrature; and a reader sees a run that nothing speaks against.
+        assert abs(names["run"].log_evidence - -1.964) < 5 * names["run"].log_evidence_error < 0.5
+        assert findings(names["run"]) == []
 
 
 def test_a_model_from_elsewhere_takes_eight_lines():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,7 +15,7 @@ HEADER = f"""# Peers: the same problems, equal evaluations
 `make peers`. Rows of a problem were measured in one sitting where one commit stands below them. Distance / floor: of as many samples as exact draws give the floor, mean ± standard
 error over seeds; within: at most {WITHIN} (with `?` where the standard error reaches across, or one seed has none). Evaluations: values with gradients of the density per sample, of all factors; a step that differentiates
 through a score counts two; what tunes a peer beforehand is not counted, our pilot is. Seconds: of processor time, exact draws and distances included, median over seeds; compilation counts where a seed compiles and no earlier run did.
-Peers are the packages themselves where one is named, else written from the formulas of their papers.
+Nearer, sooner, fewer evaluations: than any of ours, with `?` where the difference is within its standard error. Peers are the packages themselves where one is named, else written from the formulas of their papers.
 """
 COLUMNS = ("method", "who", f"within {WITHIN} x floor", "distance / floor", "evaluations", "seconds", "seeds")
 
@@ -64,18 +65,33 @@ def summary(title: str, problem: Problem, found: dict) -> str:
     cells.append(", ".join(problem.cannot) or "")
     mine = [f for name, f in rivals.items() if is_ours(name)]
     inside = [f for name, f in within.items() if is_ours(name)]
-    best, least = min((f["ratio"] for f in mine), default=math.inf), min(map(cost, inside), default=math.inf)
+    nearest = min(mine, key=lambda f: f["ratio"], default={"ratio": math.inf, "error": 0.0})
+    least = min(map(cost, inside), default=math.inf)
     quickest = min((f["seconds"] for f in inside), default=math.inf)
     better = []
     for name, f in rivals.items():
         if is_ours(name):
             continue
-        ways = ["nearer"] if f["ratio"] < best else []
+        ways = []
+        if f["ratio"] < nearest["ratio"]:
+            sure = nearest["ratio"] - f["ratio"] >= math.hypot(nearest["error"], f["error"])
+            ways += ["nearer" if sure else "nearer?"]
         if name in within:
             ways += ["fewer evaluations"] if cost(f) < least else []
             ways += ["sooner"] if f["seconds"] < quickest else []
         better += [f"{name}: {', '.join(ways)}"] if ways else []
     return "| " + " | ".join([*cells, "; ".join(better) or "no"]) + " |"
+
+
+def tally(found: Iterable[dict]) -> str:
+    """How many problems someone is within reach of, of the methods of each."""
+    within = [{name for name, f in methods.items() if f["ratio"] <= WITHIN} - {"exact draws"} for methods in found]
+    ours, peers = ([any(is_ours(name) is kind for name in names) for names in within] for kind in (True, False))
+    default = sum("ours, default" in names for names in within)
+    return (
+        f"Of {len(within)} problems ours is within reach in {sum(ours)}, by its defaults in {default}; some peer in "
+        f"{sum(peers)}; nobody in {sum(not names for names in within)}."
+    )
 
 
 def table(title: str, problem: Problem, rows: dict) -> str:
@@ -97,10 +113,19 @@ def page(problems: dict[str, Problem], found: dict, after: str = "") -> str:
         title, method = name.split(": ", 1)
         rows.setdefault(title, {})[method] = by_seed
     known = {title: problem for title, problem in problems.items() if title in rows}
+    sums = {title: {name: summed(by_seed) for name, by_seed in rows[title].items()} for title in known}
     heads = ("problem", f"within {WITHIN} x floor", "not", "cannot", "does better than ours")
-    lines = [HEADER, "## Who is within reach", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines = [
+        HEADER,
+        "## Who is within reach",
+        "",
+        tally(sums.values()),
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|---" * len(heads) + "|",
+    ]
     for title, problem in known.items():
-        lines.append(summary(title, problem, {name: summed(rows[title][name]) for name in rows[title]}))
+        lines.append(summary(title, problem, sums[title]))
     missing = [title for title in problems if title not in rows]
     lines += ["", f"Without rows yet, `make peers` measures them: {'; '.join(missing)}."] if missing else []
     sections = [table(title, problem, rows[title]) for title, problem in known.items()]

@@ -46,8 +46,8 @@ PROBLEMS = {
 }  # fmt: skip
 HEADER = f"""# Sculpting coloured digits
 
-`python benchmarks/sculpting/sculpting.py`. Mean ± standard error over seeds. Pictures of {SIZE}x{SIZE}x3, {NUM_IMAGES:,} of each
-row, sorted into the eight cells (digit, colour) by the judge that ships with the package. m1 draws green 0 to 3, m2 red and
+`python benchmarks/sculpting/sculpting.py`. Mean ± standard error over seeds. Pictures of {SIZE}x{SIZE}x3, "pictures" of each row and
+seed, sorted into the eight cells (digit, colour) by the judge that ships with the package. m1 draws green 0 to 3, m2 red and
 green 0 and 1, m3 red and green 0 and 2. Cells: total variation of their masses from the exact ones; unweighted: without the
 weights of the run; sure: mean probability that the judge gives its cell.
 
@@ -57,7 +57,7 @@ weights of the run; sure: mean probability that the judge gives its cell.
   reverse diffusion over {REVERSE_LEVELS} levels, by scale of guidance.
 - log Z - truth: of nd.sculpt, from the exact sum over cells.
 """
-COLUMNS = ["cells", "unweighted", "sure", "log Z - truth", "log Z error", "ESS", "evaluations", "seconds"]
+COLUMNS = ["cells", "unweighted", "sure", "log Z - truth", "log Z error", "ESS", "evaluations", "pictures", "seconds"]
 
 
 def is_trained(kind: str) -> bool:
@@ -105,7 +105,7 @@ def figures(problem, run) -> dict:
         "cells": 0.5 * np.abs(found - exact).sum(), "unweighted": 0.5 * np.abs(plain - exact).sum(),
         "sure": sure.mean(), "log Z - truth": run.log_evidence - log_evidence, "log Z error": run.log_evidence_error,
         "ESS": 1 / np.sum(weights**2), "evaluations": run.evaluations_per_chain,
-        "masses": [round(float(m), 4) for m in found],
+        "pictures": len(cells), "masses": [round(float(m), 4) for m in found],
     }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ ROWS = {
     "residual": ("residual", 0.0, 1_500, 64),
     "residual, off the data (default)": ("residual", 0.25, 1_500, 64),
     "default, 6,000 steps, 256 chains": ("residual", 0.25, 6_000, 256),
+    "default, 6,000 steps, 1,000 chains": ("residual", 0.25, 6_000, 1_000),
     "denoiser, off the data, 6,000 steps, 256 chains": ("dae", 0.25, 6_000, 256),
 }
 COLUMNS = [

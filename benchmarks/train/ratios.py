@@ -1,12 +1,14 @@
 """What the conditions of coloured_16 are worth against each other on held-out digits, by noise level, beside Bayes' rule.
 
-    python benchmarks/train/ratios.py
+    python benchmarks/train/ratios.py [FILE]
 
 Of each cell: total variation between p(model | picture) and its exact value, and in brackets the mean log density under
 m1, m2 and m3 less the largest. One set of weights, 384 pictures.
 """
 
 from __future__ import annotations
+
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,7 @@ def log_probs(density, y, r):
 
 
 if __name__ == "__main__":
-    density = nd.load_pretrained("coloured_16")
+    density = nd.load(sys.argv[1]) if len(sys.argv) > 1 else nd.load_pretrained("coloured_16")
     x, cell = coloured_digits.labelled(CELLS, 16, **mnist.scans("test"))(jax.random.key(3), COUNT)
     shares = np.array([[(c in cells) / len(cells) for c in CELLS] for cells in coloured_digits.MODELS.values()])
     exact, cell = (shares / shares.sum(0))[:, np.asarray(cell)], np.asarray(cell)

@@ -2,8 +2,8 @@
 
     python benchmarks/train/scenes.py [--preset cpu] [--model energy] [--steps 8000] [--batch-size 32] [--output FILE]
 
-Presets: `tiny` (16x16, minutes on one core, to see that all runs), `cpu` (32x32, an hour on one core), `gpu` (32x32, an
-hour on one H100). A killed run goes on from its last checkpoint. Weights and card go to numpyro_diffusion/pretrained/,
+Presets: `tiny` (16x16, minutes on one core, to see that all runs), `cpu` (32x32, an hour on one core), `gpu` (32x32,
+minutes on one H100). A killed run goes on from its last checkpoint. Weights and card go to numpyro_diffusion/pretrained/,
 or to FILE and beside it.
 """
 
@@ -59,9 +59,16 @@ PRESETS = {
     ),
     "gpu": Preset(
         32,
-        {"width": 96, "multipliers": (1, 2, 2, 2), "embedding_size": 256, "attention": (8, 4)},
-        128,
-        {"num_steps": 60_000, "batch_size": 256, "learning_rate": 4e-4},
+        {
+            "width": 64,
+            "multipliers": (1, 2, 2),
+            "num_blocks": 1,
+            "patch_size": 2,
+            "embedding_size": 128,
+            "normalise": False,
+        },
+        96,
+        {"num_steps": 20_000, "batch_size": 256},
     ),
 }
 

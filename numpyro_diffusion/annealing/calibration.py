@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from ..checks.fields import check_choice
 from ..density.abstract import check_density
@@ -264,6 +263,8 @@ def log_z_by_annealing(
 
 def log_z_by_quadrature(density: EnergyDensity) -> LogZ:
     """log Z by quadrature, in one or two dimensions, at every third knot and by splines between; its errors."""
+    from scipy.interpolate import CubicSpline  # slow to import
+
     _, _, knots = _knots(density)
     few = knots[::3]
     report = calibration_report(density, levels=np.asarray(density.schedule.time(np.exp(few))), method="quadrature")

@@ -187,7 +187,7 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
     first = kernel.first_step_size(size) if fixed is None else np.ravel(fixed)[0]
     log_step = jnp.asarray(np.log(first), dtype=float)
     # Near a target of 1 the acceptance rate hardly answers to the step size: push harder.
-    push = 0.0 if fixed is not None else 0.3 / (1 - kernel.target_acceptance)
+    push = 0.0 if fixed is not None else 0.3 * kernel.step_power / (1 - kernel.target_acceptance)
     t, smallest, gap = jnp.ones(()), smallest_ratio(density), jnp.asarray(np.inf, dtype=float)
     unit = jnp.eye(size) if settings.metric == "pilot" else None
     scale, shape = unit, None if unit is None else _Shape(unit, unit)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binom, norm
+from scipy.special import ndtr
 
 from ..checks.text import columns
 from ..errors import ParameterError, ShapeError, check_number
@@ -61,6 +61,8 @@ def coverage(estimates, errors=None, truth=None, *, levels: Sequence[float] = LE
         ShapeError: if estimates, errors and truth do not fit together.
         ParameterError: for levels outside (0, 1), or errors and truth beside the result of `nd.sbc`.
     """
+    from scipy.stats import binom  # slow to import
+
     nominal = np.array([check_number("levels", level, 0.0, 1.0, ends="()") for level in levels], dtype=float)
     if isinstance(estimates, SBCResult):
         if errors is not None or truth is not None:
@@ -91,4 +93,4 @@ def _nominal(estimates, errors, truth) -> np.ndarray:
         share = np.where(off == 0, 0.0, off / spread)
     # An estimate that is not finite covers nothing, whatever its error.
     share = np.where(np.isnan(share), np.inf, share)
-    return np.where(known | ~np.isfinite(values), 2 * norm.cdf(share) - 1, 0.0)
+    return np.where(known | ~np.isfinite(values), 2 * ndtr(share) - 1, 0.0)

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import beta, norm, t
+from scipy.special import betaincinv, ndtr, stdtrit
 
 from ..errors import ArgumentTypeError, check_number
 from .weights import normalised, pareto_tail
@@ -163,15 +163,19 @@ def quantile_of(values: np.ndarray, particles: Particles, prob: float, confidenc
     error, islands = _errors(deviation, particles)
     n = np.maximum(_effective(mean * (1 - mean), error, particles), 1.0)
     n = np.where(np.isinf(error), 0.0, n)  # one family: nothing is known
-    law = beta(n * prob + 1, n * (1 - prob) + 1)
-    wide = norm.cdf(_student(mean * (1 - mean), error, particles, confidence))
-    low, high = inverse(law.ppf(norm.cdf(-1.0))), inverse(law.ppf(norm.cdf(1.0)))
+    wide = ndtr(_student(mean * (1 - mean), error, particles, confidence))
+
+    def quantile(p):
+        """Of the value, whose mass below has a beta law."""
+        return inverse(betaincinv(n * prob + 1, n * (1 - prob) + 1, p))
+
+    low, high = quantile(ndtr(-1.0)), quantile(ndtr(1.0))
     spread = np.where(np.isinf(error), np.inf, 0.5 * (high - low))
     with np.errstate(invalid="ignore", divide="ignore"):
         islands = np.asarray(islands * np.where(error > 0, spread / error, np.nan))
     least = 0.5 - 0.5 * confidence
-    lower = np.where((1 - prob) ** n > least, -np.inf, inverse(law.ppf(1 - wide)))
-    upper = np.where(prob**n > least, np.inf, inverse(law.ppf(wide)))
+    lower = np.where((1 - prob) ** n > least, -np.inf, quantile(1 - wide))
+    upper = np.where(prob**n > least, np.inf, quantile(wide))
     # The tail of an indicator says nothing.
     return Estimate(value, spread, n, lower, upper, np.full(value.shape, np.nan), islands)
 
@@ -236,7 +240,7 @@ def _student(variance, error, particles: Particles, confidence: float) -> np.nda
     total = rho * related.sum() + (1 - rho) * strange.sum()
     both = 2 * rho * (1 - rho) * (related @ strange)
     squares = rho**2 * (related @ related) + both + (1 - rho) ** 2 * (strange @ strange)
-    return t.ppf(0.5 + 0.5 * confidence, np.maximum(total**2 / squares - 1, 1.0))
+    return stdtrit(np.maximum(total**2 / squares - 1, 1.0), 0.5 + 0.5 * confidence)
 
 
 def _interpolated(p, mass, ascending):

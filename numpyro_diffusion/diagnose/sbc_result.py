@@ -20,13 +20,16 @@ References:
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
-from scipy.stats import chi2, rankdata
+from scipy.special import chdtrc
 
 from ..checks.text import columns
 from .expectations import Particles, mean_of
+
+if TYPE_CHECKING:
+    import xarray as xr  # slow to import
 
 #: Bins of the chi-square test have at least this many simulations, and there are at most that many bins.
 LEAST_IN_BIN, MOST_BINS = 5, 20
@@ -72,7 +75,8 @@ class SBCResult:
 
     def to_datatree(self) -> xr.DataTree:
         """ArviZ DataTree: `prior_sbc`, the ranks as `az.plot_ecdf_pit` takes them, `num_effective`, and `runs`."""
-        from arviz_base import dict_to_dataset  # slow to import
+        import xarray as xr  # slow to import
+        from arviz_base import dict_to_dataset
 
         groups = {
             name: dict_to_dataset({k: v[None] for k, v in values.items()}, attrs={"description": text})
@@ -108,6 +112,8 @@ class SBCResult:
 
 def rank_of(truth, values: np.ndarray, particles: Particles, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rank u [...] of a truth [...] among draws [M, ...], and the number n of draws that they are worth."""
+    from scipy.stats import rankdata  # slow to import
+
     values, truth = np.asarray(values, dtype=float), np.asarray(truth, dtype=float)
     worth = mean_of(rankdata(values, axis=0), particles).num_effective
     worth = np.clip(worth, 1.0, len(values))
@@ -124,5 +130,5 @@ def _chi_square(ranks) -> np.ndarray:
     unknown = np.isnan(ranks).any(axis=0)
     which = np.minimum((np.nan_to_num(ranks) * bins).astype(int), bins - 1)
     found = np.stack([np.sum(which == i, axis=0) for i in range(bins)])
-    p = chi2.sf(np.sum((found - count / bins) ** 2, axis=0) / (count / bins), bins - 1)
+    p = chdtrc(bins - 1, np.sum((found - count / bins) ** 2, axis=0) / (count / bins))
     return np.where(unknown, np.nan, p)

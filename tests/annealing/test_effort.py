@@ -8,8 +8,10 @@ import pytest
 from exact_problems import P2, Q2, SCHEDULE, gaussian, sample
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.annealing import pilot as tuning
 from numpyro_diffusion.annealing.effort import CLOSEST_ESS, FALL, Measured, read_plan
-from numpyro_diffusion.annealing.kernels import HMC
+from numpyro_diffusion.annealing.kernels import HMC, MALA
+from numpyro_diffusion.annealing.level import level_at
 from numpyro_diffusion.annealing.plan import Plan
 from numpyro_diffusion.annealing.settings import DEFAULT_VARIANCE, POSTERIOR_ESS, Settings
 from numpyro_diffusion.diagnose.findings import findings
@@ -75,6 +77,22 @@ def test_in_the_metric_of_the_pilot_levels_lie_as_reverse_steps_want_them():
     assert of("pilot", num_steps=3) == {"level_ess": POSTERIOR_ESS, "num_steps": 3}
     for given in ({"accuracy": 0.1}, {"level_ess": 0.9}, {"levels": 9}):
         assert of("pilot", **given) == of("frame", **given)
+
+
+def test_langevin_step_sizes_follow_a_scale_that_shrinks():
+    """Epsilon is a squared length: where modes become narrow by a factor, it falls by the factor's square."""
+    modes = nd.exact.GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [1e-3 * np.eye(2)] * 2)
+    plan = tuning.plan(jax.random.key(0), modes, MALA(), None, Settings(num_steps=1, accuracy=0.1))
+    level = level_at(modes, 0.0, "whitened")
+    keys = jax.random.split(jax.random.key(1), 500)
+    level = level._replace(step_size=plan.step_sizes[-1])
+
+    def acceptance(key, x):
+        state = level.enter(level.frame.position(x), jnp.zeros(2))
+        return level.step(MALA(), key, key, state)[1].acceptance_rate
+
+    rates = jax.vmap(acceptance)(keys, modes.sample(keys[0], 500))
+    assert 0.3 < rates.mean() < 0.9  # 0.03 where its logarithm followed as that of a length
 
 
 @pytest.mark.parametrize("accuracy", [0, -0.1, np.nan, "x", [0.1], True])

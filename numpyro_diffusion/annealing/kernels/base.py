@@ -68,6 +68,8 @@ class Kernel(abc.ABC):
     #: Whether the Metropolis ratio of a step is known, without which runs have no weights.
     has_ratio: bool = True
     target_acceptance: float = 0.6
+    #: Which power of a length a step size is: how much faster its logarithm must follow a scale that shrinks.
+    step_power: int = 1
     #: Gradient evaluations of one step.
     evaluations_per_step: int = 1
     #: Nodes of the line integral that stands for a score-only density, None where there are log densities; and how many

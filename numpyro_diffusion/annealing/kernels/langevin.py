@@ -16,6 +16,7 @@ from .settings import check_step_size
 
 class _Langevin(Kernel):
     score_nodes = 3
+    step_power = 2  # 2 epsilon is a variance
 
     def __init__(self, step_size=None, *, num_nodes: int | None = None):
         self.step_size, self.num_nodes = check_step_size(step_size), check_nodes(num_nodes)

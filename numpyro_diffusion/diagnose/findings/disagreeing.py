@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from ..result_fields import RunFields
 from ..weights import normalised
@@ -19,7 +19,7 @@ def disagreeing(run: RunFields):
         return
     count, shares = run.num_islands, normalised(run.island_log_evidences)
     between = float(np.sqrt(np.sum((shares - 1 / count) ** 2) * count / (count - 1)))
-    limit = np.sqrt(chi2.ppf(1 - FALSE_ALARM, count - 1) / (count - 1))
+    limit = np.sqrt(chdtri(count - 1, FALSE_ALARM) / (count - 1))
     # NaN shares, of islands of which none is alive, are another finding's.
     if between > limit * run.log_evidence_error:
         each = ", ".join(f"{share:.2f}" for share in shares)
