@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -26,7 +27,8 @@ def annealed(rng_key, run: Callable[[int], object], budget: float):
         return found.evaluations_per_chain, getattr(found, "annealed", found).pilot_evaluations
 
     each, pilot = cost(run(DRAWS))
-    times = max(int((budget - pilot) / each), 1)
+    # A power of two, so that problems share compiled programs.
+    times = 2 ** max(int(math.log2((budget - pilot) / each)), 0)
     many = run(times * DRAWS)
     (x,) = jax.tree.leaves(nd.thinned(jax.random.fold_in(rng_key, times), many, DRAWS))
     return x, times * sum(cost(many))
