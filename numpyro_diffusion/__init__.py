@@ -31,6 +31,7 @@ from .diagnose import metrics, plots
 from .diagnose.coverage import coverage
 from .diagnose.expectations import expectation, quantile
 from .diagnose.result import AnnealedRun, TemperedRun
+from .diagnose.thinning import thinned
 from .diagnose.verdict import Verdict
 from .disk.checkpoint import read_state_dict
 from .disk.densities import list_pretrained, load_pretrained, pretrained_card

@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 
 import numpyro_diffusion as nd
 from benchmarks.paper import gmm_products
+from benchmarks.peers import more_chains
 from benchmarks.peers.chains import nuts, tempered_smc
 from benchmarks.peers.fkc import fkc
 from benchmarks.peers.registry import DRAWS, REFERENCE, Method, Problem, by_w2, sets_of
@@ -26,6 +27,8 @@ from benchmarks.score_only.problems import ScoreOf
 BUDGET = {2: 200, 10: 400, 30: 400}
 #: What a level costs with two HMC steps of two leapfrogs, its share of the pilot counted, and with one by line integrals.
 PER_LEVEL, PER_SCORE_LEVEL = 7.5, 11
+MORE_CHAINS = "default, as many chains as the evaluations allow, `nd.thinned`"
+MORE_PARTICLES = f"{more_chains.TIMES * DRAWS:,} of them, `nd.thinned`"
 HALF, STD, FORTY_BUDGET, WIDE = 40.0, float(np.log1p(np.e)), 400, 30.0
 
 
@@ -39,6 +42,11 @@ def annealed(key, p, q, levels=None):
     options = {} if levels is None else {"levels": levels, "num_steps": 2}
     run = nd.anneal(key, p * q, num_chains=DRAWS, progress_bar=False, **options)
     return run.samples, run.evaluations_per_chain + run.pilot_evaluations
+
+
+def crowded(key, p, q, budget):
+    """Ours by its defaults, with as many chains as the evaluations allow."""
+    return more_chains.annealed(key, lambda count: nd.anneal(key, p * q, num_chains=count, progress_bar=False), budget)
 
 
 def of_scores(key, p, q, budget):
@@ -75,10 +83,10 @@ def product(d: int) -> Problem:
 
         return compute
 
-    def at_zero(method):
+    def at_zero(method, times=1):
         def sample(key, p, q):
             start_key, key = jax.random.split(key)
-            start = p.sample(start_key, DRAWS)
+            start = p.sample(start_key, times * DRAWS)
             return method(key, Partial(log_density, p), Partial(log_density, q), start, budget)
 
         return sample
@@ -89,6 +97,7 @@ def product(d: int) -> Problem:
         "ours, equal evaluations": Method(
             f"{levels} levels, two HMC steps", row(functools.partial(annealed, levels=levels))
         ),
+        "ours, more chains": Method(MORE_CHAINS, row(functools.partial(crowded, budget=budget))),
         "reverse diffusion": Method("sum of scores; Liu et al. 2022", row(functools.partial(reverse, budget=budget))),
         "Feynman-Kac correctors": Method(
             "Skreta et al. 2025, rewritten", row(lambda key, p, q: (fkc(key, p * q, DRAWS, budget).samples, budget))
@@ -101,6 +110,7 @@ def product(d: int) -> Problem:
             "Du et al. 2023, scores alone, unweighted", row(functools.partial(of_scores, budget=budget))
         ),
         "tempered SMC": Method("BlackJAX, from p's draws", row(at_zero(tempered_smc))),
+        "tempered SMC, more particles": Method(MORE_PARTICLES, row(at_zero(more_chains.tempered, more_chains.TIMES))),
         "NUTS": Method("NumPyro, from p's draws", row(at_zero(nuts))),
     }
     text = f"""Two mixtures of four components, standard deviation 0.3, means uniform in [-1, 1]^{d}, two in common; another pair for each seed. Distance: sliced W2 of
@@ -160,10 +170,18 @@ def forty_modes() -> Problem:
         mcmc.run(key, forty())
         return mcmc.get_samples()["x"], mcmc.evaluations_per_chain + mcmc.annealed.pilot_evaluations
 
-    def at_zero(method):
+    def crowded(key):
+        def run(count):
+            mcmc = nd.AnnealedMCMC(forty_model, num_chains=count, progress_bar=False)
+            mcmc.run(key, forty())
+            return mcmc
+
+        return more_chains.annealed(key, run, FORTY_BUDGET)
+
+    def at_zero(method, times=1):
         def sample(key):
             start_key, key = jax.random.split(key)
-            start = WIDE * jax.random.normal(start_key, (DRAWS, 2))
+            start = WIDE * jax.random.normal(start_key, (times * DRAWS, 2))
             return method(key, Partial(log_wide), Partial(over_wide, forty()), start, FORTY_BUDGET)
 
         return sample
@@ -176,8 +194,10 @@ def forty_modes() -> Problem:
         "ours, log density alone, equal evaluations": Method(
             f"{levels['levels']} levels, two HMC steps", row(functools.partial(alone, **levels))
         ),
+        "ours, log density alone, more chains": Method(MORE_CHAINS, row(crowded)),
         "reverse diffusion": Method("exact scores", row(lambda key: ours(key, nd.Reverse(), levels=FORTY_BUDGET))),
         "tempered SMC": Method("BlackJAX", row(at_zero(tempered_smc))),
+        "tempered SMC, more particles": Method(MORE_PARTICLES, row(at_zero(more_chains.tempered, more_chains.TIMES))),
         "NUTS": Method("NumPyro", row(at_zero(nuts))),
     }
     text = f"""Forty modes in [-40, 40]^2 (Midgley et al. 2023), one mixture for all seeds. Distance: sliced W2 of {DRAWS:,} samples to {REFERENCE:,} exact draws. `ours, default` and

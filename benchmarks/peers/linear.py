@@ -36,10 +36,10 @@ class Inverse(Case):
     def budget(self, seed: int, of: str = "ours") -> int:
         return BUDGET
 
-    def ours_equal(self, seed: int) -> dict:
-        """As many levels as the evaluations allow."""
+    def ours_with(self, seed: int, **options) -> dict:
+        """By other levels."""
         A, sigma_y, y = self._arrays(seed)
-        mcmc = nd.AnnealedMCMC(model, num_chains=DRAWS, levels=int(BUDGET / PER_LEVEL), num_steps=2, progress_bar=False)
+        mcmc = nd.AnnealedMCMC(model, num_chains=DRAWS, progress_bar=False, **options)
         mcmc.run(jax.random.key(seed), exact_prior(self.d), A, sigma_y, y)
         found = linear_problem.figures(mcmc.get_samples()["x"], self.d, self.d_y, seed)
         return found | {"evaluations": mcmc.evaluations_per_chain, "pilot": mcmc.annealed.pilot_evaluations}
@@ -73,10 +73,18 @@ def as_distance(run):
 def inverse(d_y: int) -> Problem:
     """The table of d = 8 with d_y observations."""
     case = Inverse(DIMENSION, d_y, quick=False)
+    equal = {"levels": int(BUDGET / PER_LEVEL), "num_steps": 2}
     rows = {
         "exact draws": ("the floor itself", case.floor),
         "ours, default": ("`nd.AnnealedMCMC(model)`", case.ours),
-        "ours, equal evaluations": (f"{int(BUDGET / PER_LEVEL)} levels, two HMC steps", case.ours_equal),
+        "ours, equal evaluations": (
+            f"{equal['levels']} levels, two HMC steps",
+            functools.partial(case.ours_with, **equal),
+        ),
+        "ours, closer levels": (
+            "`level_ess=0.98, num_steps=1`",
+            functools.partial(case.ours_with, level_ess=0.98, num_steps=1),
+        ),
         "DPS": ("Chung et al. 2023, rewritten; step weight tuned by the truth", case.dps),
         "TDS": ("Wu et al. 2023, rewritten", case.tds),
         "TDS, matched": ("the same, twist as in Song et al. 2023", functools.partial(case.tds, matched=True)),

@@ -148,6 +148,9 @@ def reference(name: str) -> Problem:
         "ours, equal evaluations": Method(
             f"{levels['levels']} levels, two HMC steps", row(functools.partial(ours, **levels))
         ),
+        "ours, closer levels": Method(
+            "`level_ess=0.98, num_steps=1`", row(functools.partial(ours, level_ess=0.98, num_steps=1))
+        ),
         "ours, trained prior": Method(
             f"default; prior trained on draws, {TRAINING.num_steps:,} steps",
             row(functools.partial(ours, prior=trained)),

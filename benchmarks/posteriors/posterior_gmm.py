@@ -68,7 +68,7 @@ or tunes a method counts only if it lies in the chain. Non-finite: share of samp
 Rows. ours: `nd.AnnealedMCMC(model, num_chains=1000)`, nothing chosen by hand; `closer levels`: with `nd.MALA(), level_ess=0.995, num_steps=1`, of which weighted reverse diffusion
 steps are part;
 `trained` with a density fitted to draws of the prior (on a mixture of 25 Gaussians, itself fitted), all other rows with the exact one. NUTS: NumPyro's, at t = 0, from draws of the prior. DPS: zeta is the best of a grid for each problem by the true W2 of other runs, which
-favours it. TDS: twist with variance sigma_y^2, as its paper states it; `matched` adds the covariance of A x given x_t under a Gaussian with the data's moments.
+favours it. TDS: twist with variance sigma_y^2, as its paper states it; `matched` adds the covariance of A x given x_t under a Gaussian with the data's moments. Rows of `nd.AnnealedMCMC` by its defaults are from before these changed: what they show is `accuracy=0.05`.
 NUTS, DPS and TDS have the budget of `ours` for the same problem, `TDS, matched, closer levels` that of `ours, closer levels`.
 """
 

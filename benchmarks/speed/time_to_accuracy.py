@@ -45,7 +45,7 @@ TEXT = f"""Problems with exact densities and {CHAINS:,} chains: the product of T
 `gmm_products.py`), and five more: {(known_problems.__doc__ or "").partition(chr(10))[2].strip()} W2: sliced 2-Wasserstein distance to exact draws, as many as chains, the mean over {SETS} sets of them and over seeds; floor: the same of exact draws. In the product W2 is ruled by how many
 chains end in which of its two modes, each of half the mass; folded W2, of (|x|, |y|), leaves that out and sees the shape of the modes and what lies outside. Rows: the
 least effort from which on W2, and for the product also folded W2, stays within {WITHIN} x the floor, along the ladder (settings are `level_ess` x `num_steps`; ladder: evaluations, the larger of the distances over its floor). Evaluations: gradients per chain; with the
-pilot's: all that its chains took, too, spread over the run's, a value without a gradient counting a third. Default: `nd.anneal(key, density)`, `nd.AnnealedMCMC(model)`; its accuracy is 0.05 nats. Seconds: best over seeds, pilot included, compilation not. The paper's HMC: its 100 cosine levels, three leapfrogs of
+pilot's: all that its chains took, too, spread over the run's, a value without a gradient counting a third. Default: `nd.anneal(key, density)`, `nd.AnnealedMCMC(model)`; its accuracy is 0.05 nats (of `nd.AnnealedMCMC` it was, when these rows were measured). Seconds: best over seeds, pilot included, compilation not. The paper's HMC: its 100 cosine levels, three leapfrogs of
 the given length in x itself, no weights; settings are steps per level. A ratio of 0 says that it never gets there. Geometric levels: as many as the conditional ESS placed, steps
 tuned as well. log Z error: root mean square over seeds, in nats."""
 

@@ -80,7 +80,7 @@ def anneal(
         accuracy: Standard error of log Z, in nats, that decides how many levels there are, by what a coarse pilot
             measures; sqrt(2.5 / num_chains) by default, 0.05 with 1,000 chains. Levels are never closer than is of use:
             where modes part early only more chains help, as `verdict` then says. Not read where `levels` or `level_ess`
-            are given.
+            are given. Under metric "pilot" there is none by default, but a level_ess of 0.95 with one step.
         num_steps: Kernel steps per level; 1 by default, 2 where `levels` or `level_ess` are given; under tempering per
             level and sweep, 1.
         levels: None places them in a pilot run; an integer gives that many, geometric in the
@@ -147,7 +147,7 @@ def anneal(
     draws = drawn_by(engine, num_samples, thinning)
     usual = Settings if draws is None else Usual
     num_chains = usual.num_chains if num_chains is None else num_chains
-    effort = Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains)
+    effort = Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains, metric)
     if draws is not None:
         if accuracy is not None:
             raise ParameterError(

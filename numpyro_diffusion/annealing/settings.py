@@ -22,6 +22,9 @@ from .reverse import Reverse
 METRICS = ("frame", "pilot")
 #: N times the variance of log Z that the default accuracy asks for: 0.05 nats with 1,000 chains.
 DEFAULT_VARIANCE = 2.5
+#: Conditional ESS between levels where steps are in the pilot's metric, as for posteriors. Reverse steps that such a
+#: pilot chooses are worth more than what it would save by being coarse (`benchmarks/peers/mode_weights.py`).
+POSTERIOR_ESS = 0.95
 #: Dimension from which on weights are watched.
 WATCHED_SIZE = 256
 
@@ -59,8 +62,10 @@ class Settings:
     accuracy: float | None = _of_the_host(None)
 
     @classmethod
-    def of_effort(cls, levels, level_ess, num_steps, accuracy, num_chains) -> dict[str, Any]:
+    def of_effort(cls, levels, level_ess, num_steps, accuracy, num_chains, metric=METRICS[0]) -> dict[str, Any]:
         """What decides the effort, with its defaults: levels as given, as far apart as given, or by accuracy."""
+        if levels is None and level_ess is None and accuracy is None and metric == "pilot":
+            level_ess, num_steps = POSTERIOR_ESS, 1 if num_steps is None else num_steps
         if levels is not None or level_ess is not None:
             given = {"level_ess": level_ess, "num_steps": num_steps}
             return {name: value for name, value in given.items() if value is not None}

@@ -37,7 +37,8 @@ def verdict(
 
     Cost: that of the pilot, and one evaluation of every factor at its chains.
     """
-    effort = Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains)
+    metric = settings.get("metric", Settings.metric)
+    effort = Settings.of_effort(levels, level_ess, num_steps, accuracy, num_chains, metric)
     rng_key, density, mover, checked = prepared(
         "nd.verdict", rng_key, density, kernel, num_chains=num_chains, **effort, **settings
     )

@@ -54,7 +54,9 @@ class AnnealedMCMC(Results):
             the anneal; further ones go on from there, so that R-hat and ESS have something to compare. One by default;
             of groups of replicas 1,000, five sweeps apart, or as many sweeps as `thinning` says.
         num_steps: Moves per noise level, and per draw at t = 0.
-        accuracy, levels, level_ess, resample_threshold, metric, predictor: As for `nd.anneal`.
+        accuracy, levels, level_ess, resample_threshold, metric, predictor: As for `nd.anneal`. By default levels keep
+            0.95 in conditional ESS, weighted reverse steps lead to them where the pilot finds that these pay, and there
+            is one move at each; `accuracy` places fewer or more, without such steps.
         chain_batch_size, mesh, num_islands, checkpoint_path: As for `nd.anneal`. Draws beyond the first are not in the
             checkpoint.
         view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.

@@ -13,7 +13,7 @@ from numpyro_diffusion.annealing.effort import CLOSEST_ESS, FALL, Measured, read
 from numpyro_diffusion.annealing.kernels import HMC, MALA
 from numpyro_diffusion.annealing.level import level_at
 from numpyro_diffusion.annealing.plan import Plan
-from numpyro_diffusion.annealing.settings import DEFAULT_VARIANCE, Settings
+from numpyro_diffusion.annealing.settings import DEFAULT_VARIANCE, POSTERIOR_ESS, Settings
 from numpyro_diffusion.diagnose.findings import findings
 from numpyro_diffusion.errors import ParameterError
 
@@ -65,6 +65,18 @@ def test_what_is_given_wins_over_accuracy():
     assert Settings.of_effort(None, None, 3, 0.1, 1000) == {"accuracy": 0.1, "num_steps": 3}
     assert Settings.of_effort(None, 0.9, None, 0.1, 1000) == {"level_ess": 0.9}
     assert Settings.of_effort([1.0, 0.0], None, 3, 0.1, 1000) == {"num_steps": 3}
+
+
+def test_in_the_metric_of_the_pilot_levels_lie_as_reverse_steps_want_them():
+    def of(metric, **given):
+        return Settings.of_effort(
+            **dict.fromkeys(("levels", "level_ess", "num_steps", "accuracy")) | given, num_chains=9, metric=metric
+        )
+
+    assert of("pilot") == {"level_ess": POSTERIOR_ESS, "num_steps": 1}
+    assert of("pilot", num_steps=3) == {"level_ess": POSTERIOR_ESS, "num_steps": 3}
+    for given in ({"accuracy": 0.1}, {"level_ess": 0.9}, {"levels": 9}):
+        assert of("pilot", **given) == of("frame", **given)
 
 
 def test_langevin_step_sizes_follow_a_scale_that_shrinks():
