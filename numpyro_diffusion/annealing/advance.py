@@ -78,11 +78,12 @@ def predict(
     if settings.weighted:
 
         def step(shared, key, state):
+            by, before, after = shared
             noise = jax.random.normal(key, state.position.shape)
-            return shared.move(noise, state) if reference is None else referred_step(*shared, noise, state)
+            return by.move(noise, state) if reference is None else referred_step(by, before, after, noise, state)
 
-        by = denoising(before, after, planned.before.information) if reference is None else (reference, before, after)
-        moved, gain = settings.map_chains(step, by, keys, state)
+        by = denoising(before, after, planned.before.information) if reference is None else reference
+        moved, gain = settings.map_chains(step, (by, before, after), keys, state)
         return population._replace(state=state._replace(position=moved)), replicated(gain, settings.mesh)
 
     def one(shared, key, u):
