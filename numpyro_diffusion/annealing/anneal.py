@@ -191,11 +191,12 @@ def prepared(
     purpose: str, rng_key, density: Density, kernel: Any, *others: type[Reverse], **settings
 ) -> tuple[jax.Array, Density, Kernel | Reverse, Settings]:
     """What a run for `purpose` takes, after all that can be refused at once; `others` may stand in a kernel's place."""
+    rng_key = check_key(rng_key)  # first, as who forgets it has all else in the wrong place
     check_density(purpose, density)
     chosen = check_kernel(f"{purpose} takes", kernel, *others)
     check_untraced(purpose, rng_key, density, chosen)
     chosen = chosen.suited(density)
-    rng_key, checked = check_key(rng_key), Settings.checked(**settings).suited(density, chosen)
+    checked = Settings.checked(**settings).suited(density, chosen)
     check_proper(density)
     # What functions of the user's compute is read once, here.
     return rng_key, jax.tree.map(lambda a: a, density), chosen.frozen(math.prod(density.event_shape)), checked

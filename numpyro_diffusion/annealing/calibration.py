@@ -65,11 +65,11 @@ class CalibrationReport:
     def __str__(self):
         lines = [
             f"{self.formula}: normaliser by {self.method}",
-            f"{'t':>8} {'sigma/alpha':>12} {'Z':>10}  mode weights",
+            f"{'t':>8} {'sigma/alpha':>12} {'Z':>10}" + ("" if self.mode_weights is None else "  mode weights"),
         ]
         for i, t in enumerate(self.levels):
             modes = "" if self.mode_weights is None else " ".join(f"{w:.3f}" for w in self.mode_weights[i])
-            lines.append(f"{t:8.4f} {self.noise_to_signal[i]:12.5f} {np.exp(self.log_z[i]):10.4f}  {modes}")
+            lines.append(f"{t:8.4f} {self.noise_to_signal[i]:12.5f} {np.exp(self.log_z[i]):10.4f}  {modes}".rstrip())
         lines.append(f"largest |Z - 1|: {self.drift:.4f}")
         return "\n".join(lines)
 

@@ -22,7 +22,7 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
         ShapeError: if it holds anything but real numbers.
     """
     path, remedy = checked_path("path", path), "Write it with numpy.save(path, array), of floats."
-    with told("cannot read", path, "Check the path; of what no memory holds take fewer points.", ParameterError):
+    with told("cannot read", path, "Check the path, and that the array fits into memory.", ParameterError):
         with open_regular(path) as file:
             # Some files of the system call themselves empty and wait when they are read.
             magic = file.read(len(NPY_MAGIC)) if os.fstat(file.fileno()).st_size else b""
