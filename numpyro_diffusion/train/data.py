@@ -92,8 +92,8 @@ def _sample(sampler, rng_key, count: int) -> Points:
 def _check_points(x, condition) -> None:
     if not np.issubdtype(x.dtype, np.floating):
         raise ShapeError(
-            f"data must be floating point; got dtype {x.dtype}. Scale it to order one; counts need "
-            "uniform noise of one unit."
+            f"data must be floating point; got dtype {x.dtype}. Convert and scale it to order "
+            "one; counts need uniform noise of one unit."
         )
     if x.ndim < 2 or len(x) < 2:
         raise ShapeError(f"data must have shape [n, *event_shape] with n >= 2; got {x.shape}.")

@@ -33,21 +33,27 @@ CALLS = {
 }
 
 
+def anneal(*args, **settings):
+    """`nd.anneal` with a key."""
+    return nd.anneal(jax.random.key(0), *args, **settings)
+
+
 #: What is refused: (call, error, words of the message: rule, value, remedy).
 REFUSED = {
-    "anneal a class that is no pytree": (lambda: nd.anneal(0, unknown()), TypeError, "got Unknown.*Decorate"),
-    "anneal a product with one": (lambda: nd.anneal(0, gaussian() * unknown()), TypeError, "got Unknown.*Decorate"),
-    "anneal a function": (lambda: nd.anneal(0, lambda x, t: 0.0), TypeError, "takes a density.*nd.as_density"),
-    "anneal a number": (lambda: nd.anneal(0, 3.0), TypeError, "takes a density; got .*nd.as_density"),
-    "anneal nothing": (lambda: nd.anneal(0, None), TypeError, "takes a density; got .*nd.as_density"),
-    "anneal a name": (lambda: nd.anneal(0, "ring"), TypeError, "takes a density; got .*nd.as_density"),
-    "anneal by a class": (lambda: nd.anneal(0, gaussian(), HMC), TypeError, r"takes a kernel such as nd.HMC\(\)"),
-    "anneal by a number": (lambda: nd.anneal(0, gaussian(), 0.1), TypeError, r"takes a kernel such as nd.HMC\(\)"),
-    "anneal by BlackJAX": (lambda: nd.anneal(0, gaussian(), blackjax.nuts), TypeError, "takes a kernel such as nd.HMC"),
-    "anneal by text": (lambda: nd.anneal(0, gaussian(), "HMC"), TypeError, "takes a kernel such as nd.HMC"),
-    "bound a function": (lambda: nd.ais_bound(0, print), TypeError, "takes a density.*nd.as_density"),
-    "bound by text": (lambda: nd.ais_bound(0, gaussian(), "HMC"), TypeError, "takes a kernel such as nd.HMC"),
-    "a mesh of text": (lambda: nd.anneal(jax.random.key(0), gaussian(), mesh="cpu"), TypeError, "jax.sharding.Mesh"),
+    "anneal without a key": (lambda: nd.anneal(gaussian(), HMC()), ValueError, "one JAX key.*Keys come first"),
+    "anneal a class that is no pytree": (lambda: anneal(unknown()), TypeError, "got Unknown.*Decorate"),
+    "anneal a product with one": (lambda: anneal(gaussian() * unknown()), TypeError, "got Unknown.*Decorate"),
+    "anneal a function": (lambda: anneal(lambda x, t: 0.0), TypeError, "takes a density.*nd.as_density"),
+    "anneal a number": (lambda: anneal(3.0), TypeError, "takes a density; got .*nd.as_density"),
+    "anneal nothing": (lambda: anneal(None), TypeError, "takes a density; got .*nd.as_density"),
+    "anneal a name": (lambda: anneal("ring"), TypeError, "takes a density; got .*nd.as_density"),
+    "anneal by a class": (lambda: anneal(gaussian(), HMC), TypeError, r"takes a kernel such as nd.HMC\(\)"),
+    "anneal by a number": (lambda: anneal(gaussian(), 0.1), TypeError, r"takes a kernel such as nd.HMC\(\)"),
+    "anneal by BlackJAX": (lambda: anneal(gaussian(), blackjax.nuts), TypeError, "takes a kernel such as nd.HMC"),
+    "anneal by text": (lambda: anneal(gaussian(), "HMC"), TypeError, "takes a kernel such as nd.HMC"),
+    "bound a function": (lambda: nd.ais_bound(jax.random.key(0), print), TypeError, "takes a density.*nd.as_density"),
+    "bound by text": (lambda: nd.ais_bound(jax.random.key(0), gaussian(), "HMC"), TypeError, "takes a kernel such as nd.HMC"),
+    "a mesh of text": (lambda: anneal(gaussian(), mesh="cpu"), TypeError, "jax.sharding.Mesh"),
     "no algorithm": (lambda: nd.BlackJAX("barker"), TypeError, "such as blackjax.barker"),
     "recalibrate a mixture": (lambda: nd.recalibrate(0, gaussian()), TypeError, "takes a trained energy"),
 }  # fmt: skip
