@@ -52,7 +52,8 @@ REFUSED = {
     "anneal by BlackJAX": (lambda: anneal(gaussian(), blackjax.nuts), TypeError, "takes a kernel such as nd.HMC"),
     "anneal by text": (lambda: anneal(gaussian(), "HMC"), TypeError, "takes a kernel such as nd.HMC"),
     "bound a function": (lambda: nd.ais_bound(jax.random.key(0), print), TypeError, "takes a density.*nd.as_density"),
-    "bound by text": (lambda: nd.ais_bound(jax.random.key(0), gaussian(), "HMC"), TypeError, "takes a kernel such as nd.HMC"),
+    "bound by text": (
+        lambda: nd.ais_bound(jax.random.key(0), gaussian(), "HMC"), TypeError, "takes a kernel such as nd.HMC"),
     "a mesh of text": (lambda: anneal(gaussian(), mesh="cpu"), TypeError, "jax.sharding.Mesh"),
     "no algorithm": (lambda: nd.BlackJAX("barker"), TypeError, "such as blackjax.barker"),
     "recalibrate a mixture": (lambda: nd.recalibrate(0, gaussian()), TypeError, "takes a trained energy"),
