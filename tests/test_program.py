@@ -77,8 +77,8 @@ def assert_moments(found, held):
     assert abs(found[0] - mean) < 5 * sd / np.sqrt(150) and abs(found[1] / sd - 1) < 5 / np.sqrt(300)
 
 
-#: A change of values and one of the program; the other pairs are slow.
-PAIRS = {("bound method", "an array"), ("closure", "a number")}
+#: The other pairs are slow.
+PAIRS = {("closure", "a number")}
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def log_mass(apart: float) -> float:
     return float(np.log(np.trapezoid(p * q / (0.5 * p + 0.5 * q), x)))
 
 
+@pytest.mark.slow
 def test_what_is_nothing_but_the_reference_has_weights_all_alike():
     reference = mixture()
     run = nd.anneal(jax.random.key(0), reference**1.0, nd.HMC(), levels=12, predictor=reference, **SHARED)
@@ -45,6 +46,7 @@ def test_evidence_of_a_sculpted_density():
     assert run.evaluations_per_chain == 60 * (1 + 2 * 3) + 2 * 59
 
 
+@pytest.mark.slow
 def test_weights_hold_where_dimensions_are_many():
     p, q, both = pair(300, 2.5)
     run = nd.anneal(jax.random.key(2), nd.sculpt([p, q], [1, 2]), nd.HMC(), levels=60, predictor=both, **SHARED)

@@ -76,7 +76,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", quick_among(MODELS, ["keywords", "condition"]))
+@pytest.mark.parametrize("name", quick_among(MODELS, ["condition"]))
 def test_models_in_wrappers_are_the_model(name, mcmc):
     wrapped, args, kwargs = MODELS[name]
     other = annealed(wrapped, *args, **kwargs)
