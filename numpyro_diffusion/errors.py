@@ -157,12 +157,9 @@ def check_key(rng_key) -> jax.Array:
         fine = is_array and rng_key.dtype == np.uint32 and rng_key.shape == shape
     if not fine:
         got = f"an array of {rng_key.dtype}, shape {rng_key.shape}" if is_array else repr(rng_key)
-        is_data = is_array and rng_key.dtype == np.uint32
-        remedy = (
-            "Keys come first."
-            if not is_data
-            else ("Data of another generator's keys become one by jax.random.wrap_key_data(data, impl=...).")
-        )
+        remedy = "Keys come first."
+        if is_array and rng_key.dtype == np.uint32:
+            remedy = "Data of another generator's keys become one by jax.random.wrap_key_data(data, impl=...)."
         raise ParameterError(f"rng_key must be one JAX key such as jax.random.key(0); got {got}. {remedy}")
     return jnp.asarray(rng_key)
 

@@ -159,6 +159,8 @@ def anneal(
     if reference is not None:
         check_density("nd.anneal", density)
         check_reference(density, reference, kernel, levels)
+        check_untraced("nd.anneal", reference)
+        reference = jax.tree.map(lambda a: a, reference)  # what functions of the user's compute is read once, too
         # Weights that hold are not watched.
         predictor, resample_threshold = True, 0.5 if resample_threshold is None else resample_threshold
     rng_key, density, kernel, settings = prepared(
@@ -177,7 +179,7 @@ def anneal(
         "rng_key": fingerprint(rng_key), **density.identity(),
         "kernel": f"{kernel!r} {fingerprint((kernel, kernel.program_digest))}", **settings.identity(),
         "levels": fingerprint(levels), "keep_history": bool(keep_history), **versions(),
-        **({} if reference is None else {"reference": fingerprint(reference)}),
+        **({} if reference is None else {f"predictor's {name}": what for name, what in reference.identity().items()}),
     }  # fmt: skip
     with sole_writer(checkpoint_path):
         keeper = Keeper(checkpoint_path, identity, checkpoint_every_seconds)
