@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.calls import checked_call
 from ..checks.fields import check_instance
 from ..checks.text import check_name
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel, data_gaussian
@@ -62,6 +63,7 @@ class Denoising(NamedTuple):
         check_finite(batch)
 
 
+@checked_call(training=TrainingConfig, network=NetworkConfig)
 def fit(
     rng_key: jax.Array,
     data: Any,
