@@ -18,12 +18,13 @@ from ..density.mixture import MixtureBase
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
 from ..disk.runs import Keeper
-from ..errors import ParameterError, check_key, check_number, check_untraced
+from ..errors import ParameterError, check_key, check_number, check_untraced, warn
 from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .losses import loss
 from .optimise import TrainingConfig, optimise, settled
+from .unfinished import unfinished
 
 #: Points that moments are taken of, where data are drawn by a sampler.
 NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES = 50_000, 5_000
@@ -172,6 +173,8 @@ def fit(
     density = density._replace(state=weights)
     # Folded in, not split off: the keys of weights and steps stay what they were before there was a third.
     typical_key = jax.random.fold_in(rng_key, 0x7E57)
+    if finding := unfinished(density, x, condition, jax.random.fold_in(typical_key, 1)):
+        warn(finding)
     return density._replace(typical=typical_log_probs(density, x, condition, typical_key))
 
 
