@@ -6,6 +6,7 @@ import pytest
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import (
+    ArgumentTypeError,
     ParameterError,
     ScheduleError,
     ScoreOnlyError,
@@ -57,3 +58,23 @@ def test_ends_of_ranges(low, high, ends, rule):
         else:
             with pytest.raises(ParameterError, match=f"x must {rule}; got"):
                 check_number("x", bound, low, high, ends=ends)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [(lambda: nd.fit(0, 0, steps=100), r"fit\(\): .*'steps'. Did you mean training=nd.TrainingConfig\(num_steps=...\)"),
+     (lambda: nd.fit(0, 0, lr=0.1), r"'lr'. It takes rng_key, data.*; training=nd.TrainingConfig\(...\) takes num_st"),
+     (lambda: nd.HMC(num_steps=5), r"^HMC\(\): .*'num_steps'. Did you mean num_integration_steps="),
+     (lambda: nd.HMC(0.1, 3, 0.0, 7), r"^HMC\(\): too many positional arguments. It takes step_size, num_int"),
+     (lambda: nd.MALA(num_steps=5), "'num_steps'. It takes step_size, num_nodes.$"),
+     (lambda: nd.anneal(0, 0, steps=3), "Did you mean num_steps="),
+     (lambda: nd.anneal(0, 0, step_size=0.1), r"Did you mean kernel=nd.HMC\(step_size="),
+     (lambda: nd.AnnealedMCMC(print, chains=3), r"^AnnealedMCMC\(\): .*Did you mean num_chains="),
+     (lambda: nd.AnnealedKernel(print, stepsize=3), r"^AnnealedKernel\(\): .*kernel=nd.HMC\(step_size="),
+     (lambda: nd.TrainingConfig(steps=3), r"^TrainingConfig\(\): .*Did you mean num_steps="),
+     (lambda: nd.Reverse(num_steps=3), r"^Reverse\(\): .*It takes weighted.$"),
+     (lambda: nd.ais_bound(0, 0, nsteps=3), r"ais_bound\(\): .*'nsteps'. Did you mean num_steps=")],
+)  # fmt: skip
+def test_unknown_arguments_are_named_with_what_may_be_meant(call, words):
+    with pytest.raises(ArgumentTypeError, match=words):
+        call()

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ..checks.calls import checked_call
 from ..density.abstract import check_density
 from ..density.density import Density
 from ..density.path import LEVEL_NODES, divergence_evaluations
@@ -25,7 +26,7 @@ from .blas_threads import single_threaded_blas
 from .devices import everywhere, gathered
 from .effort import expected
 from .history import History, check_place
-from .kernels import Kernel, check_kernel
+from .kernels import HMC, Kernel, check_kernel
 from .loop import KIND, RunState, descend, packed, unpacked
 from .pilot import planned
 from .plan import Plan
@@ -38,6 +39,7 @@ from .tempering.engine import KIND as TEMPERING
 from .tempering.engine import Usual, drawn_by, tempered
 
 
+@checked_call(kernel=HMC)
 @single_threaded_blas
 def anneal(
     rng_key: jax.Array,

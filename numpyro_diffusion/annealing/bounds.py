@@ -22,11 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
+from ..checks.calls import meant
 from ..checks.points import as_points
 from ..density.density import Density
 from ..diagnose.result import Bound
 from ..diagnose.weights import pareto_tail
-from ..errors import ParameterError, ScoreOnlyError, check_integer, check_untraced
+from ..errors import ArgumentTypeError, ParameterError, ScoreOnlyError, check_integer, check_untraced
 from .anneal import annealed, prepared
 from .blas_threads import single_threaded_blas
 from .devices import chain_keys
@@ -52,7 +53,8 @@ def _checked(
 ) -> tuple[jax.Array, Density, Kernel, Settings]:
     """What a bound is of, after all that can be refused at once; see `prepared`."""
     if unknown := given.keys() - LevelSettings.__annotations__:
-        raise TypeError(f"{purpose}() got an unexpected keyword argument {min(unknown)!r}")
+        name, known = min(unknown), {"{}=...": list(LevelSettings.__annotations__)}
+        raise ArgumentTypeError(f"{purpose}(): got an unexpected keyword argument {name!r}. {meant(name, known)}")
     rng_key, density, kernel, checked = prepared(purpose, rng_key, density, kernel, predictor=False, **given, **more)
     assert isinstance(kernel, Kernel)  # nothing stands in its place here
     if not density.has_log_density:

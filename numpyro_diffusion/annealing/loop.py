@@ -113,7 +113,7 @@ def _figures(level: LevelStats, settings: Settings) -> dict[str, str]:
 
 def _warn_of_collapse(density, i, times):
     warn(
-        f"the weights collapsed at level {i + 1} of {len(times)} (t = {times[i]:.3g}): in "
+        f"{density!r}: the weights collapsed at level {i + 1} of {len(times)} (t = {times[i]:.3g}): in "
         f"{math.prod(density.event_shape)} dimensions levels must lie closer, or chains be many more. The run goes on "
         "without weights and resampling, as plain annealed MCMC, and has no evidence. levels=None places levels; a "
         "resample_threshold keeps the weights."

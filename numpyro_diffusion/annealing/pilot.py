@@ -225,7 +225,7 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
             shape, scale = _learn(population, shape, scale)
         if found[-1].t == 0.0 or (levels is not None and len(found) == len(levels)):
             break
-        if levels is None and _gives_up(population, found, settings.level_ess):
+        if levels is None and _gives_up(density, population, found, settings.level_ess):
             found.append(found[-1]._replace(t=0.0, before=None))
             break
     # Of the start's step size.
@@ -255,7 +255,7 @@ def _of_the_pilot(settings: Settings, size: int, *, are_placed: bool) -> Setting
     )
 
 
-def _gives_up(population: Population, found: list[PlannedLevel], level_ess: float) -> bool:
+def _gives_up(density: Density, population: Population, found: list[PlannedLevel], level_ess: float) -> bool:
     """Whether to place no further levels, with a warning."""
     if not bool(jnp.any(jnp.isfinite(population.log_weight))):
         reason = f"no pilot chain kept a positive density below t = {found[-1].t:.3g}"
@@ -263,5 +263,5 @@ def _gives_up(population: Population, found: list[PlannedLevel], level_ess: floa
         reason = f"{MAX_LEVELS} levels did not reach t = 0 at level_ess = {level_ess}"
     else:
         return False
-    warn(f"{reason}; the rest is one leap. The factors may not overlap, or level_ess is too close to 1.")
+    warn(f"{density!r}: {reason}; the rest is one leap. The factors may not overlap, or level_ess is too close to 1.")
     return True

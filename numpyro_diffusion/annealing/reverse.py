@@ -16,6 +16,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from ..checks.calls import CheckedCall
 from ..checks.fields import check_flag
 from ..density.density import Density
 from ..density.equal import EqualDensity
@@ -25,7 +26,7 @@ from ..pytree import register
 
 @register(data=(), static=("weighted",))
 @dataclasses.dataclass(frozen=True)
-class Reverse:
+class Reverse(CheckedCall):
     """Reverse diffusion in place of a kernel: `nd.anneal(rng_key, density, nd.Reverse())`.
 
     A predictor that no steps follow: there is nothing to tune or to accept, and nothing of Python that it reads.

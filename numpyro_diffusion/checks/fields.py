@@ -9,6 +9,7 @@ from functools import partial
 from typing import Annotated, get_type_hints
 
 from ..errors import ArgumentTypeError, ParameterError, check_integer, check_number
+from .calls import CheckedCall
 from .text import shown
 
 
@@ -49,7 +50,7 @@ Share = Annotated[float, partial(check_number, low=0, high=1, ends="[)")]
 Flag = Annotated[bool, check_flag]
 
 
-class Checked:
+class Checked(CheckedCall):
     """Base of frozen dataclasses whose annotations, `Annotated[type, rule]`, say what a field may hold.
 
     `rule(name, value, remedy=...)` gives what is kept, or raises ParameterError.

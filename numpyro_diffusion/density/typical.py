@@ -53,14 +53,20 @@ def typical_log_probs(density, x, conditions, rng_key) -> jax.Array | None:
 
 def _quantiles(density, y, log_ratios, rng_key, condition) -> np.ndarray:
     """Quantiles [Q, K] of log p of points y [n, d] noised to each of the ratios."""
-    batch = IMAGE_BATCH if density.config.takes_images else NUM_POINTS
     rows = []
     for level, r in enumerate(np.exp(log_ratios)):
-        noisy = y + r * np.asarray(jax.random.normal(jax.random.fold_in(rng_key, level), y.shape))
-        pieces = [slice(i, i + batch) for i in range(0, len(y), batch)]
-        found = [_log_probs(density, noisy[s], r, None if condition is None else condition[s]) for s in pieces]
-        rows.append(np.quantile(np.concatenate(found).astype(np.float64), QUANTILES))
+        log_probs = noised_log_probs(density, y, r, jax.random.fold_in(rng_key, level), condition)[1]
+        rows.append(np.quantile(log_probs, QUANTILES))
     return np.transpose(rows)
+
+
+def noised_log_probs(density, y, r: float, rng_key, condition) -> tuple[np.ndarray, np.ndarray]:
+    """Centred points y [n, d] noised to the ratio r, and log p of these [n], given conditions [n, c + 1] or None."""
+    batch = IMAGE_BATCH if density.config.takes_images else NUM_POINTS
+    noisy = y + r * np.asarray(jax.random.normal(rng_key, y.shape))
+    pieces = [slice(i, i + batch) for i in range(0, len(y), batch)]
+    found = [_log_probs(density, noisy[s], r, None if condition is None else condition[s]) for s in pieces]
+    return noisy, np.concatenate(found).astype(np.float64)
 
 
 @jax.jit

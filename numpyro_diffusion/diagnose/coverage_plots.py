@@ -10,7 +10,7 @@ import numpy as np
 from ..checks.text import shown
 from ..errors import ParameterError
 from .coverage import Coverage
-from .plot_style import BLUE, GREEN, GREY, INK, ORANGE, legend, pyplot, style
+from .plot_style import BLUE, GREEN, GREY, INK, ORANGE, legend, pyplot, set_title, style
 from .sbc_result import SBCResult
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def plot_sbc(result: SBCResult, var_names: list[str] | None = None, *, prob: flo
                 ax.fill_between(at, low - at, high - at, color=GREY, alpha=0.2, linewidth=0, step="mid")
             ax.step(at, ecdf - at, where="mid", color=BLUE, linewidth=1.2, alpha=1.0 if lines.shape[1] == 1 else 0.5)
         ax.axhline(0, color=GREY, linewidth=0.8)
-        ax.set_title(name, fontsize=10.5, color=INK)
+        set_title(ax, name, 10.5)
         style(ax)
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)

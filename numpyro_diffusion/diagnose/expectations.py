@@ -15,6 +15,14 @@ Intervals are Student's, of as many degrees of freedom as variances of families 
 correlation rho between relatives contributes :math:`\rho W_g^2 + (1 - \rho) \sum_{i \in g} W_i^2`, rho such that the
 sum of these is the error.
 
+A region that no draw has shown is not known to be empty, nor one that all are in to be everything. Of a share p, n
+independent draws all miss it with probability :math:`(1 - p)^n`, so at the confidence 1 - a
+
+.. math:: p \le 1 - a^{1/n} \approx -\log(a) / n, \qquad n = 1 / \sum_g W_g^2,
+
+which is 3 / n at 95 %: Clopper and Pearson's limit, exact for strangers of equal weights, and wider for others. It
+holds as far as what was missed would weigh no more than what was seen.
+
 A quantile is where the distribution function F, itself an expectation, takes a value; of F(q) = p known from
 effectively n draws, :math:`n = p (1 - p) / e^2`, the interval is that of Beta(n p + 1, n (1 - p) + 1), read off the
 quantile function (as ArviZ does with effective sample sizes of chains). All of n draws lie below the quantile with
@@ -60,11 +68,13 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: The estimate.
-        error: Its standard error, by genealogy; infinite where all particles descend from one chain.
+        error: Its standard error, by genealogy; infinite where all particles descend from one chain. Of a function that
+            is 0 at all draws, or 1, as of a region that none has shown, or none left: 1 / `num_effective`.
         num_effective: Independent draws of the same error: var f / error^2; of a quantile those of its distribution
             function.
         lower, upper: Confidence interval, wider than by a normal law where families are few. Of a quantile a limit is
-            infinite where there are too few draws beyond it to tell.
+            infinite where there are too few draws beyond it to tell; of what is 0 at all draws the upper one is about
+            3 / `num_effective` at 95 %, see the module.
         pareto_k: Shape of the tail of families' contributions to the error of an expectation; above .7 a few, seen or
             not, rule it. NaN for quantiles.
         island_error: Standard error by islands, NaN unless there are at least two.
@@ -98,7 +108,8 @@ def expectation(run, fn: Callable | None = None, *, confidence: float = 0.95) ->
     References:
         Lee and Whiteley (2018), Variance estimation in the particle filter. Biometrika 105(3).
     """
-    return _of_each(run, fn, partial(mean_of, confidence=check_number("confidence", confidence, 0.0, 1.0, ends="()")))
+    confidence = check_number("confidence", confidence, 0.0, 1.0, ends="()")
+    return _of_each(run, fn, partial(mean_of if fn is None else share_of, confidence=confidence))
 
 
 def quantile(run, prob: float, fn: Callable | None = None, *, confidence: float = 0.95) -> Any:
@@ -143,6 +154,17 @@ def mean_of(values: np.ndarray, particles: Particles, confidence: float = 0.95) 
         mean, error, _effective(variance, error, particles), mean - half, mean + half, _shape(deviation, particles),
         islands,
     )  # fmt: skip
+
+
+def share_of(values: np.ndarray, particles: Particles, confidence: float = 0.95) -> Estimate:
+    """The mean of values [M, ...], bounded where they are 0 or 1 at all draws, as an indicator's may be."""
+    found = mean_of(values, particles, confidence)
+    values, particles = _alive(values, particles)
+    never, always = (np.all(values == value, axis=0) for value in (0, 1))
+    n = particles.num_effective
+    most, error = 1 - (1 - confidence) ** (1 / n), np.where(never | always, 1 / n, found.error)
+    lower, upper = np.where(always, 1 - most, found.lower), np.where(never, most, found.upper)
+    return found._replace(error=error, lower=lower, upper=upper)
 
 
 def quantile_of(values: np.ndarray, particles: Particles, prob: float, confidence: float = 0.95) -> Estimate:

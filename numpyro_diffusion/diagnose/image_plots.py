@@ -11,7 +11,7 @@ import numpy as np
 from ..checks.numbers import array_of
 from ..checks.text import shown
 from ..errors import ParameterError, ShapeError, check_integer, check_number
-from .plot_style import INK, ORANGE, pyplot
+from .plot_style import ORANGE, pyplot, set_title
 from .result import AnnealedRun
 from .weights import evenly, normalised
 
@@ -60,7 +60,7 @@ def image_grid(
         _, ax = plt.subplots(figsize=(0.9 * columns, 0.9 * rows + (0.3 if title else 0.0)), layout="constrained")
     seen = np.where(np.isfinite(x), np.clip((x - low) / (high - low), 0, 1), np.nan)
     ax.imshow(_tiled(seen, columns), interpolation="nearest")
-    ax.set_title(title or "", fontsize=11, color=INK)
+    set_title(ax, title)
     ax.set_axis_off()
     return ax
 
@@ -107,7 +107,7 @@ def posterior_images(
     )
     for ax, (name, image) in zip(axes, panels.items(), strict=True):
         image_grid(np.asarray(image)[None], limits=(black, white), ax=ax, title=name)
-    figure.suptitle(title or "", fontsize=11, color=INK)
+    set_title(figure, title)
     return figure
 
 

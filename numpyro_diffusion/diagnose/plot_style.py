@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+
 from ..errors import missing_library
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.
@@ -30,6 +33,24 @@ def style(ax, *, grid: bool = True) -> None:
     ax.set_axisbelow(True)
     if grid:
         ax.grid(color="#E6E8EB", linewidth=0.8)
+
+
+def set_title(of, text: str | None, size: float = 11) -> None:
+    """The title of axes or of a figure, no wider than they are: a long one is a quarter smaller, and in lines."""
+    text = text or ""
+    shown = of.set_title(text) if hasattr(of, "set_title") else of.suptitle(text)
+    shown.set(fontsize=size, color=INK)
+    if hasattr(of, "apply_aspect"):
+        of.apply_aspect()
+    share = shown.get_window_extent().width / of.get_window_extent().width
+    smaller = min(max(1 / share, 0.75), 1.0) if share else 1.0
+    shown.set_fontsize(smaller * size)
+    if share * smaller > 1.001:
+        longest = 0.93 * max(map(len, text.split("\n"))) / (share * smaller)  # some letters are wider
+        # Formulas stay whole.
+        whole = re.sub(r"\$[^$]*\$", lambda formula: formula[0].replace(" ", "\0"), text)
+        lines = (textwrap.fill(line, max(int(longest), 8)) for line in whole.split("\n"))
+        shown.set_text("\n".join(lines).replace("\0", " "))
 
 
 def legend(ax, **options) -> None:

@@ -17,7 +17,7 @@ from .coverage_plots import plot_coverage as plot_coverage
 from .coverage_plots import plot_sbc as plot_sbc
 from .image_plots import image_grid as image_grid
 from .image_plots import posterior_images as posterior_images
-from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, style
+from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, set_title, style
 from .result import AnnealedRun, Bound
 from .weights import evenly, normalised
 
@@ -92,8 +92,8 @@ def plot_samples(
     ax.scatter(*drawn.T, s=size, color=BLUE, alpha=0.55, linewidths=0, zorder=3)
     ax.set(xlim=limits[0], ylim=limits[1], aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     ax.locator_params(nbins=5)
-    ax.set_title(title or "", fontsize=11, color=INK)
     style(ax, grid=False)
+    set_title(ax, title)
     return ax
 
 

@@ -16,6 +16,11 @@ from .weights import effective_sample_size
 class ResultFields:
     """A run or a bound."""
 
+    @property
+    def title(self) -> str:
+        """What was run, for summaries and warnings."""
+        raise NotImplementedError
+
 
 class ParticleFields:
     """What any population of weighted particles, in islands or not, says of itself."""
@@ -59,6 +64,10 @@ class RunFields(ParticleFields, ResultFields):
     remarks: tuple[str, ...] = ()
     island_log_evidences: np.ndarray | None = None
     verdict: Any = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.density!r} by {self.kernel!r}"
 
     @property
     def pilot_evaluations(self) -> float:
@@ -117,6 +126,10 @@ class BoundFields(ResultFields):
     log_weights: dict[str, np.ndarray]
     levels: np.ndarray
     pareto_k: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} of {len(self.levels)} levels"
 
     @property
     def gap(self) -> float:

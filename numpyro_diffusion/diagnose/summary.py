@@ -29,7 +29,7 @@ def short(run: RunFields) -> str:
     else:
         state = f"incomplete: {_ended(run)}"
     lines = [
-        f"{type(run).__name__} of {run.density!r} by {run.kernel!r}",
+        f"{type(run).__name__} of {run.title}",
         f"{_count(run)}, {len(run.levels)} levels" + (f", acceptance {rate}" if rate else ""),
         f"log evidence {evidence(run)}" if run.is_weighted else "no log evidence",
         state,

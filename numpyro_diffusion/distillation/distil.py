@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.calls import checked_call
 from ..checks.fields import check_choice, check_flag, check_instance
 from ..checks.text import LONGEST_NAME, check_name
 from ..density.density import Density
@@ -68,6 +69,7 @@ class _Distilling(NamedTuple):
         self.learner.check(batch)
 
 
+@checked_call(training=TrainingConfig, network=NetworkConfig)
 def distil(
     rng_key: jax.Array,
     teacher: Density,

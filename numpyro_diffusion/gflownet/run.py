@@ -84,7 +84,7 @@ class FlowRun(ParticleFields):
     def warn(self) -> None:
         """Issue a DiagnosticWarning for each of the `findings`."""
         for finding in self.findings():
-            warn(finding)
+            warn(f"{self.flow!r}: {finding}")
 
     def print_summary(self) -> None:
         """Print the log sum with its error, effective sample sizes, and what speaks against them."""

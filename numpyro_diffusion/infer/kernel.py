@@ -12,10 +12,11 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
 from ..annealing.effort import read_plan
-from ..annealing.kernels import Kernel, check_kernel
+from ..annealing.kernels import HMC, Kernel, check_kernel
 from ..annealing.level import Level
 from ..annealing.plan import Plan
 from ..annealing.settings import Settings, is_weighted
+from ..checks.calls import CheckedCall
 from ..checks.numbers import is_traced
 from ..errors import NotRunError, ParameterError
 from ..program import fingerprint
@@ -28,7 +29,7 @@ from .pilot import Pilot, run_pilot, tabulate, warn_if_few
 from .setup import check_model, check_no_start
 
 
-class AnnealedKernel(MCMCKernel):
+class AnnealedKernel(CheckedCall, MCMCKernel, kernel=HMC):
     r"""Annealed MCMC as a kernel for `numpyro.infer.MCMC`, alone or as a block of `numpyro.infer.Gibbs`.
 
     One MCMC step is one noise level: the chain's log density is evaluated at the new level, the difference to the old

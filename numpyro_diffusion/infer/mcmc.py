@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 
 from ..annealing.anneal import anneal
 from ..annealing.blas_threads import single_threaded_blas
-from ..annealing.kernels import Kernel
+from ..annealing.kernels import HMC, Kernel
 from ..annealing.settings import Settings
 from ..annealing.tempering.engine import KIND as TEMPERING
 from ..annealing.tempering.engine import Usual, check_engine
+from ..checks.calls import CheckedCall
 from ..errors import ParameterError, check_integer, check_key, check_untraced
 from .arguments import OF_KERNEL, checked_draws, checked_levels, model_and_kernel, spread
 from .handlers import check_view
@@ -33,7 +34,7 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-class AnnealedMCMC(Results):
+class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
     """Posterior of a NumPyro model with diffusion priors, by annealed MCMC from noise to data.
 
     The surface is that of `numpyro.infer.MCMC`, with the model in the kernel's place. Chains are particles: they start

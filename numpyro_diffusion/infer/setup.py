@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -10,9 +11,10 @@ import numpy as np
 from numpyro import validation_enabled
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, trace
-from numpyro.primitives import Messenger
+from numpyro.primitives import Messenger, sample
 
 from ..density.abstract import gaussian_at
+from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
@@ -129,11 +131,24 @@ def _first_trace(call: ModelCall, rng_key):
     except NotImplementedError as error:
         raise UnsupportedModelError(NO_START.format(recorded.name)) from error
     except (TypeError, ValueError) as error:
+        if isinstance(density := _sampled_at(error.__traceback__), Density):
+            raise ArgumentTypeError(
+                f"numpyro.sample takes a distribution; got the density {density!r}. Make it one: "
+                f"numpyro.sample(name, nd.DiffusionPrior({density!r}))."
+            ) from error
         if any(words in str(error) for words in ("ncompatible shapes", "broadcast", "contracting dim")):
             raise ShapeError(
                 f"shapes in the model do not fit together: {error} Compare the priors' event shapes with the data's."
             ) from error
         raise
+
+
+def _sampled_at(trace: TracebackType | None) -> Any:
+    """What was given to `numpyro.sample` where that failed itself: it knows no site yet, and tells no handler."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    frame = None if trace is None else trace.tb_frame
+    return frame.f_locals.get("fn") if frame is not None and frame.f_code is sample.__code__ else None
 
 
 def _bind(sites) -> dict[str, Bound]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.calls import checked_call
 from ..checks.fields import check_instance
 from ..checks.text import check_name
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel, data_gaussian
@@ -17,12 +18,13 @@ from ..density.mixture import MixtureBase
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
 from ..disk.runs import Keeper
-from ..errors import ParameterError, check_key, check_number, check_untraced
+from ..errors import ParameterError, check_key, check_number, check_untraced, warn
 from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .losses import loss
 from .optimise import TrainingConfig, optimise, settled
+from .unfinished import unfinished
 
 #: Points that moments are taken of, where data are drawn by a sampler.
 NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES = 50_000, 5_000
@@ -62,6 +64,7 @@ class Denoising(NamedTuple):
         check_finite(batch)
 
 
+@checked_call(training=TrainingConfig, network=NetworkConfig)
 def fit(
     rng_key: jax.Array,
     data: Any,
@@ -170,6 +173,8 @@ def fit(
     density = density._replace(state=weights)
     # Folded in, not split off: the keys of weights and steps stay what they were before there was a third.
     typical_key = jax.random.fold_in(rng_key, 0x7E57)
+    if finding := unfinished(density, x, condition, jax.random.fold_in(typical_key, 1)):
+        warn(finding)
     return density._replace(typical=typical_log_probs(density, x, condition, typical_key))
 
 

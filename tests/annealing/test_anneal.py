@@ -125,7 +125,7 @@ def test_same_key_same_result(problems, runs):
     assert not np.array_equal(first.samples, runs("product", HMC(), 1).samples)
 
 
-@pytest.mark.parametrize("chain_batch_size", [300, 5000])
+@pytest.mark.parametrize("chain_batch_size", [300, slow(5000)])
 def test_chain_batch_size_does_not_matter(problems, chain_batch_size):
     density, settings = problems["product"].density, {"levels": LEVELS}
     whole = sample(density, HMC(0.5), **settings)

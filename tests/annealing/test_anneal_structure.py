@@ -153,6 +153,7 @@ def test_score_only_densities():
     assert np.all(np.isfinite(reverse.samples)) and np.isnan(reverse.log_evidence)
 
 
+@pytest.mark.slow
 def test_one_trace_for_a_retrained_score():
     first, second = network_density(ScoreModel, 0), network_density(ScoreModel, 1)
     for kernel in (MALA(0.3), Reverse(weighted=True)):

@@ -44,7 +44,7 @@ def test_which_chains_have_left():
 @pytest.mark.parametrize(
     ("power", "kernel"),
     [
-        (1.0, nd.ULA(0.3)),
+        slow((1.0, nd.ULA(0.3))),
         (1.5, nd.UHMC(1.5)),
         slow((1.0, nd.UHMC(1.5))),
         slow((1.5, nd.ULA(0.3))),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from annealing.targets import TARGETS, D, features, run_kernel
 from blackjax.mcmc import hmc as blackjax_hmc
+from quick import slow
 
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX, init
 from numpyro_diffusion.annealing.kernels.hamiltonian import SPREAD, _shrunk
@@ -133,7 +134,7 @@ def stepped(target, step):
 
 
 @pytest.mark.parametrize("target", ["skewed"], indirect=True)
-@pytest.mark.parametrize("kernel", [HMC(num_integration_steps=2), HMC(persistence=0.9), MALA()])
+@pytest.mark.parametrize("kernel", [HMC(num_integration_steps=2), slow(HMC(persistence=0.9)), MALA()])
 def test_steps_of_random_length_leave_densities_as_they_are(target, kernel):
     deviation, rate = stepped(target, kernel.jittered_step)
     assert deviation < 5 and 0.2 < rate < 0.97

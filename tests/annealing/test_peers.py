@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from quick import quick_among
 
 import numpyro_diffusion as nd
 
@@ -45,9 +46,7 @@ PEERS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("NUTS", marks=pytest.mark.slow), "tempered SMC", "Feynman-Kac correctors"]
-)
+@pytest.mark.parametrize("name", quick_among(PEERS, {"Feynman-Kac correctors"}))
 def test_peers_sample_the_product(name):
     x = np.asarray(PEERS[name](jax.random.key(0)))
     # Resampling leaves fewer independent chains than there are; a step of Euler's an error of its order.

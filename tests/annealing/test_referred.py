@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from quick import slow
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError, ShapeError
@@ -37,9 +38,11 @@ def test_what_is_nothing_but_the_reference_has_weights_all_alike():
     assert run.is_weighted
 
 
-def test_evidence_of_a_sculpted_density():
+# Of a given step size there is no pilot to compile.
+@pytest.mark.parametrize("kernel", [nd.HMC(0.5), slow(nd.HMC())], ids=repr)
+def test_evidence_of_a_sculpted_density(kernel):
     p, q, both = pair(2, 2.5)
-    run = nd.anneal(jax.random.key(1), nd.sculpt([p, q], [1, 2]), nd.HMC(), levels=60, predictor=both, **SHARED)
+    run = nd.anneal(jax.random.key(1), nd.sculpt([p, q], [1, 2]), kernel, levels=60, predictor=both, **SHARED)
     assert abs(run.log_evidence - log_mass(2.5)) < 5 * run.log_evidence_error + 0.03
     assert 0.005 < run.log_evidence_error < 0.1
     # Beside two steps of three leapfrogs, two of the reference: where a step starts, and where it ends.

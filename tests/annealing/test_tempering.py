@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from densities import COVARIANCES, MEANS, WEIGHTS, mixture
 from exact_problems import P2, Q2, assert_moments, of_product
+from quick import slow
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.level import level_at
@@ -48,7 +49,7 @@ def exact_points(count):
 
 @pytest.mark.parametrize(
     ("kind", "scales"),
-    [("whitened", None), pytest.param("identity", None, marks=pytest.mark.slow), ("whitened", SCALES)],
+    [slow(("whitened", None)), slow(("identity", None)), ("whitened", SCALES)],
 )
 def test_exchanges_leave_every_level_as_it_is(kind, scales):
     count = 8000

@@ -104,6 +104,7 @@ def test_weights_of_gaussians_are_constant(density, log_z):
     assert np.std(run.log_weights) < 0.05 and abs(run.log_evidence - log_z) < 0.05
 
 
+@pytest.mark.slow
 def test_without_resampling_there_are_weights():
     run = sample(P * WIDE, nd.Reverse(weighted=True), resample_threshold=0.0)
     assert np.std(run.log_weights) > 0.1 and not np.any(run.stats["resampled"])

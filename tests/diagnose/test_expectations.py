@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.diagnose.expectations import mean_of, particles_of, quantile_of
+from numpyro_diffusion.diagnose.expectations import mean_of, particles_of, quantile_of, share_of
 from numpyro_diffusion.errors import ArgumentTypeError, ParameterError
 
 RNG = np.random.default_rng(0)
@@ -171,6 +171,22 @@ def test_functions_of_samples():
     assert np.all(nd.expectation(RUN, confidence=0.5).upper < nd.expectation(RUN).upper)
     truth = nd.quantile(RUN, 0.25, lambda x: x[0] > 0)
     assert truth.value in (0.0, 1.0)
+
+
+def test_what_no_draw_has_shown_is_bounded():
+    """Exactly for strangers; by what families are worth for relatives; on the safe side for weights."""
+    found = nd.expectation(RUN, lambda x: {"never": x[0] > 9, "always": x[0] < 9, "two": 2.0, "some": x[0] > 0})
+    close(found["never"].upper, 1 - 0.05 ** (1 / 240))
+    assert found["never"].value == found["never"].lower == 0 and found["never"].error == 1 / 240
+    close([found["always"].lower, found["always"].error], [1 - found["never"].upper, 1 / 240])
+    assert found["always"].value == found["always"].upper == 1
+    assert found["two"].error == 0  # no share
+    close(found["some"].error, mean_of((VALUES[:, 0] > 0).astype(float), of(np.ones(240))).error)
+    related = share_of(np.zeros(240), of(np.ones(240), np.repeat(np.arange(10), 24)))
+    close(related.upper, 1 - 0.05**0.1)
+    close(share_of(np.zeros(240), of(np.ones(240), np.zeros(240, int))).upper, 0.95)
+    weighted = share_of(np.zeros(240), of(RNG.uniform(size=240)))
+    assert 0.001 < (1 - weighted.upper) ** 240 < 0.05  # draws that all miss a share of that size
 
 
 def test_later_draws_of_a_chain_are_relatives():

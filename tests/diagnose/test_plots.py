@@ -68,6 +68,18 @@ def test_samples_over_contours():
     assert num_contour_sets(ax) == 2 and ax.get_aspect() == 1.0 and ax.get_title() == "normal"
 
 
+def test_long_titles_are_no_wider_than_their_axes():
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
+    long = "samples of large_box / (0.99 * small_box + 0.01 * large_box) ** 0.5 by HMC, $t = 0.03$"
+    for ax in axes:
+        plots.plot_samples(np.random.default_rng(0).normal(size=(50, 2)), ax=ax, title=long)
+    plots.image_grid(np.zeros((4, 8, 8)), ax=axes[2], title=long)
+    figure.canvas.draw()
+    boxes = [ax.title.get_window_extent() for ax in axes]
+    assert all(a.x1 < b.x0 for a, b in zip(boxes[:-1], boxes[1:], strict=True))
+    assert all(box.y1 <= figure.bbox.y1 for box in boxes) and "$t = 0.03$" in axes[0].get_title()
+
+
 def test_contours_enclose_the_stated_mass():
     ax = plots.plot_samples(make_run(), limits=((-5, 5), (-5, 5)), grid_size=200)
     contours = ax.collections[0]

@@ -273,6 +273,7 @@ def test_without_data_the_prior_is_sampled():
     assert abs(mcmc.log_evidence) < 0.01
 
 
+@pytest.mark.slow
 def test_nuts_refuses_to_start_where_the_prior_is_zero():
     prior = nd.DiffusionPrior(densities.box())
 

@@ -43,6 +43,9 @@ REFUSED = {
     "no kernel for NumPyro": (lambda: nd.AnnealedKernel(print, nd.Reverse()), TypeError, "must be a kernel"),
     "results before a run": (lambda: nd.AnnealedMCMC(print).log_evidence, RuntimeError, "Call run"),
     "a pilot before a run": (lambda: nd.AnnealedKernel(print).pilot, RuntimeError, "no pilot yet.*Run the MCMC first"),
+    "a density for a prior": (
+        lambda: nd.AnnealedMCMC(lambda: numpyro.sample("x", P), progress_bar=False).run(jax.random.key(0)),
+        TypeError, r"sample takes a distribution; got the density .*nd.DiffusionPrior\("),
     "draws of an energy": (
         lambda: nd.DiffusionPrior(network()).sample(np.zeros(2, np.uint32)), NotImplementedError, "sampler=run"),
     "moments of a product": (

@@ -75,7 +75,8 @@ def test_the_key_decides():
 
 
 def test_moments_and_noise_range_come_from_the_data():
-    density = fit()
+    with pytest.warns(nd.errors.DiagnosticWarning, match="^fit is not trained yet: at noise of .*num_steps="):
+        density = fit(name="fit")
     mean, covariance = moments_of(density.gaussian(0.0))
     np.testing.assert_allclose(mean, DATA.mean(0), atol=1e-5)
     np.testing.assert_allclose(covariance, np.cov(DATA.T) + density.resolution**2 * np.eye(2), atol=1e-5)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ...checks.calls import CheckedCall
 from ...density.density import Density
 from ...errors import ScoreOnlyError
 from ...pytree import replace
@@ -56,7 +57,7 @@ def init(position, momentum, logdensity_fn) -> KernelState:
     return KernelState(position, momentum, *jax.value_and_grad(logdensity_fn)(position))
 
 
-class Kernel(abc.ABC):
+class Kernel(CheckedCall, abc.ABC):
     """Settings of an MCMC kernel, kept by the names of its arguments.
 
     `step_size` is a number, an array over the levels, or None to have it tuned.

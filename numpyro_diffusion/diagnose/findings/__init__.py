@@ -46,12 +46,12 @@ def is_hopeless(run: RunFields) -> bool:
 
 
 def warn_of(run: ResultFields) -> None:
-    """Issue a DiagnosticWarning per finding, located at the caller's line outside this package.
+    """Issue a DiagnosticWarning per finding, which names the run, located at the caller's line outside this package.
 
     An uncalibrated density in a mixture is left out: building the mixture has warned of it already.
     """
     for finding in _own_findings(run):
-        warn(finding)
+        warn(f"{run.title}: {finding}")
 
 
 def _own_findings(run):
