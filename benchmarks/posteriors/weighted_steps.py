@@ -19,7 +19,9 @@ from benchmarks.table import RESULTS, arguments, measure
 
 NAME, CHAINS = "weighted_steps", 200
 WAYS = {"carried": False, "steps": True, "chosen": None}
-SIZES = [(d, which) for d in (2, 5, 10, 30) for which in range(4)] + [(d, d_y) for d in (8, 80) for d_y in (1, 2, 4)]
+SIZES = [(d, which) for d in (2, 5, 10, 30) for which in range(4)] + [
+    (d, d_y) for d in (8, 30, 80) for d_y in (1, 2, 4)
+]
 COLUMNS = ["ratio", "log Z error", "families", "families per evaluation", "evaluations", "seconds"]
 HEADER = """# Evidences by weighted reverse diffusion steps
 

@@ -44,6 +44,7 @@ by line integrals, HMC of nine nodes unless others are named; weighted reverse i
 nd.Reverse(weighted=True), of mixtures nd.Reverse(); equal density is nd.equal_density. ULA and UHMC have neither Metropolis steps nor weights, step
 sizes s^2 and s of the narrowest mode's standard deviation s; FKC and SuperDiff are benchmarks/peers. These take as many evaluations of the score as
 weighted reverse diffusion, in which a divergence counts d. AND of SuperDiff and equal density ask for points as likely under both, which no product is.
+Rows of HMC and MALA by scores are from before levels were held within the quadrature's reach (`score_nodes.md` shows what that brings), and MALA's have three nodes.
 """
 
 

@@ -84,19 +84,23 @@ def expected(
     return judged(run, num_chains, *errors, cost, settings.accuracy)
 
 
-def adapted(pilot: Piloted, schedule: NoiseSchedule, num_chains: int, accuracy: float) -> Plan:
-    """The pilot's plan at as many levels as a standard error `accuracy` of log Z takes with `num_chains`."""
+def adapted(pilot: Piloted, schedule: NoiseSchedule, num_chains: int, accuracy: float, reach: float = math.inf) -> Plan:
+    """The pilot's plan at as many levels as a standard error `accuracy` of log Z takes with `num_chains`.
+
+    Where levels would lie further apart than `reach` in the log noise-to-signal ratio, the pilot's lie between.
+    """
     measured = Measured.by(pilot)
     count = measured.count(num_chains * accuracy**2)
     # What follows a pilot that gave up is one leap, which cannot be divided.
     if count == len(pilot.plan.levels) or not pilot.is_complete:
         return pilot.plan
-    return read_plan(pilot.plan, schedule, count, measured.clock)
+    return read_plan(pilot.plan, schedule, count, measured.clock, reach)
 
 
-def read_plan(plan: Plan, schedule: NoiseSchedule, count: int, clock=None) -> Plan:
+def read_plan(plan: Plan, schedule: NoiseSchedule, count: int, clock=None, reach: float = math.inf) -> Plan:
     """`count` levels at equal steps of a plan's `clock`, by default its index; the first at t = 1, the last at t = 0.
 
+    And those of the plan that lie in gaps of more than `reach` between log noise-to-signal ratios.
     Log noise-to-signal ratios, log step sizes, scales and information are interpolated linearly.
     """
     ratios = schedule.ratios(plan.levels)
@@ -106,6 +110,11 @@ def read_plan(plan: Plan, schedule: NoiseSchedule, count: int, clock=None) -> Pl
     index = np.arange(len(ratios))
     clock = index if clock is None else clock
     where = np.interp(np.linspace(clock[0], clock[-1], count), clock, index)
+    wide = np.abs(np.diff(np.interp(where, index, np.log(ratios)))) > reach
+    between_them = [
+        index[(index > low) & (index < high)] for low, high in zip(where[:-1][wide], where[1:][wide], strict=True)
+    ]
+    where = np.sort(np.concatenate([where, *between_them]))
     levels = np.array(schedule.time(jnp.exp(jnp.asarray(np.interp(where, index, np.log(ratios))))), dtype=float)
     levels[0], levels[-1] = 1.0, 0.0
     steps = np.exp(np.interp(where, index, np.log(plan.step_sizes)))

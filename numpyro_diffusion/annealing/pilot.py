@@ -26,7 +26,7 @@ from .information import learn
 from .kernels import Kernel
 from .level import level_at
 from .piloted import Piloted
-from .placing import HALVINGS, next_level
+from .placing import HALVINGS, SCORE_REACH, next_level
 from .plan import Plan, PlannedLevel, geometric_levels, given_levels, smallest_ratio
 from .population import Population, start
 from .reverse import Reverse
@@ -166,7 +166,8 @@ def planned(
     pilot = _pilot(rng_key, density, kernel, levels, of_pilot, say or (lambda text: None))
     if not coarse or settings.accuracy is None or not settings.weighted:
         return pilot.plan, pilot
-    return adapted(pilot, density.schedule, settings.num_chains, settings.accuracy), pilot
+    reach = math.inf if density.has_log_density else SCORE_REACH
+    return adapted(pilot, density.schedule, settings.num_chains, settings.accuracy, reach), pilot
 
 
 def _ways(settings: Settings, *, are_placed: bool) -> tuple[bool, ...]:

@@ -68,7 +68,8 @@ def next_level(
 
     high, end = jnp.log(schedule.noise_to_signal(t)), jnp.log(smallest)
     reach = REACH * gap if density.has_log_density else jnp.minimum(REACH * gap, SCORE_REACH)
-    low = jnp.minimum(jnp.maximum(end, high - reach), high - 1e-3)
+    # Not beyond the finest noise, unless it is there already and something else, a likelihood say, is still to come in.
+    low = jnp.where(high - end > 1e-3, jnp.maximum(end, high - reach), high - reach)
 
     def halve(_, ends):
         (low, above), (near, below) = ends

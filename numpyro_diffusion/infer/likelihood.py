@@ -72,9 +72,11 @@ def _matched_powers(joint, rng_key, draws, ratios):
     _, variance, axes = joint.gaussian(0.0)
     keys = jax.random.split(rng_key, len(draws))
     # Gradients of the log likelihood of data generated at each draw, at t = 0.
-    scores = jax.vmap(lambda key, z: jax.grad(lambda z: joint.call("generated", key, z))(z))(keys, draws)
+    likelihood = jax.value_and_grad(lambda z, key: joint.call("generated", key, z))
+    log_likelihoods, scores = jax.vmap(likelihood)(draws, keys)
     scores = jnp.where(joint.is_prior(), scores, 0.0)
-    fine = jnp.all(jnp.isfinite(scores), axis=1, keepdims=True)
+    # Where a likelihood is zero, its gradient says nothing of how sharp it is.
+    fine = jnp.all(jnp.isfinite(scores), axis=1, keepdims=True) & jnp.isfinite(log_likelihoods)[:, None]
     scores = jnp.where(fine, scores, 0.0)
     # Draws with a tiny noise scale inform without bound: no draw counts more than the median one.
     scores = scores @ axes.vectors

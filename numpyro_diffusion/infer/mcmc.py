@@ -60,7 +60,8 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
             is one move at each; `accuracy` places fewer or more, without such steps.
         chain_batch_size, mesh, num_islands, checkpoint_path: As for `nd.anneal`. Draws beyond the first are not in the
             checkpoint.
-        view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
+        view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`. Where
+            the first two show a likelihood of zero at every start, "scaled" is taken, with a warning.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.likelihood`.
         postprocess_fn: What makes samples of a draw's unconstrained values by site; by default they are the latent and

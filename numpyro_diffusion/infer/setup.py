@@ -30,6 +30,12 @@ FORWARD_DRAWS = 256
 NO_START = (
     "site {!r} cannot be drawn from its own distribution, and annealing starts from such draws. Give it a proper prior."
 )
+#: Views that show every start near the prior's mean.
+SHRINKING = ("gaussian", "denoised")
+HIDDEN = (
+    "the log density of site {0!r} is -inf at all {2} starts as view={1!r} shows them, near the prior's mean: no power "
+    "of it lets a chain begin. view='scaled' is taken, which shows them with their noise; give it to leave this unsaid."
+)
 
 
 def check_model(model) -> None:
@@ -88,7 +94,10 @@ def read_model(rng_keys, call: ModelCall) -> tuple[ModelCall, dict[str, Bound]]:
 
 
 def build_joint(rng_keys, call: ModelCall, bound: dict[str, Bound], likelihood_power=None) -> JointDensity:
-    """The joint density of a model that has been read; errors as for `prepare`."""
+    """The joint density of a model that has been read; errors as for `prepare`.
+
+    Its view is another than the call's where that shows a likelihood of zero at every start.
+    """
     draw_key, power_key = rng_keys
     gaussian_key, power_key = jax.random.split(power_key)
     size = sum(site.size for site in call.sites)
@@ -97,6 +106,9 @@ def build_joint(rng_keys, call: ModelCall, bound: dict[str, Bound], likelihood_p
     joint.programs = kept | call.traced(("site_log_probs", "generated", "predicted"), bound)
     draws, log_probs = _starts(joint, draw_key)
     _check_start(log_probs)
+    if call.view in SHRINKING and (name := _hidden(log_probs)) is not None:
+        warn(HIDDEN.format(name, call.view, len(draws)))
+        return build_joint(rng_keys, call._replace(view="scaled"), bound, likelihood_power)
     joint.moments = _moments(joint, draws)
     draws, ratios = data_draws(joint, gaussian_key, draws), knots(joint)
     joint.powers = likelihood_powers(joint, power_key, draws, ratios, likelihood_power)
@@ -248,6 +260,11 @@ def _check_start(log_probs):
                 f"the log density of site {name!r} is NaN at {bad:.0%} of the starts; those chains get weight zero. "
                 "Check its distribution's parameters."
             )
+
+
+def _hidden(log_probs) -> str | None:
+    """The first site whose log density is -inf at every start, or None."""
+    return next((name for name, values in log_probs.items() if np.all(np.isneginf(np.asarray(values)))), None)
 
 
 def _moments(joint, draws) -> Gaussian:

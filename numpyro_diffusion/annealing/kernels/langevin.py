@@ -15,7 +15,7 @@ from .settings import check_step_size
 
 
 class _Langevin(Kernel):
-    score_nodes = 3
+    score_nodes = 5
     step_power = 2  # 2 epsilon is a variance
 
     def __init__(self, step_size=None, *, num_nodes: int | None = None):
@@ -47,7 +47,7 @@ class ULA(_Langevin):
     Args:
         step_size: Epsilon; None tunes so that a Metropolis step would accept 95 %, which bounds the bias.
         num_nodes: For score-only densities, nodes of the line integral that stands for log densities, see
-            `line_integral`; 3 by default, of which one is a gradient more per step.
+            `line_integral`; 5 by default, of which three are gradients more per step.
     """
 
     is_adjusted = False
