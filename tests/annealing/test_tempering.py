@@ -130,7 +130,7 @@ def test_evidence_of_pairs_that_saw_nothing():
 
 @pytest.fixture(scope="module")
 def product_run():
-    return nd.anneal(KEY, P2 * Q2, num_samples=500, num_chains=8, **QUIET)
+    return nd.anneal(KEY, P2 * Q2, num_samples=200, num_chains=8, **QUIET)
 
 
 def test_a_product_is_sampled_and_weighed(product_run):
@@ -139,24 +139,24 @@ def test_a_product_is_sampled_and_weighed(product_run):
     # One draw per fresh one is independent.
     assert_moments(run.samples, problem, 1 / np.sqrt(families))
     assert abs(run.log_evidence - problem.log_z) < 5 * run.log_evidence_error < 0.5
-    assert run.samples.shape == (4000, 2) and len(run.levels) == len(run.stats["swap_rate"]) < 12
+    assert run.samples.shape == (1600, 2) and len(run.levels) == len(run.stats["swap_rate"]) < 12
     assert run.barrier == pytest.approx(np.sum(1 - run.stats["swap_rate"]))
-    # To enter the ladder, and per sweep to exchange and for one step: 25 pieces of 100 sweeps, and three before them.
-    assert run.evaluations_per_chain == len(run.levels) * (1 + 2800 * (1 + run.kernel.evaluations_per_step))
+    # To enter the ladder, and per sweep to exchange and for one step: 25 pieces of 40 sweeps, and three before them.
+    assert run.evaluations_per_chain == len(run.levels) * (1 + 1120 * (1 + run.kernel.evaluations_per_step))
 
 
 def test_what_a_run_tells(product_run, capsys):
     run = product_run
     run.print_summary()
     text = capsys.readouterr().out
-    for words in ("8 groups of 500 draws", "round trips", "barrier", "per group of replicas", "findings"):
+    for words in ("8 groups of 200 draws", "round trips", "barrier", "per group of replicas", "findings"):
         assert words in text
-    assert repr(run).startswith("TemperedRun of") and "8 groups of 500 draws" in repr(run)
+    assert repr(run).startswith("TemperedRun of") and "8 groups of 200 draws" in repr(run)
     tree = run.to_datatree()
-    assert tree.posterior.x.shape == (8, 500, 2)
-    np.testing.assert_array_equal(tree.posterior.x[3], run.samples[1500:2000])
+    assert tree.posterior.x.shape == (8, 200, 2)
+    np.testing.assert_array_equal(tree.posterior.x[3], run.samples[600:800])
     assert set(tree.annealing.data_vars) >= {"swap_rate", "acceptance_rate", "log_evidence_error"}
-    assert set(np.asarray(run.ancestors[:500])).isdisjoint(np.asarray(run.ancestors[500:]))
+    assert set(np.asarray(run.ancestors[:200])).isdisjoint(np.asarray(run.ancestors[200:]))
 
 
 SHORT = {"num_samples": 50, "num_chains": 2, "thinning": 2, "levels": TIMES, "checkpoint_every_seconds": 0.0, **QUIET}
