@@ -104,7 +104,7 @@ def test_every_kind_of_output_gives_the_noise_back(scaling):
 RIGHT = {"betas": "noise", "cosine": "velocity", "exploding": "denoiser", "flow": "score", "sigmas": "noise"}
 
 
-@pytest.mark.parametrize("schedule", quick_among(SCHEDULES, ["betas", "exploding", "flow"]))
+@pytest.mark.parametrize("schedule", quick_among(SCHEDULES, ["betas"]))
 def test_what_is_right_is_passed(schedule):
     prediction = RIGHT[schedule]
     report = check(adapted(prediction, schedule))
@@ -163,7 +163,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("what", quick_among(WRONG, ["velocity", "sign", "reversed"]))
 def test_what_is_wrong_is_named(what):
     conventions, words = WRONG[what]
     report = check(following(**conventions))

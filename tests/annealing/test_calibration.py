@@ -62,6 +62,7 @@ def test_recalibrate_by_quadrature():
         nd.recalibrate(jax.random.key(0), density, method="exact")
 
 
+@pytest.mark.slow
 def test_annealing_measures_what_quadrature_does():
     density = 2.0 * planar.exact("left_column")
     report = nd.calibration_report(

@@ -136,6 +136,7 @@ def test_colours_in_pictures_are_those_of_labels(drawn):
         assert np.allclose(np.max(likeness, axis=1), np.linalg.norm(seen, axis=1), rtol=0.01)
 
 
+@pytest.mark.slow
 def test_neither_of_two_solids_hides_the_other(drawn):
     scene, labels, *_ = drawn
     some = jax.tree.map(lambda values: values[labels.count == 2][:50], scene)

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from numpyro_diffusion import gflownet
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "gflownets.md"
 
 
+@pytest.mark.slow
 def test_an_environment_of_ones_own():
     codes = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (code,) = (code for code in codes if "gflownet.Environment" in code)

@@ -23,7 +23,7 @@ def assert_right(mcmc, log_evidence):
 
 
 #: One of each kind; the others are slow.
-QUICK = {"a global", "a dataclass", "another function of the same name"}
+QUICK = {"a global", "a dataclass"}
 
 
 @pytest.mark.parametrize("name", quick_among(SITUATIONS, QUICK))
