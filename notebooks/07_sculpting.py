@@ -143,8 +143,8 @@ for ax, (name, labels) in zip(axes, questions.items(), strict=True):
     print(name, "- cell: (asked, seen)", shown, f"log evidence {run.log_evidence:.2f}, exact {log_evidence:.2f}")
 
 # %% [markdown]
-# Thirty-two pictures have shares that scatter by .09. Beyond that, some lie in cells that have no mass: pictures between a two and a
-# three are likelier to the network than to the data ([limits](../docs/limits.md)). `benchmarks/sculpting/sculpting.py` draws more, with every pair and
+# Thirty-two pictures have shares that scatter by .09. Beyond that, some may lie in cells that have no mass, where the network tells
+# its models apart too weakly ([limits](../docs/limits.md)). `benchmarks/sculpting/sculpting.py` draws more, with every pair and
 # triple of answers, beside the route by a classifier and its published scales of guidance.
 #
 # ## Exercises
