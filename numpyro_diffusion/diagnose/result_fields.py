@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -13,13 +14,13 @@ from .expectations import Particles, particles_of
 from .weights import effective_sample_size
 
 
-class ResultFields:
+class ResultFields(abc.ABC):
     """A run or a bound."""
 
     @property
+    @abc.abstractmethod
     def title(self) -> str:
         """What was run, for summaries and warnings."""
-        raise NotImplementedError
 
 
 class ParticleFields:
