@@ -251,6 +251,7 @@ def test_nuts_reads_the_density_as_it_is():
         assert abs(mcmc.get_samples()["x"].mean() - mean) < 0.6
 
 
+@pytest.mark.slow
 def test_a_function_is_traced_a_few_times_a_run():
     traces = []
 
@@ -268,6 +269,7 @@ def test_a_function_is_traced_a_few_times_a_run():
         assert 0 < len(traces) < 6
 
 
+@pytest.mark.slow
 def test_algorithms():
     held = Box(scale=1.0)
 

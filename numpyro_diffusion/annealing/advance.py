@@ -70,29 +70,34 @@ def predict(
     With them what their log weights [N] gain by the step itself, see `denoising`, and `referred` where there is a
     reference; 0 where there are none.
     """
+    num_chains = population.log_weight.size
     if planned.before is None:
-        return population, jnp.zeros(())
+        return population, jnp.zeros(num_chains)
     both = planned.before, planned
     before, after = (level_at(density, level.t, settings.frame, scale=level.scale) for level in both)
-    state, keys = population.state, chain_keys(rng_key, population.log_weight.size)
-    if settings.weighted:
+    state, keys = population.state, chain_keys(rng_key, num_chains)
 
-        def step(shared, key, state):
+    def weighed():
+        def one(shared, key, state):
             by, before, after = shared
             noise = jax.random.normal(key, state.position.shape)
             return by.move(noise, state) if reference is None else referred_step(by, before, after, noise, state)
 
         by = denoising(before, after, planned.before.information) if reference is None else reference
-        moved, gain = settings.map_chains(step, (by, before, after), keys, state)
-        return population._replace(state=state._replace(position=moved)), replicated(gain, settings.mesh)
+        moved, gain = settings.map_chains(one, (by, before, after), keys, state)
+        return moved, replicated(gain, settings.mesh)
 
-    def one(shared, key, u):
-        density, before, after = shared
-        x = reverse_step(density, key, before.point(before.frame.unscaled(u)), before.t, after.t)
-        return after.frame.position(x)
+    def unweighed():
+        def one(shared, key, u):
+            density, before, after = shared
+            x = reverse_step(density, key, before.point(before.frame.unscaled(u)), before.t, after.t)
+            return after.frame.position(x)
 
-    moved = settings.map_chains(one, (density, before, after), keys, state.position)
-    return population._replace(state=state._replace(position=moved)), jnp.zeros(())
+        return settings.map_chains(one, (density, before, after), keys, state.position), jnp.zeros(num_chains)
+
+    step = weighed if settings.weighted else unweighed
+    moved, gain = jax.lax.cond(planned.step, step, lambda: (state.position, jnp.zeros(num_chains)))
+    return population._replace(state=state._replace(position=moved)), gain
 
 
 def enter(

@@ -201,16 +201,21 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
             t = jnp.asarray(levels[i], dtype=float)
         elif i:
             key = jax.random.fold_in(level_key, 10 * i + 9)
+            last = found[-1]._replace(before=None, step=False)
             t, gap, steps = next_level(
-                density, population, key, found[-1]._replace(before=None), settings.level_ess, smallest, gap,
+                density, population, key, last, settings.level_ess, smallest, gap,
                 frame_kind=settings.frame, ways=ways,
             )  # fmt: skip
         if fixed is not None and np.ndim(fixed):
             log_step = jnp.asarray(np.log(fixed[i]), dtype=float)
         say(f"pilot: level {i + 1}, t = {float(t):.3g}")
-        before = found[-1]._replace(before=None) if i and (steps if levels is None else ways[-1]) else None
         previous = jnp.asarray(found[-1].t if i else 1.0, dtype=float)
-        planned, gain = PlannedLevel(t, None, scale, before, previous), push * (0.8 if i else 1.5)
+        planned, gain = PlannedLevel(t, None, scale, None, previous), push * (0.8 if i else 1.5)
+        if True in ways:
+            # One structure for all levels, and so one program.
+            first = planned._replace(t=1.0, step_size=1.0, information=jnp.eye(size) if size < WATCHED_SIZE else None)
+            before = found[-1]._replace(before=None, step=False) if i else first
+            planned = planned._replace(before=before, step=bool(i and (steps if levels is None else ways[-1])))
         # The first level has the start's step size to find; later ones follow their predecessor.
         for sweep in range(START_SWEEPS if i == 0 and fixed is None else 1):
             key = jax.random.fold_in(level_key, 10 * i + sweep)
@@ -227,7 +232,7 @@ def _pilot(rng_key, density: Density, kernel: Kernel, levels, settings: Settings
         if found[-1].t == 0.0 or (levels is not None and len(found) == len(levels)):
             break
         if levels is None and _gives_up(density, population, found, settings.level_ess):
-            found.append(found[-1]._replace(t=0.0, before=None))
+            found.append(found[-1]._replace(t=0.0, step=False))
             break
     # Of the start's step size.
     num_sweeps = len(reports) + (0 if fixed is not None else START_SWEEPS - 1)

@@ -15,8 +15,9 @@ from ..errors import ScheduleError
 class PlannedLevel(NamedTuple):
     """What a plan says of one level.
 
-    Its time, step size and scale; the level before if a reverse diffusion step leads from there, and in any case the
-    time of that level, 1 at the first; and the density's `information`, for a step on from here.
+    Its time, step size and scale; the level before, None where no level of the plan is reached by a reverse diffusion
+    step, and whether such a `step` leads here from there; the time of that level, 1 at the first, in any case; and the
+    density's `information`, for a step on from here.
     """
 
     t: Any
@@ -25,6 +26,7 @@ class PlannedLevel(NamedTuple):
     before: PlannedLevel | None = None
     previous: Any = None
     information: Any = None
+    step: Any = False
 
 
 class Plan(NamedTuple):
@@ -48,17 +50,18 @@ class Plan(NamedTuple):
             values = [getattr(level, name) for level in levels]
             return None if values[0] is None else np.stack(values)
 
-        denoised = np.array([level.before is not None for level in levels])
+        denoised = np.array([bool(level.step) for level in levels])
         return cls(stacked("t"), stacked("step_size"), stacked("scale"), denoised, stacked("information"))  # pyright: ignore
 
     def at(self, i: int) -> PlannedLevel:
         """Level i, counted from the end below 0."""
         i = range(len(self.levels))[i]
-        level, before = self._alone(i), self._alone(i - 1) if i else None
-        previous = 1.0 if before is None else before.t
-        steps = self.denoised is not None and self.denoised[i]
+        level, before = self._alone(i), self._alone(max(i - 1, 0))
+        denoised = np.zeros(len(self.levels), bool) if self.denoised is None else self.denoised
+        # One structure, and so one program, for all levels of a plan: the first has itself before it.
+        level = level._replace(before=before if denoised[1:].any() else None, step=bool(i and denoised[i]))
         # What is known of a level serves the step on from there.
-        return level._replace(before=before if steps else None, previous=previous, information=None)
+        return level._replace(previous=before.t if i else 1.0, information=None)
 
     def _alone(self, i: int) -> PlannedLevel:
         scale, information = (None if a is None else a[i] for a in (self.scales, self.information))

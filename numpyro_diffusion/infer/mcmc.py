@@ -19,6 +19,7 @@ from ..checks.calls import CheckedCall
 from ..errors import ParameterError, check_integer, check_key, check_untraced
 from .arguments import OF_KERNEL, checked_draws, checked_levels, model_and_kernel, spread
 from .handlers import check_view
+from .joint import JointDensity
 from .kernel import AnnealedKernel
 from .model_call import ModelCall, name_of
 from .posterior import Posterior, check_fields
@@ -32,6 +33,8 @@ DEFAULTS: dict[str, Any] = {
     "num_steps": None, "level_ess": None, "metric": "pilot", "view": "gaussian",
     "likelihood_power": None,
 }  # fmt: skip
+#: Conditional ESS between levels where the likelihood is zero in places: weights at a wall have heavier tails.
+OF_ZEROS = 0.98
 
 
 class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
@@ -56,12 +59,12 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
             of groups of replicas 1,000, five sweeps apart, or as many sweeps as `thinning` says.
         num_steps: Moves per noise level, and per draw at t = 0.
         accuracy, levels, level_ess, resample_threshold, metric, predictor: As for `nd.anneal`. By default levels keep
-            0.95 in conditional ESS, weighted reverse steps lead to them where the pilot finds that these pay, and there
-            is one move at each; `accuracy` places fewer or more, without such steps.
+            0.95 in conditional ESS, or 0.98 where the likelihood is zero in places, weighted reverse steps lead to them
+            where the pilot finds that these pay, and there is one move at each; `accuracy` places fewer or more,
+            without such steps.
         chain_batch_size, mesh, num_islands, checkpoint_path: As for `nd.anneal`. Draws beyond the first are not in the
             checkpoint.
-        view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`. Where
-            the first two show a likelihood of zero at every start, "scaled" is taken, with a warning.
+        view: How the model sees a noisy latent: "gaussian", "denoised", "scaled" or "x"; see `infer.handlers`.
         likelihood_power: None, or a function t -> lambda falling from 1 at t = 0 to 0 at t = 1; by default it follows
             the noise, see `infer.likelihood`.
         postprocess_fn: What makes samples of a draw's unconstrained values by site; by default they are the latent and
@@ -213,7 +216,7 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
         run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
         if run is None:
             # The checkpoint is that of other data.
-            run = anneal(anneal_key, joint, self.kernel, **dict[str, Any](self._options, checkpoint_path=None))
+            run = anneal(anneal_key, joint, self.kernel, **self._effort(joint) | {"checkpoint_path": None})
             run.remarks = (FRESH,)
         state = MCMCState.after(run, more_key, call, joint)
         self._draw(state, self._num_draws, self._fields, began, is_first=True)
@@ -231,9 +234,17 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
         else:
             call, joint = prepare(setup_key, call, self.likelihood_power)
             fields = check_fields(extra_fields, [site.name for site in joint.sites])
-            run = anneal(anneal_key, joint, self.kernel, **self._options)
+            run = anneal(anneal_key, joint, self.kernel, **self._effort(joint))
             state = MCMCState.after(run, more_key, call, joint)
         self._draw(state, num_draws, fields, began, is_first=self._warm is None)
+
+    def _effort(self, joint: JointDensity) -> dict[str, Any]:
+        """What `anneal` is given; by default levels lie closer where a likelihood is zero in places."""
+        by_default = all(self._options.get(name) is None for name in ("levels", "level_ess", "accuracy", "engine"))
+        if not (joint.has_zeros and by_default and self._options["metric"] == "pilot"):
+            return self._options
+        num_steps = self._options["num_steps"]
+        return self._options | {"level_ess": OF_ZEROS, "num_steps": 1 if num_steps is None else num_steps}
 
     def _draw(self, state: MCMCState, num_draws: int, fields: list[str], began: float, *, is_first: bool) -> None:
         kept = {name: self._options[name] for name in ("mesh", "chain_batch_size")}

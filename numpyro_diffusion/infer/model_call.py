@@ -13,7 +13,7 @@ sites that other blocks own, else None. With x the flat point [d], there are
     constrain         x -> latent and deterministic sites
     log_likelihood    x -> log likelihood of every observation, by site
     counted           x -> which of them count
-    site_log_probs    x -> log density by site, at t = 1 with the plain likelihood
+    site_log_probs    x -> log density by site at t = 0, and of every observed one the least of its finite terms
     generated         rng_key, x -> log likelihood of data that the model generates at x
     predicted         x -> (location, scale) of observed Normal sites
 """
@@ -38,7 +38,8 @@ from ..program import Traced, array_digest, trace
 from .enumeration import Enumeration
 from .handlers import Bound, generated, noise_level, widened
 from .prior import StartDensity
-from .sites import is_data, mask_of, normal_parameters
+from .sites import is_data, is_observed, mask_of, normal_parameters
+from .zeros import leasts
 
 
 def name_of(model: Any) -> str:
@@ -81,6 +82,7 @@ class ModelCall(NamedTuple):
         normal: Names of the observed Normal sites that can be widened.
         observed: Observed values by site, as they were when the model was read.
         discrete: Discrete latents, which are summed out; None without any.
+        leasts: Least log likelihoods of observed sites, see `zeros`.
     """
 
     model: Callable
@@ -92,6 +94,7 @@ class ModelCall(NamedTuple):
     normal: tuple[str, ...] = ()
     observed: dict[str, np.ndarray] = {}
     discrete: Enumeration | None = None
+    leasts: dict[str, Any] = {}
 
     @classmethod
     def of(cls, model, args, kwargs, view: str = "gaussian") -> ModelCall:
@@ -112,7 +115,8 @@ class ModelCall(NamedTuple):
 
     def at(self, t, power, bound, widths=None, rng_key=None):
         """The model at noise level t with its likelihood to a power, as a function of its arguments."""
-        model = self._replace(model=widened(self.model, widths)) if widths else self
+        told = leasts(self.model, self.leasts) if self.leasts else self.model
+        model = self._replace(model=widened(told, widths) if widths else told)
         return noise_level(model.seeded(rng_key), t=t, likelihood_power=power, view=self.view, bound=bound)
 
     def flat(self, bound, values: dict[str, Any]) -> jax.Array:
@@ -156,9 +160,12 @@ class ModelCall(NamedTuple):
         return {name: mask_of(site) for name, site in sites.items() if is_data(site)}
 
     def site_log_probs(self, bound, x):
-        model = self.at(1.0, 1.0, bound)
+        model = self.at(0.0, 1.0, bound)
         values = constrain_fn(model, self.args, self.kwargs, unravel(self.sites, x))
-        return compute_log_probs(model, self.args, self.kwargs, values)[0]
+        found, sites = compute_log_probs(model, self.args, self.kwargs, values, sum_log_prob=False)
+        terms = {k: p / sites[k]["scale"] for k, p in found.items() if is_observed(sites[k])}
+        least = {k: jnp.min(p, initial=jnp.inf, where=jnp.isfinite(p)) for k, p in terms.items()}
+        return {name: jnp.sum(p) for name, p in found.items()}, least
 
     def generated(self, bound, rng_key, x):
         model = generated(self.at(0.0, 1.0, bound, rng_key=rng_key), rng_key=rng_key)

@@ -30,12 +30,6 @@ FORWARD_DRAWS = 256
 NO_START = (
     "site {!r} cannot be drawn from its own distribution, and annealing starts from such draws. Give it a proper prior."
 )
-#: Views that show every start near the prior's mean.
-SHRINKING = ("gaussian", "denoised")
-HIDDEN = (
-    "the log density of site {0!r} is -inf at all {2} starts as view={1!r} shows them, near the prior's mean: no power "
-    "of it lets a chain begin. view='scaled' is taken, which shows them with their noise; give it to leave this unsaid."
-)
 
 
 def check_model(model) -> None:
@@ -94,23 +88,21 @@ def read_model(rng_keys, call: ModelCall) -> tuple[ModelCall, dict[str, Bound]]:
 
 
 def build_joint(rng_keys, call: ModelCall, bound: dict[str, Bound], likelihood_power=None) -> JointDensity:
-    """The joint density of a model that has been read; errors as for `prepare`.
-
-    Its view is another than the call's where that shows a likelihood of zero at every start.
-    """
+    """The joint density of a model that has been read; errors as for `prepare`."""
     draw_key, power_key = rng_keys
     gaussian_key, power_key = jax.random.split(power_key)
     size = sum(site.size for site in call.sites)
     joint = JointDensity(name_of(call.model), bound, call.sites, call.view, Gaussian.standard(size))
     kept = call.traced(("start", "start_log_prob", "constrain", "log_likelihood", "counted"), bound)
     joint.programs = kept | call.traced(("site_log_probs", "generated", "predicted"), bound)
-    draws, log_probs = _starts(joint, draw_key)
-    _check_start(log_probs)
-    if call.view in SHRINKING and (name := _hidden(log_probs)) is not None:
-        warn(HIDDEN.format(name, call.view, len(draws)))
-        return build_joint(rng_keys, call._replace(view="scaled"), bound, likelihood_power)
+    draws = _starts(joint, draw_key)
     joint.moments = _moments(joint, draws)
     draws, ratios = data_draws(joint, gaussian_key, draws), knots(joint)
+    log_probs, least = _site_log_probs(joint, draws)
+    _check_start(log_probs)
+    joint.leasts = {name: jnp.where(jnp.isfinite(value), value, 0.0) for name, value in least.items()}
+    joint.has_zeros = any(bool(jnp.isneginf(log_probs[name]).any()) for name in least)
+    call = call._replace(leasts=joint.leasts)
     joint.powers = likelihood_powers(joint, power_key, draws, ratios, likelihood_power)
     if likelihood_power is None and call.normal:
         joint.widenings = widenings(joint, draws, ratios, names=call.normal)
@@ -242,9 +234,15 @@ def _check_data(sites):
 
 @jax.jit
 def _starts(joint: JointDensity, rng_key):
-    """Draws [n, d] of the start, and at each of them the log density of every site."""
-    draws = jax.vmap(lambda key: joint.start(key)[0])(jax.random.split(rng_key, FORWARD_DRAWS))
-    return draws, jax.vmap(lambda z: joint.call("site_log_probs", z))(draws)
+    """Draws [n, d] of the start."""
+    return jax.vmap(lambda key: joint.start(key)[0])(jax.random.split(rng_key, FORWARD_DRAWS))
+
+
+@jax.jit
+def _site_log_probs(joint: JointDensity, draws):
+    """Log densities [n] by site at draws [n, d], and the least finite one by observed site."""
+    log_probs, least = jax.lax.map(lambda z: joint.call("site_log_probs", z), draws, batch_size=len(draws))
+    return log_probs, {name: values.min() for name, values in least.items()}
 
 
 def _check_start(log_probs):
@@ -260,11 +258,6 @@ def _check_start(log_probs):
                 f"the log density of site {name!r} is NaN at {bad:.0%} of the starts; those chains get weight zero. "
                 "Check its distribution's parameters."
             )
-
-
-def _hidden(log_probs) -> str | None:
-    """The first site whose log density is -inf at every start, or None."""
-    return next((name for name, values in log_probs.items() if np.all(np.isneginf(np.asarray(values)))), None)
 
 
 def _moments(joint, draws) -> Gaussian:

@@ -65,6 +65,11 @@ def is_jacobian(site) -> bool:
     return is_factor and site["name"].startswith("_") and site["name"].endswith("_log_det")
 
 
+def is_observed(site) -> bool:
+    """Whether a site is part of the likelihood: an observation or a user's factor."""
+    return site["type"] == "sample" and site["is_observed"] and not is_jacobian(site)
+
+
 def is_data(site) -> bool:
     """Whether a site of a trace is an observation; user factors are ones without values."""
     return site["type"] == "sample" and site["is_observed"] and np.size(site["value"]) > 0

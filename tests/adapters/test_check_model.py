@@ -121,6 +121,7 @@ def test_a_trained_score_and_a_closed_form_are_passed():
     assert report.findings == [] and np.all(report.curl == 0)
 
 
+@pytest.mark.slow
 def test_a_conditional_model_is_checked_under_a_condition():
     schedule = nd.VariancePreserving.cosine()
     moved = lambda x, t, c: exact("noise", schedule)(x - schedule.alpha(t) * c, t)
@@ -163,7 +164,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("what", quick_among(WRONG, ["velocity", "sign", "reversed"]))
+@pytest.mark.parametrize("what", quick_among(WRONG, ["velocity", "sign"]))
 def test_what_is_wrong_is_named(what):
     conventions, words = WRONG[what]
     report = check(following(**conventions))
@@ -171,6 +172,7 @@ def test_what_is_wrong_is_named(what):
     assert report.trusted is None and not report.is_trusted.any()
 
 
+@pytest.mark.slow
 def test_other_units_of_the_data_are_named():
     assert check(following()).findings == []
     report = check(of_table(exact("noise", TABLE, "fractional", whitened())), 3 * DATA + 5)
@@ -232,6 +234,7 @@ def test_the_picture_shows_the_report():
     matplotlib.pyplot.close("all")
 
 
+@pytest.mark.slow
 def test_one_key_one_report_and_data_of_other_types():
     density = adapted()
     first, again = check(density, rng_key=KEY), check(density, rng_key=KEY)

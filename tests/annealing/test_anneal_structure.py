@@ -127,6 +127,7 @@ def network_density(kind, seed):
     )
 
 
+@pytest.mark.slow
 def test_one_trace_for_a_retrained_network():
     first, second = network_density(EnergyDensity, 0), network_density(EnergyDensity, 1)
     run = sample(first, MALA(0.3), levels=LEVELS)
@@ -139,6 +140,7 @@ def test_one_trace_for_a_retrained_network():
 # Score-only densities.
 
 
+@pytest.mark.slow
 def test_score_only_densities():
     density = network_density(ScoreModel, 0)
     with pytest.raises(ScoreOnlyError, match=r"accepts by log densities.*Use nd.HMC or nd.MALA"):

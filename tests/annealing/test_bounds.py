@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from densities import network
+from quick import slow
 from scipy.stats import multivariate_normal
 
 import numpyro_diffusion as nd
@@ -15,7 +16,7 @@ PRECISION = (1 / SCALES**2).sum(0)
 LAW = multivariate_normal((MEANS / SCALES**2).sum(0) / PRECISION, np.diag(1 / PRECISION))
 LOG_Z = multivariate_normal(np.zeros(2), np.diag((SCALES**2).sum(0))).logpdf(MEANS[0] - MEANS[1])
 # In x itself: in the whitened frame a product of Gaussians has constant weights, and every bound is exact.
-KERNELS = [nd.HMC(0.3, 3), nd.MALA(0.08), nd.ULA(0.02), pytest.param(nd.UHMC(0.15, 3), marks=pytest.mark.slow)]
+KERNELS = [nd.HMC(0.3, 3), slow(nd.MALA(0.08)), nd.ULA(0.02), slow(nd.UHMC(0.15, 3))]
 # As many chains in every test, forwards or backwards: what has been compiled once serves the next.
 COUNT = 400
 EFFORT = {"levels": 40, "num_steps": 2, "frame": "identity", "progress_bar": False}

@@ -125,11 +125,11 @@ def test_unknown_predictor_is_refused():
 def test_plans_say_where_steps_lead():
     levels = [
         PlannedLevel(1.0, 0.1, None, None, 1.0, np.eye(2)),
-        PlannedLevel(0.5, 0.2, None, PlannedLevel(1.0), 1.0, 2 * np.eye(2)),
+        PlannedLevel(0.5, 0.2, None, PlannedLevel(1.0), 1.0, 2 * np.eye(2), step=True),
         PlannedLevel(0.0, 0.3, None, None, 0.5, 3 * np.eye(2)),
     ]
     plan = Plan.of(levels)
-    assert [plan.at(i).before is not None for i in range(3)] == [False, True, False]
+    assert [plan.at(i).step for i in range(3)] == [False, True, False]
     assert plan.at(1).before.t == 1.0 and plan.at(2).previous == 0.5
     np.testing.assert_array_equal(plan.at(1).before.information, np.eye(2))
 

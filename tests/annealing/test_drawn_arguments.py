@@ -17,6 +17,7 @@ import numpyro_diffusion as nd
 # Keys
 
 
+@pytest.mark.slow
 def test_old_and_new_keys_are_one():
     old, new = jax.random.PRNGKey(3), jax.random.key(3)
     for call in (
@@ -79,7 +80,9 @@ ODD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", quick_among(ODD, ODD.keys() - {"frame", "chain_batch_size", "kernel", "num_steps"}))
+@pytest.mark.parametrize(
+    "name", quick_among(ODD, ODD.keys() - {"frame", "chain_batch_size", "kernel", "num_steps", "num_chains", "levels"})
+)
 @pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 def test_anneal_with_odd_arguments(name):
     plain = plain_run()
@@ -131,6 +134,7 @@ def test_runs_in_double_precision(made_in_double):
         assert abs(run.log_evidence) < 5 * run.log_evidence_error + 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event_shape", [(2, 2), *(pytest.param(s, marks=pytest.mark.slow) for s in ((), (1,)))])
 @pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 def test_events_of_any_shape(event_shape):

@@ -79,6 +79,7 @@ def test_in_the_metric_of_the_pilot_levels_lie_as_reverse_steps_want_them():
         assert of("pilot", **given) == of("frame", **given)
 
 
+@pytest.mark.slow
 def test_langevin_step_sizes_follow_a_scale_that_shrinks():
     """Epsilon is a squared length: where modes become narrow by a factor, it falls by the factor's square."""
     modes = nd.exact.GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [1e-3 * np.eye(2)] * 2)

@@ -44,6 +44,7 @@ def test_factors_with_log_densities_do_as_well():
     assert np.median(gaps(run, A, B)) < 0.5
 
 
+@pytest.mark.slow
 def test_one_density_twice_is_itself():
     run = sample(nd.equal_density(ScoreOf(A, "a"), ScoreOf(A, "b")), num_chains=1000, levels=60)
     x = np.asarray(run.samples)

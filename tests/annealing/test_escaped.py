@@ -61,6 +61,7 @@ def test_a_score_whose_chains_explode_stops_with_what_there_is(score, power, ker
     assert "incomplete" in repr(run) and "incomplete" in summary(run)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_read_back_as_it_was(score, tmp_path):
     def run():
         with pytest.warns(DiagnosticWarning, match="left the scale"):
@@ -123,6 +124,7 @@ def test_levels_of_a_score_are_placed_and_steps_tuned(metric):
     assert len(np.unique(run.stats["step_size"])) > 3 and 0.3 < run.stats["acceptance_rate"].mean() < 0.9
 
 
+@pytest.mark.slow
 def test_step_sizes_by_level_reach_the_pilot():
     """Moves learnt at given steps, one per level."""
     steps = np.linspace(0.6, 0.4, 5)

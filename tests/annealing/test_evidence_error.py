@@ -154,6 +154,7 @@ def test_errors_by_level_end_in_that_of_the_run(problems):
     assert 0.3 / np.sqrt(NUM_CHAINS) < run.log_evidence_error < 0.1
 
 
+@pytest.mark.slow
 def test_a_single_chain_has_no_error():
     run = nd.anneal(jax.random.key(0), gaussian(), nd.HMC(0.5), num_chains=1, levels=4, progress_bar=False)
     assert np.isfinite(run.log_evidence) and np.isnan(run.log_evidence_error)

@@ -89,7 +89,7 @@ def test_the_skewed_target_is_skewed():
     assert np.all(np.abs((z**3).mean(0)) > 5 * np.sqrt(15 / NUM_CHAINS))
 
 
-@pytest.mark.parametrize("name", ["MALA", "HMC", "HMC persistent", "Barker"])
+@pytest.mark.parametrize("name", ["MALA", "HMC", "HMC persistent", slow("Barker")])
 def test_invariance(target, name):
     which, density, x, expected = target
     kernel, step_size = ADJUSTED[name, which]
@@ -134,12 +134,13 @@ def stepped(target, step):
 
 
 @pytest.mark.parametrize("target", ["skewed"], indirect=True)
-@pytest.mark.parametrize("kernel", [HMC(num_integration_steps=2), slow(HMC(persistence=0.9)), MALA()])
+@pytest.mark.parametrize("kernel", [HMC(num_integration_steps=2), slow(HMC(persistence=0.9)), slow(MALA())])
 def test_steps_of_random_length_leave_densities_as_they_are(target, kernel):
     deviation, rate = stepped(target, kernel.jittered_step)
     assert deviation < 5 and 0.2 < rate < 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["skewed"], indirect=True)
 def test_lengths_by_the_gradient_must_be_paid_for(target):
     kernel = HMC(num_integration_steps=2)
@@ -151,6 +152,7 @@ def test_lengths_by_the_gradient_must_be_paid_for(target):
     assert stepped(target, unpaid)[0] > 5
 
 
+@pytest.mark.slow
 def test_without_the_flip_on_rejection_persistent_hmc_is_wrong(target, monkeypatch):
     """The invariance check must be able to fail: keeping the momentum after a rejection is the classic mistake."""
     which, density, x, expected = target
@@ -163,6 +165,7 @@ def test_without_the_flip_on_rejection_persistent_hmc_is_wrong(target, monkeypat
     assert worst_deviation(state.position, expected) > 5
 
 
+@pytest.mark.slow
 def test_ula_is_biased_at_a_step_where_mala_is_exact(target):
     which, density, x, expected = target
     _, step_size = ADJUSTED["MALA", which]
@@ -194,6 +197,7 @@ def test_log_weight_of_a_single_step_is_exact(target, name):
     assert worst_deviation(state.position, expected, weights) < 5
 
 
+@pytest.mark.slow
 def test_mala_accepts_by_the_log_weight_of_ula():
     """One formula, two programs: from the same proposal, MALA's acceptance probability is min(1, ULA's weight)."""
     density = TARGETS["skewed"]
@@ -213,6 +217,7 @@ def test_mala_accepts_by_the_log_weight_of_ula():
     )
 
 
+@pytest.mark.slow
 def test_full_persistence_limit_moves_like_hmc_without_refreshment():
     """persistence -> 1 keeps the momentum: one accepted step from (x, v) is the plain leapfrog of (x, v)."""
     log_prob = lambda u: TARGETS["anisotropic"].log_density(u, 0.0)

@@ -94,6 +94,7 @@ def test_log_weights_of_unadjusted_kernels_are_those_of_log_densities(name):
     assert np.abs(exact - log_weight).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_evaluations_are_counted():
     calls = []
 

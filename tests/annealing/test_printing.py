@@ -34,6 +34,7 @@ def test_kernels_print_their_settings():
     assert jax.jit(lambda k: jnp.zeros(len(repr(k))))(nd.MALA(0.1)).shape == (len("MALA(step_size=traced)"),)
 
 
+@pytest.mark.slow
 def test_runs_and_bounds_print_in_a_few_lines():
     run = nd.anneal(KEY, mixture(name="m"), num_chains=CHAINS, **QUIET)
     lines = repr(run).splitlines()

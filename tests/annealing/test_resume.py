@@ -69,6 +69,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeyp
         assert_equal(anneal(**settings), expected)  # a finished run is read back
 
 
+@pytest.mark.slow
 def test_levels_are_not_placed_anew(tmp_path, monkeypatch):
     settings = {"levels": None, "checkpoint_path": tmp_path / "run"}
     expected = anneal(levels=None)

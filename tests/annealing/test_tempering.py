@@ -91,6 +91,7 @@ def test_preconditioned_rungs_are_frames_with_one_matrix(density, shares):
         assert frame.is_scaled and frame.log_det == pytest.approx(float(expected.log_det))
 
 
+@pytest.mark.slow
 def test_replicas_that_are_never_refused_run_straight_down():
     # In frames a Gaussian is the same at all levels.
     num_draws = 8
@@ -182,6 +183,7 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(found.stats[name], values, err_msg=name)
 
 
+@pytest.mark.slow
 def test_given_levels_are_the_rungs_and_ones_too_far_apart_are_found():
     np.testing.assert_array_equal(nd.anneal(KEY, mixture(), nd.HMC(0.5), **SHORT).levels, TIMES)
     far = {"levels": [1.0, 0.1, 0.0]}

@@ -70,6 +70,7 @@ def test_products_are_weighted_right(factors):
     assert run.evaluations_per_chain > 60
 
 
+@pytest.mark.slow
 def test_without_weights_products_are_biased_as_ever():
     run = sample(P * Q)
     assert not run.is_weighted and np.isnan(run.log_evidence) and run.evaluations_per_chain == 59
@@ -153,6 +154,7 @@ def test_retrained_weights_and_other_shares_compile_nothing_anew():
 FEW = {"num_chains": 16, "levels": 6, "resample_threshold": 0.9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1, 4, 6])
 def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeypatch, level):
     settings = FEW | {"keep_history": True, "checkpoint_every_seconds": 0.0}

@@ -216,6 +216,7 @@ def test_noised_batches_are_of_order_one():
     assert low <= batch.log_noise.min() < low + 0.5 and high - 0.5 < batch.log_noise.max() <= high
 
 
+@pytest.mark.slow
 def test_training_that_is_interrupted_goes_on(striped, tmp_path, monkeypatch):
     path, original, settings = tmp_path / "run", optimise._train_chunk, {"config": SMALL, "progress_bar": False}
     training = dataclasses.replace(BRIEF, num_steps=30)

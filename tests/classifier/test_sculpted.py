@@ -104,6 +104,7 @@ def test_below_the_resolution_it_stays_what_it_is():
     assert mixture.resolution == Perfect.resolution and not mixture.has_log_density
 
 
+@pytest.mark.slow
 def test_reverse_diffusion_draws_the_sculpted_cells():
     labels = [1, 2]
     run = nd.anneal(
@@ -235,6 +236,7 @@ def test_refused(call, error, words):
     assert_refused(call, error, words)
 
 
+@pytest.mark.slow
 def test_a_classifier_is_a_pytree():
     classifier = learnt(1)
     again = jax.tree.unflatten(jax.tree.structure(classifier), jax.tree.leaves(classifier))

@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_distilled_file_is_the_energy(folder, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(nd, "distillation_report", lambda key, *given: seen.append(given) or "a table")

@@ -67,6 +67,7 @@ def test_models_that_do_not_do(folder, monkeypatch):
     assert "column 1" in invoke("scenes", "--prompt", "sand", "--output", "none.png").stderr
 
 
+@pytest.mark.slow
 def test_shares_are_judged_where_there_is_a_judge():
     x, labels = jax.jit(captioned_scenes.labelled(32), static_argnums=1)(jax.random.key(3), 400)
     share = scenes.share_right('"sand" OR "a cube"', np.asarray(x))

@@ -142,6 +142,7 @@ def test_compose_conditions_is_equation_13_in_one_call(kind, network_calls):
     np.testing.assert_allclose(score, expected, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["l2", "score"])
 def test_many_conditions_are_evaluated_in_pieces(kind, monkeypatch):
     composed = nd.compose_conditions(network(kind, condition_size=3), jnp.eye(3), jnp.array([1.0, 0.5, 2.0]))

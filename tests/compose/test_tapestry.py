@@ -169,6 +169,7 @@ def cosine_field(mean):
     return density
 
 
+@pytest.mark.slow
 def test_images_start_exactly():
     patch = cosine_field(0.5)
     places = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]

@@ -51,6 +51,7 @@ def test_pictures_and_labels_have_their_shapes_and_ranges(samplers):
     assert np.array_equal(np.asarray(labels.depth) >= 0, np.asarray(labels.count) == 2)
 
 
+@pytest.mark.slow
 def test_the_key_decides_everything(samplers):
     labelled, captioned = samplers
     (x, tokens), again, (other, _) = (captioned(jax.random.key(seed)) for seed in (0, 0, 1))

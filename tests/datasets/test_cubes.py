@@ -38,6 +38,7 @@ def test_pictures_and_labels_have_their_shapes_and_ranges(size):
     assert np.all(np.asarray(labels.positions)[~np.asarray(labels.mask)] == 0)
 
 
+@pytest.mark.slow
 def test_the_key_decides_everything():
     sample = jax.jit(cubes.sampler(16), static_argnums=1)
     first, again, other = (sample(jax.random.key(seed), 8) for seed in (0, 0, 1))

@@ -7,6 +7,7 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError
 
 
+@pytest.mark.slow
 def test_the_pretrained_digits_are_conditional():
     density = nd.load_pretrained("digits")
     assert isinstance(density, nd.EnergyDensity) and density.config.condition_size == 10

@@ -90,6 +90,7 @@ def test_within_jit_and_traced_tokens(p):
     assert np.allclose(traced, inside, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_score_model_knows_captions_too():
     score = captioned(cls=nd.ScoreModel)
     gradient = jax.jit(lambda density: density.score(X, 0.4))
@@ -99,6 +100,7 @@ def test_a_score_model_knows_captions_too():
     assert np.allclose(gradient(quotient), bright + 0.5 * gradient(score) - 0.5 * dark, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_captions_are_learnt():
     """Pictures are of one grey value each, .7 or -.7 with noise .3, and captions say which."""
     sign = np.where(np.arange(200) % 2, -1.0, 1.0)

@@ -124,7 +124,7 @@ def test_conditions_and_their_composition_share_one_call(density):
     [
         {"compute_dtype": "bfloat16"},
         {"attention": (4, 2)},
-        {"patch_size": 2},
+        pytest.param({"patch_size": 2}, marks=pytest.mark.slow),
         pytest.param({"rematerialise": True}, marks=pytest.mark.slow),
     ],
 )
@@ -146,6 +146,7 @@ def test_patches_are_those_of_the_image():
         nd.UNetConfig(shape=SHAPE, multipliers=(1, 2), patch_size=3)
 
 
+@pytest.mark.slow
 def test_recomputing_changes_nothing():
     values = []
     for again in (False, True):

@@ -70,6 +70,7 @@ def test_masses_print_and_count():
     np.testing.assert_allclose((1e-40 * P).gaussian(0.0).covariance, P.gaussian(0.0).covariance, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_log_evidence_of_a_tiny_mass():
     run = nd.anneal(jax.random.key(0), 1e-40 * P, nd.HMC(0.5), num_chains=50, levels=3, progress_bar=False)
     assert abs(run.log_evidence + 40 * TEN) < 1e-2

@@ -22,6 +22,7 @@ def test_flow_log_prob_is_the_log_density_of_a_mixture():
     np.testing.assert_allclose(score.log_prob(X), score.flow_log_prob(X).log_prob)
 
 
+@pytest.mark.slow
 def test_shapes_are_those_of_log_prob():
     score, t = ScoreOf(mixture()), np.array([0.2, 0.5, 0.9])
     one, levels = score.log_prob(X[0], 0.5), score.log_prob(X, t)

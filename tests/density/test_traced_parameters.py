@@ -86,6 +86,7 @@ def test_traced_and_known_densities_are_the_same(transform):
     np.testing.assert_allclose(mean, known_mean, atol=5 * np.sqrt(2 * 1.5 / 4000))
 
 
+@pytest.mark.slow
 def test_gradients_of_boxes():
     with jax.enable_x64(True):
         box = lambda low, high, t: nd.exact.UniformBox(low, high).log_prob(X, t)  # noqa: E731
@@ -134,6 +135,7 @@ VARIANCE = 1 / (1 / 4 + 1 / 0.75)
 CENTRE = VARIANCE * 1.3 / 0.75
 
 
+@pytest.mark.slow
 def test_nuts_takes_latents_in_the_parameters():
     mcmc = MCMC(NUTS(hierarchical), num_warmup=300, num_samples=2000, progress_bar=False)
     mcmc.run(KEY, Y)

@@ -47,6 +47,7 @@ def fit(**settings):
     return nd.fit(jax.random.key(0), DATA, **settings)
 
 
+@pytest.mark.slow
 def test_fit_records_what_data_look_like():
     density = fit()
     log_probs = jax.jit(jax.vmap(density.log_prob_at, (0, None)))
@@ -138,6 +139,7 @@ def test_conditions_have_quantiles_of_their_own():
     assert len(untypical(raised, points, 0.0)) == 1
 
 
+@pytest.mark.slow
 def test_the_prior_of_a_model_is_judged():
     density = energy()
 

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from densities import ScoreOf, gaussian, mixture, network
+from quick import slow
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.diagnose.findings import findings
@@ -19,7 +20,9 @@ SHIFTED = gaussian(mean=(0.5, 0.0), covariance=((0.5, 0.0), (0.0, 2.0)), name="s
 
 
 @pytest.mark.parametrize(
-    "density", [P / Q**0.9, P**2 / Q**0.5, 0.5 * P + 0.5 * (P / Q**0.9), P * SHIFTED / Q**0.7], ids=repr
+    "density",
+    [P / Q**0.9, *map(slow, (P**2 / Q**0.5, 0.5 * P + 0.5 * (P / Q**0.9), P * SHIFTED / Q**0.7))],
+    ids=repr,
 )
 def test_denominators_that_outweigh_are_found(density):
     (found,) = outweighed(density, 0.0)
@@ -47,6 +50,7 @@ def test_factors_with_modes_are_asked_themselves():
     assert len(outweighed(ring / bar**0.5 / Q**0.4, 0.0)) <= 1
 
 
+@pytest.mark.slow
 def test_mixtures_of_scores_have_nothing_to_ask():
     density = nd.negation(ScoreOf(P, "p"), ScoreOf(Q, "q"), 0.9, floor=0.01)
     assert outweighed(density, 0.0) == []

@@ -175,6 +175,7 @@ def test_inner_products_begin_with_the_score_of_a_linear_teacher():
 # Interruption.
 
 
+@pytest.mark.slow
 def test_resumed_after_a_kill_it_ends_with_the_same_weights(tmp_path, monkeypatch):
     path, whole = tmp_path / "run.training", distil()
 

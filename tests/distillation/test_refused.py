@@ -76,6 +76,7 @@ def test_refused(call, error, words):
     assert_refused(call, error, words)
 
 
+@pytest.mark.slow
 def test_levels_at_which_a_teacher_is_sick_are_named():
     sick = Sick(gaussian(), "sick")
     words = r"(?s)sick has NaN.*ratios 0.00\d+ \(32 of 32 points\), .*0.0294 \(32 of 32 points\). Give sigma_min="

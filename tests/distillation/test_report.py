@@ -38,6 +38,7 @@ def test_errors_are_those_of_the_definition(energy, report):
     assert np.max(report.mismatch) > 1e-2
 
 
+@pytest.mark.slow
 def test_a_student_that_is_its_teacher(energy):
     report = nd.distillation_report(KEY, energy, ScoreOf(energy), X, **FEW)
     assert np.max(report.mismatch) < 1e-8 and report.frechet == pytest.approx(report.teacher_frechet, rel=1e-2)

@@ -116,6 +116,7 @@ def test_under_jit_as_pytree_and_batched():
     assert composed.log_prob(np.array([2, 3], np.int64)).shape == ()
 
 
+@pytest.mark.slow
 def test_objects_that_are_none():
     words = gflownet.Sequences(2, 2)
     flow = gflownet.Flow.exact(words, gflownet.motif_reward((0, 1)))

@@ -27,6 +27,7 @@ def test_learns_what_it_guides():
     assert late < 0.15 < 0.3 < early
 
 
+@pytest.mark.slow
 def test_is_a_flow():
     guided = trained([2], 5)
     assert guided.log_sum() == pytest.approx(0, abs=1e-5)

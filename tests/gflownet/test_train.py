@@ -43,6 +43,7 @@ def test_balances_in_detail(trained):
     assert np.sum(share * gap) / np.sum(share) < 0.05
 
 
+@pytest.mark.slow
 def test_where_states_cannot_be_listed():
     flow = quick(Unlisted(2, 6), network=gflownet.PolicyNetwork(width=16, learn_backward=True))
     states = flow.sample(jax.random.key(0), 10)

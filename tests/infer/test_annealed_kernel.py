@@ -139,6 +139,7 @@ def test_predictive_and_deterministic_sites(vectorized):
     vectorized.print_summary()
 
 
+@pytest.mark.slow
 def test_state_is_a_pytree_that_steps_alike_alone_and_in_a_batch():
     kernel = nd.AnnealedKernel(model)
     state = kernel.init(jax.random.split(jax.random.key(0), 3), LEVELS, None, (Y,), {})

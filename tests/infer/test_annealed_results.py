@@ -32,7 +32,7 @@ def model(y=None, noise=0.5):
 
 
 def annealed(model, *args, settings=None, extra_fields=(), **kwargs):
-    settings = {"num_chains": CHAINS, "levels": 8, "progress_bar": False} | (settings or {})
+    settings = {"num_chains": CHAINS, "levels": 8, "metric": "frame", "progress_bar": False} | (settings or {})
     mcmc = nd.AnnealedMCMC(model, nd.HMC(step_size=0.6), **settings)
     mcmc.run(jax.random.key(0), *args, extra_fields=extra_fields, **kwargs)
     return mcmc

@@ -47,7 +47,8 @@ def model(prior, y, v):
 
 
 def annealed(mean=(0.5, -0.5), seed=0, **settings):
-    settings = {"num_chains": CHAINS, "levels": LEVELS, "num_steps": 2, "progress_bar": False} | settings
+    usual = {"num_chains": CHAINS, "levels": LEVELS, "num_steps": 2, "metric": "frame", "progress_bar": False}
+    settings = usual | settings
     mcmc = nd.AnnealedMCMC(model, nd.HMC(step_size=0.6), **settings)
     mcmc.run(jax.random.key(seed), density(mean), Y, V)
     return mcmc

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.Diagno
 
 
 def annealed(model, *args):
-    mcmc = nd.AnnealedMCMC(model, nd.HMC(step_size=0.6), num_chains=64, levels=8, progress_bar=False)
+    mcmc = nd.AnnealedMCMC(model, nd.HMC(step_size=0.6), num_chains=64, levels=8, metric="frame", progress_bar=False)
     mcmc.run(jax.random.key(0), *args)
     return mcmc
 

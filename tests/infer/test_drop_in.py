@@ -42,8 +42,8 @@ def model(y=None, size=4):
 
 
 def sampler(**settings):
-    settings = {"num_chains": CHAINS, "num_warmup": 8, "progress_bar": False} | settings
-    return nd.AnnealedMCMC(model, nd.HMC(step_size=0.5), **settings)
+    settings = {"num_chains": CHAINS, "num_warmup": 8, "metric": "frame", "progress_bar": False} | settings
+    return nd.AnnealedMCMC(model, nd.HMC(step_size=0.25), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,7 @@ def test_predictions_likelihoods_and_arviz(mcmc):
     assert az.from_numpyro(mcmc)["posterior"]["z"].dims == ("chain", "draw", "pair", "z_dim_0")
 
 
+@pytest.mark.slow
 def test_weighted_draws_are_resampled_by_one_line():
     mcmc = sampler(resample_threshold=0.0, num_samples=2)
     mcmc.run(jax.random.key(0), Y)

@@ -13,7 +13,7 @@ from numpyro.contrib.control_flow import cond, scan
 from numpyro.handlers import mask
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.errors import DiagnosticWarning, ParameterError, ShapeError, UnsupportedModelError
+from numpyro_diffusion.errors import ParameterError, ShapeError, UnsupportedModelError
 
 # From the model to the joint density.
 G = densities.gaussian((0.2, 0.0), name="g", schedule=nd.VarianceExploding(0.0, 20.0))
@@ -24,6 +24,7 @@ def two_schedules(y):
     numpyro.sample("y", dist.Normal(x[0] + z[0], 0.5), obs=y)
 
 
+@pytest.mark.slow
 def test_priors_under_different_schedules_share_one():
     joint = joint_density(KEY, two_schedules, (Y[2],), view="scaled", likelihood_power=lambda t: (1 - t) ** 2)
     x, z, t = X, X + 0.2, 0.4
@@ -140,22 +141,3 @@ def test_masked_missing_values_are_fine(model):
 def test_unknown_views(make):
     with pytest.raises(ParameterError, match="view must be one of .* got 'blurred'"):
         make(plain, view="blurred")
-
-
-# Likelihoods that are zero in places.
-BOX = nd.exact.UniformBox([-1.0, -1.0], [1.0, 1.0])
-
-
-def behind_a_wall(y):
-    """A thin line at a corner of the box, zero at all of its inner side; most draws of the prior lie there."""
-    x = numpyro.sample("x", nd.DiffusionPrior(BOX))
-    numpyro.factor("y", jnp.where(x.sum() > 1.0, -0.5 * ((x.sum() - y) / 0.02) ** 2, -jnp.inf))
-
-
-def test_a_likelihood_of_zero_near_the_prior_s_mean_is_seen_with_its_noise():
-    with pytest.warns(DiagnosticWarning, match=r"'y' is -inf at all 256 starts as view='gaussian'.*view='scaled'"):
-        joint = joint_density(KEY, behind_a_wall, (1.3,))
-    assert joint.view == "scaled" and np.isfinite(float(joint.log_density(jnp.array([0.7, 0.6]), 0.0)))
-    # The power is that of the line's width, though the likelihood says nothing at most draws.
-    ratios, powers = np.exp(np.asarray(joint.powers[0])), np.asarray(joint.powers[1])
-    assert powers[np.argmin(np.abs(ratios - 0.3))] < 0.02

@@ -9,6 +9,7 @@ import pytest
 from arviz_stats.base import array_stats
 from counting import compilations
 from densities import COVARIANCE, MEAN, gaussian
+from quick import slow
 from scipy.stats import kstest
 
 import numpyro_diffusion as nd
@@ -34,7 +35,7 @@ def model(A, y=None):
 
 
 def chains(made=model, **settings):
-    settings = {"num_chains": 64, "levels": 8, "progress_bar": False} | settings
+    settings = {"num_chains": 64, "levels": 8, "metric": "frame", "progress_bar": False} | settings
     return nd.AnnealedMCMC(made, nd.HMC(0.5), **settings)
 
 
@@ -76,13 +77,14 @@ def _discrete(rng):
     return rng.integers(0, 3), rng.integers(0, 3, 25), particles_of(None, np.zeros(25))
 
 
-@pytest.mark.parametrize("draw", [_strangers, _relatives, _weighted, _discrete])
+@pytest.mark.parametrize("draw", [_strangers, slow(_relatives), slow(_weighted), _discrete])
 def test_ranks_of_right_posteriors_are_uniform(draw):
     ranks = _ranks(2000, draw)
     assert kstest(ranks, "uniform").pvalue > 1e-6
     assert np.mean(ranks < 0.02) == pytest.approx(0.02, abs=5 * np.sqrt(0.02 / 2000))
 
 
+@pytest.mark.slow
 def test_relatives_taken_for_strangers_are_seen():
     """Among 300 draws that are copies of 30 the truth lies below all of them once in 31 times, not 301."""
 
@@ -149,6 +151,7 @@ def test_quantities_of_ones_own(few):
     np.testing.assert_allclose(found.log_evidence, few.log_evidence[:2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_goes_on_from_a_checkpoint(few, tmp_path, monkeypatch):
     path = tmp_path / "sbc"
     simulated(1, checkpoint_path=path)

@@ -68,6 +68,7 @@ def test_off_the_data_targets_are_scores_of_the_smoothed_data(condition):
         np.testing.assert_allclose(found.excess, np.maximum(np.sum(found.noise**2, 1) / 2 - 1, 0), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_share_off_the_data_is_what_is_asked():
     density, y = DENSITIES["l2"], jnp.asarray(Y, float)
     value = lambda share: losses.loss(density, KEY, y, None, nd.TrainingConfig(outlier_share=share), Points(y))

@@ -67,6 +67,7 @@ def test_loss_decreases(kind, num_steps, ratio, monkeypatch):
     assert loss(density) < ratio * loss(start)
 
 
+@pytest.mark.slow
 def test_the_key_decides():
     other = nd.fit(jax.random.key(9), DATA, network=NETWORK, training=CONFIG, progress_bar=False)
     assert same_weights(fit(), fit()) and not same_weights(fit(), other)
@@ -97,6 +98,7 @@ def test_with_conditions(data, trained):
     assert not np.allclose(score_of(one, X, 0.5), score_of(two, X, 0.5))
 
 
+@pytest.mark.slow
 def test_points_of_any_shape():
     images = np.asarray(jax.random.normal(jax.random.key(4), (100, 2, 2, 1)))
     density = fit(images)
