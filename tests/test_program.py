@@ -143,6 +143,7 @@ def weights(density):
     return np.concatenate([np.ravel(a) for a in jax.tree.leaves((density.state, density.mean))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["array", pytest.param("number", marks=pytest.mark.slow)])
 def test_samplers(change, tmp_path):
     held = Box(mean=jnp.array([0.0, 0.0]), sd=1.0)
@@ -165,6 +166,7 @@ POINTS = np.random.default_rng(0).normal(size=(64, 2))
 LABELS = np.eye(2)[np.arange(64) % 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "what"),
     [

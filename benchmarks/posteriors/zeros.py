@@ -78,7 +78,7 @@ def row(kind: str, share: float):
         error = mcmc.log_evidence - np.log(inside.mean()) - log_likelihood
         x, own = np.asarray(mcmc.get_samples()["x"]), mcmc.log_evidence_error
         return {
-            "log Z error": error, "|log Z error|": abs(error), "its own error": own if np.isfinite(own) else None,
+            "log Z error": error, "|log Z error|": abs(error), **({"its own error": own} if np.isfinite(own) else {}),
             "mean off": np.max(np.abs(x.mean(axis=0) - kept.mean(axis=0)) / kept.std(axis=0)),
             "evaluations": mcmc.evaluations_per_chain, "pilot": mcmc.annealed.pilot_evaluations,
         }  # fmt: skip

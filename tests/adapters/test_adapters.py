@@ -39,6 +39,7 @@ def test_scores_are_those_of_the_closed_form(prediction, schedule):
         assert worst(found, true) < 1e-4
 
 
+@pytest.mark.slow
 def test_energies_have_log_densities_up_to_a_constant():
     for schedule in ("cosine", "betas"):
         density = adapted("energy", schedule).with_schedule(OTHER)

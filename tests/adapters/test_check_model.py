@@ -114,6 +114,7 @@ def test_what_is_right_is_passed(schedule):
     assert report.trusted == pytest.approx((report.ratios[-1], report.ratios[0]))
 
 
+@pytest.mark.slow
 def test_a_trained_score_and_a_closed_form_are_passed():
     report = check(nd.load_pretrained("ring_score"), planar.sampler("ring")(KEY, 500))
     assert report.findings == [] and 0 < report.curl.max() < 0.1

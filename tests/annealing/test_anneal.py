@@ -66,6 +66,7 @@ def test_plain_ais_leaves_weights_that_reproduce_the_moments(kernel, problems, r
     assert_moments(run.samples, problem, run.log_evidence_error, log_weights)
 
 
+@pytest.mark.slow
 def test_without_their_weights_unadjusted_samples_are_biased(problems):
     """The check above can fail: few coarse levels and a coarse ULA step, weights dropped."""
     problem = problems["product"]

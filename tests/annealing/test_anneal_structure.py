@@ -93,6 +93,7 @@ def cache_sizes():
 
 
 # With one step a level, and two, and more of the pilot.
+@pytest.mark.slow
 @pytest.mark.parametrize("ways", [(False,), pytest.param((False, True, None), marks=pytest.mark.slow)], ids=str)
 def test_one_trace_for_other_weights_coefficients_step_sizes_and_levels(problems, ways):
     density = problems["product"].density

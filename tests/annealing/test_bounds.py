@@ -59,6 +59,7 @@ def test_the_sandwich_notices_a_wrong_backward_path():
     assert bound.upper < LOG_Z - 5 and np.isinf(bound.upper_error), "no error bar makes sense of it"
 
 
+@pytest.mark.slow
 def test_ais_bound_is_the_log_mean_of_weights_and_normalisers_cancel_in_raise():
     bound = nd.ais_bound(jax.random.key(2), product(), KERNELS[0], num_chains=COUNT, **EFFORT)
     w = bound.log_weights["forward"].astype(float)

@@ -117,6 +117,7 @@ def test_levels_follow_the_accuracy_and_the_chains():
     assert few.pilot_evaluations == pytest.approx(2 * fine.pilot_evaluations)
 
 
+@pytest.mark.slow
 def test_nothing_to_do_costs_next_to_nothing():
     run = sample(gaussian([0.5, -0.3], np.eye(2)), HMC(num_integration_steps=2), num_chains=512)
     assert run.evaluations_per_chain + run.pilot_evaluations < 25

@@ -41,6 +41,7 @@ def test_which_chains_have_left():
     np.testing.assert_array_equal(escaped(unknown, 0.0, x), [False, False, False, True, False, False])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("power", "kernel"),
     [

@@ -146,6 +146,7 @@ def test_corrections_average_to_one_where_steps_are_short(problems):
     assert np.all(adjusted.stats["correction"] == 0)
 
 
+@pytest.mark.slow
 def test_errors_by_level_end_in_that_of_the_run(problems):
     run = sample(problems["product"].density, nd.HMC(0.6), levels=12)
     errors = run.stats["log_evidence_error"]

@@ -43,6 +43,7 @@ def both():
     return whole, [part(j) for j in range(J)]
 
 
+@pytest.mark.slow
 def test_islands_are_weighed_and_resampled_as_populations_of_their_own(both):
     whole, parts = both
     key, shift = jax.random.key(2), jax.random.normal(jax.random.key(3), (40,))

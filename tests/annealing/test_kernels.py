@@ -133,6 +133,7 @@ def stepped(target, step):
     return worst_deviation(state.position, expected), rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["skewed"], indirect=True)
 @pytest.mark.parametrize("kernel", [HMC(num_integration_steps=2), slow(HMC(persistence=0.9)), slow(MALA())])
 def test_steps_of_random_length_leave_densities_as_they_are(target, kernel):

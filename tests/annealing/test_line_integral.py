@@ -61,6 +61,7 @@ def test_lines_are_exact_where_the_score_is_a_polynomial(num_nodes):
     assert error < 1e-5 if num_nodes > 2 else error > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MALA", pytest.param("HMC", marks=pytest.mark.slow), "HMC persistent"])
 def test_invariance_at_the_acceptance_of_log_densities(name):
     density, (plain, step_size) = TARGETS["skewed"], ADJUSTED[name, "skewed"]

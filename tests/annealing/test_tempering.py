@@ -134,6 +134,7 @@ def product_run():
     return nd.anneal(KEY, P2 * Q2, num_samples=200, num_chains=8, **QUIET)
 
 
+@pytest.mark.slow
 def test_a_product_is_sampled_and_weighed(product_run):
     run, problem = product_run, of_product(P2, Q2)
     families = len(np.unique(run.ancestors))
@@ -146,6 +147,7 @@ def test_a_product_is_sampled_and_weighed(product_run):
     assert run.evaluations_per_chain == len(run.levels) * (1 + 1120 * (1 + run.kernel.evaluations_per_step))
 
 
+@pytest.mark.slow
 def test_what_a_run_tells(product_run, capsys):
     run = product_run
     run.print_summary()

@@ -25,6 +25,7 @@ def verdict(density, kernel=None, **options):
     return nd.verdict(KEY, density, kernel, **{"num_chains": CHAINS, "progress_bar": False} | options)
 
 
+@pytest.mark.slow
 def test_it_is_that_of_the_run():
     expected = verdict(P2 * Q2)
     run = nd.anneal(KEY, P2 * Q2, num_chains=CHAINS, progress_bar=False)

@@ -29,6 +29,7 @@ def corners(rng_key, num_samples):
     return Batch(x[..., None], jnp.stack([bright, count], axis=-1))
 
 
+@pytest.mark.slow
 def test_each_head_is_learnt_and_sums_to_one(tmp_path):
     training = TrainingConfig(num_steps=200, batch_size=32, learning_rate=1e-2, ema_decay=0.9, max_gradient_norm=5.0)
     found = classifier.train_classifier(jax.random.key(0), corners, config=TWO, training=training, progress_bar=False)
@@ -56,6 +57,7 @@ def pictures():
     return np.asarray(x), captioned_scenes.Labels(*map(np.asarray, labels))
 
 
+@pytest.mark.slow
 def test_answers_are_classes_of_their_questions(pictures):
     found = np.asarray(scenes.answers(pictures[1]))
     assert found.shape == (400, 9) and np.array_equal(found.min(0), [0] * 9)
@@ -64,6 +66,7 @@ def test_answers_are_classes_of_their_questions(pictures):
     assert batch.images.shape == (5, 16, 16, 3) and batch.labels.shape == (5, 9) and batch.positions.shape == (5, 2)
 
 
+@pytest.mark.slow
 def test_the_judge_sees_what_is_there(judge, pictures):
     x, labels = pictures
     judged = classifier.judged_labels(judge, x)

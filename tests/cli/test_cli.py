@@ -35,6 +35,7 @@ def test_help_of_every_command():
     assert nd.__version__ in invoke("--version").stdout
 
 
+@pytest.mark.slow
 def test_a_trained_file_is_the_density(folder):
     density = nd.load(folder / "a.safetensors")
     assert repr(density) == "a" and density.event_shape == (2,) and density.is_calibrated

@@ -25,6 +25,7 @@ def centroid(weights):
     return np.array([weights.sum(0) @ centres, weights.sum(1) @ centres]) / weights.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_pictures_and_labels_have_their_shapes_and_ranges(size):
     sample = jax.jit(cubes.labelled(size), static_argnums=1)

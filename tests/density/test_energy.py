@@ -126,6 +126,7 @@ def test_below_the_trained_range_nothing_changes():
     assert np.all(np.isfinite(score_of(density, X, 0.0)))
 
 
+@pytest.mark.slow
 def test_points_of_any_shape():
     density = network(event_shape=(2, 3))
     x = jax.random.normal(jax.random.key(1), (5, 2, 3))

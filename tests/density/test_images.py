@@ -108,6 +108,7 @@ def test_an_energy_is_its_formula(form, calibrated):
     np.testing.assert_allclose(log_prob_of(density, x, t), expected - SIZE * np.log(alpha), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_conditions_and_their_composition_share_one_call(density):
     composed = nd.compose_conditions(density, jnp.array([[0.2, 0.2], [0.8, 0.8]]))
     x = images(jax.random.key(4), 3)[0]

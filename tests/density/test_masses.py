@@ -183,6 +183,7 @@ def test_conditional_densities_are_read_through_to_their_model():
     assert repr(again) == repr(one) and not hasattr(again, "sample")
 
 
+@pytest.mark.slow
 def test_sharing_survives_maps_over_the_tree():
     expression = box("a") * network(condition_size=2).given([1.0, 0.0]) * network(condition_size=2).given(None)
     structure = jax.tree.structure(expression)

@@ -79,6 +79,7 @@ def test_moments_are_those_of_the_mixture(condition):
         np.testing.assert_allclose(ours, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_density_with_a_silent_network_is_the_base():
     for potential in (True, False):
         density = energy(potential, silent=True)

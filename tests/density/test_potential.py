@@ -24,6 +24,7 @@ def draws(kernel, density, t):
     return np.asarray(mcmc.get_samples(group_by_chain=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "t"),
     quick_among(

@@ -66,6 +66,7 @@ def mapped(f):
     return lambda *a: jax.tree.map(lambda b: b[0], jax.vmap(f)(*(b[None] for b in a)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [jax.jit, pytest.param(mapped, marks=pytest.mark.slow)])
 def test_traced_and_known_densities_are_the_same(transform):
     def everything(means, covariances, weights, low, width):

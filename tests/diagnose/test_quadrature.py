@@ -108,6 +108,7 @@ def test_products_as_their_closed_form():
     assert report.log_z[0] == pytest.approx(-np.log(2 * np.pi * 1e-6) - 0.5 * np.log(3), abs=5e-3)
 
 
+@pytest.mark.slow
 def test_hard_walls_and_narrow_boxes():
     box = nd.exact.UniformBox
     assert np.abs(checked(box([-1.0, -0.5], [0.8, 1.5]), levels=[0.3, 0.0]).log_z).max() < 5e-3
@@ -148,6 +149,7 @@ def test_what_is_no_number_is_warned_of(bad, where, error):
     assert report.log_z_error[0] == pytest.approx(error, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_what_the_numbers_cannot_hold_is_warned_of():
     # 1e8 nats are known to the nearest eight.
     product = nd.exact.GaussianMixture([[-10.0]], [[[1e-6]]]) * nd.exact.GaussianMixture([[10.0]], [[[1e-6]]])

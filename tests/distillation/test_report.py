@@ -26,6 +26,7 @@ def report(energy):
     return nd.distillation_report(KEY, energy, ScoreOf(M, "s"), X, **FEW)
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_definition(energy, report):
     eps = np.asarray(jax.random.normal(jax.random.split(KEY, 4)[0], X.shape))
     for k, r in enumerate(report.noise_to_signal):

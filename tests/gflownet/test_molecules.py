@@ -116,6 +116,7 @@ def test_rewards_have_any_leading_axes_and_are_zero_where_there_is_no_molecule(l
     assert reward(SMALL.step(SMALL.step(SMALL.initial_state(), SMALL.num_slots), 0)) == 0
 
 
+@pytest.mark.slow
 def test_one_way_to_every_derivation_makes_log_probabilities_exact():
     # Too many states to list, and policies that nothing has trained: still every estimate is the only one there is.
     environment = molecules.MoleculeEnvironment(4, FEW)

@@ -56,6 +56,7 @@ def test_weights_of_mixtures_are_constant(flows):
     assert run.log_evidence == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_weights_of_mixtures_are_constant_along_paths():
     # One backward policy is enough; the flows need not balance.
     mixed = [gflownet.Flow(f.environment, f.policy, f.log_z, f.name) for f in map(unlisted, F)]
@@ -130,6 +131,7 @@ def test_summary_and_tree(capsys):
     assert tree.attrs["log_evidence"] == run.log_evidence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["harmonic mean", pytest.param("wrong product", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("proposal", ["routing", pytest.param("flows", marks=pytest.mark.slow)])
 def test_bounds(name, proposal):

@@ -50,6 +50,7 @@ def test_where_states_cannot_be_listed():
     assert np.all(np.isfinite(flow.log_prob(states, num_paths=8)))
 
 
+@pytest.mark.slow
 def test_host_rewards_are_rewards_in_jax():
     seen = []
 

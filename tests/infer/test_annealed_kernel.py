@@ -98,6 +98,7 @@ def test_collect_warmup_shows_the_levels(warmed):
     assert variance.max() < 0.25 * variance.sum()
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_the_loop_of_numpyro_alone():
     # Which NumPyro compiles at every call, for NUTS as well.
     mcmc = run("vectorized", 64, 2)

@@ -64,6 +64,7 @@ def flat(values):
     return np.asarray(values).reshape(-1, *np.shape(values)[2:])
 
 
+@pytest.mark.slow
 def test_names_are_replaced_and_remembered(mcmc, tree):
     samples, posterior = mcmc.get_samples(), tree["posterior"]
     np.testing.assert_array_equal(flat(posterior["a.x"]), samples["a/x"])
@@ -75,6 +76,7 @@ def test_names_are_replaced_and_remembered(mcmc, tree):
     assert set(az.from_numpyro(mcmc)["posterior"].data_vars) == {"a.x", "chain_"}
 
 
+@pytest.mark.slow
 def test_masked_entries_are_no_data(mcmc, tree):
     group, x = tree["log_likelihood"], np.asarray(mcmc.get_samples()["a/x"])
     assert set(group.data_vars) == {"a.y", "grid", "whole"}
@@ -88,6 +90,7 @@ def test_masked_entries_are_no_data(mcmc, tree):
     assert group["whole"].dims == ("chain", "draw", "row", "column")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("site", "points"), [("a.y", 2), ("grid", 4), ("whole", 6)])
 def test_loo_counts_what_there_is(tree, site, points):
     with warnings.catch_warnings():
@@ -96,6 +99,7 @@ def test_loo_counts_what_there_is(tree, site, points):
         assert az.loo(tree, var_name=site).n_data_points == points
 
 
+@pytest.mark.slow
 def test_coords_and_dims_of_the_user_are_those_of_the_model(mcmc):
     coords = {"side": ["left", "right"], "a/draw": list("pqr"), "row": ["up", "down"], "column": [10, 20, 30]}
     tree = mcmc.to_datatree(extra_event_dims={"a/x": ["side"]}, coords=coords, prior={"a/x": np.zeros((7, 2))})
@@ -108,6 +112,7 @@ def test_coords_and_dims_of_the_user_are_those_of_the_model(mcmc):
     assert list(tree["log_likelihood"]["a.y"]["a.draw"].values) == ["p", "r"]
 
 
+@pytest.mark.slow
 def test_survives_a_file(tree, tmp_path):
     tree.to_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
     with xr.open_datatree(tmp_path / "posterior.nc") as back:

@@ -206,6 +206,7 @@ def exact_posterior(y):
 Y = jnp.array([1.5, -0.8])
 
 
+@pytest.mark.slow
 def test_nuts_in_a_plate_at_the_data():
     mcmc = infer.MCMC(infer.NUTS(conjugate), num_warmup=200, num_samples=1000, progress_bar=False)
     mcmc.run(KEY, Y)
@@ -266,6 +267,7 @@ print(json.dumps(leaves := [np.asarray(a).tolist() for a in jax.tree.leaves(prio
 """
 
 
+@pytest.mark.slow
 def test_leaf_order_does_not_follow_the_hash_seed():
     here, known = Path(__file__).resolve().parent.parent, {}
     exec(SCRIPT, known)

@@ -57,6 +57,7 @@ def joint_of(model):
     return joint_density(KEY, model, (), likelihood_power=lambda t: (1 - t) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [located, pytest.param(several, marks=pytest.mark.slow)])
 def test_jacobians_are_exact(model):
     # NumPyro's unconstrained coordinates are x itself or its logarithm; between them and ours JAX differentiates.

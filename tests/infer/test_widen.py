@@ -72,6 +72,7 @@ def test_sites_carry_variance_and_power(joint):
     assert float(sites_at(linear, (prior(), jnp.zeros(3)), joint, 1.0)["y"]["scale"]) == 0
 
 
+@pytest.mark.slow
 def test_a_single_measurement_is_exact_at_every_level():
     """With one linear measurement the joint density is that of (x_t, y), until the noise is much above the prior's."""
 
@@ -103,6 +104,7 @@ def test_wrappers_stay_around_the_widened_site():
     assert site["infer"]["likelihood_power"] == 0.5
 
 
+@pytest.mark.slow
 def test_other_likelihoods_keep_a_power():
     def model(prior, y):
         x = numpyro.sample("x", prior)

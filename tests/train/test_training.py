@@ -84,6 +84,7 @@ def test_moments_and_noise_range_come_from_the_data():
     np.testing.assert_allclose(fit(sigma_min=0.05, sigma_max=30.0).sigmas, [0.05, 30.0])
 
 
+@pytest.mark.slow
 def test_from_a_sampler():
     density = fit(sampler)
     np.testing.assert_allclose(density.mean, TWO.gaussian(0.0).mean, atol=0.05)
