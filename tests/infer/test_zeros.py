@@ -55,8 +55,8 @@ def test_a_zero_is_a_penalty_that_ends_as_zero(power):
 def test_a_zero_is_less_than_all_that_is_not():
     joint = joint_density(KEY, behind_a_wall, (1.3,))
     assert joint.has_zeros and -np.inf < float(joint.leasts["y"]) < -400
-    inside, outside = jnp.array([0.6, 0.45]), jnp.array([-0.3, 0.2])
-    for t in (0.1, 0.01):
+    inside, outside = jnp.array([0.8, 0.6]), jnp.array([-0.3, 0.2])
+    for t in (0.05, 0.01):
         gain = [joint.log_density(x, t) - BOX.log_density(x, t) for x in (inside, outside)]
         assert 0 > gain[0] > gain[1] > -np.inf
     assert joint.log_density(outside, 0.0) == -np.inf
