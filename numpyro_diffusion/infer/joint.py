@@ -31,17 +31,9 @@ from .model_call import Site, ravel, typed_key, unravel
 @register(
     data=("programs", "bound", "siblings", "moments", "powers", "leasts", "widenings"),
     static=(
-        "sites",
-        "view",
-        "version",
-        "has_zeros",
-        "schedule",
-        "event_shape",
-        "has_log_density",
-        "is_calibrated",
-        "name",
-    ),  # fmt: skip
-)
+        "sites", "view", "version", "has_zeros", "schedule", "event_shape", "has_log_density", "is_calibrated", "name",
+    ),
+)  # fmt: skip
 class JointDensity(Density):
     """The joint density of a model's latents; made by `setup.prepare`.
 
