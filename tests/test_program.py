@@ -187,6 +187,7 @@ def test_training_files_know_their_data(change, what, tmp_path):
     np.testing.assert_array_equal(weights(fit(**settings)), weights(fit(path=tmp_path / "training", **settings)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["anneal", "fit"])
 def test_another_version_of_the_package(run, tmp_path, monkeypatch):
     call = {"anneal": lambda: moments(PRIOR, tmp_path / "run"), "fit": lambda: fit(POINTS, tmp_path / "run")}[run]
@@ -242,6 +243,7 @@ def test_annealed_kernel(again):
         check(mcmc)
 
 
+@pytest.mark.slow
 def test_nuts_reads_the_density_as_it_is():
     held = Holder(mean=jnp.array(0.0), sd=1.0)
     density = density_of(held.log_prob)

@@ -43,6 +43,7 @@ def test_moments_and_evidence(name, kernel, problems, runs):
     assert_moments(run.samples, problem, run.log_evidence_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [HMC(), ULA()], ids=["HMC", "ULA"])
 def test_evidence_is_unbiased_and_its_error_honest(kernel, problems, runs):
     """exp(log_evidence) is unbiased; over seeds the reported standard errors match the scatter."""

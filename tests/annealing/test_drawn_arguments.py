@@ -124,6 +124,7 @@ def test_the_evidence_of_a_scaled_density(kernel, threshold, frame, seed, logari
     assert np.all(np.isfinite(run.samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made_in_double", quick_among([True, False], [False]))
 def test_runs_in_double_precision(made_in_double):
     density = None if made_in_double else mixture()

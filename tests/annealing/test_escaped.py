@@ -73,6 +73,7 @@ def test_a_stopped_run_is_read_back_as_it_was(score, tmp_path):
     np.testing.assert_array_equal(first.samples, again.samples)
 
 
+@pytest.mark.slow
 def test_a_score_has_an_acceptance_where_the_kernel_has_a_ratio(score, capsys):
     run = anneal(score, nd.ULA(0.01), progress_bar=True)
     assert np.all(run.stats["escaped"] == 0) and run.is_complete
@@ -134,6 +135,7 @@ def test_step_sizes_by_level_reach_the_pilot():
     assert run.scale.shape == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 def test_adjusted_kernels_go_on_and_are_told_what_it_may_be():
     """A mean and covariance that have nothing to do with the density: slow, and right all the same."""

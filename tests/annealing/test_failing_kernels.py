@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from annealing.targets import TARGETS, D, features, run_kernel
+from quick import slow
 
 from numpyro_diffusion.annealing.kernels import HMC, MALA, UHMC, ULA, BlackJAX, init
 
@@ -31,9 +32,9 @@ def run_walled(density, kernel, rng_key, x, step_size, value, *, num_steps=5):
     [
         (MALA(), 0.3),
         (HMC(), 0.5),
-        (HMC(persistence=0.9), 0.5),
+        slow((HMC(persistence=0.9), 0.5)),
         (ULA(), 0.1),
-        (UHMC(), 0.3),
+        slow((UHMC(), 0.3)),
         (BlackJAX(blackjax.barker), 0.8),
     ],
     ids=lambda v: type(v).__name__ if not isinstance(v, float) else "",

@@ -11,6 +11,7 @@ from numpyro_diffusion.annealing import memory
 from numpyro_diffusion.errors import ParameterError
 
 
+@pytest.mark.slow
 def test_memory_of_a_chain_is_what_the_program_holds_at_once(density):
     points = jnp.zeros((8, *SHAPE))
     gradients = jax.jit(lambda d, x: jax.vmap(jax.value_and_grad(lambda z: d.log_density(z, 0.5)))(x))

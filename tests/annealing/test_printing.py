@@ -48,6 +48,7 @@ def test_runs_and_bounds_print_in_a_few_lines():
     assert "no log evidence" in repr(reverse) and np.isnan(reverse.ess)
 
 
+@pytest.mark.slow
 def test_hmc_is_the_kernel_where_none_is_given():
     settings = {"num_chains": CHAINS, **QUIET}
     kernel = nd.HMC(num_integration_steps=STEPS)
@@ -63,6 +64,7 @@ def test_it_is_so_of_bounds(bound, more):
     assert one.lower == other.lower
 
 
+@pytest.mark.slow
 def test_remedies_are_what_the_call_can_do():
     given = nd.anneal(KEY, mixture(), nd.HMC(0.4, STEPS), num_chains=CHAINS, levels=4, progress_bar=False)
     placed = nd.anneal(KEY, mixture(), nd.HMC(None, STEPS), num_chains=CHAINS, progress_bar=False)

@@ -196,6 +196,7 @@ def test_given_levels_are_the_rungs_and_ones_too_far_apart_are_found():
     assert any("fresh draws" in finding for finding in findings(run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 20])
 def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeypatch, number):
     path = tmp_path / "run.safetensors"

@@ -188,6 +188,7 @@ def test_pieces_are_one_and_a_mesh_of_one_is_none():
     assert increments.shape == (6, 16) and np.all(np.isfinite(increments)) and np.any(increments != 0)
 
 
+@pytest.mark.slow
 def test_what_a_run_says_of_itself():
     run = sample(0.4 * P + 0.6 * Q, keep_history=True, **FEW)
     assert run.kernel == nd.Reverse(True) and repr(nd.Reverse(True)) == "Reverse(weighted=True)"

@@ -42,6 +42,7 @@ def test_a_trained_file_is_the_density(folder):
     assert not nd.load(folder / "s.safetensors").has_log_density
 
 
+@pytest.mark.slow
 def test_training_resumes_to_the_same_weights(folder, tmp_path):
     for _ in range(2):
         result = invoke(

@@ -125,7 +125,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", quick_among(CASES, ["harmonic mean, 0.05", "contrast, 0.95"]))
+@pytest.mark.parametrize("case", quick_among(CASES, ["contrast, 0.95"]))
 def test_moments_are_those_of_rejection(case):
     composed, prior, answers = CASES[case]
     kept = rejected(jax.random.key(2), prior, answers)

@@ -38,6 +38,7 @@ def samplers():
     return [jax.jit(partial(make(16), num_samples=70)) for make in (scenes.labelled, scenes.sampler)]
 
 
+@pytest.mark.slow
 def test_pictures_and_labels_have_their_shapes_and_ranges(samplers):
     x, labels = samplers[0](jax.random.key(1))
     assert x.shape == (70, 16, 16, 3) and x.dtype == jnp.float32

@@ -199,6 +199,7 @@ def test_resumed_after_a_kill_it_ends_with_the_same_weights(tmp_path, monkeypatc
     assert sum(steps) == 20
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_teacher_is_refused(tmp_path):
     path = tmp_path / "run.training"
     distil(checkpoint_path=path)

@@ -120,6 +120,7 @@ def test_start_is_exact():
     assert np.all(np.diff(powers) <= 1e-6) and 0.2 < powers[len(powers) // 2] <= 1
 
 
+@pytest.mark.slow
 def test_further_draws_at_the_data_level():
     mcmc = run_quietly(linear, num_samples=120, thinning=6)
     mcmc.run(jax.random.key(4), gaussian_prior(), jnp.asarray(Y))

@@ -80,6 +80,7 @@ def test_jacobians_are_exact(model):
         assert float(log_density(z, 1.0)) == pytest.approx(float(first), abs=1e-2)
 
 
+@pytest.mark.slow
 def test_density_at_any_level():
     joint = joint_of(located)
     loc, scale, z, t = 0.4, 1.3, jnp.array([0.2, -0.7]), 0.4

@@ -107,6 +107,7 @@ def test_conditions_are_told_apart_best_by_true_ratios(tilt):
     assert 0.4 < exact < jnp.log(2.0) and tilted > exact + 2e-3
 
 
+@pytest.mark.slow
 def test_conditions_are_told_apart_in_the_loss_of_calibrated_energies():
     density = network("l2", condition_size=2)
     y, condition = jnp.asarray(Y, float), jnp.append(jnp.eye(2)[np.arange(64) % 2], jnp.ones((64, 1)), axis=1)

@@ -91,6 +91,7 @@ def test_from_a_sampler():
     assert np.all(np.isfinite(log_prob_of(density, X, 0.3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["arrays", pytest.param("sampler", marks=pytest.mark.slow)])
 def test_with_conditions(data, trained):
     density = trained["energy"] if data == "arrays" else fit(conditional_sampler, parameterisation="dae")
@@ -207,9 +208,6 @@ def test_progress_bar_shows_the_loss(capsys):
     fit(progress_bar=True, name="cat")
     shown = capsys.readouterr().err
     assert "cat" in shown and "40/40" in shown and "loss=" in shown
-
-
-# Storage.
 
 
 @pytest.fixture(scope="module")
