@@ -23,8 +23,6 @@ from benchmarks.table import arguments, measure
 
 HEADER = """# Latent hyperparameters and discrete latents
 
-Rows of `nd.AnnealedMCMC` by its defaults are from before these changed: they show what `accuracy=0.05` does.
-
 `python benchmarks/posteriors/hyperparameters.py`. A mixture of two points in one dimension as prior. "location and scale": each of n data is a point of it, scaled and shifted by two latents, with noise 0.3. "outliers": a
 discrete latent for each of four data says whether it is near the one point or near 3, with an unknown share. 1,000 chains, nothing set. log Z error: found less exact. z: errors of posterior means over
 their standard deviation at 100 independent draws.
