@@ -39,8 +39,6 @@ COLUMNS = [
 ]
 HEADER = f"""# New data added to a finished run
 
-Rows of `nd.AnnealedMCMC` by its defaults are from before these changed: they show what `accuracy=0.05` does.
-
 `python benchmarks/tempering/refresh.py`. {SIMULATIONS} simulations per seed of a mixture of three Gaussians in four dimensions, measured {OLD} and then {ALL} times with unknown noise; {CHAINS:,} draws. "fresh": a run that sees all {ALL} at once.
 Evaluations are per draw, of a run without its pilot's; share: mean and, in the second table, largest ratio of the two in a simulation; with the pilot's: share of a run's evaluations and its pilot's (of annealing, which reports them). Stages: levels between the posteriors, the new one included. Run afresh: share of
 simulations in which the posteriors were too far apart, and a fresh run was made. log Z: z: difference to the log evidence of a fresh run, over the errors of the two, as a root mean square over every fifth simulation; 1 if errors are honest.
