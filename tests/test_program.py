@@ -81,6 +81,7 @@ def assert_moments(found, held):
 PAIRS = {("closure", "a number")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "change"),
     quick_among([*itertools.product(FUNCTIONS, CHANGES)], PAIRS),

@@ -56,6 +56,7 @@ def test_evidence_is_unbiased_and_its_error_honest(kernel, problems, runs):
     assert 0.25 < ratio.std() / np.sqrt(np.mean(reported**2)) < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [HMC(), ULA()], ids=["HMC", "ULA"])
 def test_plain_ais_leaves_weights_that_reproduce_the_moments(kernel, problems, runs):
     problem, run = problems["product"], runs("product", kernel, resample_threshold=0)

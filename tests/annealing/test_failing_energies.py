@@ -28,6 +28,7 @@ def _holed(parameters, x, t):
     return jnp.where((x[0] > 1) & (t >= low) & (t < high), value, normal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf], ids=str)
 @pytest.mark.parametrize("high", [2.0, 0.5], ids=["always", "late"])
 @pytest.mark.parametrize("kernel", [HMC(), pytest.param(UHMC(), marks=pytest.mark.slow)], ids=["HMC", "UHMC"])

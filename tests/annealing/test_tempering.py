@@ -210,6 +210,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeyp
         nd.anneal(KEY, mixture(), nd.HMC(0.5), checkpoint_path=path, **SHORT | {"thinning": 3})
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_there_is(monkeypatch):
     stop_at(monkeypatch, 13, KeyboardInterrupt())
     with pytest.warns(DiagnosticWarning, match="interrupted after"):

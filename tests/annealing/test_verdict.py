@@ -34,6 +34,7 @@ def test_it_is_that_of_the_run():
     assert run.log_evidence_error / 3 < expected.log_evidence_error < 3 * run.log_evidence_error
 
 
+@pytest.mark.slow
 def test_good_and_bad():
     assert verdict(P2 * Q2).verdict == "good"
     apart = gaussian([-30.0, 0.0], 0.01 * np.eye(2)) * mixture(3, 2)

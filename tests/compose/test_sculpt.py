@@ -125,6 +125,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", quick_among(CASES, ["contrast, 0.95"]))
 def test_moments_are_those_of_rejection(case):
     composed, prior, answers = CASES[case]

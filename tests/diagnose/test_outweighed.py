@@ -19,6 +19,7 @@ P, Q = gaussian(name="p"), gaussian(covariance=((0.1, 0.0), (0.0, 0.1)), name="q
 SHIFTED = gaussian(mean=(0.5, 0.0), covariance=((0.5, 0.0), (0.0, 2.0)), name="s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "density",
     [P / Q**0.9, *map(slow, (P**2 / Q**0.5, 0.5 * P + 0.5 * (P / Q**0.9), P * SHIFTED / Q**0.7))],

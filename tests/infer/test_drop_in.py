@@ -22,7 +22,7 @@ from numpyro_diffusion.annealing.devices import checked_mesh
 from numpyro_diffusion.errors import ParameterError
 from numpyro_diffusion.infer.arguments import spread
 
-pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")]
 
 PRIOR, OTHER = nd.DiffusionPrior(densities.gaussian((0.2, -0.3))), nd.DiffusionPrior(densities.mixture("p"))
 Y = np.array([0.9, 1.2, 0.4, -0.1], np.float32)

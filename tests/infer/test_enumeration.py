@@ -49,6 +49,7 @@ def by_hand(x, logit):
     return logsumexp([np.log(0.7) + given(0.0), np.log(0.3) + given(0.5)])
 
 
+@pytest.mark.slow
 @needs_funsor
 def test_discrete_latents_are_summed_out():
     joint = joint_density(KEY, outliers, (Y,))

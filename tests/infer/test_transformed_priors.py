@@ -93,6 +93,7 @@ def test_density_at_any_level():
     assert float(joint.log_density(point, t)) == pytest.approx(float(expected), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_scores_alone_do():
     known, prior = joint_of(located), nd.DiffusionPrior(densities.ScoreOf(P))
     scored = joint_density(KEY, located, (0.3, prior), likelihood_power=lambda t: (1 - t) ** 2)
