@@ -73,7 +73,7 @@ def predict(
     num_chains = population.log_weight.size
     if planned.before is None:
         return population, jnp.zeros(num_chains)
-    both = planned.before, planned
+    both, information = (planned.before, planned), planned.before.information
     before, after = (level_at(density, level.t, settings.frame, scale=level.scale) for level in both)
     state, keys = population.state, chain_keys(rng_key, num_chains)
 
@@ -83,7 +83,7 @@ def predict(
             noise = jax.random.normal(key, state.position.shape)
             return by.move(noise, state) if reference is None else referred_step(by, before, after, noise, state)
 
-        by = denoising(before, after, planned.before.information) if reference is None else reference
+        by = denoising(before, after, information) if reference is None else reference
         moved, gain = settings.map_chains(one, (by, before, after), keys, state)
         return moved, replicated(gain, settings.mesh)
 

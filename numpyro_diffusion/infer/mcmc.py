@@ -216,7 +216,7 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
         run = refreshed_run(move_key, old.run, joint, self._options["chain_batch_size"])
         if run is None:
             # The checkpoint is that of other data.
-            run = anneal(anneal_key, joint, self.kernel, **self._effort(joint) | {"checkpoint_path": None})
+            run = anneal(anneal_key, joint, self.kernel, **dict[str, Any](self._effort(joint), checkpoint_path=None))
             run.remarks = (FRESH,)
         state = MCMCState.after(run, more_key, call, joint)
         self._draw(state, self._num_draws, self._fields, began, is_first=True)
