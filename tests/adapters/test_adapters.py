@@ -9,7 +9,7 @@ import pytest
 from adapters.closed_form import OTHER, POINTS, PREDICTIONS, SCHEDULES, TIMES, adapted, exact, scores, worst
 from counting import compilations
 from densities import mixture
-from quick import quick_among
+from quick import quick_among, slow
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.adapted import AdaptedModel
@@ -78,7 +78,7 @@ def test_predicted_noise_is_the_score_in_units_of_variance_exploding():
         np.testing.assert_allclose(-noise / r, true, rtol=2e-4)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "betas"])
+@pytest.mark.parametrize("schedule", [slow("cosine"), "betas"])
 def test_below_the_resolution_the_density_stays_what_it_is(schedule):
     density = adapted("noise", schedule, data_scale=2.0)
     low, _ = density.origin.noise_range

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.Diagno
 
 # A structure under a kernel is a pipeline of programs, seconds to compile: the quick ones are two.
 CASES = [
-    ("gaussian", MALA()),
+    slow(("gaussian", MALA())),
     ("product", HMC()),
     slow(("mixture", MALA())),
     slow(("product", ULA())),

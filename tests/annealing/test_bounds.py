@@ -16,7 +16,7 @@ PRECISION = (1 / SCALES**2).sum(0)
 LAW = multivariate_normal((MEANS / SCALES**2).sum(0) / PRECISION, np.diag(1 / PRECISION))
 LOG_Z = multivariate_normal(np.zeros(2), np.diag((SCALES**2).sum(0))).logpdf(MEANS[0] - MEANS[1])
 # In x itself: in the whitened frame a product of Gaussians has constant weights, and every bound is exact.
-KERNELS = [nd.HMC(0.3, 3), slow(nd.MALA(0.08)), nd.ULA(0.02), slow(nd.UHMC(0.15, 3))]
+KERNELS = [nd.HMC(0.3, 3), slow(nd.MALA(0.08)), slow(nd.ULA(0.02)), slow(nd.UHMC(0.15, 3))]
 # As many chains in every test, forwards or backwards: what has been compiled once serves the next.
 COUNT = 400
 EFFORT = {"levels": 40, "num_steps": 2, "frame": "identity", "progress_bar": False}
@@ -50,6 +50,7 @@ def test_raise_is_below_the_true_log_likelihood_and_not_far(kernel):
     assert bound.lower == pytest.approx(points.mean()) and np.isnan(bound.upper)
 
 
+@pytest.mark.slow
 def test_the_sandwich_notices_a_wrong_backward_path():
     """Backward from points that are not draws of the target the upper side is wrong: the check can fail."""
     wrong = LAW.rvs(COUNT, random_state=3) + 3.0

@@ -87,6 +87,7 @@ def unknown_ratio(step_size=0.01):
     return nd.BlackJAX(blackjax.mala, step_size, is_adjusted=False)
 
 
+@pytest.mark.slow
 def test_a_score_has_no_acceptance_otherwise(score, capsys):
     run = anneal(score, unknown_ratio(), progress_bar=True, levels=10)
     assert np.all(run.stats["escaped"] == 0) and run.is_complete
@@ -96,6 +97,7 @@ def test_a_score_has_no_acceptance_otherwise(score, capsys):
     assert "anneal" in shown and "acceptance" not in shown and "ess=" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "levels"),
     [

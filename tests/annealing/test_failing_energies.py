@@ -50,6 +50,7 @@ def test_nan_energies_are_counted_and_never_sampled(value, high, kernel):
     assert_moments(run.samples, truth, run.log_evidence_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf], ids=str)
 def test_chains_once_dead_stay_dead(value):
     """A hole that opens and closes again: chains that fell in must not come back with NaN or infinite weight."""

@@ -30,7 +30,7 @@ def run_walled(density, kernel, rng_key, x, step_size, value, *, num_steps=5):
 @pytest.mark.parametrize(
     "kernel, step_size",
     [
-        (MALA(), 0.3),
+        slow((MALA(), 0.3)),
         (HMC(), 0.5),
         slow((HMC(persistence=0.9), 0.5)),
         (ULA(), 0.1),

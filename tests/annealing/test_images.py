@@ -36,6 +36,7 @@ def test_annealing_with_a_predictor(density):
     assert run.evaluations_per_chain == 6 * (1 + 1)
 
 
+@pytest.mark.slow
 def test_weights_that_collapse_are_given_up_and_it_is_said(monkeypatch, density):
     monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.settings"], "WATCHED_SIZE", SIZE)
     sharp = density**40_000.0

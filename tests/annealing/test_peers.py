@@ -63,6 +63,7 @@ def test_superdiff_and_goes_where_both_densities_are_equal():
     np.testing.assert_allclose(x[:, 1].var(), 1.0, rtol=5 * np.sqrt(2 / COUNT))
 
 
+@pytest.mark.slow
 def test_distances_are_held_against_exact_draws():
     rng = np.random.default_rng(0)
     truth = rng.standard_normal((20_000, 2))

@@ -56,6 +56,7 @@ def test_hmc_is_the_kernel_where_none_is_given():
     np.testing.assert_array_equal(given.samples, default.samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bound", "more"), [(nd.bdmc, {"num_chains": CHAINS}), slow((nd.raise_bound, {}))])
 def test_it_is_so_of_bounds(bound, more):
     one, other = (

@@ -39,6 +39,7 @@ def test_what_is_nothing_but_the_reference_has_weights_all_alike():
 
 
 # Of a given step size there is no pilot to compile.
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [nd.HMC(0.5), slow(nd.HMC())], ids=repr)
 def test_evidence_of_a_sculpted_density(kernel):
     p, q, both = pair(2, 2.5)

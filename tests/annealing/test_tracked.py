@@ -92,6 +92,7 @@ G = ScoreOf(gaussian_of([1.0, -2.0], [[2.0, 0.3], [0.3, 0.05]]))
 
 
 # The Gaussian of their product turns, and its mean moves.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("density", "log_z"),
     [

@@ -46,6 +46,7 @@ def test_good_and_bad():
     assert verdict(narrow, **few).score > verdict(narrow).score
 
 
+@pytest.mark.slow
 def test_without_a_pilot_there_is_none_but_one_can_be_asked_for():
     given = {"levels": 4, "num_steps": 1}
     run = sample(P2 * Q2, KERNEL, num_chains=CHAINS, **given)
@@ -94,6 +95,7 @@ def relatives(x, ancestors):
     )
 
 
+@pytest.mark.slow
 def test_kinship():
     rng = np.random.default_rng(0)
     family = np.repeat(np.arange(50), 8)

@@ -123,6 +123,7 @@ def test_judges_ask_for_places_that_are():
     assert judge.all_present(trained, IMAGES, np.zeros((2, 2)), np.array([True, False])).shape == (6,)
 
 
+@pytest.mark.slow
 def test_what_they_return_has_a_short_repr():
     scene = cubes.sample_scene(KEY)
     found = [Batch(IMAGES, LABELS), TARGET, scene, cubes.Labels(*(jnp.zeros((9, 5)) for _ in range(4)))]

@@ -61,6 +61,7 @@ def noised_truth(labels):
     return mass / mass.sum(), np.log(mass.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [[3], [1, 2], [2, 2], [3, 3, 1]])
 def test_perfect_answers_give_the_noised_sculpted_density(labels):
     truth = cells(noised_truth(labels)[0])

@@ -77,6 +77,7 @@ def test_a_field_is_the_gaussian_of_added_precisions(t):
     np.testing.assert_allclose(log_prob_of(woven, x, t), expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_windows_over_overlaps_are_a_markov_field_itself():
     whole = nd.exact.GaussianMixture(np.zeros((1, 8)), FIELD[None])
     patch, pair = (nd.exact.GaussianMixture(np.zeros((1, n)), FIELD[None, :n, :n]) for n in (4, 2))

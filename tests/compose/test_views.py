@@ -141,6 +141,7 @@ def test_another_schedule_is_exact():
     np.testing.assert_allclose(log_prob_of(seen.with_schedule(schedule), X, there), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_a_score_gains_along_paths_is_known_through_views():
     exact = gaussian(covariance=((1.0, 0.5), (0.5, 0.8)))
     score = network("score")

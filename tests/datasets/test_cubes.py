@@ -61,6 +61,7 @@ def test_the_condition_is_the_place_of_any_one_cube():
     assert np.all(np.abs(among.mean(0) - 0.2) < 5 * np.sqrt(0.16 / len(among)))
 
 
+@pytest.mark.slow
 def test_cubes_neither_overlap_nor_hide_each_other():
     scenes = jax.jit(jax.vmap(lambda key: cubes.sample_scene(key, 5)))(jax.random.split(jax.random.key(4), 1_000))
     for i in range(5):

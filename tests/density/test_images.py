@@ -124,7 +124,7 @@ def test_conditions_and_their_composition_share_one_call(density):
     "settings",
     [
         {"compute_dtype": "bfloat16"},
-        {"attention": (4, 2)},
+        pytest.param({"attention": (4, 2)}, marks=pytest.mark.slow),
         pytest.param({"patch_size": 2}, marks=pytest.mark.slow),
         pytest.param({"rematerialise": True}, marks=pytest.mark.slow),
     ],

@@ -54,6 +54,7 @@ def test_where_there_is_a_log_density_it_is_that():
     assert np.all(found.error == 0)
 
 
+@pytest.mark.slow
 def test_gaussians_are_exact_in_many_dimensions():
     p = wide(70)
     x = p.sample(jax.random.key(2), 2)

@@ -207,6 +207,7 @@ def test_the_evidence_of_one_normalised_density_is_one():
     assert "nd.recalibrate(rng_key, density.given(condition))" in finding
 
 
+@pytest.mark.slow
 def test_a_run_in_a_false_well_says_so():
     """One chain a point, none of them moved: what a run in the well would end with."""
     density = energy()

@@ -47,6 +47,7 @@ def test_energies_have_no_curl_and_trained_scores_have_some():
     assert float(score_curl(score**2.0, POINTS, times, KEY).mean()) == pytest.approx(float(curl.mean()), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_score_of_a_score_model_can_be_differentiated():
     score = nd.load_pretrained("ring_score")
     at, t, h = jnp.array([0.3, 0.4]), jnp.asarray(0.3), 1e-3

@@ -154,6 +154,7 @@ def test_a_history_is_a_new_folder(place, monkeypatch):
             run(keep_history=path)
 
 
+@pytest.mark.slow
 def test_pipes_in_the_history_of_a_run_that_goes_on(place):
     run(keep_history="h", checkpoint_path="run")
     os.unlink("h/zarr.json")

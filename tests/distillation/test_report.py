@@ -60,6 +60,7 @@ def test_nats_are_those_of_the_noised_data():
     assert report.nats == pytest.approx(float(np.mean(density.log_prob(y))), abs=0.01)
 
 
+@pytest.mark.slow
 def test_log_z_is_that_of_a_calibration_report(energy, report):
     assert report.log_z == pytest.approx(nd.calibration_report(energy).log_z[-1], abs=1e-3)
 

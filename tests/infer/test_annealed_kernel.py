@@ -85,6 +85,7 @@ def warmed():
     return mcmc, {k: np.asarray(v) for k, v in mcmc.get_extra_fields(group_by_chain=True).items()}
 
 
+@pytest.mark.slow
 def test_collect_warmup_shows_the_levels(warmed):
     fields = warmed[1]
     assert fields["accept_prob"].shape == (64, LEVELS)
