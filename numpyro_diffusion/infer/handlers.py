@@ -29,7 +29,7 @@ from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import ParameterError, UnsupportedModelError
 from .sites import is_jacobian, prior_of, unwrapped, wrap
-from .zeros import ToPower
+from .zeros import ToPower, Zeros
 
 __all__ = ["noise_level"]
 
@@ -107,8 +107,8 @@ class noise_level(Messenger):
     Args:
         fn: Model; or use as a context manager.
         t: Noise level in [0, 1].
-        likelihood_power: Exponent in [0, 1]; at 0 a likelihood that is NaN counts as 1, and one that is zero counts as
-            1 - lambda (see `infer.zeros`). A site may have its own, `infer={"likelihood_power": ...}`.
+        likelihood_power: Exponent in [0, 1]; at 0 a likelihood that is NaN counts as 1, and of one that is zero
+            see `infer.zeros`. A site may have its own, `infer={"likelihood_power": ...}`.
         view: "gaussian", "denoised", "scaled" or "x".
         bound: Densities by site name that replace those in the model: same formulas, other weights.
 
@@ -141,7 +141,7 @@ class noise_level(Messenger):
         if msg["is_observed"]:
             if not is_jacobian(msg):
                 power = msg["infer"].get("likelihood_power", self.likelihood_power)
-                msg["fn"] = ToPower(msg["fn"], power, msg["infer"].get("least", 0.0))
+                msg["fn"] = ToPower(msg["fn"], power, msg["infer"].get("zeros", Zeros()))
                 msg["scale"] = power if msg["scale"] is None else msg["scale"] * power
             return
         if (prior := prior_of(msg)) is not None:

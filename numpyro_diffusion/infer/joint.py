@@ -29,7 +29,7 @@ from .model_call import Site, ravel, typed_key, unravel
 
 
 @register(
-    data=("programs", "bound", "siblings", "moments", "powers", "leasts", "widenings"),
+    data=("programs", "bound", "siblings", "moments", "powers", "zeros", "widenings"),
     static=(
         "sites", "view", "version", "has_zeros", "schedule", "event_shape", "has_log_density", "is_calibrated", "name",
     ),
@@ -44,7 +44,7 @@ class JointDensity(Density):
         sites: The latents in the order of the flat point.
         moments: Those of the ancestral draws of the other latents, uncorrelated; of no meaning for the priors' sites.
         powers: Likelihood power [2, knots]: noise-to-signal ratios (log) and lambda there.
-        leasts: Least log likelihood above zero of every observed site, see `zeros`.
+        zeros: What stands for the zeros of every observed site, see `zeros`.
         widenings: By name, how observed Normal sites are widened; they have powers of their own.
         has_zeros: Whether the likelihood is zero at draws of the prior.
         version: Text that sets a state apart from one of another run, for programs that NumPyro compiles.
@@ -54,7 +54,7 @@ class JointDensity(Density):
         densities = [b.density for b in bound.values()]
         self.name, self.bound, self.sites, self.view, self.moments = name, bound, sites, view, moments
         self.programs: dict[str, Traced] = {}
-        self.siblings, self.widenings, self.leasts, self.version = None, {}, {}, ""
+        self.siblings, self.widenings, self.zeros, self.version = None, {}, {}, ""
         self.powers, self.has_zeros = jnp.zeros((2, 2)), False
         self.schedule = densities[0].schedule
         self.event_shape = (sum(site.size for site in sites),)

@@ -39,7 +39,7 @@ from .enumeration import Enumeration
 from .handlers import Bound, generated, noise_level, widened
 from .prior import StartDensity
 from .sites import is_data, is_observed, mask_of, normal_parameters
-from .zeros import leasts
+from .zeros import Zeros, zeros
 
 
 def name_of(model: Any) -> str:
@@ -82,7 +82,7 @@ class ModelCall(NamedTuple):
         normal: Names of the observed Normal sites that can be widened.
         observed: Observed values by site, as they were when the model was read.
         discrete: Discrete latents, which are summed out; None without any.
-        leasts: Least log likelihoods of observed sites, see `zeros`.
+        zeros: What stands for the zeros of observed sites, see `zeros`.
     """
 
     model: Callable
@@ -94,7 +94,7 @@ class ModelCall(NamedTuple):
     normal: tuple[str, ...] = ()
     observed: dict[str, np.ndarray] = {}
     discrete: Enumeration | None = None
-    leasts: dict[str, Any] = {}
+    zeros: dict[str, Zeros] = {}
 
     @classmethod
     def of(cls, model, args, kwargs, view: str = "gaussian") -> ModelCall:
@@ -115,7 +115,7 @@ class ModelCall(NamedTuple):
 
     def at(self, t, power, bound, widths=None, rng_key=None):
         """The model at noise level t with its likelihood to a power, as a function of its arguments."""
-        told = leasts(self.model, self.leasts) if self.leasts else self.model
+        told = zeros(self.model, self.zeros) if self.zeros else self.model
         model = self._replace(model=widened(told, widths) if widths else told)
         return noise_level(model.seeded(rng_key), t=t, likelihood_power=power, view=self.view, bound=bound)
 
@@ -165,7 +165,8 @@ class ModelCall(NamedTuple):
         found, sites = compute_log_probs(model, self.args, self.kwargs, values, sum_log_prob=False)
         terms = {k: p / sites[k]["scale"] for k, p in found.items() if is_observed(sites[k])}
         least = {k: jnp.min(p, initial=jnp.inf, where=jnp.isfinite(p)) for k, p in terms.items()}
-        return {name: jnp.sum(p) for name, p in found.items()}, least
+        share = {k: jnp.mean(jnp.isfinite(p), dtype=float) for k, p in terms.items()}
+        return {name: jnp.sum(p) for name, p in found.items()}, least, share
 
     def generated(self, bound, rng_key, x):
         model = generated(self.at(0.0, 1.0, bound, rng_key=rng_key), rng_key=rng_key)

@@ -87,7 +87,7 @@ def run_pilot(
     if known is not None and known.identity == identity and known.siblings == siblings:
         return known
     joint = build_joint(joint_keys, call, bound, likelihood_power)
-    call = call._replace(leasts=joint.leasts)
+    call = call._replace(zeros=joint.zeros)
     kernel = kernel.suited(joint)
     names = tuple(site.name for site in joint.sites if site.name not in siblings)
     block = _block(joint, call, names, values) if siblings else joint

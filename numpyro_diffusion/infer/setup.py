@@ -25,6 +25,7 @@ from .likelihood import data_draws, knots, likelihood_powers, widenings
 from .model_call import ModelCall, Site, name_of, typed_key
 from .prior import StartDensity
 from .sites import counted, is_data, is_jacobian, is_latent, normal_sites, prior_of
+from .zeros import Zeros
 
 FORWARD_DRAWS = 256
 NO_START = (
@@ -98,12 +99,12 @@ def build_joint(rng_keys, call: ModelCall, bound: dict[str, Bound], likelihood_p
     draws = _starts(joint, draw_key)
     joint.moments = _moments(joint, draws)
     draws, ratios = data_draws(joint, gaussian_key, draws), knots(joint)
-    log_probs, least = _site_log_probs(joint, draws)
+    log_probs, least, share = _site_log_probs(joint, draws)
     _check_start(log_probs)
-    joint.leasts = {name: jnp.where(jnp.isfinite(value), value, 0.0) for name, value in least.items()}
     joint.has_zeros = any(bool(jnp.isneginf(log_probs[name]).any()) for name in least)
-    call = call._replace(leasts=joint.leasts)
     joint.powers = likelihood_powers(joint, power_key, draws, ratios, likelihood_power)
+    joint.zeros = {name: Zeros(least[name], share[name], 1 - joint.powers[1, 0]) for name in least}
+    call = call._replace(zeros=joint.zeros)
     if likelihood_power is None and call.normal:
         joint.widenings = widenings(joint, draws, ratios, names=call.normal)
     joint.programs = kept | call.traced(("log_prob",), bound, widths=joint.widths(1.0))
@@ -240,9 +241,11 @@ def _starts(joint: JointDensity, rng_key):
 
 @jax.jit
 def _site_log_probs(joint: JointDensity, draws):
-    """Log densities [n] by site at draws [n, d], and the least finite one by observed site."""
-    log_probs, least = jax.lax.map(lambda z: joint.call("site_log_probs", z), draws, batch_size=len(draws))
-    return log_probs, {name: values.min() for name, values in least.items()}
+    """Log densities [n] by site at draws [n, d]; by observed site the least finite one, 0 without, and their share."""
+    found = jax.lax.map(lambda z: joint.call("site_log_probs", z), draws, batch_size=len(draws))
+    log_probs, least, share = found
+    least = {name: jnp.nan_to_num(values.min(), posinf=0.0) for name, values in least.items()}
+    return log_probs, least, {name: jnp.maximum(values.mean(), 1 / len(draws)) for name, values in share.items()}
 
 
 def _check_start(log_probs):

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.infer.mcmc import OF_ZEROS
+from numpyro_diffusion.infer.zeros import Zeros
 
 NORMAL = nd.exact.GaussianMixture(np.zeros((1, 2)), np.eye(2)[None])
 BOX = nd.exact.UniformBox([-1.0, -1.0], [1.0, 1.0])
@@ -52,9 +53,15 @@ def test_a_zero_is_a_penalty_that_ends_as_zero(power):
     np.testing.assert_allclose(possible, 3 * power * np.log(0.5), rtol=1e-5, atol=1e-7)
 
 
+def test_the_penalty_stays_at_the_share_of_what_is_possible_until_the_finest_noise():
+    power = np.array([0.0, 0.5, 0.9, 1 - 1e-3, 1 - 1e-4, 1.0])
+    penalty = np.exp(Zeros(0.0, share=0.2, finest=1e-4).log_penalty(power))
+    np.testing.assert_allclose(penalty, [1.0, 0.5, 0.2, 0.2 / 1.1, 0.1, 0.0], rtol=2e-3)
+
+
 def test_a_zero_is_less_than_all_that_is_not():
     joint = joint_density(KEY, behind_a_wall, (1.3,))
-    assert joint.has_zeros and -np.inf < float(joint.leasts["y"]) < -400
+    assert joint.has_zeros and 0 < joint.zeros["y"].share < 0.5 and -np.inf < float(joint.zeros["y"].least) < -400
     inside, outside = jnp.array([0.8, 0.6]), jnp.array([-0.3, 0.2])
     for t in (0.05, 0.01):
         gain = [joint.log_density(x, t) - BOX.log_density(x, t) for x in (inside, outside)]
