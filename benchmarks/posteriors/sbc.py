@@ -27,7 +27,7 @@ NAME = "sbc"
 PER_SEED = {"closed form": 100, "closed form, known sigma": 100, "digits": 20}
 HEADER = """# Simulation-based calibration
 
-Rows of `nd.AnnealedMCMC` by its defaults are from before these changed: they show what `accuracy=0.05` does.
+Rows of digits are from before the defaults changed.
 
 `python benchmarks/posteriors/sbc.py`. 100 simulations per seed of the closed forms, 20 of digits (`--seeds 25 --only digits` makes 500), ranked by `nd.sbc`: at the resolution of the effective number of draws, so that tails count. Evaluations are
 per chain and run. Second table, all seeds together: p-values of a chi-square test (20 bins) and of ArviZ's test of the ranks' distribution function, and how many central 90 % intervals hold the truth; `sbc_*.png` has the distribution functions with
