@@ -42,27 +42,27 @@ def next_level(
     start = level_at(density, t, frame_kind, scale=before.scale)
     noise = jax.random.normal(rng_key, state.position.shape)
 
-    def lost(s, steps: bool):
-        """The root of -log ESS at the time s."""
+    def best(s):
+        """The least root of -log ESS at the time s, and whether a step is what loses so little; all ways in a batch."""
         level = level_at(density, s, frame_kind, scale=before.scale)
-        u, gain = state.position, jnp.zeros(())
-        if steps:
-            u, gain = jax.vmap(denoising(start, level, before.information).move)(noise, state)
+        tried = [(state.position, jnp.zeros(population.log_weight.shape))]
+        if any(ways):
+            tried.append(jax.vmap(denoising(start, level, before.information).move)(noise, state))
+        u, gain = jax.tree.map(lambda *a: jnp.stack(a), *[tried[steps] for steps in ways])
         if density.has_log_density:
-            increment = jax.vmap(lambda u: level.log_prob(level.frame.unscaled(u)))(u) - state.logdensity
+            increment = jax.vmap(jax.vmap(lambda u: level.log_prob(level.frame.unscaled(u))))(u) - state.logdensity
         else:
-            increment = jax.vmap(partial(level.gain, jax.random.key(0), start))(state.position, u)
+            gained = jax.vmap(partial(level.gain, jax.random.key(0), start))
+            increment = jax.vmap(gained, (None, 0))(state.position, u)
         increment += gain
         increment = jnp.where(jnp.isfinite(increment), increment, -jnp.inf)
-        ess = conditional_ess(population.log_weight, increment)
-        if steps and len(ways) > 1:
+        ess = jax.vmap(partial(conditional_ess, population.log_weight))(increment)
+        are_steps = jnp.asarray(ways)
+        if len(ways) > 1:
             # A tail of the weights of so few chains is a worse one of the run's, which no ESS tells.
-            ess = jnp.where(pareto_tail(increment).pareto_k > MOST_TAIL, 0.0, ess)
-        return jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
-
-    def best(s):
-        """The loss of the better way, and whether it is a step."""
-        losses, are_steps = jnp.stack([lost(s, steps) for steps in ways]), jnp.asarray(ways)
+            tail = pareto_tail(increment[ways.index(True)]).pareto_k
+            ess = jnp.where(are_steps & (tail > MOST_TAIL), 0.0, ess)
+        losses = jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
         which = jnp.argmin(losses / jnp.where(are_steps, PREFERENCE, 1.0))
         return losses[which], are_steps[which]
 
@@ -70,19 +70,29 @@ def next_level(
     reach = REACH * gap if density.has_log_density else jnp.minimum(REACH * gap, SCORE_REACH)
     # Not beyond the finest noise, unless it is there already and something else, a likelihood say, is still to come in.
     low = jnp.where(high - end > 1e-3, jnp.maximum(end, high - reach), high - reach)
+    is_near = True if density.has_log_density else high - end <= SCORE_REACH
 
-    def halve(_, ends):
+    def place(ends, is_last):
+        """The time between both ends, and its distance."""
+        (low, above), (near, below) = ends
+        # Always move: 2 % of a factor at least.
+        found = jnp.minimum(near - (near - low) * (aim - below) / (above - below), high - 0.02)
+        time = jnp.minimum(schedule.time(jnp.exp(found)), t * (1 - 1e-4))
+        return jnp.where(is_last, 0.0, time), high - found
+
+    def look(i, carry):
+        """At t = 0, then half way between the ends, at last where the next level is: one program for all of them."""
+        ends, is_last, _ = carry
         (low, above), (near, below) = ends
         middle = (low + near) / 2
-        halfway = middle, best(schedule.time(jnp.exp(middle)))[0]
-        return jax.tree.map(partial(jnp.where, halfway[1] <= aim), ((low, above), halfway), (halfway, (near, below)))
+        s = jnp.where(i > HALVINGS, place(ends, is_last)[0], jnp.where(i > 0, schedule.time(jnp.exp(middle)), 0.0))
+        loss, is_step = best(s)
+        halfway = middle, loss
+        halved = jax.tree.map(partial(jnp.where, loss <= aim), ((low, above), halfway), (halfway, (near, below)))
+        ends = jax.tree.map(partial(jnp.where, (i > 0) & (i <= HALVINGS)), halved, ends)
+        return ends, jnp.where(i == 0, (loss <= aim) & is_near, is_last), is_step
 
     ends = (low, jnp.full_like(t, jnp.inf)), (high, jnp.zeros_like(t))
-    (low, above), (near, below) = jax.lax.fori_loop(0, HALVINGS, halve, ends)
-    found = near - (near - low) * (aim - below) / (above - below)
-    # Always move: 2 % of a factor at least.
-    found = jnp.minimum(found, high - 0.02)
-    time = jnp.minimum(schedule.time(jnp.exp(found)), t * (1 - 1e-4))
-    is_near = True if density.has_log_density else high - end <= SCORE_REACH
-    time = jnp.where((best(jnp.zeros_like(t))[0] <= aim) & is_near, 0.0, time)
-    return time, high - found, best(time)[1]
+    no = jnp.zeros((), bool)
+    ends, is_last, is_step = jax.lax.fori_loop(0, HALVINGS + 2, look, (ends, no, no))
+    return *place(ends, is_last), is_step
