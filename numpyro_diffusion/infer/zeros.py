@@ -64,6 +64,8 @@ class ToPower(dist.MaskedDistribution):
 
     def log_prob(self, value, intermediates=None):
         """Log density; where that is -inf, what the power makes log q(power) + power * log p_0."""
+        # The mask is laid over a value of the shape of the bounds, which a latent that is summed out gives more axes.
+        value = jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), self.shape()))
         log_prob = super().log_prob(value, intermediates)
         power = jnp.clip(self.power, 1e-12, 1.0)
         return jnp.where(jnp.isneginf(log_prob), self.zeros.least + self.zeros.log_penalty(power) / power, log_prob)

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.infer.mcmc import OF_ZEROS
-from numpyro_diffusion.infer.zeros import Zeros
+from numpyro_diffusion.infer.zeros import ToPower, Zeros
 
 NORMAL = nd.exact.GaussianMixture(np.zeros((1, 2)), np.eye(2)[None])
 BOX = nd.exact.UniformBox([-1.0, -1.0], [1.0, 1.0])
@@ -57,6 +57,12 @@ def test_the_penalty_stays_at_the_share_of_what_is_possible_until_the_finest_noi
     power = np.array([0.0, 0.5, 0.9, 1 - 1e-3, 1 - 1e-4, 1.0])
     penalty = np.exp(Zeros(0.0, share=0.2, finest=1e-4).log_penalty(power))
     np.testing.assert_allclose(penalty, [1.0, 0.5, 0.2, 0.2 / 1.1, 0.1, 0.0], rtol=2e-3)
+
+
+def test_bounds_may_have_axes_that_the_value_has_not():
+    uniform = dist.Uniform(jnp.array([0.0, 1.0]), jnp.array([2.0, 3.0]), validate_args=False)
+    law = ToPower(uniform, jnp.array(0.5), Zeros())
+    np.testing.assert_allclose(law.log_prob(jnp.array(0.5)), [np.log(0.5), 2 * np.log(0.5)], rtol=1e-6)
 
 
 def test_a_zero_is_less_than_all_that_is_not():
