@@ -54,17 +54,7 @@ def next_level(
         else:
             gained = jax.vmap(partial(level.gain, jax.random.key(0), start))
             increment = jax.vmap(gained, (None, 0))(state.position, u)
-        increment += gain
-        increment = jnp.where(jnp.isfinite(increment), increment, -jnp.inf)
-        ess = jax.vmap(partial(conditional_ess, population.log_weight))(increment)
-        are_steps = jnp.asarray(ways)
-        if len(ways) > 1:
-            # A tail of the weights of so few chains is a worse one of the run's, which no ESS tells.
-            tail = pareto_tail(increment[ways.index(True)]).pareto_k
-            ess = jnp.where(are_steps & (tail > MOST_TAIL), 0.0, ess)
-        losses = jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
-        which = jnp.argmin(losses / jnp.where(are_steps, PREFERENCE, 1.0))
-        return losses[which], are_steps[which]
+        return _least(population.log_weight, increment + gain, ways)
 
     high, end = jnp.log(schedule.noise_to_signal(t)), jnp.log(smallest)
     reach = REACH * gap if density.has_log_density else jnp.minimum(REACH * gap, SCORE_REACH)
@@ -96,3 +86,16 @@ def next_level(
     no = jnp.zeros((), bool)
     ends, is_last, is_step = jax.lax.fori_loop(0, HALVINGS + 2, look, (ends, no, no))
     return *place(ends, is_last), is_step
+
+
+def _least(log_weight, increment, ways: tuple[bool, ...]):
+    """Of increments [ways, N] the least root of -log ESS, and whether it is a step's."""
+    increment, are_steps = jnp.where(jnp.isfinite(increment), increment, -jnp.inf), jnp.asarray(ways)
+    ess = jax.vmap(partial(conditional_ess, log_weight))(increment)
+    if len(ways) > 1:
+        # A tail of the weights of so few chains is a worse one of the run's, which no ESS tells.
+        tail = pareto_tail(increment[ways.index(True)]).pareto_k
+        ess = jnp.where(are_steps & (tail > MOST_TAIL), 0.0, ess)
+    losses = jnp.where(ess > 0, jnp.sqrt(jnp.maximum(-jnp.log(ess), 0.0)), jnp.inf)
+    which = jnp.argmin(losses / jnp.where(are_steps, PREFERENCE, 1.0))
+    return losses[which], are_steps[which]
