@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from pathlib import Path
 
 # Before JAX is imported, and for the processes that tests start: compiling costs more than what they run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -20,12 +21,29 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def forget_compiled_programs():
-    """Drop a file's compiled programs when it is done: each holds memory maps, of which a process may have 65,530."""
-    yield
+#: Memory maps of this process, a line each, and how many are too many: it may have 65,530.
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 30_000
+
+
+def forget():
+    """Drop compiled programs: each holds memory maps."""
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """Drop a file's compiled programs when it is done."""
+    yield
+    forget()
+
+
+@pytest.fixture(autouse=True)
+def forget_before_maps_run_out(request):
+    """Drop them within a file of many slow tests, too, which aborted the process."""
+    yield
+    if request.node.get_closest_marker("slow") and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        forget()
 
 
 @pytest.fixture(autouse=True, scope="module")
