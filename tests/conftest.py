@@ -14,15 +14,14 @@ from images import fitted
 
 from numpyro_diffusion.networks.mlp import ResidualMLP
 
+#: Memory maps of this process, a line each, and how many are too many: it may have 65,530.
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 30_000
+
 
 def pytest_collection_finish():
     """What imports have left stays for good: every look for garbage would go through it again."""
     gc.collect()
     gc.freeze()
-
-
-#: Memory maps of this process, a line each, and how many are too many: it may have 65,530.
-MAPS, MOST_MAPS = Path("/proc/self/maps"), 30_000
 
 
 def forget():

@@ -242,8 +242,7 @@ def _starts(joint: JointDensity, rng_key):
 @jax.jit
 def _site_log_probs(joint: JointDensity, draws):
     """Log densities [n] by site at draws [n, d]; by observed site the least finite one, 0 without, and their share."""
-    found = jax.lax.map(lambda z: joint.call("site_log_probs", z), draws, batch_size=len(draws))
-    log_probs, least, share = found
+    log_probs, least, share = jax.lax.map(lambda z: joint.call("site_log_probs", z), draws, batch_size=len(draws))
     least = {name: jnp.nan_to_num(values.min(), posinf=0.0) for name, values in least.items()}
     return log_probs, least, {name: jnp.maximum(values.mean(), 1 / len(draws)) for name, values in share.items()}
 
