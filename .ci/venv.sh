@@ -87,7 +87,8 @@ fi
 
 rm -f $STAMP
 say "installing (the first time takes minutes)"
-if ! $VENV/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"; then
+# Compiling all that is installed takes longer than the rest of it; Python compiles what it imports.
+if ! $VENV/bin/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"; then
     say "the installation failed, see above. It needs a package index within reach; when in doubt remove $VENV and repeat"
     exit 1
 fi

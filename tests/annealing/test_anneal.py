@@ -104,6 +104,7 @@ def test_another_schedule_gives_the_same_answer():
     assert_moments(run.samples, problem, run.log_evidence_error)
 
 
+@pytest.mark.slow
 def test_blackjax_adapter_anneals(problems):
     problem = problems["gaussian"]
     run = sample(problem.density, BlackJAX(blackjax.barker), levels=LEVELS)

@@ -114,6 +114,7 @@ def test_a_fork_has_no_share_in_its_parents_limit():
     assert forked() == 0 and threads() == before
 
 
+@pytest.mark.slow
 def test_runs_hold_lapack_to_one_thread_and_give_it_back():
     before, seen = threads(), []
     density = nd.as_density(lambda x, t: seen.append(threads()) or -0.5 * (x**2).sum(), (2,))

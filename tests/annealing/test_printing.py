@@ -82,6 +82,7 @@ def test_remedies_are_what_the_call_can_do():
     assert again.stats["acceptance_rate"].mean() > placed.stats["acceptance_rate"].mean()
 
 
+@pytest.mark.slow
 def test_progress_shows_the_pilot_and_one_bar(capsys):
     nd.anneal(KEY, mixture(), nd.HMC(None, STEPS), num_chains=CHAINS)
     shown = capsys.readouterr().err

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from densities import COVARIANCES, MEANS, WEIGHTS, mixture
 from exact_problems import P2, Q2, assert_moments, of_product
-from quick import slow
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.level import level_at
@@ -47,10 +46,8 @@ def exact_points(count):
     return alpha[:, None, None] * clean + sigma[:, None, None] * noise
 
 
-@pytest.mark.parametrize(
-    ("kind", "scales"),
-    [slow(("whitened", None)), slow(("identity", None)), ("whitened", SCALES)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "scales"), [("whitened", None), ("identity", None), ("whitened", SCALES)])
 def test_exchanges_leave_every_level_as_it_is(kind, scales):
     count = 8000
     before = exact_points(count)

@@ -48,7 +48,8 @@ def test_compositions(name, proposal):
     assert np.sum(np.abs(run.probabilities() - truth)) < 2 * np.sum(np.sqrt(truth * (1 - truth) / COUNT))
 
 
-@pytest.mark.parametrize("flows", [pytest.param(F, marks=pytest.mark.slow), W], ids=["balanced", "wrong"])
+@pytest.mark.slow
+@pytest.mark.parametrize("flows", [F, W], ids=["balanced", "wrong"])
 def test_weights_of_mixtures_are_constant(flows):
     mixture = nd.mixture(*flows, weights=[0.2, 0.3, 0.5])
     run = gflownet.sample(jax.random.key(0), mixture, num_samples=500, proposal="routing")

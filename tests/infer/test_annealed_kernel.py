@@ -30,8 +30,22 @@ def run(chain_method, num_chains, num_samples, *, seed=0, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def vectorized():
-    return run("vectorized", 64, 50)
+def warmed():
+    """An MCMC after its warm-up, and what was collected on the way."""
+    mcmc = MCMC(
+        nd.AnnealedKernel(model), num_warmup=LEVELS, num_samples=50, num_chains=64, chain_method="vectorized",
+        progress_bar=False,
+    )  # fmt: skip
+    mcmc.warmup(jax.random.key(1), Y, collect_warmup=True, extra_fields=FIELDS)
+    return mcmc, {k: np.asarray(v) for k, v in mcmc.get_extra_fields(group_by_chain=True).items()}
+
+
+@pytest.fixture(scope="module")
+def vectorized(warmed):
+    """The same after its draws."""
+    mcmc = copy.copy(warmed[0])
+    mcmc.run(jax.random.key(0), Y, extra_fields=FIELDS)
+    return mcmc
 
 
 def test_vectorized_posterior_and_evidence(vectorized):
@@ -74,17 +88,6 @@ def test_sequential_chains_with_and_without_a_progress_bar(capsys):
     assert loud.sampler.get_diagnostics_str(one).startswith("t = 0.000, acc. prob")
 
 
-@pytest.fixture(scope="module")
-def warmed():
-    """An MCMC after its warm-up, and what was collected on the way."""
-    mcmc = MCMC(
-        nd.AnnealedKernel(model), num_warmup=LEVELS, num_samples=20, num_chains=64, chain_method="vectorized",
-        progress_bar=False,
-    )  # fmt: skip
-    mcmc.warmup(jax.random.key(1), Y, collect_warmup=True, extra_fields=FIELDS)
-    return mcmc, {k: np.asarray(v) for k, v in mcmc.get_extra_fields(group_by_chain=True).items()}
-
-
 @pytest.mark.slow
 def test_collect_warmup_shows_the_levels(warmed):
     fields = warmed[1]
@@ -113,7 +116,7 @@ def test_resume_from_last_state(warmed):
     assert np.all(mcmc.last_state.i == LEVELS)
     for i in range(2):
         mcmc.run(jax.random.key(i), Y, extra_fields=FIELDS)
-        assert np.all(mcmc.last_state.i == LEVELS + 20 * (i + 1))
+        assert np.all(mcmc.last_state.i == LEVELS + 50 * (i + 1))
         np.testing.assert_array_equal(mcmc.last_state.log_weight, warmed[1]["log_weight"][:, -1])
         assert np.all(mcmc.get_extra_fields()["noise_level"] == 0)
         assert_posterior(mcmc.get_samples(group_by_chain=True)["x"], exact(Y))

@@ -11,6 +11,7 @@ from numpyro_diffusion.errors import CheckpointError, ParameterError, ShapeError
 from numpyro_diffusion.train import losses, optimise
 
 
+@pytest.mark.slow
 def test_training_learns_and_resumes_exactly(tmp_path):
     class Killed(Exception):
         pass

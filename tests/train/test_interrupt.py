@@ -25,6 +25,7 @@ def train(**changes):
     return nd.fit(KEY, DATA, **settings | changes)
 
 
+@pytest.mark.slow
 def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch, interruptible):
     path, original, calls = tmp_path / "training", optimise._train_chunk, []
 
