@@ -37,8 +37,6 @@ COLUMNS = [
 ]  # fmt: skip
 HEADER = f"""# Replica exchange beside annealing
 
-Rows of `nd.AnnealedMCMC` by its defaults are from before these changed: they show what `accuracy=0.05` does.
-
 `python benchmarks/tempering/tempering.py`. Mean ± standard error over seeds. {DRAWS:,} draws by `nd.HMC()` and the defaults of either engine; of tempering {DRAWS // GROUPS} of each of {GROUPS} groups, {THINNING} sweeps apart.
 
 W2 / floor: sliced Wasserstein distance to exact draws, over that of exact draws; folded: of (|x|, |y|), which leaves the weights of the product's two modes out. log Z error: absolute; claimed: the standard error that

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.numbers import real_array
+from ..checks.room import make_room
 from ..checks.text import shown
 from ..density.abstract import check_density
 from ..density.density import Density, Expression
@@ -87,6 +88,7 @@ def check_model(
     to 6 x 512 calls of the network, and where none of those is right, for about a hundred more. Seconds in the plane.
     """
     check_untraced("nd.check_model", density, data)
+    make_room()
     _check_density(density)
     points, seed = _checked_data(data, density.event_shape), _key(rng_key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(seed)).ravel())

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ..checks.calls import checked_call
+from ..checks.room import make_room
 from ..density.abstract import check_density
 from ..density.density import Density
 from ..density.path import LEVEL_NODES, divergence_evaluations
@@ -199,6 +200,7 @@ def prepared(
     check_density(purpose, density)
     chosen = check_kernel(f"{purpose} takes", kernel, *others)
     check_untraced(purpose, rng_key, density, chosen)
+    make_room()
     chosen = chosen.suited(density)
     checked = Settings.checked(**settings).suited(density, chosen)
     check_proper(density)

@@ -30,6 +30,7 @@ from flax import nnx
 
 from ..checks.fields import check_instance
 from ..checks.numbers import is_traced
+from ..checks.room import make_room
 from ..checks.text import check_name, shown
 from ..compose.operators import log_weights_of
 from ..disk.runs import Keeper
@@ -116,6 +117,7 @@ def train_joint_classifier(
         CheckpointError: if `checkpoint_path` belongs to another run, or another run writes to it.
     """
     check_untraced("train_joint_classifier", rng_key, samples)
+    make_room()
     training = TrainingConfig(num_steps=3_000, batch_size=256, ema_decay=0.99) if training is None else training
     check_instance("training", training, TrainingConfig)
     check_name(name)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ..checks.fields import check_instance
+from ..checks.room import make_room
 from ..checks.text import check_name
 from ..disk.runs import Keeper
 from ..errors import check_key, check_untraced
@@ -58,6 +59,7 @@ def train_classifier(
     check_instance("training", training, TrainingConfig)
     check_name(name)
     check_untraced("train_classifier", rng_key, data)
+    make_room()
     rng_key = check_key(rng_key)
     size = training.batch_size
     if callable(data):

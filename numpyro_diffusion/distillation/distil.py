@@ -23,6 +23,7 @@ import numpy as np
 
 from ..checks.calls import checked_call
 from ..checks.fields import check_choice, check_flag, check_instance
+from ..checks.room import make_room
 from ..checks.text import LONGEST_NAME, check_name
 from ..density.density import Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity
@@ -132,6 +133,7 @@ def distil(
         Thornton et al. (2025), Composition and control with distilled energy diffusion models. arXiv:2502.12786.
     """
     check_untraced("nd.distil", rng_key, data, conditions, teacher)
+    make_room()
     rng_key = check_key(rng_key)
     check_name(name)
     check_choice("parameterisation", parameterisation, PARAMETERISATIONS)

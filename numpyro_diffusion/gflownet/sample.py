@@ -13,6 +13,7 @@ from jax.scipy.special import logsumexp
 from ..annealing.evidence import new_account
 from ..annealing.population import Population, reweigh
 from ..checks.fields import check_choice
+from ..checks.room import make_room
 from ..errors import ParameterError, check_integer, check_key, check_number, check_untraced
 from .flow import AnyFlow, check_flow
 from .routing import Guide, Listed, guide_of, only
@@ -71,6 +72,7 @@ def sample(
     Cost: per path and action the policies of every flow, twice where states cannot be listed.
     """
     check_untraced("nd.gflownet.sample", rng_key)
+    make_room()
     rng_key = check_key(rng_key)
     check_flow("nd.gflownet.sample", flow)
     num_samples, islands = check_integer("num_samples", num_samples, 2), check_integer("num_islands", num_islands)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from ..checks.fields import Positive, Share, check_instance
+from ..checks.room import make_room
 from ..checks.text import check_name
 from ..disk.runs import Keeper
 from ..errors import check_integer, check_key, check_number, check_untraced
@@ -159,6 +160,7 @@ def train(
         CheckpointError: if `checkpoint_path` belongs to another run.
     """
     check_untraced("nd.gflownet.train", rng_key)
+    make_room()
     rng_key, beta = check_key(rng_key), check_number("beta", beta, 0.0, ends="()")
     check_name(name)
     check_environment(environment)

@@ -16,6 +16,7 @@ from ..annealing.settings import Settings
 from ..annealing.tempering.engine import KIND as TEMPERING
 from ..annealing.tempering.engine import Usual, check_engine
 from ..checks.calls import CheckedCall
+from ..checks.room import make_room
 from ..errors import ParameterError, check_integer, check_key, check_untraced
 from .arguments import OF_KERNEL, checked_draws, checked_levels, model_and_kernel, spread
 from .handlers import check_view
@@ -210,6 +211,7 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
         """
         old, began = self._found, time.perf_counter()
         check_untraced("nd.AnnealedMCMC.refresh", rng_key, args, kwargs)
+        make_room()
         setup_key, move_key, anneal_key, more_key = jax.random.split(check_key(rng_key), 4)
         call, joint = prepare(setup_key, ModelCall.of(self._model, args, kwargs, self.view), self.likelihood_power)
         check_same_latents(old.joint, joint)
@@ -224,6 +226,7 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
     def _run(self, rng_key, args, kwargs, extra_fields, init_params, num_draws: int) -> None:
         check_no_start(init_params)
         check_untraced("nd.AnnealedMCMC.run", rng_key, args, kwargs)
+        make_room()
         rng_key = check_key(rng_key)
         began, state = time.perf_counter(), self._warm
         call = ModelCall.of(self._model, args, kwargs, self.view)

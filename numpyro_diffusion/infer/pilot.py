@@ -24,6 +24,7 @@ from ..annealing.level import Level, level_at
 from ..annealing.pilot import plan
 from ..annealing.plan import Plan
 from ..annealing.settings import Settings
+from ..checks.room import make_room
 from ..density.gaussian import Gaussian
 from ..errors import UnsupportedModelError, warn
 from ..program import array_digest
@@ -86,6 +87,7 @@ def run_pilot(
     identity = _identity(call, bound)
     if known is not None and known.identity == identity and known.siblings == siblings:
         return known
+    make_room()
     joint = build_joint(joint_keys, call, bound, likelihood_power)
     call = call._replace(zeros=joint.zeros)
     kernel = kernel.suited(joint)

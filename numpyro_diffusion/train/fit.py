@@ -12,6 +12,7 @@ import numpy as np
 
 from ..checks.calls import checked_call
 from ..checks.fields import check_instance
+from ..checks.room import make_room
 from ..checks.text import check_name
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel, data_gaussian
 from ..density.mixture import MixtureBase
@@ -126,6 +127,7 @@ def fit(
         Du et al. (2023), arXiv:2302.11552, Section 3; Guth et al. (2025), arXiv:2506.05310 (time scores).
     """
     check_untraced("nd.fit", rng_key, data, conditions)
+    make_room()
     rng_key = check_key(rng_key)
     check_name(name)
     if model not in ("energy", "score"):

@@ -141,7 +141,7 @@ def test_the_accuracy_is_kept():
 def test_a_wall_that_no_chain_gets_through_is_told():
     def model(box):
         x = numpyro.sample("x", nd.DiffusionPrior(box))
-        numpyro.factor("wall", jnp.where(jnp.linalg.norm(x - jnp.array([0.0, 0.5])) < 0.05, 0.0, -jnp.inf))
+        numpyro.factor("wall", jnp.where(jnp.linalg.norm(x - jnp.array([3.0, 3.0])) < 0.05, 0.0, -jnp.inf))
 
     mcmc = nd.AnnealedMCMC(model, num_chains=50, progress_bar=False)
     mcmc.run(jax.random.key(0), nd.exact.UniformBox([-1.0, -1.0], [1.0, 1.0]))

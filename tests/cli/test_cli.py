@@ -253,7 +253,8 @@ def test_cubes_are_drawn_and_judged(tmp_path, monkeypatch, size):
     options = ["--output", tmp_path / "cubes.png", "--num-cubes", 1, "--images", 1, "--size", size]
     result = invoke("cubes", *options)
     assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines[:2]] == ["reverse", "HMC"] and "of 1 images right" in lines[0]
+    said = [line.partition(":") for line in result.stdout.splitlines()]
+    assert [name for name, *_ in said[:3]] == ["reverse", "verdict before the run", "HMC"]
+    assert "of 1 images right" in said[0][2] and "of 1 images right" in said[2][2]
     assert (tmp_path / "cubes.png").read_bytes().startswith(b"\x89PNG")
     assert "exists" in fails("cubes", *options)

@@ -31,7 +31,8 @@ def test_a_tapestry_is_drawn_and_judged(tmp_path, monkeypatch):
     options = ["--output", tmp_path / "tapestry.png", "--side", 1, "--images", 1]
     result = invoke("tapestry", *options)
     assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines[:2]] == ["reverse", "HMC"] and "of 1 windows right" in lines[0]
+    said = [line.partition(":") for line in result.stdout.splitlines()]
+    assert [name for name, *_ in said[:3]] == ["reverse", "verdict before the run", "HMC"]
+    assert "of 1 windows right" in said[0][2] and "of 1 windows right" in said[2][2]
     assert (tmp_path / "tapestry.png").read_bytes().startswith(b"\x89PNG")
     assert "exists" in fails("tapestry", *options)
