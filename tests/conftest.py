@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-from pathlib import Path
 
 # Before JAX is imported, and for the processes that tests start: compiling costs more than what they run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -12,10 +11,8 @@ import jax
 import pytest
 from images import fitted
 
+from numpyro_diffusion.checks.room import make_room
 from numpyro_diffusion.networks.mlp import ResidualMLP
-
-#: Memory maps of this process, a line each, and how many are too many: it may have 65,530.
-MAPS, MOST_MAPS = Path("/proc/self/maps"), 30_000
 
 
 def pytest_collection_finish():
@@ -24,25 +21,20 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def forget():
-    """Drop compiled programs: each holds memory maps."""
-    jax.clear_caches()
-    gc.collect()
-
-
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_programs():
     """Drop a file's compiled programs when it is done."""
     yield
-    forget()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
 def forget_before_maps_run_out(request):
     """Drop them within a file of many slow tests, too, which aborted the process."""
     yield
-    if request.node.get_closest_marker("slow") and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
-        forget()
+    if request.node.get_closest_marker("slow"):
+        make_room()
 
 
 @pytest.fixture(autouse=True, scope="module")
