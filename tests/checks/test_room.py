@@ -50,6 +50,7 @@ def test_this_process_is_counted():
     assert not room.make_room()
 
 
+@pytest.mark.slow
 def test_runs_make_room_and_are_the_same(full):
     def run():
         return nd.anneal(jax.random.key(0), mixture("p"), nd.HMC(0.5), levels=4, num_chains=40, progress_bar=False)
