@@ -13,8 +13,10 @@ import jax
 
 #: The maps of this process, a line each; and how many it may have.
 MAPS, LIMIT = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
-#: Share of them above which programs are dropped.
-FULL = 0.5
+#: Share of them above which programs are dropped, and how much more than the last time left before they are again:
+#: what others hold stays.
+FULL, MORE = 0.5, 0.1
+_left = 0
 
 
 def make_room() -> bool:
@@ -22,12 +24,18 @@ def make_room() -> bool:
 
     What is called again compiles again. Elsewhere than on Linux there is nothing to count.
     """
+    global _left
     try:
-        taken, most = MAPS.read_bytes().count(b"\n"), int(LIMIT.read_text())
+        taken, most = _taken(), int(LIMIT.read_text())
     except (OSError, ValueError):
         return False
-    if taken <= FULL * most:
+    if taken <= max(FULL * most, _left + MORE * most):
         return False
     jax.clear_caches()
     gc.collect()
+    _left = _taken()
     return True
+
+
+def _taken() -> int:
+    return MAPS.read_bytes().count(b"\n")

@@ -17,6 +17,7 @@ def full(monkeypatch, tmp_path):
     (tmp_path / "limit").write_text("10\n")
     monkeypatch.setattr(room, "MAPS", tmp_path / "maps")
     monkeypatch.setattr(room, "LIMIT", tmp_path / "limit")
+    monkeypatch.setattr(room, "_left", 0)
 
 
 def test_programs_are_dropped_where_there_is_no_room(full):
@@ -34,6 +35,12 @@ def test_they_stay_where_there_is(full):
     twice(jnp.ones(3))
     assert not room.make_room()
     assert twice._cache_size() == 1
+
+
+def test_what_others_hold_does_not_drop_them_again_and_again(full):
+    assert room.make_room() and not room.make_room()
+    room.MAPS.write_text("a map\n" * 8)
+    assert room.make_room()
 
 
 def test_elsewhere_than_on_linux_nothing_is_counted(full):
