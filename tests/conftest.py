@@ -9,10 +9,24 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
-from images import fitted
+from images import random_images
 
 from numpyro_diffusion.checks.room import make_room
 from numpyro_diffusion.networks.mlp import ResidualMLP
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test with `quick_cases(n)` all but n cases, spread evenly, are slow."""
+    tests = {}
+    for item in items:
+        if item.get_closest_marker("quick_cases") and not item.get_closest_marker("slow"):
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in tests.values():
+        (count,) = cases[0].get_closest_marker("quick_cases").args
+        quick = {round(i * (len(cases) - 1) / max(count - 1, 1)) for i in range(count)}
+        for i in set(range(len(cases))) - quick:
+            cases[i].add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish():
@@ -61,8 +75,8 @@ def network_calls(monkeypatch):
 
 @pytest.fixture(scope="session")
 def density():
-    """An energy of small images."""
-    return fitted()
+    """An energy of small images with random weights: training it would compile more than all that it is for."""
+    return random_images()
 
 
 @pytest.fixture

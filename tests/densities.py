@@ -53,6 +53,14 @@ def untrained(
     )  # fmt: skip
 
 
+def randomise(density, scale: float, seed=0) -> None:
+    """Noise on all weights: none of the parts is trivial, as those are that training begins with."""
+    leaves, treedef = jax.tree.flatten(density.state)
+    rng = np.random.default_rng(seed)
+    leaves = [a + jnp.asarray(scale * rng.normal(size=a.shape), a.dtype) for a in leaves]
+    density.state = jax.tree.unflatten(treedef, leaves)
+
+
 @functools.cache
 def network(
     parameterisation="l2", calibrated=True, *, seed=0, name=None, schedule=None, condition_size=0, event_shape=(2,)
@@ -66,10 +74,7 @@ def network(
         config, event_shape, parameterisation, calibrated and cls is nd.EnergyDensity,
         mean=mean, covariance=covariance, seed=seed, schedule=schedule, cls=cls,
     )  # fmt: skip
-    leaves, treedef = jax.tree.flatten(density.state)
-    rng = np.random.default_rng(seed)
-    leaves = [a + jnp.asarray(0.3 * rng.normal(size=a.shape), a.dtype) for a in leaves]
-    density.state = jax.tree.unflatten(treedef, leaves)
+    randomise(density, 0.3, seed)
     density.name = name or parameterisation
     return density
 

@@ -1,9 +1,13 @@
 """Small images, and densities of them that are trained in no time."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+from densities import randomise, untrained
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.density.axes import CosineAxes
 from numpyro_diffusion.networks.embedding import position_map
 
 SHAPE = (4, 4, 2)
@@ -27,3 +31,13 @@ def fitted(**settings):
         jax.random.key(0), images, network=NETWORK, progress_bar=False,
         **{"parameterisation": "inner_product", "training": TRAINING} | settings,
     )  # fmt: skip
+
+
+def random_images():
+    """An energy of these images with random weights."""
+    x = images(jax.random.key(1), 500)[0].reshape(500, SIZE)
+    along_cosines = jax.jit(jax.vmap(CosineAxes(SHAPE).coordinates))(x)
+    config = dataclasses.replace(NETWORK, condition_size=2)
+    density = untrained(config, SHAPE, "inner_product", mean=x.mean(axis=0), covariance=along_cosines.var(axis=0))
+    randomise(density, 0.05)
+    return density

@@ -32,6 +32,7 @@ QUICK = [
 ]  # fmt: skip
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(("prediction", "schedule"), quick_among(CASES, QUICK))
 def test_scores_are_those_of_the_closed_form(prediction, schedule):
     density = adapted(prediction, schedule)

@@ -165,6 +165,7 @@ WRONG = {
 }
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("what", quick_among(WRONG, ["velocity", "sign"]))
 def test_what_is_wrong_is_named(what):
     conventions, words = WRONG[what]

@@ -78,6 +78,7 @@ def score(density):
     return jax.vmap(lambda t: density.score(X, t))(jnp.array([0.1, 0.6]))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_comes_back(kind, tmp_path):
     of, like = NETWORKS[kind]

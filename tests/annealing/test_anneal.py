@@ -112,7 +112,8 @@ def test_blackjax_adapter_anneals(problems):
     assert_moments(run.samples, problem, run.log_evidence_error)
 
 
-@pytest.mark.parametrize("kernel", [slow(HMC()), MALA()], ids=["HMC", "MALA"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", [HMC(), MALA()], ids=["HMC", "MALA"])
 def test_step_sizes_are_tuned_to_the_target_acceptance(kernel, runs):
     run = runs("gaussian", kernel)
     assert np.all(np.abs(run.stats["acceptance_rate"] - kernel.target_acceptance) < 0.15)

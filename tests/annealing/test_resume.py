@@ -54,6 +54,7 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(np.asarray(found.history[name]), values, err_msg=name)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("level", [1, 2, LEVELS])
 @pytest.mark.parametrize("where", ["memory", "zarr"])
 def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeypatch, level, where):

@@ -54,6 +54,7 @@ def test_without_a_pilot_there_is_none_but_one_can_be_asked_for():
     assert isinstance(verdict(P2 * Q2, KERNEL, **given), Verdict)
 
 
+@pytest.mark.slow
 def test_it_is_shown_first_kept_in_files_and_in_arviz_data(tmp_path):
     path, told = tmp_path / "run", io.StringIO()
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(told):

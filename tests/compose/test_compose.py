@@ -73,6 +73,7 @@ def ours_and_direct():
     return ours, evaluated_directly({name: pair[1] for name, pair in COMPOSITIONS.items()}, leaves)
 
 
+@pytest.mark.quick_cases(7)
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_composition_is_its_formula(name):
     ours, direct = (results[name] for results in ours_and_direct())
@@ -126,6 +127,7 @@ def test_weights_are_traced():
 # Conditional networks.
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("kind", ["l2", "score"])
 def test_compose_conditions_is_equation_13_in_one_call(kind, network_calls):
     density = network(kind, condition_size=3)

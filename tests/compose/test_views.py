@@ -27,6 +27,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("leaf", quick_among(LEAVES, ["mixture", "box", "l2", "score"]))
 def test_a_crop_reads_what_it_shows_and_nothing_else(leaf):
     density = LEAVES[leaf]()

@@ -32,6 +32,7 @@ ZEROS = {
 QUICK = {"product", "contrast", "quotient"}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", quick_among(ZEROS, QUICK))
 def test_zero_stays_zero(name):
     p, q = boxes()

@@ -56,6 +56,7 @@ def ours_and_direct():
     return evaluated(formulas, three()), evaluated_directly(direct, three())
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize("name", FORMULAS)
 def test_formula_is_what_it_says(name):
     ours, direct = (results[name] for results in ours_and_direct())
@@ -147,6 +148,7 @@ def test_other_networks_are_calls_of_their_own(network_calls):
     assert len(network_calls) == 2
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("name", quick_among(ANY, ["mixture", "box", "function", "l2", "score"]))
 def test_through_transformations(name):
     density = ANY[name]()

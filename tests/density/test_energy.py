@@ -53,6 +53,7 @@ def energy_of(form, u, f, amplitude):
     }[form].sum(-1)  # fmt: skip
 
 
+@pytest.mark.quick_cases(2)
 @every_energy
 def test_log_prob_is_its_formula(form, calibrated):
     density = network(form, calibrated)
@@ -68,6 +69,7 @@ def test_log_prob_is_its_formula(form, calibrated):
         np.testing.assert_allclose(log_prob_of(density, X, t), expected - 2 * np.log(alpha), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.quick_cases(2)
 @every_energy
 def test_score_is_the_gradient(form, calibrated):
     # In double precision a difference of 1e-4 is right to eight digits; in single precision it is mostly rounding.

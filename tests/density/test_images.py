@@ -66,7 +66,6 @@ def test_a_denominator_removes_as_much_as_in_a_dense_product():
         np.testing.assert_allclose(diagonal.covariance, dense.covariance, atol=1e-3)
 
 
-@pytest.mark.slow
 def test_the_start_has_the_density_it_says(density):
     draws, log_prob = jax.vmap(density.start)(jax.random.split(jax.random.key(0), 2000))
     gaussian = density.gaussian(1.0)

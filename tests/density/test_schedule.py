@@ -75,6 +75,7 @@ def test_exploding_is_equation_5_of_karras():
     np.testing.assert_array_equal(schedule.alpha(T), 1.0)
 
 
+@pytest.mark.quick_cases(12)
 @every_schedule
 @pytest.mark.parametrize("num_levels", [2, 3, 25])
 def test_levels_decrease_from_noise_to_data(schedule, num_levels):

@@ -139,6 +139,7 @@ ALL = {
 }  # fmt: skip
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize("other", ALL)
 @pytest.mark.parametrize("name", ALL)
 def test_one_mixture_under_every_schedule(name, other):

@@ -38,6 +38,7 @@ def checked(density, **settings):
     return report
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("d", [1, 2])
 @pytest.mark.parametrize(("distance", "sd"), [(10, 1e-3), (10, 0.1), (100, 1e-3), (1000, 0.1)])
 def test_narrow_modes_far_apart(distance, sd, d):
@@ -60,6 +61,7 @@ def test_one_mode_far_narrower_than_the_other(narrow, levels):
         assert np.abs(checked(density, levels=levels).log_z).max() < 3e-3
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("schedule", [VE(), VE(sigma_min=0.002, sigma_max=1.0), VP.linear(), VP.cosine(3.0)], ids=str)
 def test_any_schedule(schedule):
     assert np.abs(checked(pair(10, 1e-3, schedule=schedule)).log_z).max() < 3e-3

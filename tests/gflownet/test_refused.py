@@ -144,6 +144,7 @@ def test_sound_environments_pass():
         check_paths(environment)
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("changed, text", [
     ({"legal": lambda self, state: jnp.append(~state & (state.sum() < 3), False)}, "at least one action must be legal"),
     ({"max_length": 2}, "paths must end within max_length"),

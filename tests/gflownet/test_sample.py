@@ -36,6 +36,7 @@ QUICK = {("harmonic mean", "routing"), ("wrong product", "flows")}
 EVERY = [(name, proposal) for name in COMPOSITIONS for proposal in ("routing", "flows", None)]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("name", "proposal"), [pytest.param(*pair, marks=[pytest.mark.slow] * (pair not in QUICK)) for pair in EVERY]
 )

@@ -26,6 +26,7 @@ def assert_right(mcmc, log_evidence):
 QUICK = {"a global", "a dataclass"}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", quick_among(SITUATIONS, QUICK))
 def test_what_is_read_is_read_now(name, tmp_path):
     situation = SITUATIONS[name]()

@@ -109,6 +109,7 @@ def energy(model, z, t, power, view="gaussian"):
     return potential_energy(noise_level(seed(model, 0), t, power, view), (), {}, z)
 
 
+@pytest.mark.quick_cases(4)
 @every_model
 def test_at_zero_with_the_whole_likelihood_nothing_changes(model):
     views = VIEWS if model in (plates, child) else ["gaussian"]

@@ -40,6 +40,7 @@ every_density = pytest.mark.parametrize("make", DENSITIES.values(), ids=DENSITIE
 prior_log_prob = jax.jit(lambda prior, x: prior.log_prob(x))
 
 
+@pytest.mark.quick_cases(6)
 @every_density
 @pytest.mark.parametrize("t", [0.0, 0.4])
 def test_log_prob_is_that_of_the_density(make, t):
@@ -168,6 +169,7 @@ STRATEGIES["value"] = lambda site=None: infer.init_to_value(site, values={"x": X
 STARTS = [(name, sampled) for sampled in (True, False) for name in STRATEGIES]
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(("name", "sampled"), quick_among(STARTS, [*STARTS[:7], ("sample", False)]))
 def test_every_init_strategy(name, sampled):
     # A composition cannot be sampled, nor is its mean known: NumPyro then falls back on a uniform start.
