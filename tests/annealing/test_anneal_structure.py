@@ -115,6 +115,7 @@ def test_one_trace_for_other_weights_coefficients_step_sizes_and_levels(problems
     assert cache_sizes() != before, "the count can tell"
 
 
+@pytest.mark.slow
 def test_a_run_with_its_pilot_compiles_each_program_once():
     before = cache_sizes()
     sample(gaussian(np.zeros(5), np.eye(5)), HMC())

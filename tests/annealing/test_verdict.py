@@ -70,6 +70,7 @@ def test_it_is_shown_first_kept_in_files_and_in_arviz_data(tmp_path):
     assert str(run.verdict).splitlines()[0] in told.getvalue()
 
 
+@pytest.mark.slow
 def test_an_accuracy_out_of_reach_is_told_with_the_chains_it_takes():
     found = verdict(P2 * Q2, accuracy=0.001)
     assert "num_chains=" in found.reasons[-1]

@@ -119,6 +119,7 @@ def test_p_values():
 # Runs.
 
 
+@pytest.mark.slow
 def test_a_run(few):
     assert few.num_simulations == 3 and set(few.ranks) == {"x", "log_likelihood"}
     assert few.ranks["x"].shape == (3, 2) and few.ranks["log_likelihood"].shape == (3,)
@@ -127,6 +128,7 @@ def test_a_run(few):
     assert np.all(np.isfinite(few.log_evidence)) and few.evaluations_per_chain.dtype.kind == "i"
 
 
+@pytest.mark.slow
 def test_data_give_shapes_only(few):
     """The same simulations whether data are missing, given, or known to the model as observed."""
     given = nd.sbc(jax.random.key(0), chains(), A, jnp.array([100.0]), num_simulations=2, progress_bar=False)
@@ -134,6 +136,7 @@ def test_data_give_shapes_only(few):
         np.testing.assert_allclose(ranks, few.ranks[name][:2], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_anew_and_the_mcmc_stays_what_it_is(few):
     mcmc = chains()
     simulated(1, mcmc)
@@ -145,6 +148,7 @@ def test_nothing_is_compiled_anew_and_the_mcmc_stays_what_it_is(few):
         mcmc.get_samples()
 
 
+@pytest.mark.slow
 def test_quantities_of_ones_own(few):
     found = simulated(2, quantities=lambda draw: {"total": draw["total"], "first": draw["x"][0]})
     assert set(found.ranks) == {"total", "first", "log_likelihood"}
@@ -168,6 +172,7 @@ def test_goes_on_from_a_checkpoint(few, tmp_path, monkeypatch):
         nd.sbc(jax.random.key(1), chains(), A, observed=("y",), checkpoint_path=path, progress_bar=False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_what_is_done(few, monkeypatch):
     import os
@@ -187,6 +192,7 @@ def test_ctrl_c_keeps_what_is_done(few, monkeypatch):
     np.testing.assert_array_equal(found.ranks["x"], few.ranks["x"][:2])
 
 
+@pytest.mark.slow
 def test_shown(few, capsys):
     few.print_summary()
     printed = capsys.readouterr().out
@@ -194,6 +200,7 @@ def test_shown(few, capsys):
     assert repr(few) == "SBCResult(3 simulations of x, log_likelihood)"
 
 
+@pytest.mark.slow
 def test_arviz_and_pictures(few):
     pytest.importorskip("matplotlib").use("Agg")
     import arviz as az
