@@ -29,6 +29,7 @@ from .effort import expected
 from .history import History, check_place
 from .kernels import HMC, Kernel, check_kernel
 from .loop import KIND, RunState, descend, packed, unpacked
+from .ordering import ordered
 from .pilot import planned
 from .plan import Plan
 from .progress import Progress
@@ -241,7 +242,7 @@ def annealed(
     settings = dataclasses.replace(settings, weighted=settings.weighted and not state.collapsed)
     if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:
         key = jax.random.fold_in(level_key, state.num_done)
-        state = state._replace(population=populations.resample(state.population, key))
+        state = state._replace(population=populations.resample(ordered(state.population, mesh), key))
     t, rows = float(state.plan.levels[state.num_done - 1]), history.arrays(state.num_done)
     samples = gathered(populations.points(held, state.population, t, frame_kind=settings.frame), mesh)
     known: dict[str, Any] = {"samples": samples, "history": rows, "levels_given": levels is not None}

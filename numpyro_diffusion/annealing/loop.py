@@ -26,6 +26,7 @@ from .devices import first_says, gathered
 from .evidence import Account
 from .history import History
 from .kernels import Kernel, KernelState
+from .ordering import ordered, resamples_soon
 from .plan import Plan
 from .population import Population
 from .progress import Progress
@@ -81,6 +82,8 @@ def descend(
             population, due = state.population, 2.0 if last and settings.threshold > 0 else settings.threshold
             if state.collapsed:
                 population, due = population._replace(log_weight=jnp.zeros_like(population.log_weight)), 0.0
+            elif settings.weighted and resamples_soon(state.stats, due):
+                population = ordered(population, settings.mesh)
             planned = state.plan.at(i)
             population, level, chains = onward.advance(
                 density, kernel, population, key, planned, due, settings, reference
