@@ -161,6 +161,7 @@ def _reference(d: int, d_y: int, seed: int) -> tuple[np.ndarray, float]:
 def figures(x, d: int, d_y: int, seed: int, log_z: float | None = None) -> dict:
     """W2, its ratio to the noise floor, TV, and the error of a log evidence, of DRAWS samples x [DRAWS, d].
 
+    And the squared error of their mean, DRAWS |mean - truth|^2 / tr(covariance): 1 in the mean for exact draws.
     Samples that are not finite are replaced by draws of the prior, as if y had not been seen.
     """
     p = problem(d, d_y, seed)
@@ -171,7 +172,9 @@ def figures(x, d: int, d_y: int, seed: int, log_z: float | None = None) -> dict:
     error = {} if log_z is None else {"log Z error": float(log_z) - log_evidence(p)}
     tv = mode_weight_tv(x, p.means, posterior_weights(p))
     lost = {"non-finite": 1 - finite.mean()}
-    return {"W2": w2, "W2 / floor": w2 / truth_and_floor[1], "TV": tv} | error | lost
+    truth = truth_and_floor[0]
+    squared = len(x) * np.sum((x.mean(0) - truth.mean(0)) ** 2) / truth.var(0).sum()
+    return {"W2": w2, "W2 / floor": w2 / truth_and_floor[1], "TV": tv, "mean": squared} | error | lost
 
 
 @functools.cache

@@ -240,11 +240,13 @@ def annealed(
         history = History(keep_history, settings.num_chains, state.num_done, rows)
         state = descend(state, held, mover, level_key, settings, keeper, history, progress, beside)
     settings = dataclasses.replace(settings, weighted=settings.weighted and not state.collapsed)
+    t, rows = float(state.plan.levels[state.num_done - 1]), history.arrays(state.num_done)
+    x = populations.points(held, state.population, t, frame_kind=settings.frame)
     if settings.weighted and state.is_complete and not kernel.is_adjusted and settings.threshold > 0:
         key = jax.random.fold_in(level_key, state.num_done)
-        state = state._replace(population=populations.resample(ordered(state.population, mesh), key))
-    t, rows = float(state.plan.levels[state.num_done - 1]), history.arrays(state.num_done)
-    samples = gathered(populations.points(held, state.population, t, frame_kind=settings.frame), mesh)
+        state = state._replace(population=populations.resample(ordered(state.population, x, mesh), key))
+        x = populations.points(held, state.population, t, frame_kind=settings.frame)
+    samples = gathered(x, mesh)
     known: dict[str, Any] = {"samples": samples, "history": rows, "levels_given": levels is not None}
     return _result(state, density, kernel, settings, reference is not None, **known)
 

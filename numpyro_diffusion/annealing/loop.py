@@ -28,7 +28,7 @@ from .history import History
 from .kernels import Kernel, KernelState
 from .ordering import ordered, resamples_soon
 from .plan import Plan
-from .population import Population
+from .population import Population, points
 from .progress import Progress
 from .reverse import Reverse
 from .settings import Settings
@@ -83,7 +83,8 @@ def descend(
             if state.collapsed:
                 population, due = population._replace(log_weight=jnp.zeros_like(population.log_weight)), 0.0
             elif settings.weighted and resamples_soon(state.stats, due):
-                population = ordered(population, settings.mesh)
+                x = points(density, population, float(times[i - 1]), frame_kind=settings.frame)
+                population = ordered(population, x, settings.mesh)
             planned = state.plan.at(i)
             population, level, chains = onward.advance(
                 density, kernel, population, key, planned, due, settings, reference

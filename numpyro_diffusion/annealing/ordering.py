@@ -36,9 +36,13 @@ def resamples_soon(stats, threshold: float) -> bool:
     return threshold >= 1 or before * float(last.conditional_ess) < NEAR * threshold
 
 
-def ordered(population: Population, mesh: Mesh | None = None) -> Population:
-    """The population with its chains by neighbourhood, within each island."""
-    points = np.asarray(gathered(population.state.position, mesh))
+def ordered(population: Population, x, mesh: Mesh | None = None) -> Population:
+    """The population with its chains, at x [N, *event_shape], by neighbourhood within each island.
+
+    In x itself modes lie further apart than anything else; in coordinates of unit covariance, where moves are, they do
+    not, and in many dimensions such an order is as good as none.
+    """
+    points = np.asarray(gathered(x, mesh)).reshape(len(x), -1)
     size = len(points) if population.log_evidence.ndim == 0 else population.island_size
     starts = range(0, len(points), size)
     order = np.concatenate([start + by_neighbourhood(points[start : start + size]) for start in starts])

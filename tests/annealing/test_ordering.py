@@ -57,7 +57,7 @@ def test_resampling_leaves_masses_of_modes_as_weights_have_them():
 def test_chains_keep_what_is_theirs(num_islands):
     chains = population.start(RING, jax.random.key(0), num_chains=64, frame_kind="whitened", num_islands=num_islands)
     chains = chains._replace(log_weight=chains.state.position[:, 0])
-    moved, island = ordered(chains), 64 // num_islands
+    moved, island = ordered(chains, chains.state.position), 64 // num_islands
     np.testing.assert_array_equal(moved.log_weight, moved.state.position[:, 0])
     for k in range(0, 64, island):
         assert sorted(np.asarray(moved.ancestor[k : k + island])) == list(range(island))
@@ -89,12 +89,12 @@ def test_a_run_orders_before_it_resamples(monkeypatch):
     """Levels that lie at equal distances resample as was foreseen."""
     calls = []
 
-    def noted(population, mesh):
-        calls.append(population.log_weight.size)
-        return ordered(population, mesh)
+    def noted(population, x, mesh):
+        calls.append(x.shape)
+        return ordered(population, x, mesh)
 
     monkeypatch.setattr(loop, "ordered", noted)
     run = nd.anneal(jax.random.key(0), RING, nd.MALA(), num_chains=100, level_ess=0.9, num_steps=1, progress_bar=False)
     resampled = int(np.sum(run.stats["resampled"]))
     assert 1 < resampled <= len(calls) < len(run.levels) / 2
-    assert set(calls) == {100}
+    assert set(calls) == {(100, 2)}
