@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
@@ -32,6 +34,8 @@ SAMPLERS = {
     "energies, reverse": (nd.Reverse(), REVERSE_LEVELS, {}),
     "scores": (nd.Reverse(), REVERSE_LEVELS, {}),
 }
+#: Pictures of each model that are weighed, and the noise at which they are: there ratios are most exact (`train/ratios.py`).
+WEIGHED, WEIGHED_AT = 400, 0.2
 #: The joint classifier of the score-only route.
 NETWORK = ClassifierConfig(image_shape=(SIZE, SIZE, 3), widths=(16, 32, 56), embedding_size=32)
 TRAINING = nd.TrainingConfig(num_steps=3_000, batch_size=128, learning_rate=2e-3, ema_decay=0.99)
@@ -55,6 +59,8 @@ weights of the run; sure: mean probability that the judge gives its cell.
 - energies, HMC: nd.sculpt of calibrated energies, without a classifier, by annealed HMC after predictor steps over {LEVELS} levels,
   which has no weights; beside the mixture: with weights of the answers alone, after steps that the mixture of the models
   proposes (`predictor=nd.mixture(...)`); weighted: without predictor, over {WEIGHTED_LEVELS} levels; reverse: reverse diffusion of the formula.
+- models, weighed: {WEIGHED} pictures of each model by its own reverse diffusion over {REVERSE_LEVELS} levels, weighed by what the ratios
+  of the energies at noise {WEIGHED_AT} make of the answers, p(y_1 | x) .. p(y_n | x), which is never above one; one run for all answers.
 - scores: score models and a joint classifier trained in two phases ({TRAINING.num_steps:,} steps of {TRAINING.batch_size} each);
   reverse diffusion over {REVERSE_LEVELS} levels, by scale of guidance.
 - log Z - truth: of nd.sculpt, from the exact sum over cells.
@@ -94,6 +100,48 @@ def joint(models: tuple[str, ...], seed: int) -> JointClassifier:
     )  # fmt: skip
 
 
+class Weighed(NamedTuple):
+    """Pictures with weights, by the names that runs have."""
+
+    samples: jax.Array
+    log_weights: np.ndarray
+    log_evidence: float
+    log_evidence_error: float
+    evaluations_per_chain: int
+
+
+@functools.cache
+def drawn(seed: int, count: int) -> tuple[jax.Array, np.ndarray]:
+    """As many pictures x [3 count, ...] of each model, and log p(model | x) [3, 3 count]."""
+    network: Any = nd.load_pretrained(name_of("energy"))
+    levels = network.schedule.levels(REVERSE_LEVELS, smallest=network.resolution)
+    keys, whose = jax.random.split(jax.random.key(2_000 + seed), len(MODELS) + 1), jnp.eye(len(MODELS))
+    x = jnp.concatenate([
+        nd.anneal(key, network.given(one), nd.Reverse(), num_chains=count, levels=levels, progress_bar=False).samples
+        for key, one in zip(keys, whose, strict=False)
+    ])  # fmt: skip
+    y = x.reshape(len(x), -1) - network.mean
+    y = y + WEIGHED_AT * jax.random.normal(keys[-1], y.shape)
+
+    @jax.jit
+    def log_probs(network, y):
+        under = jnp.append(whose, jnp.ones((len(whose), 1)), axis=1)
+        of = lambda one: jax.lax.map(lambda y: network.log_prob_at(y, WEIGHED_AT, one), y, batch_size=100)
+        return jax.vmap(of)(under)
+
+    return x, np.asarray(jax.nn.log_softmax(log_probs(network, y), axis=0), np.float64)
+
+
+def weighed(labels: tuple[int, ...], seed: int, count: int) -> Weighed:
+    """Draws of the mixture of all models, weighed by the answers."""
+    x, told = drawn(seed, count)
+    # Each answer is worth p(y | x) / p(y), as in `nd.sculpt`.
+    log_weights = np.sum([told[i - 1] + np.log(len(MODELS)) for i in labels], axis=0)
+    weights = np.exp(log_weights)
+    error = weights.std() / weights.mean() / np.sqrt(len(weights))
+    return Weighed(x, log_weights, float(np.log(weights.mean())), float(error), REVERSE_LEVELS - 1 + len(MODELS))
+
+
 def figures(problem, run) -> dict:
     """What the judge says of a run's pictures."""
     models, labels = problem
@@ -109,6 +157,11 @@ def figures(problem, run) -> dict:
         "ESS": 1 / np.sum(weights**2), "evaluations": run.evaluations_per_chain,
         "pictures": len(cells), "masses": [round(float(m), 4) for m in found],
     }  # fmt: skip
+
+
+def answered(labels: tuple[int, ...], seed: int, count: int) -> dict:
+    """Figures of weighed draws."""
+    return figures((MODELS, labels), weighed(labels, seed, count))
 
 
 def row(problem, method: str, scale: float, quick: bool):
@@ -134,6 +187,10 @@ def row(problem, method: str, scale: float, quick: bool):
 
 def rows(quick: bool):
     """(name, function of the seed) of every row."""
+    for name, (models, labels) in PROBLEMS.items():
+        if models == MODELS and is_trained("energy"):
+            count = QUICK_IMAGES if quick else WEIGHED
+            yield f"{name}: models, weighed", partial(answered, labels, count=count)
     for name, problem in PROBLEMS.items():
         for method in SAMPLERS:
             if method != "scores" and is_trained("energy"):
