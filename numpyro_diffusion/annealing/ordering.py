@@ -57,10 +57,11 @@ def _taken(population: Population, order, mesh: Mesh | None) -> Population:
     return sharded(population._replace(state=state, log_weight=log_weight, ancestor=ancestor), mesh)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def by_neighbourhood(points: np.ndarray) -> np.ndarray:
     """The order [N] of points [N, d] along a k-d tree: halved along the coordinate of most variance, and so on.
 
-    What is not finite counts as zero.
+    What is not finite counts as zero; what is too large to be squared stands anywhere.
     """
     size = len(points)
     points = np.where(np.isfinite(points), points, 0.0)
