@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.core import Tracer
 from numpyro.distributions import biject_to
@@ -161,6 +162,15 @@ class noise_level(Messenger):
             msg["value"] = transform(seen(self.view, prior.density, noisy, self.t, known))
         if isinstance(self.likelihood_power, Tracer) and jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating):
             msg["value"] = _shield(msg["value"], self.likelihood_power)
+
+
+class arrays(Messenger):
+    """Observed values as arrays, where they are something that can become one: a pandas Series, say."""
+
+    def process_message(self, msg):
+        value = msg.get("value")
+        if msg["type"] == "sample" and msg["is_observed"] and not isinstance(value, jax.Array | np.ndarray):
+            msg["value"] = np.asarray(value) if hasattr(value, "__array__") else value
 
 
 class widened(Messenger):

@@ -34,12 +34,18 @@ from numpyro.infer import log_likelihood
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, unconstrain_fn
 
+from ..errors import ArgumentTypeError
 from ..program import Traced, array_digest, trace
 from .enumeration import Enumeration
-from .handlers import Bound, generated, noise_level, widened
+from .handlers import Bound, arrays, generated, noise_level, widened
 from .prior import StartDensity
 from .sites import is_data, is_observed, mask_of, normal_parameters
 from .zeros import Zeros, zeros
+
+NOT_TRACED = (
+    "the model {} must compute with its latents by JAX; something of NumPy or pandas asks for their values, which are "
+    "not there when a model is compiled. Write jnp. for np., and column.to_numpy() for the column of a data frame."
+)
 
 
 def name_of(model: Any) -> str:
@@ -110,12 +116,13 @@ class ModelCall(NamedTuple):
 
     def seeded(self, rng_key=None):
         """The model with the subsampled plates of the run."""
-        model = self.model if self.discrete is None else self.discrete.marked(self.model)
+        model = arrays(self.model)
+        model = model if self.discrete is None else self.discrete.marked(model)
         return substitute(seed(model, jax.random.key(0) if rng_key is None else rng_key), data=self.plates)
 
     def at(self, t, power, bound, widths=None, rng_key=None):
         """The model at noise level t with its likelihood to a power, as a function of its arguments."""
-        told = zeros(self.model, self.zeros) if self.zeros else self.model
+        told = zeros(arrays(self.model), self.zeros) if self.zeros else arrays(self.model)
         model = self._replace(model=widened(told, widths) if widths else told)
         return noise_level(model.seeded(rng_key), t=t, likelihood_power=power, view=self.view, bound=bound)
 
@@ -185,7 +192,7 @@ class ModelCall(NamedTuple):
         """Programs by the module's names; of what they will be given, shapes and structure matter, values do not."""
         number = jax.ShapeDtypeStruct((), jnp.result_type(float))
         x = jax.ShapeDtypeStruct((sum(site.size for site in self.sites),), number.dtype)
-        key, arrays = jax.random.key(0), {}
+        key, held = jax.random.key(0), {}
         more = {"log_prob": (x, number, number, widths or {}), "start": (key,), "generated": (key, x)}
         differentiated = {"log_prob", "generated", "predicted"}
 
@@ -195,7 +202,10 @@ class ModelCall(NamedTuple):
                 return getattr(self._replace(kwargs=self.kwargs | given), name)(bound, *args)
 
             args = more.get(name, (x,))
-            return trace(program, bound, siblings, *args, arrays=arrays, differentiated=name in differentiated)
+            try:
+                return trace(program, bound, siblings, *args, arrays=held, differentiated=name in differentiated)
+            except jax.errors.TracerArrayConversionError as error:
+                raise ArgumentTypeError(NOT_TRACED.format(name_of(self.model))) from error
 
         return {name: made(name) for name in names}
 

@@ -1,0 +1,42 @@
+"""Columns of data frames in models: as data they are arrays, in computations with latents they are refused."""
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+from infer.models import PRIOR
+
+import numpyro_diffusion as nd
+from numpyro_diffusion.errors import ArgumentTypeError
+
+FRAME = pd.DataFrame({"dose": [1.0, 2.0, 0.5], "y": [0.3, 0.8, -0.1]}, index=["a", "b", "c"])
+
+
+def model(dose, y):
+    x = numpyro.sample("x", PRIOR)
+    with numpyro.plate("n", len(y)):
+        numpyro.sample("y", dist.Normal(x[0] * dose, 0.5), obs=y)
+
+
+def posterior(*columns):
+    mcmc = nd.AnnealedMCMC(model, nd.HMC(step_size=0.5), num_chains=60, levels=6, progress_bar=False)
+    mcmc.run(jax.random.key(0), *columns)
+    return mcmc
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
+def test_a_column_is_data_like_its_array():
+    dose = FRAME["dose"].to_numpy()
+    by_array, by_column = posterior(dose, FRAME["y"].to_numpy()), posterior(dose, FRAME["y"])
+    np.testing.assert_array_equal(by_column.get_samples()["x"], by_array.get_samples()["x"])
+    assert by_column.log_evidence == by_array.log_evidence
+    tree = by_column.to_datatree()
+    np.testing.assert_allclose(tree["observed_data"]["y"], FRAME["y"])
+    assert tree["log_likelihood"]["y"].shape[-1] == 3
+
+
+def test_a_column_times_a_latent_is_refused():
+    with pytest.raises(ArgumentTypeError, match=r"the model model must compute with its latents by JAX.*to_numpy\(\)"):
+        posterior(FRAME["dose"], FRAME["y"])
