@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import numpyro_diffusion as nd
 from benchmarks.train.places import folder, stored
@@ -115,9 +116,35 @@ def at_noise(density, x, eps, tokens, t):
     return tuple(map(jnp.mean, jax.vmap(one)(x, eps, tokens)))
 
 
+@jax.jit
+def told(density, x, eps, t, rows):
+    """Chances [n, k] of captions of tokens [k, c], one of which is true, for pictures [n, ...] at a noise level."""
+    alpha, r = density.schedule.alpha(t), density.schedule.noise_to_signal(t)
+    of = lambda row: jax.vmap(lambda p, e: density.given(row).log_density(alpha * (p + r * e), t))(x, eps)
+    return jax.nn.softmax(jax.lax.map(of, rows), axis=0).T
+
+
+def solids_told(density, size: int, count: int = 64) -> dict:
+    """Shares of pictures of one solid whose colour, and whose shape, the density tells by Bayes' rule, by noise level."""
+    draw = captioned_scenes.labelled(size)
+    x, labels = draw(jax.random.key(10_003), 4 * count)
+    alone = np.flatnonzero(np.asarray(labels.count) == 1)[:count]
+    colour, shape = (np.asarray(part)[alone, 0] for part in (labels.colour, labels.shape))
+    x, colours, shapes = x[alone], captioned_scenes.COLOURS, captioned_scenes.SHAPES
+    rows = np.concatenate([density.config.text.rows([f"a {c} {s}"]) for c in colours for s in shapes])
+    eps, found = jax.random.normal(jax.random.key(10_004), x.shape), {}
+    for r in LEVELS:
+        chances = np.asarray(told(density, x, eps, density.schedule.time(r), rows))
+        chances = chances.reshape(-1, len(colours), len(shapes))
+        right = chances.sum(2).argmax(1) == colour, chances.sum(1).argmax(1) == shape
+        found[str(r)] = dict(zip(("colour", "shape"), (round(float(np.mean(one)), 3) for one in right), strict=True))
+    return found
+
+
 def figures(density, size: int, count: int = 128) -> dict:
     """Log density and error on held-out pictures (all are: none is drawn twice) at five noise levels, given the true
-    caption, given none, and given another picture's; by how much the two last are worse says what captions are worth."""
+    caption, given none, and given another picture's; by how much the two last are worse says what captions are worth.
+    And what the density tells of solids, see `solids_told`."""
     x, tokens = captioned_scenes.sampler(size)(jax.random.key(10_001), count)
     eps = jax.random.normal(jax.random.key(10_002), x.shape)
     captions = {"true caption": tokens, "no caption": None, "another's caption": jnp.roll(tokens, 1, axis=0)}
@@ -128,7 +155,8 @@ def figures(density, size: int, count: int = 128) -> dict:
         found["denoising error by noise"][what] = {r: round(float(error), 4) for r, (_, error) in pairs.items()}
     if isinstance(density, nd.ScoreModel):
         found.pop("log density by noise")
-    return found
+        return found
+    return found | {"solids told by noise": solids_told(density, size)}
 
 
 def keep(density, card: dict, path: Path, size: int) -> None:
