@@ -120,16 +120,16 @@ def drawn(seed: int, count: int) -> tuple[jax.Array, np.ndarray]:
         nd.anneal(key, network.given(one), nd.Reverse(), num_chains=count, levels=levels, progress_bar=False).samples
         for key, one in zip(keys, whose, strict=False)
     ])  # fmt: skip
-    y = x.reshape(len(x), -1) - network.mean
-    y = y + WEIGHED_AT * jax.random.normal(keys[-1], y.shape)
+    logs = under_models(network, x.reshape(len(x), -1) - network.mean, WEIGHED_AT, keys[-1])
+    return x, np.asarray(jax.nn.log_softmax(logs, axis=0), np.float64)
 
-    @jax.jit
-    def log_probs(network, y):
-        under = jnp.append(whose, jnp.ones((len(whose), 1)), axis=1)
-        of = lambda one: jax.lax.map(lambda y: network.log_prob_at(y, WEIGHED_AT, one), y, batch_size=100)
-        return jax.vmap(of)(under)
 
-    return x, np.asarray(jax.nn.log_softmax(log_probs(network, y), axis=0), np.float64)
+@jax.jit
+def under_models(network, y, r, rng_key) -> jax.Array:
+    """Log densities [3, n] of centred pictures y [n, d], noised, under each model."""
+    noisy = y + r * jax.random.normal(rng_key, y.shape)
+    under = lambda one: jax.lax.map(lambda point: network.log_prob_at(point, r, one), noisy, batch_size=100)
+    return jax.vmap(under)(jnp.append(jnp.eye(len(MODELS)), jnp.ones((len(MODELS), 1)), axis=1))
 
 
 def weighed(labels: tuple[int, ...], seed: int, count: int) -> Weighed:

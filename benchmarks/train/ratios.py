@@ -13,29 +13,17 @@ from __future__ import annotations
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
 from benchmarks.sculpting import mnist
+from benchmarks.sculpting.digits import under_models
 from numpyro_diffusion.datasets import coloured_digits
 
 LEVELS, COUNT = (0.03, 0.1, 0.2, 0.4, 0.8, 1.6), 1536
 #: Answers, by the numbers of models from zero.
 ANSWERS = ((0, 1), (0, 2), (1, 2), (0, 0), (1, 1), (2, 2), (0, 1, 2))
 CELLS = [cell for cell in coloured_digits.CELLS if any(cell in cells for cells in coloured_digits.MODELS.values())]
-
-
-@jax.jit
-def log_probs(density, y, r):
-    """Log densities [3, n] of centred pictures y [n, d], noised, under each model."""
-    noisy = y + r * jax.random.normal(jax.random.key(1), y.shape)
-    models = jnp.append(jnp.eye(3), jnp.ones((3, 1)), axis=1)
-
-    def under(model):
-        return jax.lax.map(lambda point: density.log_prob_at(point, r, model), noisy, batch_size=256)
-
-    return jax.vmap(under)(models)
 
 
 def off(answers, of_models, exact, mixture) -> float:
@@ -55,7 +43,7 @@ if __name__ == "__main__":
     cell = np.asarray(cell)
     exact, mixture = (shares / shares.sum(0))[:, cell], shares.sum(0)[cell]
     for r in LEVELS:
-        logs = np.asarray(log_probs(density, x.reshape(COUNT, -1) - density.mean, r))
+        logs = np.asarray(under_models(density, x.reshape(COUNT, -1) - density.mean, r, jax.random.key(1)))
         told = np.asarray(jax.nn.softmax(logs, axis=0))
         wrong = 0.5 * np.abs(told - exact).sum(0)
         words = []
