@@ -53,7 +53,7 @@ class Piloted(NamedTuple):
     def error(self, *, tails: bool = True) -> float:
         """Standard error of its log evidence; without `tails` by families alone."""
         if tails:
-            return float(self.population.evidence_error())
+            return float(self.stats[-1].log_evidence_error)
         population = self.population
         account = population.account._replace(tail_nats=jnp.zeros(()), correction=jnp.zeros(()))
         return float(evidence_error(account, population.log_weight, population.ancestor, jnp.zeros(())))

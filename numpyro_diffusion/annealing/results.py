@@ -21,11 +21,12 @@ def run_of(
 
     `known` are the fields that a population does not know, and what is to stand in the place of those it does.
     """
-    done, weighted = len(stats), settings.weighted
+    # What follows the last report, a resampling at most, leaves the evidence and its error as they are in it.
+    done, weighted, last = len(stats), settings.weighted, stats[-1]
     fields: dict[str, Any] = {
         "log_weights": population.log_weights() if weighted else jnp.zeros(population.log_weight.size),
-        "log_evidence": float(population.evidence()) if weighted else float("nan"),
-        "log_evidence_error": float(population.evidence_error()) if weighted else float("nan"),
+        "log_evidence": float(last.log_evidence) if weighted else float("nan"),
+        "log_evidence_error": float(last.log_evidence_error) if weighted else float("nan"),
         "levels": plan.levels[:done],
         "stats": {k: np.stack([np.asarray(getattr(s, k)) for s in stats]) for k in LevelStats._fields},
         "history": None,
