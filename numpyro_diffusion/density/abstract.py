@@ -11,7 +11,7 @@ import abc
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,15 @@ class AbstractDensity(Operand):
     @classmethod
     def kind(cls) -> str:
         return "points at noise levels"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name == "sample":
+                raise AttributeError(
+                    f"{self!r} cannot be sampled in one step. Anneal it: nd.anneal(rng_key, density, nd.HMC()).samples."
+                )
+            return object.__getattribute__(self, name)
 
     def check_beside(self, what, other):
         if other.event_shape != self.event_shape:

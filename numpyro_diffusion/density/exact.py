@@ -16,7 +16,7 @@ import numpy as np
 from jax.scipy.special import log_ndtr, logsumexp
 
 from ..checks.numbers import check_held, check_squares_held, constant, finite_array, is_traced, log_shares
-from ..errors import ParameterError, ShapeError, check_key
+from ..errors import ParameterError, ShapeError, check_integer, check_key
 from ..pytree import register, replace
 from .axes import DenseAxes
 from .density import Density
@@ -87,6 +87,7 @@ class GaussianMixture(_Exact):
     def sample(self, rng_key, num_samples: int, t=0.0) -> jax.Array:
         """Exact draws [num_samples, d] at time t."""
         check_time(t)
+        check_integer("num_samples", num_samples, 0)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         which, noise = jax.random.split(check_key(rng_key))
         k = jax.random.categorical(which, self.log_weights, shape=(num_samples,))
@@ -141,6 +142,7 @@ class UniformBox(_Exact):
     def sample(self, rng_key, num_samples: int, t=0.0) -> jax.Array:
         """Exact draws [num_samples, d] at time t."""
         check_time(t)
+        check_integer("num_samples", num_samples, 0)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         place, noise = jax.random.split(check_key(rng_key))
         u = jax.random.uniform(place, (num_samples, self.half_width.size), minval=-1.0, maxval=1.0)

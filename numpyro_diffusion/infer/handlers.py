@@ -165,12 +165,13 @@ class noise_level(Messenger):
 
 
 class arrays(Messenger):
-    """Observed values as arrays, where they are something that can become one: a pandas Series, say."""
+    """Observed values as arrays, where they are something that can become one: a list, or a pandas Series."""
 
     def process_message(self, msg):
         value = msg.get("value")
         if msg["type"] == "sample" and msg["is_observed"] and not isinstance(value, jax.Array | np.ndarray):
-            msg["value"] = np.asarray(value) if hasattr(value, "__array__") else value
+            can_become = isinstance(value, list | tuple) or hasattr(value, "__array__")
+            msg["value"] = np.asarray(value) if can_become else value
 
 
 class widened(Messenger):

@@ -43,9 +43,14 @@ from .sites import is_data, is_observed, mask_of, normal_parameters
 from .zeros import Zeros, zeros
 
 NOT_TRACED = (
-    "the model {} must compute with its latents by JAX; something of NumPy or pandas asks for their values, which are "
-    "not there when a model is compiled. Write jnp. for np., and column.to_numpy() for the column of a data frame."
+    "the model {} must compute with its latents by JAX; something asks for their values, which are not there when a "
+    "model is compiled. Write jnp. for np., column.to_numpy() for the column of a data frame, and jnp.where or "
+    "jax.lax.cond for an if."
 )
+#: What JAX raises where values of latents are asked for, by NumPy, `float`, `if` or an index of a list.
+ASKS_FOR_VALUES = (
+    jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError, jax.errors.ConcretizationTypeError,
+)  # fmt: skip
 
 
 def name_of(model: Any) -> str:
@@ -204,7 +209,7 @@ class ModelCall(NamedTuple):
             args = more.get(name, (x,))
             try:
                 return trace(program, bound, siblings, *args, arrays=held, differentiated=name in differentiated)
-            except jax.errors.TracerArrayConversionError as error:
+            except ASKS_FOR_VALUES as error:
                 raise ArgumentTypeError(NOT_TRACED.format(name_of(self.model))) from error
 
         return {name: made(name) for name in names}

@@ -18,13 +18,14 @@ from ..density.density import Density
 from ..density.gaussian import Gaussian
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
+from .data import check_data
 from .enumeration import discrete_sites, with_dependents
-from .handlers import Bound, noise_level
+from .handlers import Bound, arrays, noise_level
 from .joint import JointDensity
 from .likelihood import data_draws, knots, likelihood_powers, widenings
 from .model_call import ModelCall, Site, name_of, typed_key
 from .prior import StartDensity
-from .sites import counted, is_data, is_jacobian, is_latent, normal_sites, prior_of
+from .sites import counted, is_data, is_latent, normal_sites, prior_of
 from .zeros import Zeros
 
 FORWARD_DRAWS = 256
@@ -70,9 +71,10 @@ def read_model(rng_keys, call: ModelCall) -> tuple[ModelCall, dict[str, Bound]]:
     first_key, other_key = rng_keys
     sites = _first_trace(call, first_key)
     bound = _bind(sites)
-    _check_fixed(sites, _first_trace(call, other_key), bound)
+    others = _first_trace(call, other_key)
+    _check_fixed(sites, others, bound)
     _check_latents(sites, bound)
-    _check_data(sites)
+    check_data(sites, others)
     if (discrete := discrete_sites(sites)) is not None:
         discrete = with_dependents(discrete, call.model, call.args, call.kwargs, sites)
     summed = () if discrete is None else discrete.names
@@ -126,7 +128,7 @@ class _record_starts(Messenger):
 
 
 def _first_trace(call: ModelCall, rng_key):
-    recorded = _record_starts(seed(call.model, rng_key))
+    recorded = _record_starts(seed(arrays(call.model), rng_key))
     try:
         # NumPyro's validation names no site, and one bad draw would do; `_check_start` looks at all of them.
         with validation_enabled(False):
@@ -208,29 +210,6 @@ def _check_latents(sites, bound):
             )
         if not np.all(np.isfinite(np.asarray(site["value"]))):
             raise UnsupportedModelError(NO_START.format(name))
-
-
-def _check_data(sites):
-    for name, site in sites.items():
-        if site["type"] != "sample" or not site["is_observed"] or is_jacobian(site):
-            continue
-        value, shape = np.asarray(site["value"]), tuple(site["fn"].shape())
-        if np.issubdtype(value.dtype, np.floating):
-            where = np.isnan(value)
-            if np.any(where & counted(site["fn"])):
-                raise ParameterError(
-                    f"the observed value of site {name!r} holds {int(where.sum())} NaN of {value.size}. Leave missing "
-                    "values out with numpyro.handlers.mask, or impute them."
-                )
-        try:
-            fits = np.broadcast_shapes(value.shape, shape) == value.shape or value.size == 0
-        except ValueError:
-            fits = False
-        if not fits:
-            raise ShapeError(
-                f"the observed value of site {name!r} has shape {value.shape}, its distribution {shape}. They must "
-                "agree; compare the prior's event shape with the data."
-            )
 
 
 @jax.jit

@@ -95,6 +95,16 @@ def test_sample_moments(make, schedule, t):
     assert np.all(np.abs(products.mean(0) - covariance) < 5 * products.std(0) / np.sqrt(n))
 
 
+def test_samples_by_other_numbers_and_of_other_densities_are_refused():
+    for number in (-5, 5.0, None):
+        with pytest.raises(nd.errors.ParameterError, match=r"num_samples must be an integer >= 0; got"):
+            mixture().sample(jax.random.key(0), number)
+    product = mixture() * mixture()
+    assert not hasattr(product, "sample")
+    with pytest.raises(AttributeError, match=r"cannot be sampled in one step. Anneal it: nd.anneal"):
+        product.sample(jax.random.key(0), 5)
+
+
 def test_samples_follow_the_density():
     # Moments cannot tell the weights of the components from their places; the shares of half-planes can.
     density, n = mixture(), 20_000

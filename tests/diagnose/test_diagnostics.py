@@ -59,6 +59,14 @@ def only(run):
     return found[0]
 
 
+def test_levels_that_end_above_the_data(run):
+    early = lambda t: dataclasses.replace(run, levels=np.append(run.levels[:-1], t))
+    assert "the levels end at t = 0.2: samples and log evidence are of the density at that noise level" in only(
+        early(0.2)
+    )
+    assert diagnostics.findings(early(0.002)) == []
+
+
 def test_a_good_product_has_no_findings(run):
     assert diagnostics.findings(run) == []
 

@@ -6,6 +6,7 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
+from densities import joint_density
 from infer.models import PRIOR
 
 import numpyro_diffusion as nd
@@ -35,6 +36,22 @@ def test_a_column_is_data_like_its_array():
     tree = by_column.to_datatree()
     np.testing.assert_allclose(tree["observed_data"]["y"], FRAME["y"])
     assert tree["log_likelihood"]["y"].shape[-1] == 3
+
+
+def test_a_list_is_data_like_its_array():
+    joints = [joint_density(jax.random.key(0), model, (1.0, y)) for y in ([0.3, 0.8], np.array([0.3, 0.8]))]
+    values = [joint.log_density(np.zeros(2), 0.0) for joint in joints]
+    assert values[0] == values[1]
+
+
+def branching(y):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.sample("y", dist.Normal(x[1] if x[0] > 0 else x[0], 0.5), obs=y)
+
+
+def test_an_if_on_a_latent_is_refused():
+    with pytest.raises(ArgumentTypeError, match=r"the model branching must compute with its latents by JAX.*lax.cond"):
+        joint_density(jax.random.key(0), branching, (0.3,))
 
 
 def test_a_column_times_a_latent_is_refused():

@@ -92,10 +92,21 @@ def nan_somewhere(y):
         numpyro.sample("y", dist.Normal(x[0], 0.5), obs=y)
 
 
+def counting(y, mask_of=True):
+    x = numpyro.sample("x", PRIOR)
+    with numpyro.plate("n", 3), mask(mask=mask_of):
+        numpyro.sample("y", dist.Poisson(jnp.exp(x[0])), obs=y)
+
+
+def within_a_latent(y):
+    numpyro.sample("y", dist.Uniform(-1, jnp.abs(numpyro.sample("x", PRIOR)[0])), obs=y)
+
+
 def without_prior(y):
     numpyro.sample("y", dist.Normal(numpyro.sample("m", dist.Normal()), 0.5), obs=y)
 
 
+COUNTS = np.array([2, -1, 0])
 BAD = Y.at[1].set(jnp.nan)
 partly = lambda: dist.Normal(jnp.zeros(3), 1).mask(MASK).to_event(1)
 improper = lambda: dist.ImproperUniform(dist.constraints.real, (), ())
@@ -112,6 +123,8 @@ REFUSED = {
     "NaN latent": (latent("s", undefined), Y[0], UnsupportedModelError, "'s' cannot be drawn"),
     "NaN data": (observing(lambda x: x[0]), BAD, ParameterError, "'y' holds 1 NaN of 3"),
     "NaN data not masked": (nan_somewhere, Y.at[0].set(jnp.nan), ParameterError, "'y' holds 1 NaN of 3"),
+    "text": (observing(lambda x: x[0]), "high", ParameterError, "'y' must be numbers; got 'high'"),
+    "no count": (counting, COUNTS, ParameterError, "'y' lies outside the support of its Poisson at 1 of 3 places"),
     "data shape": (observing(lambda x: x, 1), Y, ShapeError, r"'y' has shape \(3,\), its distribution \(2,\)"),
     "operator shape": (observing(lambda x: jnp.ones((3, 4)) @ x, 1), Y, ShapeError, "do not fit together"),
     "sum of shapes": (observing(lambda x: x + Y, 1), Y, ShapeError, "do not fit together"),
@@ -123,6 +136,11 @@ REFUSED = {
 def test_what_cannot_be_annealed_is_refused_by_name(model, y, error, words):
     with pytest.raises(error, match=words):
         joint_density(KEY, model, (y,))
+
+
+def test_what_has_density_for_some_latents_or_does_not_count_is_data():
+    joint_density(KEY, counting, (COUNTS, COUNTS >= 0))
+    joint_density(KEY, within_a_latent, (1.5,))
 
 
 def inside_event(y):

@@ -62,8 +62,8 @@ def _own_findings(run):
     # What is wrong with the formula, and chains that are lost, are the cause of whatever else is wrong.
     found: list[str] = []
     for check in (
-        _outweighed, statistics.escaped, _disjoint, statistics.non_finite, _untypical, *weights, disagreeing,
-        off_evidence, statistics.acceptance, statistics.divergences, rotating,
+        _outweighed, statistics.escaped, _disjoint, statistics.non_finite, statistics.above_the_data, _untypical,
+        *weights, disagreeing, off_evidence, statistics.acceptance, statistics.divergences, rotating,
     ):  # fmt: skip
         new = list(check(run))
         found += new

@@ -55,6 +55,19 @@ def escaped(run: RunFields):
         )
 
 
+def above_the_data(run: RunFields):
+    """A last level that still has noise to speak of: more than a tenth of the density's least standard deviation."""
+    t = float(run.levels[-1])
+    if t == 0 or not run.is_complete:
+        return
+    r = float(run.density.schedule.noise_to_signal(t))
+    if r > max(run.density.resolution, 0.1 * narrowest(run.density)):
+        yield (
+            f"the levels end at t = {t:.3g}: samples and log evidence are of the density at that noise level (of "
+            f"noise-to-signal ratio {r:.3g}), not of the data's. Let the levels end at 0."
+        )
+
+
 def non_finite(run: RunFields):
     """Samples, evidences and weights that are not finite."""
     samples = np.asarray(run.samples)
