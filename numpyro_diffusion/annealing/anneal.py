@@ -89,6 +89,7 @@ def anneal(
             level and sweep, 1.
         levels: None places them in a pilot run; an integer gives that many, geometric in the
             noise-to-signal ratio (the default of Reverse is 250); or an array of times decreasing within [0, 1].
+            Where the last is above 0, samples and evidence are of the density at that noise level.
         level_ess: Conditional ESS, as a share in (0, 1), that placed levels keep, in place of `accuracy`.
         resample_threshold: Resample when ESS / N falls below it, and always before the last level's steps, so that
             `samples` are equally weighted. 0 never resamples (plain AIS) and leaves the weights in `log_weights`. None
