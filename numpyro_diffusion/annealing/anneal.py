@@ -83,8 +83,8 @@ def anneal(
         thinning: Under tempering sweeps over the ladder between two draws, 5 by default.
         accuracy: Standard error of log Z, in nats, that decides how many levels there are, by what a coarse pilot
             measures; sqrt(2.5 / num_chains) by default, 0.05 with 1,000 chains. Levels are never closer than is of use:
-            where modes part early only more chains help, as `verdict` then says. Not read where `levels` or `level_ess`
-            are given. Under metric "pilot" there is none by default, but a level_ess of 0.95 with one step.
+            where modes part early only more chains help, as `verdict` then says. Not beside `levels` or `level_ess`.
+            Under metric "pilot" there is none by default, but a level_ess of 0.95 with one step.
         num_steps: Kernel steps per level; 1 by default, 2 where `levels` or `level_ess` are given; under tempering per
             level and sweep, 1.
         levels: None places them in a pilot run; an integer gives that many, geometric in the

@@ -67,6 +67,12 @@ class Settings:
         if levels is None and level_ess is None and accuracy is None and metric == "pilot":
             level_ess, num_steps = POSTERIOR_ESS, 1 if num_steps is None else num_steps
         if levels is not None or level_ess is not None:
+            if accuracy is not None:
+                other = "levels" if levels is not None else "level_ess"
+                raise ParameterError(
+                    f"accuracy decides how many levels there are; got {accuracy} beside {other}, which does so, too. "
+                    "Leave one of them out."
+                )
             given = {"level_ess": level_ess, "num_steps": num_steps}
             return {name: value for name, value in given.items() if value is not None}
         if accuracy is None:

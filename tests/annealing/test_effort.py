@@ -58,13 +58,13 @@ def test_the_count_of_levels_inverts_their_variance():
     assert Measured(np.linspace(0.0, 1e6, 9), np.inf).count(0.01) == 400
 
 
-def test_what_is_given_wins_over_accuracy():
+def test_levels_follow_from_accuracy_where_nothing_else_is_given():
     assert Settings.of_effort(None, None, None, None, 1000) == {
         "accuracy": np.sqrt(DEFAULT_VARIANCE / 1000), "num_steps": 1,
     }  # fmt: skip
     assert Settings.of_effort(None, None, 3, 0.1, 1000) == {"accuracy": 0.1, "num_steps": 3}
-    assert Settings.of_effort(None, 0.9, None, 0.1, 1000) == {"level_ess": 0.9}
-    assert Settings.of_effort([1.0, 0.0], None, 3, 0.1, 1000) == {"num_steps": 3}
+    assert Settings.of_effort(None, 0.9, None, None, 1000) == {"level_ess": 0.9}
+    assert Settings.of_effort([1.0, 0.0], None, 3, None, 1000) == {"num_steps": 3}
 
 
 def test_in_the_metric_of_the_pilot_levels_lie_as_reverse_steps_want_them():

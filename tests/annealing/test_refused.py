@@ -41,6 +41,9 @@ def anneal(*args, **settings):
 #: What is refused: (call, error, words of the message: rule, value, remedy).
 REFUSED = {
     "anneal without a key": (lambda: nd.anneal(gaussian(), HMC()), ValueError, "one JAX key.*Keys come first"),
+    "accuracy beside levels": (lambda: anneal(gaussian(), accuracy=0.1, levels=9), ValueError, "got 0.1 beside levels"),
+    "accuracy beside ESS": (
+        lambda: anneal(gaussian(), accuracy=0.1, level_ess=0.9), ValueError, "0.1 beside level_ess.*Leave one of them"),
     "anneal a class that is no pytree": (lambda: anneal(unknown()), TypeError, "got Unknown.*Decorate"),
     "anneal a product with one": (lambda: anneal(gaussian() * unknown()), TypeError, "got Unknown.*Decorate"),
     "anneal a function": (lambda: anneal(lambda x, t: 0.0), TypeError, "takes a density.*nd.as_density"),
