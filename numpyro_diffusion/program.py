@@ -87,6 +87,12 @@ class Traced:
         return f"Traced({self.program.digest}, {len(self.captured)} arrays captured)"
 
 
+#: What JAX raises where values that are not there yet are asked for, by NumPy, `float`, `if` or an index of a list.
+ASKS_FOR_VALUES = (
+    jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError, jax.errors.ConcretizationTypeError,
+)  # fmt: skip
+
+
 def trace(fn: Callable, *args: Any, arrays: dict[int, Any] | None = None, differentiated: bool = True) -> Traced:
     """The function as it computes now.
 

@@ -65,7 +65,7 @@ def at_level(density, seed: int, place: float):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DiagnosticWarning)
         pilot = nd.anneal(key, density, level_ess=0.95, num_steps=1, predictor=True, num_chains=200, progress_bar=False)
-        k = min(int(place * len(pilot.levels)), len(pilot.levels) - 2)
+        k = max(1, min(int(place * len(pilot.levels)), len(pilot.levels) - 2))
         times = np.asarray(pilot.levels)
         run = nd.anneal(
             key, density, levels=times[: k + 1], num_steps=2, predictor=True, num_chains=CHAINS, progress_bar=False
@@ -120,9 +120,8 @@ def figures(make, place: float, seed: int) -> dict:
 if __name__ == "__main__":
     options = arguments(__doc__ or "", seeds=5)
     problems = {f"product, d = {d}": functools.partial(product, d, 0) for d in (2, 5, 10, 30)}
-    problems |= {
-        f"posterior, d = {d}, d_y = {d_y}": functools.partial(posterior, d, d_y) for d in (8, 80) for d_y in (1, 4)
-    }
+    # Of more data than one the likelihood of a noisy x, as it stands, leaves the pilot no chain near t = 1.
+    problems |= {f"posterior, d = {d}, d_y = 1": functools.partial(posterior, d, 1) for d in (8, 80)}
     rows = [
         (f"{name}, {when}", functools.partial(figures, make, place))
         for name, make in problems.items()

@@ -41,7 +41,8 @@ import numpy as np
 from scipy.special import betaincinv, ndtr, stdtrit
 
 from ..errors import ArgumentTypeError, check_number
-from .weights import normalised, pareto_tail
+from .by_draw import by_draw
+from .weights import normalised, pareto_tail, tied
 
 #: Shape above which the contributions of a few families, seen or not, rule an error (Vehtari et al. 2024).
 MOST_PARETO_K = 0.7
@@ -76,7 +77,7 @@ class Estimate(NamedTuple):
             infinite where there are too few draws beyond it to tell; of what is 0 at all draws the upper one is about
             3 / `num_effective` at 95 %, see the module.
         pareto_k: Shape of the tail of families' contributions to the error of an expectation; above .7 a few, seen or
-            not, rule it. NaN for quantiles.
+            not, rule it. NaN for quantiles, and where many of the largest are equal, as of an indicator.
         island_error: Standard error by islands, NaN unless there are at least two.
     """
 
@@ -102,8 +103,8 @@ def expectation(run, fn: Callable | None = None, *, confidence: float = 0.95) ->
         Estimate, or a pytree of them like what `fn` returns.
 
     Raises:
-        TypeError: if `run` is neither.
-        ParameterError: if `confidence` is out of range.
+        TypeError: if `run` is neither, or `fn` no function that JAX can map over draws.
+        ParameterError: if `confidence` is out of range, or `fn` asks for a site that is not there.
 
     References:
         Lee and Whiteley (2018), Variance estimation in the particle filter. Biometrika 105(3).
@@ -139,7 +140,7 @@ def _of_each(run, fn, estimate):
             f"expectations are those of the result of nd.anneal or of an nd.AnnealedMCMC; got {type(run).__name__}."
         )
     particles = run.particles
-    values = particles.samples if fn is None else jax.vmap(fn)(particles.samples)
+    values = particles.samples if fn is None else by_draw(fn, particles.samples, particles.weight > 0)
     return jax.tree.map(lambda leaf: estimate(np.asarray(leaf, dtype=float), particles), values)
 
 
@@ -277,14 +278,13 @@ def _shape(deviation, particles: Particles):
     by_founder = np.zeros((particles.num_chains, *deviation.shape[1:]))
     by_founder[np.unique(particles.founder)] = _sums(deviation, particles.founder)
     size = np.abs(by_founder).reshape(len(by_founder), -1)
+    share = size / np.maximum(size.max(0), 1e-300)
     with np.errstate(divide="ignore"):
-        shapes = _pareto(jnp.asarray(np.log(size / np.maximum(size.max(0), 1e-300)).T))
-    return np.asarray(shapes, dtype=float).reshape(deviation.shape[1:])
+        shapes = np.asarray(_pareto(jnp.asarray(np.log(share).T)), dtype=float)
+    return np.where(tied(share), np.nan, shapes).reshape(deviation.shape[1:])
 
 
-@jax.jit
-def _pareto(log_size):
-    return jax.vmap(lambda row: pareto_tail(row).pareto_k)(log_size)
+_pareto = jax.jit(jax.vmap(lambda log_size: pareto_tail(log_size).pareto_k))
 
 
 def particles_of(samples, log_weights, ancestors=None, num_islands: int = 1, num_draws: int = 1) -> Particles:

@@ -76,6 +76,16 @@ def tail_size(num_weights: int) -> int:
     return math.floor(min(num_weights / 5, 3 * math.sqrt(num_weights)))
 
 
+def tied(share) -> np.ndarray:
+    """Of which contributions [N, k], as shares of the largest, a quarter of the tail equals the next one: those of an
+    indicator, say, which have no tail of a continuous law."""
+    count = tail_size(len(share))
+    if count < LEAST_TAIL:
+        return np.zeros(share.shape[1], bool)
+    tail = np.sort(share, axis=0)[-count - 1 :]
+    return (tail[(count + 3) // 4] - tail[0] < 1e-6) & (tail[0] > 0.01)
+
+
 def pareto_tail(log_weight, caution: float = 0.0) -> Tail:
     """The tail of weights [N]; its nats at `caution` standard errors (1 + k) / sqrt(M) above the shape k.
 

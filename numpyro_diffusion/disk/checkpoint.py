@@ -168,7 +168,7 @@ def to_json(what: str, config: Mapping[str, Any]) -> str:
     except (TypeError, ValueError) as error:
         raise ParameterError(
             f"{what} must be a dict of finite numbers, text, lists and dicts; got {shown(config)} ({error}). "
-            "Put arrays among the arrays."
+            "Write arrays as lists: array.tolist()."
         ) from error
 
 

@@ -35,7 +35,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, unconstrain_fn
 
 from ..errors import ArgumentTypeError
-from ..program import Traced, array_digest, trace
+from ..program import ASKS_FOR_VALUES, Traced, array_digest, trace
 from .enumeration import Enumeration
 from .handlers import Bound, arrays, generated, noise_level, widened
 from .prior import StartDensity
@@ -47,10 +47,6 @@ NOT_TRACED = (
     "model is compiled. Write jnp. for np., column.to_numpy() for the column of a data frame, and jnp.where or "
     "jax.lax.cond for an if."
 )
-#: What JAX raises where values of latents are asked for, by NumPy, `float`, `if` or an index of a list.
-ASKS_FOR_VALUES = (
-    jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError, jax.errors.ConcretizationTypeError,
-)  # fmt: skip
 
 
 def name_of(model: Any) -> str:

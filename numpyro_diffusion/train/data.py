@@ -96,12 +96,16 @@ def _check_points(x, condition) -> None:
             "one; counts need uniform noise of one unit."
         )
     if x.ndim < 2 or len(x) < 2:
-        raise ShapeError(f"data must have shape [n, *event_shape] with n >= 2; got {x.shape}.")
+        remedy = " Of numbers: data[:, None]." if x.ndim == 1 else ""
+        raise ShapeError(f"data must have shape [n, *event_shape] with n >= 2; got {x.shape}.{remedy}")
     if condition is not None and condition.dtype.kind not in "iuf":
         raise ShapeError(f"conditions must be numbers; got dtype {condition.dtype}. One-hot encode classes.")
     check_finite(Points(x, condition))
     if condition is not None and (condition.ndim != 2 or len(condition) != len(x)):
-        raise ShapeError(f"conditions must have shape [{len(x)}, c]; got {condition.shape}.")
+        raise ShapeError(
+            f"conditions must have shape [{len(x)}, c]; got {condition.shape}. One-hot encode classes "
+            "(jax.nn.one_hot); of numbers: conditions[:, None]."
+        )
     largest = float(np.max(np.abs(x)))
     if largest > 1e15:
         raise ParameterError(f"data must be of order one; got values up to {largest:.3g}. Standardise them first.")

@@ -63,7 +63,7 @@ def _own_findings(run):
     found: list[str] = []
     for check in (
         _outweighed, statistics.escaped, _disjoint, statistics.non_finite, statistics.above_the_data, _untypical,
-        *weights, disagreeing, off_evidence, statistics.acceptance, statistics.divergences, rotating,
+        statistics.alone, *weights, disagreeing, off_evidence, statistics.acceptance, statistics.divergences, rotating,
     ):  # fmt: skip
         new = list(check(run))
         found += new

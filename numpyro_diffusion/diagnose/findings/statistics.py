@@ -92,6 +92,12 @@ def non_finite(run: RunFields):
         )
 
 
+def alone(run: RunFields):
+    """An evidence of one chain, whose error no one knows."""
+    if run.is_weighted and len(run.samples) == 1 and not isinstance(run, TemperedFields):
+        yield "log evidence has no standard error, which one chain cannot tell. Use more num_chains."
+
+
 def collapsed_weights(run: RunFields):
     """Few chains, or few families of chains, that hold the weight."""
     if not run.stats or not run.is_weighted:
@@ -152,7 +158,8 @@ def acceptance(run: RunFields):
     rate, kernel = np.asarray(run.stats["acceptance_rate"]), run.kernel
     name, target = type(kernel).__name__, kernel.target_acceptance
     if kernel.step_size is None:
-        far = ~(np.abs(rate - target) <= 0.2)
+        # No less than three standard errors of a share of few proposals.
+        far = ~(np.abs(rate - target) <= max(0.2, 1.5 / np.sqrt(run.num_proposals)))
         if far.mean() > 0.25:
             yield (
                 f"acceptance is more than 0.2 from the target {target:.2f} of {name} at {far.sum()} of {len(rate)} "
