@@ -23,6 +23,8 @@ def by_draw(fn: Any, draws: Any, counted: np.ndarray) -> Any:
     try:
         values = jax.vmap(fn)(draws)
     except KeyError as error:
+        if not isinstance(draws, dict):
+            raise
         raise ParameterError(f"fn asks for {error}, which no draw has. A draw has: {', '.join(draws)}.") from error
     except ASKS_FOR_VALUES as error:
         raise ArgumentTypeError(
@@ -30,7 +32,8 @@ def by_draw(fn: Any, draws: Any, counted: np.ndarray) -> Any:
         ) from error
     finite = counted.copy()
     for leaf in jax.tree.leaves(values):
-        finite &= np.isfinite(np.asarray(leaf, dtype=float)).reshape(len(finite), -1).all(axis=1)
+        values_of = np.asarray(leaf, dtype=float)
+        finite &= np.isfinite(values_of).all(axis=tuple(range(1, values_of.ndim)))
     if bad := int(counted.sum() - finite.sum()):
         warn(f"fn is not finite at {bad} of {int(counted.sum())} draws, and no more is what is estimated of it.")
     return values

@@ -159,7 +159,7 @@ def acceptance(run: RunFields):
     name, target = type(kernel).__name__, kernel.target_acceptance
     if kernel.step_size is None:
         # No less than three standard errors of a share of few proposals.
-        far = ~(np.abs(rate - target) <= max(0.2, 1.5 / np.sqrt(run.num_proposals)))
+        far = ~(np.abs(rate - target) <= max(0.2, 1.5 / np.sqrt(max(run.num_proposals, 1))))
         if far.mean() > 0.25:
             yield (
                 f"acceptance is more than 0.2 from the target {target:.2f} of {name} at {far.sum()} of {len(rate)} "
