@@ -87,9 +87,10 @@ class Traced:
         return f"Traced({self.program.digest}, {len(self.captured)} arrays captured)"
 
 
-#: What JAX raises where values that are not there yet are asked for, by NumPy, `float`, `if` or an index of a list.
+#: What JAX raises where values that are not there yet are asked for, by NumPy, `float`, `if`, an index or a mask.
 ASKS_FOR_VALUES = (
     jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError, jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
 )  # fmt: skip
 
 

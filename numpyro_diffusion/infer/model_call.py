@@ -224,9 +224,9 @@ def typed_key(rng_key) -> jax.Array:
 def _as_data(value) -> Any:
     """Numbers become arrays, which programs take as data; lists, tuples and dicts keep their order and type.
 
-    Arrays of NumPy, which may be written to, are copied.
+    Arrays of NumPy and data frames, which may be written to, are copied.
     """
-    if type(value) is np.ndarray:
+    if type(value) is np.ndarray or _is_frame(value):
         return value.copy()
     if type(value) in (tuple, list):
         return type(value)(_as_data(v) for v in value)
@@ -238,8 +238,15 @@ def _as_data(value) -> Any:
         return jnp.asarray(value)
 
 
+def _is_frame(value) -> bool:
+    """Whether a value is a data frame or a column of one, of whatever library."""
+    return not isinstance(value, type) and all(hasattr(value, name) for name in ("__array__", "copy", "equals"))
+
+
 def _is_same(a, b) -> bool:
     arrays = np.ndarray | np.generic | jax.Array
+    if _is_frame(a) and type(a) is type(b):
+        return bool(a.equals(b))
     if isinstance(a, arrays) and isinstance(b, arrays):
         return not isinstance(a, jax.core.Tracer) and array_digest(a) == array_digest(b)
     return a is b or (type(a) is type(b) and isinstance(a, int | str | bool) and a == b)

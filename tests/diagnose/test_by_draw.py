@@ -14,6 +14,8 @@ REFUSED = {
     "a name": ("x", ArgumentTypeError, r"must be a function of one draw; got 'x'.*draw\['x'\]"),
     "no site": (lambda draw: draw["y"], ParameterError, "asks for 'y', which no draw has. A draw has: x, scale"),
     "NumPy": (lambda draw: np.sin(draw["x"]), ArgumentTypeError, "must compute by JAX.*jnp.where"),
+    "a mask": (lambda draw: draw["x"][draw["x"] > 0].sum(), ArgumentTypeError, "must compute by JAX.*jnp.where"),
+    "an index": (lambda draw: [0.0, 1.0][draw["x"].argmax()], ArgumentTypeError, "must compute by JAX.*jnp.where"),
     "an if": (lambda draw: 1.0 if draw["x"][0] > 0 else 0.0, ArgumentTypeError, "must compute by JAX.*jnp.where"),
 }
 

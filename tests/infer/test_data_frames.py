@@ -11,6 +11,7 @@ from infer.models import PRIOR
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ArgumentTypeError
+from numpyro_diffusion.infer.model_call import ModelCall
 
 FRAME = pd.DataFrame({"dose": [1.0, 2.0, 0.5], "y": [0.3, 0.8, -0.1]}, index=["a", "b", "c"])
 
@@ -36,6 +37,15 @@ def test_a_column_is_data_like_its_array():
     tree = by_column.to_datatree()
     np.testing.assert_allclose(tree["observed_data"]["y"], FRAME["y"])
     assert tree["log_likelihood"]["y"].shape[-1] == 3
+
+
+@pytest.mark.parametrize("data", [FRAME, FRAME["y"]], ids=["frame", "column"])
+def test_a_frame_is_read_as_it_was_when_it_was_given(data):
+    data = data.copy()
+    call = ModelCall.of(model, (1.0,), {"y": data})
+    assert call.is_called_like(ModelCall.of(model, (1.0,), {"y": data.copy()}))
+    data.iloc[0] = 7.0
+    assert not call.is_called_like(ModelCall.of(model, (1.0,), {"y": data}))
 
 
 def test_a_list_is_data_like_its_array():

@@ -139,8 +139,11 @@ def test_what_cannot_be_annealed_is_refused_by_name(model, y, error, words):
 
 
 def test_what_has_density_for_some_latents_or_does_not_count_is_data():
-    joint_density(KEY, counting, (COUNTS, COUNTS >= 0))
-    joint_density(KEY, within_a_latent, (1.5,))
+    masked = joint_density(KEY, counting, (COUNTS, COUNTS >= 0)).log_density(X, 0.0)
+    expected = log_prob_of(P, X) + dist.Poisson(jnp.exp(X[0])).log_prob(COUNTS[[0, 2]]).sum()
+    assert float(masked) == pytest.approx(float(expected), rel=1e-5)
+    inside = joint_density(KEY, within_a_latent, (1.5,)).log_density(jnp.array([2.0, 0.0]), 0.0)
+    assert float(inside) == pytest.approx(float(log_prob_of(P, jnp.array([2.0, 0.0])) - jnp.log(3.0)), rel=1e-5)
 
 
 def inside_event(y):
