@@ -112,9 +112,18 @@ class DiagnosticWarning(UserWarning):
     """The result exists, but a diagnostic says not to trust it as it is."""
 
 
-def warn(text: str) -> None:
+class InterruptWarning(DiagnosticWarning):
+    """Ctrl-C ended a run or a training early: there is a result, of the first `done` levels or steps."""
+
+    def __init__(self, text: str, done: int):
+        super().__init__(text)
+        self.done = done
+
+
+def warn(text: str | DiagnosticWarning) -> None:
     """Issue a DiagnosticWarning that points at the caller's line outside this package."""
-    warnings.warn(text, DiagnosticWarning, skip_file_prefixes=(str(Path(__file__).parent),))
+    message = DiagnosticWarning(text) if isinstance(text, str) else text
+    warnings.warn(message, skip_file_prefixes=(str(Path(__file__).parent),))
 
 
 def check_number(name: str, value, low: float, high: float = math.inf, remedy: str = "", *, ends: str = "[]") -> float:

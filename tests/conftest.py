@@ -36,15 +36,14 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def forget_compiled_programs():
-    """Drop a file's compiled programs when it is done."""
+def forget_before_maps_run_out():
+    """Drop compiled programs between files where they take up much of what a process may have; else they serve on."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    make_room()
 
 
 @pytest.fixture(autouse=True)
-def forget_before_maps_run_out(request):
+def forget_within_a_file(request):
     """Drop them within a file of many slow tests, too, which aborted the process."""
     yield
     if request.node.get_closest_marker("slow"):
@@ -54,10 +53,16 @@ def forget_before_maps_run_out(request):
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation(request):
     """Tests run their programs briefly: compiling costs more than running, except in files marked `optimised`."""
+    if request.node.get_closest_marker("optimised") is None:
+        yield
+        return
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("optimised") is None)
+    # Programs of other files are of the other kind.
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -48,6 +48,8 @@ FEWEST_DATA = 16
 NUM_LEVELS, RANGE = 12, (0.02, 20.0)
 #: At a trusted level excess, curl and drift are no larger than this, or not by so many standard errors.
 EXCESS, CURL, DRIFT, SURE = 0.2, 0.1, 0.1, 4.0
+#: The excess of a model that predicts nothing.
+NOTHING = 1.0
 #: The least that counts as predictable.
 PREDICTABLE = 0.02
 #: Noise in standard deviations of the data that annealing should begin with.
@@ -90,7 +92,8 @@ def check_model(
     check_untraced("nd.check_model", density, data)
     make_room()
     _check_density(density)
-    points, seed = _checked_data(data, density.event_shape), _key(rng_key)
+    points = _checked_data(data, density.event_shape)
+    seed = jax.random.key(0) if rng_key is None else check_key(rng_key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(seed)).ravel())
     size = points.shape[1]
     known = min(max(NUMBERS_KNOWN // size, FEWEST_KNOWN), MOST_KNOWN)
@@ -125,10 +128,6 @@ class _Statistics(NamedTuple):
     curl: np.ndarray
     drift: np.ndarray
     drift_error: np.ndarray
-
-
-def _key(rng_key) -> jax.Array:
-    return jax.random.key(0) if rng_key is None else check_key(rng_key)
 
 
 def _check_density(density) -> None:
@@ -218,9 +217,9 @@ def _statistics(density: Density, best: BestPossible, draws: Noised, times: np.n
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:
-    """Mean of values [N] that come in pairs, and its standard error."""
+    """Mean of values [N] that come in pairs, and its standard error: of one pair, infinite."""
     pairs = by_pair(values[None])[0]
-    return float(pairs.mean()), float(pairs.std(ddof=1 if len(pairs) > 1 else 0) / np.sqrt(len(pairs)))
+    return float(pairs.mean()), float(pairs.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else np.inf
 
 
 def _curl(density: Density, x: np.ndarray, t: float, rng_key) -> float:
@@ -235,12 +234,17 @@ def _too_bad(found: _Statistics) -> np.ndarray:
     return found.excess - SURE * found.excess_error > EXCESS
 
 
+def _is_open(found: _Statistics) -> np.ndarray:
+    """Levels [L] at which the model may be as wrong as one that predicts nothing, but so few points do not tell."""
+    return (found.excess > NOTHING) & ~_too_bad(found)
+
+
 def _drifts(found: _Statistics) -> np.ndarray:
     return np.abs(found.drift) - SURE * found.drift_error > DRIFT
 
 
 def _trusted(found: _Statistics) -> np.ndarray:
-    return np.isfinite(found.error) & ~_too_bad(found) & ~_drifts(found) & ~(found.curl > CURL)
+    return np.isfinite(found.error) & ~_too_bad(found) & ~_is_open(found) & ~_drifts(found) & ~(found.curl > CURL)
 
 
 def _findings(density: Density, found: _Statistics, scale: float, *, is_explained: bool) -> list[str]:
@@ -259,6 +263,14 @@ def _findings(density: Density, found: _Statistics, scale: float, *, is_explaine
             f"{_span(found.ratios[bad])}: at {found.ratios[worst]:.3g} its error is {found.error[worst]:.3g}, where "
             f"{found.reference[worst]:.3g} or less is possible. No other convention explains it: check that these data "
             "are what it was trained on, in the same units; else train longer."
+        )
+    unknown = _is_open(found)
+    if unknown.any() and not is_explained:
+        worst = int(np.argmax(np.where(unknown, found.excess, -np.inf)))
+        sentences.append(
+            f"too few points to judge noise-to-signal ratios {_span(found.ratios[unknown])}: the excess at "
+            f"{found.ratios[worst]:.3g} is {found.excess[worst]:.3g} +- {found.excess_error[worst]:.2g}. "
+            "Raise num_points, or check that these data are what it was trained on."
         )
     drifts = _drifts(found)
     if drifts.any() and not is_explained:

@@ -34,6 +34,8 @@ FEWEST_LEVELS = 3
 PREDICTABLE, UNPREDICTABLE, MOST_EXCESS = 0.05, 1e-3, 2.0
 #: A way is named if it gains so much, in errors of the mean too, ends below so much, and below a share of what was.
 GAIN, SURE, MOST, SHARE = 0.01, 5.0, 0.5, 0.5
+#: What an output that is rescaled must gain, over zeros in its place: data near a Gaussian need no output.
+EARNED = 0.1
 #: More conventions than these are not all wrong at once: what they lower is chance.
 MOST_CHANGES = 3
 #: Ways whose excess is larger by no more than this are as good: the one with the fewest changes is named.
@@ -50,11 +52,15 @@ NAMES = {
 
 
 class Way(NamedTuple):
-    """A question and a reading, and its errors by level and pair [L, N / 2]; NaN at levels it cannot be asked at."""
+    """A question and a reading, and its errors by level and pair [L, N / 2]; NaN at levels it cannot be asked at.
+
+    `mute` are the errors that the reading has of an output of zeros.
+    """
 
     question: Question
     reading: Reading
     errors: np.ndarray
+    mute: np.ndarray
 
     def changes(self, prediction: str) -> int:
         """Number of conventions that differ from what was said."""
@@ -103,9 +109,10 @@ def _ways(answers: Answers, draws: Noised, ratios: np.ndarray, asked: Iterable[Q
             continue
         # As it was said comes first.
         for reading in sorted(products.readings(), key=lambda r: r != Reading(answers.prediction, 1.0)):
-            errors = np.full((len(ratios), draws.noise.shape[1] // 2), np.nan)
-            errors[there] = by_pair(products.errors(reading))
-            yield Way(question, reading, errors)
+            errors = np.full((2, len(ratios), draws.noise.shape[1] // 2), np.nan)
+            for row, factor in zip(errors, (reading.factor, 0.0), strict=True):
+                row[there] = by_pair(products.errors(reading._replace(factor=factor)))
+            yield Way(question, reading, *errors)
 
 
 def _products(answers: Answers, draws: Noised, ratios: np.ndarray, question: Question):
@@ -153,7 +160,12 @@ def _named(ways: list[Way], as_said: Way, reference: np.ndarray, prediction: str
     changes = np.array([way.changes(prediction) for way in ways])
     fine = (said - totals > GAIN) & (changes <= MOST_CHANGES) & (totals < SHARE * said)
     fine &= (totals < MOST / np.maximum(changes, 1) ** 2) & (np.sum(~np.isnan(excess), axis=1) >= FEWEST_LEVELS)
-    candidates = [i for i in np.flatnonzero(fine) if _is_sure(ways[i], as_said, best)]
+    candidates = [
+        i
+        for i in np.flatnonzero(fine)
+        if _gains(ways[i], as_said.errors, best) > 0
+        and (abs(ways[i].reading.factor) == 1 or _gains(ways[i], ways[i].mute, best) > EARNED)
+    ]
     if not candidates:
         return None
     least = min(totals[i] for i in candidates)
@@ -161,9 +173,10 @@ def _named(ways: list[Way], as_said: Way, reference: np.ndarray, prediction: str
     return ways[min(as_good, key=lambda i: (changes[i], totals[i]))]
 
 
-def _is_sure(way: Way, as_said: Way, best: np.ndarray) -> bool:
-    gains = np.nanmean((as_said.errors - way.errors) / _at_stake(best)[:, None], axis=0)
-    return bool(np.mean(gains) > SURE * np.std(gains) / np.sqrt(len(gains)))
+def _gains(way: Way, errors: np.ndarray, best: np.ndarray) -> float:
+    """What a way gains over errors [L, N / 2], at least: the mean less some standard errors."""
+    gains = np.nanmean((errors - way.errors) / _at_stake(best)[:, None], axis=0)
+    return float(np.mean(gains) - SURE * np.std(gains) / np.sqrt(len(gains)))
 
 
 def _sentence(way: Way, as_said: Way, answers: Answers) -> str:

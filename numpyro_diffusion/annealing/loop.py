@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ..density.density import Density
 from ..diagnose.verdict import Verdict
 from ..disk.runs import Keeper
-from ..errors import warn
+from ..errors import InterruptWarning, warn
 from . import advance as onward
 from .advance import ChainStats, LevelStats
 from .devices import first_says, gathered
@@ -127,10 +127,11 @@ def _warn_of_collapse(density, i, times):
 def _warn_of_interrupt(state: RunState, keeper: Keeper):
     done, times = state.num_done, state.plan.levels
     again = "Run it again with the same arguments to go on." if keeper.path else "checkpoint_path= makes runs resume."
-    warn(
+    text = (
         f"interrupted after level {done} of {len(times)}: the samples are of the density at noise level "
         f"t = {times[done - 1]:.3g}, not at t = 0. {again}"
     )
+    warn(InterruptWarning(text, done))
 
 
 def packed(state: RunState, rows: Sequence[ChainStats], mesh: Mesh | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,14 +13,10 @@ import numpyro_diffusion as nd
 
 from ..errors import ParameterError
 from .models import load_model
+from .training import trained_file
 
 #: Of the data, the share that is held out for a report, and the fewest points of one.
 HELD_OUT, FEWEST = 0.1, 10
-
-
-def model_file(model: str) -> dict[str, str]:
-    """The file of the teacher by what it is, where it is one."""
-    return {f"model {model}": model} if Path(model).is_file() else {}
 
 
 def run(
@@ -31,19 +27,14 @@ def run(
     if report:
         rest, held_out = _parted(x, seed)
     echo(f"{model}: distilled on {'samples of its own' if rest is None else f'{len(rest)} points'}")
-    start = time.perf_counter()
-    density = nd.distil(
-        jax.random.key(seed), teacher, rest,
+    distil = partial(
+        nd.distil, jax.random.key(seed), teacher, rest,
         training=training, name=name, checkpoint_path=checkpoint, progress_bar=sys.stderr.isatty(),
     )  # fmt: skip
-    card = {
-        "script": "numpyro-diffusion distil", "teacher": repr(teacher), "seed": seed,
-        "data": "samples of the teacher" if rest is None else f"{len(rest)} points",
-        "num_steps": training.num_steps, "batch_size": training.batch_size,
-        "training_seconds": round(time.perf_counter() - start, 1),
-    }  # fmt: skip
-    nd.save(density, output, card=card)
-    echo(f"{output}: distilled in {card['training_seconds']} s")
+    what = "samples of the teacher" if rest is None else f"{len(rest)} points"
+    card = {"script": "numpyro-diffusion distil", "teacher": repr(teacher), "seed": seed, "data": what}
+    density, seconds = trained_file(distil, output, training, checkpoint, card)
+    echo(f"{output}: distilled in {seconds} s")
     if held_out is not None:
         # After saving: what takes long is on disk before it is looked at.
         echo(str(nd.distillation_report(jax.random.key(seed), density, teacher, held_out)))

@@ -22,7 +22,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "distil": ("--model score.safetensors --data points.npy --output energy.safetensors --report",),
     "cubes": ("--output cubes.png", "--output one.png --num-cubes 1 --images 4"),
     "tapestry": ("--output canvas.png --side 2",),
-    "scenes": ("""--prompt '"a cube" AND NOT "sunny"' --model scenes.safetensors --output scenes.png""",),
+    "scenes": (
+        """--prompt '"a cube" AND "sand"' --model benchmarks/weights/captioned_scenes_32.safetensors --output s.png""",
+    ),
     "flows": ("--output flows.png --side 16 --num-steps 1000",),
     "sculpt": ("--output sculpted.png",),
 }

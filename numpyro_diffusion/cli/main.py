@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -22,13 +23,14 @@ from ..disk import arrays as files
 from ..errors import ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
-from . import distillation, pictures, sculpting, tapestries
+from . import distillation, options, pictures, sculpting, tapestries
 from . import doctor as checkup
 from . import flows as demo_flows
 from . import scenes as demo_scenes
 from .console import Commands, echo, one_line
 from .examples import epilog
-from .models import SAMPLERS, Request, asks_for_models, count, load_model
+from .models import SAMPLERS, Request, asks_for_models, load_model, model_files
+from .training import trained_file
 
 
 @click.group(
@@ -40,46 +42,41 @@ def main() -> None:
     """Diffusion models as densities: train, compose, anneal, diagnose."""
 
 
-_seed = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed.")
-_force = click.option("--force", is_flag=True, help="Replace the output file if it exists.")
-_file = click.Path(path_type=Path)
-
-
 @main.command()
 @click.pass_context
 def doctor(context) -> None:
-    """Say what is installed and where it computes, and check known answers, in half a minute."""
+    """Say what is installed and where it computes, and check known answers, in about a minute."""
     if not checkup.run(echo):
         context.exit(1)
 
 
 @main.command()
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for results.")
-@click.option("--num-chains", type=count(10), default=1000, show_default=True, help="Chains per planar problem.")
-@_seed
+@options.chains(10, 1000, "Chains per planar problem.")
+@options.seed
 def demo(output, num_chains, seed) -> None:
     """Compose and sample the pretrained densities: a table, pictures, and a check on real digits."""
     demonstration.run(output, seed=seed, num_chains=num_chains, echo=echo)
 
 
 @main.command()
-@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@options.output(".png", "Picture")
 @click.option("--num-cubes", type=click.IntRange(1, 5), default=5, show_default=True, help="Cubes asked for.")
 @click.option("--size", type=click.Choice(["16", "32"]), default="16", show_default=True, help="Pixels of a side.")
 @click.option("--images", type=click.IntRange(1, 64), default=8, show_default=True, help="Images of each sampler.")
-@_seed
-@_force
+@options.seed
+@options.force
 def cubes(output, num_cubes, size, images, seed, force) -> None:
     """Draw cubes at requested places, by reverse diffusion and by HMC side by side: a picture."""
     _draw(output, force, demo_cubes.run(num_cubes=num_cubes, num_images=images, seed=seed, size=int(size)))
 
 
 @main.command()
-@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@options.output(".png", "Picture")
 @click.option("--side", type=click.IntRange(1, 4), default=2, show_default=True, help="Windows along a side.")
 @click.option("--images", type=click.IntRange(1, 16), default=2, show_default=True, help="Canvases of each sampler.")
-@_seed
-@_force
+@options.seed
+@options.force
 def tapestry(output, side, images, seed, force) -> None:
     """Draw a canvas of many windows with cubes at requested places, by reverse diffusion and by HMC: a picture."""
     _draw(output, force, tapestries.run(side=side, num_images=images, seed=seed), side**2, "windows")
@@ -105,15 +102,15 @@ def _draw(output: Path, force: bool, found, judged: int = 1, what: str = "images
 
 @main.command()
 @click.option("--prompt", required=True, help="""What to show: '"a cube" AND ("sand" OR "grass") AND NOT "sunny"'.""")
-@click.option("--model", metavar="FILE|NAME", help="A density that knows captions: a file, or a pretrained one.")
-@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@options.model("A density that knows captions; one lies in a clone.", required=False)
+@options.output(".png", "Picture")
 @click.option("--images", type=click.IntRange(1, 64), default=8, show_default=True, help="Images of each sampler.")
-@_seed
-@_force
+@options.seed
+@options.force
 def scenes(prompt, model, output, images, seed, force) -> None:
     """Draw what a prompt asks for, by reverse diffusion and by HMC side by side: a picture."""
     target = demo_scenes.target(prompt, model)
-    files.check_apart(output=output, **distillation.model_file(model))
+    files.check_apart(output=output, **model_files(model))
     files.check_writable(output, force=force)
     pyplot()  # before the minutes of sampling
     echo(f"{target!r}")
@@ -127,17 +124,17 @@ def scenes(prompt, model, output, images, seed, force) -> None:
 
 
 @main.command()
-@click.option("--data", type=_file, required=True, help="Array [n, *event_shape], floating point .npy.")
-@click.option("--output", type=_file, required=True, help="Trained density, .safetensors.")
-@click.option("--steps", type=count(), default=10_000, show_default=True, help="Optimiser steps.")
-@click.option("--batch-size", type=count(), default=512, show_default=True)
-@click.option("--width", type=count(), default=128, show_default=True, help="Width of the network.")
+@options.data("Array [n, *event_shape], floating point .npy.")
+@options.output(".safetensors", "Trained density")
+@options.steps
+@options.batch_size
+@click.option("--width", type=options.count(), default=128, show_default=True, help="Width of the network.")
 @click.option("--score", is_flag=True, help="Train a score-only model: cheaper, but without a log density.")
 @click.option("--uncalibrated", is_flag=True, help="Train as Du et al. (2023), without known normalisers.")
 @click.option("--name", help="Name in formulas; the output file's by default.")
-@click.option("--checkpoint", type=_file, help="Keep the run's state here, and resume from it.")
-@_seed
-@_force
+@options.checkpoint
+@options.seed
+@options.force
 def train(data, output, name, checkpoint, seed, force, **how) -> None:
     """Train a density on your own data."""
     files.check_apart(output=output, data=data, checkpoint=checkpoint)
@@ -146,8 +143,8 @@ def train(data, output, name, checkpoint, seed, force, **how) -> None:
     x = files.read_array(data)
     echo(f"{len(x) if x.ndim else 0} points of shape {x.shape[1:]} from {data}")
     training = nd.TrainingConfig(num_steps=how["steps"], batch_size=how["batch_size"])
-    start = time.perf_counter()
-    density = nd.fit(
+    fit = partial(
+        nd.fit,
         jax.random.key(seed),
         x,
         model="score" if how["score"] else "energy",
@@ -158,27 +155,25 @@ def train(data, output, name, checkpoint, seed, force, **how) -> None:
         checkpoint_path=checkpoint,
         progress_bar=sys.stderr.isatty(),
     )
-    seconds = round(time.perf_counter() - start, 1)
     card = {"script": "numpyro-diffusion train", "data": data.name, "num_points": len(x), "seed": seed}
-    card |= {"num_steps": training.num_steps, "batch_size": training.batch_size, "training_seconds": seconds}
-    nd.save(density, output, card=card)
+    _, seconds = trained_file(fit, output, training, checkpoint, card)
     echo(f"{output}: trained in {seconds} s. Sample it: numpyro-diffusion sample --model {output} --output x.npy")
 
 
 @main.command()
-@click.option("--model", required=True, metavar="FILE|NAME", help="The teacher, a score-only model: a file, or a name.")
-@click.option("--data", type=_file, help="Array [n, *event_shape], floating point .npy; the teacher's samples if none.")
-@click.option("--output", type=_file, required=True, help="Calibrated energy density, .safetensors.")
-@click.option("--steps", type=count(), default=10_000, show_default=True, help="Optimiser steps.")
-@click.option("--batch-size", type=count(), default=512, show_default=True)
+@options.model("The teacher, a score-only model: a file, or a name.")
+@options.data("Array [n, *event_shape], floating point .npy; the teacher's samples if none.", required=False)
+@options.output(".safetensors", "Calibrated energy density")
+@options.steps
+@options.batch_size
 @click.option("--report", is_flag=True, help="Compare with the teacher, on a tenth of the data that is held out.")
 @click.option("--name", help="Name in formulas; the output file's by default.")
-@click.option("--checkpoint", type=_file, help="Keep the run's state here, and resume from it.")
-@_seed
-@_force
+@options.checkpoint
+@options.seed
+@options.force
 def distil(model, data, output, report, name, checkpoint, seed, force, **how) -> None:
     """Make a calibrated energy density of a score-only model."""
-    files.check_apart(output=output, data=data, checkpoint=checkpoint, **distillation.model_file(model))
+    files.check_apart(output=output, data=data, checkpoint=checkpoint, **model_files(model))
     files.check_writable(output, force=force)
     check_name(name, "--name")
     training = nd.TrainingConfig(num_steps=how["steps"], batch_size=how["batch_size"])
@@ -191,12 +186,12 @@ def distil(model, data, output, report, name, checkpoint, seed, force, **how) ->
 
 @main.command()
 @asks_for_models
-@click.option("--num-chains", type=count(), default=1000, show_default=True, help="Samples to draw.")
+@options.chains(1, 1000, "Samples to draw.")
 @click.option("--kernel", type=click.Choice(list(SAMPLERS)), default="hmc", show_default=True)
-@click.option("--output", type=_file, required=True, help="Samples [num_chains, *event_shape], .npy.")
-@click.option("--checkpoint", type=_file, help="File to keep the run's state in, and to resume from.")
-@_seed
-@_force
+@options.output(".npy", "Samples [num_chains, *event_shape]")
+@options.checkpoint
+@options.seed
+@options.force
 def sample(num_chains, kernel, output, checkpoint, seed, force, **asked) -> None:
     """Sample a density, or a composition of several, and say whether to trust the samples."""
     request = Request(**asked)
@@ -217,8 +212,8 @@ def sample(num_chains, kernel, output, checkpoint, seed, force, **asked) -> None
 
 @main.command()
 @asks_for_models
-@click.option("--num-chains", type=count(2), default=500, show_default=True, help="Chains per sampler.")
-@_seed
+@options.chains(2, 500, "Chains per sampler.")
+@options.seed
 def bench(num_chains, seed, **asked) -> None:
     """All samplers side by side: gradient evaluations, seconds, acceptance, log evidence."""
     request = Request(**asked)
@@ -230,19 +225,19 @@ def bench(num_chains, seed, **asked) -> None:
 
 
 @main.command()
-@click.option("--model", "name", required=True, metavar="FILE|NAME", help="A density: a file, or a pretrained one.")
-@click.option("--data", type=_file, required=True, help="Array [n, *event_shape] of what it should model, .npy.")
-@click.option("--output", type=_file, help="Picture of the report, .png.")
-@click.option("--num-points", type=count(2), help="Noised points at each level; by default few for images.")
-@_seed
-@_force
-def check(name, data, output, num_points, seed, force) -> None:
+@options.model("A density: a file, or a pretrained one.")
+@options.data("Array [n, *event_shape] of what it should model, .npy.")
+@click.option("--output", type=options.File(".png"), help="Picture of the report, .png.")
+@click.option("--num-points", type=options.count(2), help="Noised points at each level; by default few for images.")
+@options.seed
+@options.force
+def check(model, data, output, num_points, seed, force) -> None:
     """Check a model on data: how well it predicts noise, by level, and what is wrong where it does not."""
-    files.check_apart(output=output, data=data, model=name if Path(name).is_file() else None)
+    files.check_apart(output=output, data=data, **model_files(model))
     if output is not None:
         files.check_writable(output, force=force)
         pyplot()  # before the work
-    density = load_model(name)
+    density = load_model(model)
     report = nd.check_model(density, files.read_array(data), rng_key=jax.random.key(seed), num_points=num_points)
     echo(report)
     if output is not None:
@@ -251,11 +246,11 @@ def check(name, data, output, num_points, seed, force) -> None:
 
 
 @main.command()
-@click.option("--output", type=_file, required=True, help="Picture, .png.")
+@options.output(".png", "Picture")
 @click.option("--side", type=click.IntRange(4, 64), default=32, show_default=True, help="Cells of a side of the grid.")
-@click.option("--num-steps", type=count(1), default=2000, show_default=True, help="Steps of each training.")
-@_seed
-@_force
+@click.option("--num-steps", type=options.count(1), default=2000, show_default=True, help="Steps of each training.")
+@options.seed
+@options.force
 def flows(output, side, num_steps, seed, force) -> None:
     """Train two flows on a grid and sample what they compose to, in three ways: a table and heat maps."""
     files.check_writable(output, force=force)
@@ -264,10 +259,10 @@ def flows(output, side, num_steps, seed, force) -> None:
 
 
 @main.command()
-@click.option("--output", type=_file, required=True, help="Picture, .png.")
-@click.option("--num-chains", type=count(10), default=2000, show_default=True, help="Samples of each density.")
-@_seed
-@_force
+@options.output(".png", "Picture")
+@options.chains(10, 2000, "Samples of each density.")
+@options.seed
+@options.force
 def sculpt(output, num_chains, seed, force) -> None:
     """Sculpt three overlapping discs by a tree of answers, and sample its leaves: a table and heat maps."""
     files.check_writable(output, force=force)

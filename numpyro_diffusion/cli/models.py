@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpyro_diffusion as nd
 
 from ..density.density import Density
 from ..errors import ParameterError
+from .options import Model, count
 
 SAMPLERS: dict[str, Callable[..., Any]] = {
     "hmc": nd.HMC, "mala": nd.MALA, "uhmc": nd.UHMC, "ula": nd.ULA, "reverse": lambda step_size: nd.Reverse(),
@@ -24,11 +26,6 @@ OPERATORS: dict[str, Callable[..., Density]] = {
     "harmonic-mean": nd.harmonic_mean,
     "contrast": nd.contrast,
 }
-
-
-def count(least: int = 1) -> click.IntRange:
-    """The type of a number of chains, of steps, or of points of a batch."""
-    return click.IntRange(least, 10**8)
 
 
 class Request(NamedTuple):
@@ -49,7 +46,7 @@ class Request(NamedTuple):
 
     def files(self) -> dict[str, str]:
         """Files among the models, by what they are."""
-        return {f"model {name}": name for name in self.models if Path(name).is_file()}
+        return model_files(*self.models)
 
     def anneal(self, key, density: Density, sampler: str, **settings) -> nd.AnnealedRun:
         """A run of one of `SAMPLERS`."""
@@ -61,7 +58,7 @@ def asks_for_models(command):
     """Decorator: a command with the options that make a `Request`."""
     options = [
         click.option(
-            "--model", "models", multiple=True, required=True, metavar="FILE|NAME",
+            "--model", "models", type=Model(), multiple=True, required=True, metavar="FILE|NAME",
             help="Trained density: a file, or the name of a pretrained one. Repeat to compose.",
         ),
         click.option("--compose", type=click.Choice(list(OPERATORS)), help="How to compose several models."),
@@ -78,13 +75,22 @@ def asks_for_models(command):
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
+def model_files(*models: str | None) -> dict[str, str]:
+    """Those models that are files, by what `check_apart` should call them."""
+    return {f"model {name}": name for name in models if name is not None and Path(name).is_file()}
+
+
 def load_model(name: str) -> Density:
     """The density in the file `name` (CheckpointError if there is none in it), or the pretrained one of that name."""
     known = nd.list_pretrained()
     if name in known and not Path(name).is_file():
         return nd.load_pretrained(name)
     if not Path(name).exists():
-        raise ParameterError(f"there is no file {name}, and no pretrained density of that name: {', '.join(known)}.")
+        near = difflib.get_close_matches(name, known, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise ParameterError(
+            f"there is no file {name}, and no pretrained density of that name: {', '.join(known)}.{meant}"
+        )
     return nd.load(name)
 
 

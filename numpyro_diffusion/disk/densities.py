@@ -6,6 +6,7 @@ One file holds weights (safetensors) and architecture (JSON); see `checkpoint` f
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import os
@@ -176,6 +177,10 @@ def pretrained_card(name: str) -> dict:
 def _pretrained(name: str, suffix: str):
     if name not in (known := list_pretrained()):
         where = "" if IN_A_CLONE.is_dir() or not str(name).endswith(("_paper", "_score")) else IN_THE_REPOSITORY
-        raise UnknownNameError(f"no pretrained density is called {shown(name)}. There are {', '.join(known)}.{where}")
+        near = difflib.get_close_matches(str(name), known, 1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        raise UnknownNameError(
+            f"no pretrained density is called {shown(name)}. There are {', '.join(known)}.{meant}{where}"
+        )
     file = f"{name}.{suffix}"
     return PRETRAINED / file if (PRETRAINED / file).is_file() else IN_A_CLONE / file

@@ -24,13 +24,13 @@ KINDS = {
 
 
 def checked_path(name: str, path) -> Path:
-    """The argument `name` as a Path, or a ParameterError."""
+    """The argument `name` as a Path, with ~ for the home folder, or a ParameterError."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or "\0" in text:
         raise ParameterError(
             f"{name} must be a path, as text or pathlib.Path without a zero character; got {shown(path)}."
         )
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def what_is(path) -> str | None:

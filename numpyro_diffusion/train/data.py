@@ -95,9 +95,11 @@ def _check_points(x, condition) -> None:
             f"data must be floating point; got dtype {x.dtype}. Convert and scale it to order "
             "one; counts need uniform noise of one unit."
         )
-    if x.ndim < 2 or len(x) < 2:
+    if x.ndim < 2 or len(x) < 2 or x.size == 0:
         remedy = " Of numbers: data[:, None]." if x.ndim == 1 else ""
-        raise ShapeError(f"data must have shape [n, *event_shape] with n >= 2; got {x.shape}.{remedy}")
+        raise ShapeError(
+            f"data must have shape [n, *event_shape], no axis of length 0 and n >= 2; got {x.shape}.{remedy}"
+        )
     if condition is not None and condition.dtype.kind not in "iuf":
         raise ShapeError(f"conditions must be numbers; got dtype {condition.dtype}. One-hot encode classes.")
     check_finite(Points(x, condition))

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ..checks.fields import Checked, NotNegative, Positive, Share, check_choice, check_instance
 from ..disk.contents import named_leaves, restored
 from ..disk.runs import Interrupt, Keeper, sole_writer
-from ..errors import ParameterError, check_integer, check_number, warn
+from ..errors import InterruptWarning, ParameterError, check_integer, check_number, warn
 from ..networks.convolution import native_gradients
 
 #: Optimiser steps between two looks at progress, checkpoint and interrupts; fewer where steps take longer.
@@ -169,7 +169,8 @@ def optimise(rng_key, task: Task, weights, config: TrainingConfig, keeper: Keepe
                 keeper.keep(lambda state: (named_leaves(tuple(state)), {}), state, now=ends)
     if step < config.num_steps:
         remedy = "The same call goes on from there." if keeper.path else "checkpoint_path= makes training resume."
-        warn(f"interrupted after step {step} of {config.num_steps}: the weights are as trained so far. {remedy}")
+        text = f"interrupted after step {step} of {config.num_steps}: the weights are as trained so far. {remedy}"
+        warn(InterruptWarning(text, step))
     return state.average
 
 

@@ -248,6 +248,14 @@ def test_one_key_one_report_and_data_of_other_types():
     assert report.num_points == 128 and check(density, num_points=33).num_points == 32
 
 
+def test_data_of_something_else_are_no_convention():
+    """Where data are near a Gaussian, many readings of an output of nearly nothing predict well."""
+    ring, data = planar.exact("ring"), np.random.default_rng(0).standard_normal((400, 2))
+    assert "No other convention explains it: check that these data" in check(ring, data, num_points=512).findings[0]
+    few = check(ring, data, num_points=8)
+    assert not few.is_trusted.all() and "too few points" in few.findings[0]
+
+
 @pytest.mark.slow
 def test_adapters_check_when_data_are_given():
     with pytest.warns(DiagnosticWarning, match="looks like velocity"):

@@ -34,6 +34,10 @@ def test_a_report_and_its_picture(points, tmp_path):
 def test_bad_input_is_one_line(points, tmp_path):
     assert "no pretrained density of that name" in fails("--model", "rings", "--data", points)
     assert "must have shape [n, *(64,)]" in fails("--model", "digits", "--data", points)
-    assert "name one file" in fails("--model", "ring", "--data", points, "--output", points)
+    (tmp_path / "points").write_bytes(points.read_bytes())
+    assert "name one file" in fails("--model", "ring", "--data", tmp_path / "points", "--output", tmp_path / "points")
+    for name in ("report.pdf", "report.jpgx"):
+        result = invoke("--model", "ring", "--data", points, "--output", tmp_path / name)
+        assert result.exit_code == 2 and "must end in .png" in result.stderr and not (tmp_path / name).exists()
     np.save(tmp_path / "few.npy", np.zeros((3, 2)))
     assert "at least 16 points" in fails("--model", "ring", "--data", tmp_path / "few.npy")

@@ -60,7 +60,9 @@ def test_refused(folder, tmp_path):
     assert "has a log density" in fails("--model", folder / "e.safetensors", "--output", output, *TINY)
     assert "there is no file" in fails("--model", tmp_path / "missing", "--output", output)
     assert "name one file" in fails("--model", model, "--output", model, "--force")
-    assert "name one file" in fails("--model", model, "--data", data, "--output", data, "--force")
+    (tmp_path / "points").write_bytes(data.read_bytes())
+    both = ["--data", tmp_path / "points", "--output", tmp_path / "points"]
+    assert "name one file" in fails("--model", model, *both, "--force")
     assert "--report needs --data, at least 100 points" in fails("--model", model, "--output", output, "--report")
     np.save(tmp_path / "wide.npy", np.ones((9, 3)) * np.arange(9.0)[:, None])
     found = fails("--model", model, "--data", tmp_path / "wide.npy", "--output", output, *TINY)

@@ -58,6 +58,12 @@ def test_a_wrong_prompt_is_pointed_at_below(folder):
     assert "a prompt needs a caption" in wrong("", folder)[0]
 
 
+def test_the_model_need_not_be_said(folder, monkeypatch):
+    monkeypatch.setattr(scenes, "load_model", lambda name: nd.load(folder / "p.safetensors"))
+    monkeypatch.setattr(scenes, "PRETRAINED", "ring")
+    assert "is a folder" in fails("scenes", "--prompt", '"sand"', "--output", folder.parent / folder.name)
+
+
 def test_models_that_do_not_do(folder, monkeypatch):
     assert "knows no captions" in wrong('"sand"', folder, "q")[0]
     assert "there is no file" in wrong('"sand"', folder, "r")[0]

@@ -19,6 +19,7 @@ from numpyro_diffusion.diagnose import datatree
 from numpyro_diffusion.diagnose import findings as diagnostics
 from numpyro_diffusion.diagnose.result import Bound
 from numpyro_diffusion.diagnose.summary import summary
+from numpyro_diffusion.diagnose.verdict import Verdict
 from numpyro_diffusion.errors import DiagnosticWarning
 
 CHAINS, LEVELS, STEPS = 64, 16, 2
@@ -91,6 +92,14 @@ def test_few_founders(run):
     found = only(dataclasses.replace(run, log_evidence_error=0.8))
     assert "few founding chains" in found and "0.80" in found
     assert diagnostics.findings(dataclasses.replace(run, log_evidence_error=0.45)) == []
+
+
+def test_a_pilot_that_expected_failure_is_heard_where_nothing_else_is(run):
+    expected = [
+        dataclasses.replace(run, verdict=Verdict(word, 0.8, 0.4, 9.0, CHAINS, 50.0)) for word in ("bad", "good")
+    ]
+    assert "expected this run to fail (chance 80%)" in only(expected[0]) and diagnostics.findings(expected[1]) == []
+    assert "few founding chains" in only(dataclasses.replace(expected[0], log_evidence_error=0.8))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ REFUSED = {
     "data of text": (lambda: fit(np.array([["a", "b"]] * 5)), ShapeError, r"floating point; got dtype"),
     "data of one axis": (lambda: fit(np.zeros(5)), ShapeError, r"\[n, \*event_shape\].*got \(5,\)"),
     "one point": (lambda: fit(np.zeros((1, 2))), ShapeError, r"n >= 2; got \(1, 2\)"),
+    "no columns": (lambda: fit(np.zeros((9, 0))), ShapeError, r"no axis of length 0.*got \(9, 0\)"),
     "constant data": (lambda: fit(np.ones((9, 2))), ParameterError, r"data must vary"),
     "conditions NaN": (lambda: fit(conditions=with_nan(DATA)), ParameterError, r"conditions must be finite; got 1"),
     "conditions that do not match": (lambda: fit(conditions=np.zeros((9, 1))), ShapeError, r"\[50, c\]; got \(9, 1\)"),

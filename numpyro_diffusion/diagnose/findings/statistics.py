@@ -118,6 +118,16 @@ def collapsed_weights(run: RunFields):
         )
 
 
+def foretold(run: RunFields):
+    """A pilot that expected the run to fail."""
+    if run.verdict is not None and run.verdict.verdict == "bad":
+        yield (
+            f"the pilot expected this run to fail (chance {run.verdict.score:.0%}): its log evidence to be off by more "
+            "than 0.3 nats, or its samples to be far from the truth, without a sign in the run itself. Use "
+            f"{closer_levels(run)}, more num_chains, and compare the two."
+        )
+
+
 def _missed(run) -> float:
     """Nats that the evidence misses beyond its largest weights, or by corrections; 0 where not worth a report."""
     tail, gap = float(run.stats["tail"][-1]), abs(float(run.stats["correction"][-1]))
