@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -27,6 +28,9 @@ from .devices import chain_keys, map_chains
 from .evidence import Account, error_of, evidence_error, folded, new_account, together
 from .kernels import KernelState, systematic_resampling
 from .tracked import first_leaves, first_value
+
+#: Chains that are drawn at a time, and how many times at most.
+BLOCK, MOST_BLOCKS = 256, 16
 
 
 class Population(NamedTuple):
@@ -133,7 +137,6 @@ class Reweighing(NamedTuple):
     resampled: jax.Array
 
 
-@partial(jax.jit, static_argnames=("num_chains", "frame_kind", "mesh", "tracks", "num_islands"))
 def start(
     density: Density, rng_key, *, num_chains: int, frame_kind: str, mesh: Mesh | None = None, tracks: bool = False,
     num_islands: int = 1,
@@ -142,6 +145,25 @@ def start(
 
     `tracks` has their states hold the log densities of the density's leaves.
     """
+    keys, draw = _chain_keys(rng_key, num_chains), partial(_draw, density, frame_kind=frame_kind, tracks=tracks)
+    if mesh is None and num_chains <= MOST_BLOCKS * BLOCK:
+        # By blocks, the last one filled up: a pilot and its run have one program, however many chains.
+        rows = np.arange(-(-num_chains // BLOCK) * BLOCK).reshape(-1, BLOCK) % num_chains
+        state, log_weight = _joined([draw(keys[block]) for block in rows], num_chains)
+    else:
+        state, log_weight = draw(keys, mesh=mesh)
+    founders, shape = jnp.arange(num_chains) % (num_chains // num_islands), (num_islands,) if num_islands > 1 else ()
+    others = founders, jnp.zeros(shape), new_account(num_chains, shape)
+    population = Population(state, log_weight, *others)
+    return population if mesh is None else _sharded(population, mesh)
+
+
+_chain_keys = jax.jit(chain_keys, static_argnums=1)
+
+
+@partial(jax.jit, static_argnames=("frame_kind", "mesh", "tracks"))
+def _draw(density: Density, keys, *, frame_kind: str, tracks: bool, mesh: Mesh | None = None):
+    """States of chains at the start, of a key each, and their log weights."""
 
     def one(density, key):
         position_key, momentum_key = jax.random.split(key)
@@ -158,10 +180,12 @@ def start(
         first = density.first_log_density(frame.point(u, density.event_shape)) + frame.log_det
         return state._replace(logdensity=first), first - log_prob
 
-    state, log_weight = map_chains(one, density, chain_keys(rng_key, num_chains), mesh=mesh)
-    founders, shape = jnp.arange(num_chains) % (num_chains // num_islands), (num_islands,) if num_islands > 1 else ()
-    others = founders, jnp.zeros(shape), new_account(num_chains, shape)
-    return sharded(Population(state, log_weight, *others), mesh)
+    return map_chains(one, density, keys, mesh=mesh)
+
+
+@partial(jax.jit, static_argnums=1)
+def _joined(blocks, num_chains: int):
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_chains], *blocks)
 
 
 def sharded(population: Population, mesh: Mesh | None) -> Population:
@@ -172,6 +196,9 @@ def sharded(population: Population, mesh: Mesh | None) -> Population:
     leaves: Any = () if isinstance(population.state.leaves, tuple) else shares
     places: Any = Population(KernelState(shares, shares, whole, shares, leaves), *[whole] * 4)  # pyright: ignore
     return jax.lax.with_sharding_constraint(population, places)
+
+
+_sharded = jax.jit(sharded, static_argnums=1)
 
 
 def reweigh(population: Population, state: KernelState, rng_key, threshold, gain=0.0) -> tuple[Population, Reweighing]:

@@ -23,6 +23,9 @@ REMEDY = {
     "exponent": "Raise a density to one number, p ** 0.5, or many with nd.product(..., exponents=...).",
 }
 
+#: Of a NumPy array with a mask, which an array without one would forget.
+MASKED = "{} must hold no masked values; got {}."
+
 
 def is_traced(value: Any) -> bool:
     """Whether any array of a pytree is being traced."""
@@ -112,7 +115,9 @@ def _is_real_type(dtype) -> bool:
 
 
 def real_array(value: Any, are_booleans_fine: bool = False) -> np.ndarray:
-    """`value` in double precision. Raises TypeError or ValueError for what is no array of real numbers."""
+    """`value` in double precision. Raises TypeError or ValueError for what is no array of real numbers, or masked."""
+    if np.ma.is_masked(value):
+        raise ValueError(MASKED.format("the array", np.ma.count_masked(value)))
     array = np.asarray(value)
     fine = all(_is_real(v) for v in array.flat) if array.dtype == object else _is_real_type(array.dtype)
     if array.size and not (fine or (are_booleans_fine and array.dtype == bool)):

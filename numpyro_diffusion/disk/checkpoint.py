@@ -137,9 +137,22 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], config: Mapping[str, Any], make: Callable) -> None:
-    """Write what `load` with the same `make` reads back: what `make` refuses is not written."""
+    """Write what `load` with the same `make` reads back: what `make` refuses is not written, nor over a run's state."""
     make(arrays, plain(config))
+    if (found := _kind_at(path)) not in (None, config["kind"]):
+        raise CheckpointError(
+            f"{path} holds something else, of kind {found!r}, that would be lost. Choose another name."
+        )
     write(path, arrays, config)
+
+
+def _kind_at(path) -> str | None:
+    """The kind that a file says it is of; None where there is none, or none of ours."""
+    try:
+        header, _ = _read_file(checked_path("path", path))
+        return _parse_json(path, _checked_metadata(path, header)["config"], "config").get("kind")
+    except (CheckpointError, OSError):
+        return None
 
 
 def load[T](

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import validation_enabled
 
+from ..checks.numbers import MASKED
 from ..errors import ParameterError, ShapeError
 from .sites import counted, is_jacobian, unwrapped
 
@@ -22,6 +23,11 @@ def check_data(sites, others) -> None:
     for name, site in sites.items():
         if site["type"] != "sample" or not site["is_observed"] or is_jacobian(site):
             continue
+        if np.ma.is_masked(site["value"]):
+            masked = MASKED.format(f"the observed value of site {name!r}", np.ma.count_masked(site["value"]))
+            raise ParameterError(
+                f"{masked} Give value.data, and numpyro.handlers.mask(mask=~value.mask) around the site."
+            )
         value, shape = np.asarray(site["value"]), tuple(site["fn"].shape())
         if not (jnp.issubdtype(value.dtype, np.number) or value.dtype == bool):
             raise ParameterError(

@@ -169,7 +169,8 @@ class arrays(Messenger):
 
     def process_message(self, msg):
         value = msg.get("value")
-        if msg["type"] == "sample" and msg["is_observed"] and not isinstance(value, jax.Array | np.ndarray):
+        is_array = isinstance(value, jax.Array | np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+        if msg["type"] == "sample" and msg["is_observed"] and not is_array and not np.ma.is_masked(value):
             can_become = isinstance(value, list | tuple) or hasattr(value, "__array__")
             msg["value"] = np.asarray(value) if can_become else value
 

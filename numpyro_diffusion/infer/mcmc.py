@@ -233,10 +233,10 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
         setup_key, anneal_key, more_key = jax.random.split(rng_key, 3)
         if state is not None:
             check_same(state, call)
-            fields, state = check_fields(extra_fields, state.z), state._replace(rng_key=more_key)
+            fields, state = check_fields(extra_fields, state.joint), state._replace(rng_key=more_key)
         else:
             call, joint = prepare(setup_key, call, self.likelihood_power)
-            fields = check_fields(extra_fields, [site.name for site in joint.sites])
+            fields = check_fields(extra_fields, joint)
             run = anneal(anneal_key, joint, self.kernel, **self._effort(joint))
             state = MCMCState.after(run, more_key, call, joint)
         self._draw(state, num_draws, fields, began, is_first=self._warm is None)

@@ -34,7 +34,8 @@ from numpyro.infer import log_likelihood
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, unconstrain_fn
 
-from ..errors import ArgumentTypeError
+from ..checks.numbers import MASKED
+from ..errors import ArgumentTypeError, ParameterError
 from ..program import ASKS_FOR_VALUES, Traced, array_digest, trace
 from .enumeration import Enumeration
 from .handlers import Bound, arrays, generated, noise_level, widened
@@ -228,6 +229,13 @@ def _as_data(value) -> Any:
     """
     if type(value) is np.ndarray or _is_frame(value):
         return value.copy()
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            masked = MASKED.format("an argument of the model", np.ma.count_masked(value))
+            raise ParameterError(
+                f"{masked} Give value.data and ~value.mask, for numpyro.handlers.mask around the site."
+            )
+        return np.array(value.data)
     if type(value) in (tuple, list):
         return type(value)(_as_data(v) for v in value)
     if type(value) is dict:

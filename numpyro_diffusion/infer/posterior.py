@@ -133,10 +133,12 @@ class Posterior(NamedTuple):
         return particles_of(flat, run.log_weights, run.ancestors, run.num_islands, each)
 
 
-def check_fields(names: Iterable[str], sites: Iterable[str]) -> list[str]:
-    """The extra fields that `run` was asked for; ParameterError for those there are not, of the latents' names too."""
-    sites, names = list(sites), list(names)
-    known = (*FIELDS, *ALIASES, *(f"z.{site}" for site in sites), *(f"~z.{site}" for site in sites))
+def check_fields(names: Iterable[str], joint: JointDensity) -> list[str]:
+    """The extra fields that `run` was asked for; ParameterError for those there are not, of the sites' names too."""
+    names, latents = list(names), [f"z.{site.name}" for site in joint.sites]
+    point = jax.ShapeDtypeStruct(joint.event_shape, jnp.result_type(float))
+    shown = jax.eval_shape(partial(joint.call, "constrain"), point) if names else ()
+    known = (*FIELDS, *ALIASES, *latents, *(f"~z.{site}" for site in shown))
     if unknown := [name for name in names if name not in known]:
         raise ParameterError(f"extra_fields must be among {known}; got {unknown[0]!r}.")
     return names

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks.numbers import MASKED, real_array
 from ..density.axes import CosineAxes
 from ..errors import ParameterError, ShapeError
 from ..program import Traced, fingerprint, trace
@@ -73,9 +74,39 @@ def check_data(rng_key, data, conditions, num_moments: int, batch_size: int):
         _check_points(*points)
         sampled = Sampled.of(data, rng_key, batch_size, Points.of)
         return sampled, points, sampled.identity()
-    points = Points(np.asarray(data), None if conditions is None else np.asarray(conditions))
+    points = Points(_array("data", data), None if conditions is None else _array("conditions", conditions))
     _check_points(*points)
     return Rows(jax.tree.map(lambda a: jnp.asarray(a, dtype=float), points)), points, digests(points)
+
+
+def _array(what: str, value) -> np.ndarray:
+    """An array, or a data frame, as an array: booleans among conditions are 0 and 1, columns of numbers are numbers."""
+    if np.ma.is_masked(value):
+        masked = MASKED.format(what, np.ma.count_masked(value))
+        raise ParameterError(f"{masked} Leave those points out: {what}[~{what}.mask.any(axis=1)].")
+    array = np.asarray(value)
+    if array.dtype == bool and what == "conditions":
+        return array.astype(np.float32)
+    if array.dtype != object:
+        return array
+    # What frames of nullable types and of several types are.
+    try:
+        return real_array(array)
+    except (TypeError, ValueError) as error:
+        columns = list(getattr(value, "columns", range(array.shape[-1]))) if array.ndim == 2 else []
+        wrong = [str(name) for name, column in zip(columns, array.T, strict=False) if not _are_numbers(column)]
+        where = f" in column {', '.join(wrong[:5])}" if wrong else ""
+        raise ShapeError(
+            f"{what} must be real numbers; got objects of other kinds{where}. Drop them, code names by numbers, and "
+            "leave out rows with missing values."
+        ) from error
+
+
+def _are_numbers(column) -> bool:
+    try:
+        return real_array(column) is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def _sample(sampler, rng_key, count: int) -> Points:

@@ -207,3 +207,12 @@ def test_a_link_stays_a_link(small, tmp_path):
     link.symlink_to(small)
     checkpoint.write(link, {}, {"new": True})
     assert link.is_symlink() and checkpoint.read(small)[1] == {"new": True}
+
+
+def test_another_kind_of_file_is_not_written_over(path):
+    checkpoint.write(path, {}, {"kind": "training"})
+    with pytest.raises(CheckpointError, match="of kind 'training', that would be lost"):
+        checkpoint.save(path, {}, {"kind": "density"}, lambda *given: None)
+    checkpoint.write(path, {}, {"kind": "density", "old": True})
+    checkpoint.save(path, {}, {"kind": "density"}, lambda *given: None)
+    assert checkpoint.read(path)[1] == {"kind": "density"}

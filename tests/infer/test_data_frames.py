@@ -1,4 +1,4 @@
-"""Columns of data frames in models: as data they are arrays, in computations with latents they are refused."""
+"""Columns of data frames in models: as data they are arrays, in computations with latents they are refused; masks."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from densities import joint_density
 from infer.models import PRIOR
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.errors import ArgumentTypeError
+from numpyro_diffusion.errors import ArgumentTypeError, ParameterError
 from numpyro_diffusion.infer.model_call import ModelCall
 
 FRAME = pd.DataFrame({"dose": [1.0, 2.0, 0.5], "y": [0.3, 0.8, -0.1]}, index=["a", "b", "c"])
@@ -67,3 +67,18 @@ def test_an_if_on_a_latent_is_refused():
 def test_a_column_times_a_latent_is_refused():
     with pytest.raises(ArgumentTypeError, match=r"the model model must compute with its latents by JAX.*to_numpy\(\)"):
         posterior(FRAME["dose"], FRAME["y"])
+
+
+MASKED = np.ma.masked_equal([0.3, -999.0, -0.1], -999.0)
+
+
+@pytest.mark.parametrize("data", ["an argument", "a global"])
+def test_masked_values_are_refused_and_a_mask_of_none_is_nothing(data):
+    def fixed(y=None):
+        return model(np.ones(3), MASKED if y is None else y)
+
+    mcmc = nd.AnnealedMCMC(fixed, num_chains=4, progress_bar=False)
+    with pytest.raises(ParameterError, match="no masked values; got 1. Give value.data"):
+        mcmc.run(jax.random.key(0), *([MASKED] if data == "an argument" else []))
+    (whole,) = ModelCall.of(model, (np.ma.masked_array([1.0, 2.0]),), {}).args
+    assert type(whole) is np.ndarray

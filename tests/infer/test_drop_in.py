@@ -21,6 +21,7 @@ import numpyro_diffusion as nd
 from numpyro_diffusion.annealing.devices import checked_mesh
 from numpyro_diffusion.errors import ParameterError
 from numpyro_diffusion.infer.arguments import spread
+from numpyro_diffusion.infer.posterior import check_fields
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")]
 
@@ -68,6 +69,10 @@ def test_nothing_public_of_numpyros_is_missing(mcmc):
     for method in ("__init__", "run", "warmup", "get_samples", "get_extra_fields", "print_summary"):
         ours, wanted = (inspect.signature(getattr(cls, method)).parameters for cls in (nd.AnnealedMCMC, MCMC))
         assert not wanted.keys() - ours.keys() - {"sampler"}, method
+
+
+def test_deterministic_sites_may_be_left_out(mcmc):
+    assert check_fields(["~z.total"], mcmc.last_state.joint) == ["~z.total"]
 
 
 def test_runs_go_on_from_a_warm_up(mcmc):

@@ -2,11 +2,13 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from refusals import assert_refused, refusals
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ShapeError
+from numpyro_diffusion.train.data import check_data
 
 KEY = jax.random.key(0)
 DATA = np.random.default_rng(0).normal(size=(50, 2))
@@ -32,6 +34,12 @@ REFUSED = {
     "data of text": (lambda: fit(np.array([["a", "b"]] * 5)), ShapeError, r"floating point; got dtype"),
     "data of one axis": (lambda: fit(np.zeros(5)), ShapeError, r"\[n, \*event_shape\].*got \(5,\)"),
     "one point": (lambda: fit(np.zeros((1, 2))), ShapeError, r"n >= 2; got \(1, 2\)"),
+    "masked data": (
+        lambda: fit(np.ma.masked_greater(DATA, 1.0)), ParameterError, r"data must hold no masked values.*~data.mask"),
+    "columns of text": (
+        lambda: fit(pd.DataFrame(DATA).assign(name="a")), ShapeError, r"real numbers; got objects.*in column name"),
+    "missing values": (
+        lambda: fit(pd.DataFrame(DATA).astype("Float64").where(DATA < 1)), ShapeError, r"in column .*missing values"),
     "no columns": (lambda: fit(np.zeros((9, 0))), ShapeError, r"no axis of length 0.*got \(9, 0\)"),
     "constant data": (lambda: fit(np.ones((9, 2))), ParameterError, r"data must vary"),
     "conditions NaN": (lambda: fit(conditions=with_nan(DATA)), ParameterError, r"conditions must be finite; got 1"),
@@ -82,3 +90,10 @@ def test_training_that_diverges_says_so(tmp_path):
     network_config = nd.NetworkConfig(width=8, num_blocks=1)
     with pytest.raises(ParameterError, match=r"the loss became (nan|inf).*Lower learning_rate"):
         fit(training=config, network=network_config, checkpoint_path=tmp_path / "run")
+
+
+def test_frames_of_nullable_numbers_and_booleans_are_data():
+    frame, groups = pd.DataFrame(DATA).astype("Float64"), pd.get_dummies(pd.Series(list("ab") * (len(DATA) // 2)))
+    points = check_data(KEY, frame, groups, 10, 4)[1]
+    np.testing.assert_array_equal(points.data, DATA)
+    np.testing.assert_array_equal(points.conditions.sum(axis=1), 1)
