@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 import jax
 
 from ..checks.text import printable
-from ..errors import DiagnosticWarning, DiffusionError, TextError
+from ..errors import DiagnosticWarning, DiffusionError, InterruptWarning, TextError
 from .examples import epilog
 
 
@@ -23,8 +25,12 @@ class Commands(click.Group):
     def invoke(self, ctx):
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            # What has several runs to do does not go on to the next one.
+            warnings.simplefilter("error", InterruptWarning)
             try:
                 return super().invoke(ctx)
+            except InterruptWarning as error:
+                raise click.ClickException("interrupted.") from error
             except TextError as error:
                 # It points at a place, in a line of its own.
                 raise click.ClickException("\n".join(map(printable, str(error).split("\n")))) from error
@@ -34,6 +40,20 @@ class Commands(click.Group):
                 if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                     raise click.ClickException("not enough memory. Take fewer chains, images or points.") from error
                 raise
+
+
+@contextmanager
+def interrupts() -> Iterator[list[InterruptWarning]]:
+    """A list that takes warnings of an interrupt, for commands that have something to do with what there is."""
+    found, show = [], warnings.showwarning
+
+    def note(message, *args, **kwargs):
+        found.append(message) if isinstance(message, InterruptWarning) else show(message, *args, **kwargs)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InterruptWarning)
+        warnings.showwarning = note
+        yield found
 
 
 def one_line(text) -> str:

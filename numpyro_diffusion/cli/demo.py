@@ -189,7 +189,11 @@ def run(
     results = Results(Path(output), {"seed": seed, "num_chains": num_chains, "num_digits": num_digits})
     problems = [target(name) for name in NAMES if available.issuperset(target(name).factors)]
 
+    stopped = threading.Event()
+
     def told(row):
+        if stopped.is_set():
+            raise KeyboardInterrupt
         results.found["planar"].append(row)
         results.update()
         seconds = time.perf_counter() - begin
@@ -218,6 +222,8 @@ def run(
                 results.draw(PICTURES[1], lambda: pictures.digits(drawn.samples, digits.images("test")[0]))
         except BaseException:
             # What has not begun need not.
+            stopped.set()
+            echo("stopping when the runs under way have ended; what they have found so far is written")
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     results.update(is_complete=True)

@@ -27,7 +27,7 @@ from . import distillation, options, pictures, sculpting, tapestries
 from . import doctor as checkup
 from . import flows as demo_flows
 from . import scenes as demo_scenes
-from .console import Commands, echo, one_line
+from .console import Commands, echo, interrupts, one_line
 from .examples import epilog
 from .models import SAMPLERS, Request, asks_for_models, load_model, model_files
 from .training import trained_file
@@ -198,10 +198,11 @@ def sample(num_chains, kernel, output, checkpoint, seed, force, **asked) -> None
     files.check_apart(output=output, checkpoint=checkpoint, **request.files())
     files.check_writable(output, force=force)
     density = request.density()
-    run = request.anneal(
-        jax.random.key(seed), density, kernel,
-        num_chains=num_chains, checkpoint_path=checkpoint, progress_bar=sys.stderr.isatty(),
-    )  # fmt: skip
+    with interrupts():
+        run = request.anneal(
+            jax.random.key(seed), density, kernel,
+            num_chains=num_chains, checkpoint_path=checkpoint, progress_bar=sys.stderr.isatty(),
+        )  # fmt: skip
     if not run.is_complete:
         again = "The same command goes on." if checkpoint else "With --checkpoint FILE runs can be resumed."
         raise click.ClickException(f"interrupted at t = {run.levels[-1]:.3g}; {output} is not written. {again}")

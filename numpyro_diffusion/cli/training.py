@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -13,7 +11,7 @@ import click
 import numpyro_diffusion as nd
 
 from ..density.density import Density
-from ..errors import InterruptWarning
+from .console import interrupts
 
 
 def trained_file(
@@ -26,7 +24,7 @@ def trained_file(
             the output holds what there is, and its card how many steps that was.
     """
     start = time.perf_counter()
-    with _interrupts() as found:
+    with interrupts() as found:
         density = train()
     seconds, done = round(time.perf_counter() - start, 1), found[0].done if found else training.num_steps
     stopped = f"interrupted after step {done} of {training.num_steps}"
@@ -39,18 +37,3 @@ def trained_file(
             f"{stopped}; {output} is what they made. With --checkpoint FILE training can be resumed."
         )
     return density, seconds
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[InterruptWarning]]:
-    """A list that takes warnings of an interrupt instead of showing them."""
-    found, show = [], warnings.showwarning
-
-    def note(message, *args, **kwargs):
-        found.append(message) if isinstance(message, InterruptWarning) else show(message, *args, **kwargs)
-
-    warnings.showwarning = note
-    try:
-        yield found
-    finally:
-        warnings.showwarning = show

@@ -62,3 +62,9 @@ def test_the_home_folder_and_the_kind_of_file(tmp_path, monkeypatch):
     result = invoke("train", "--data", "~/x.npy", "--output", "~/m.npy")
     assert result.exit_code == 2 and "must end in .safetensors" in result.stderr
     assert "Did you mean ring?" in fails("sample", "--model", "rnig", "--output", tmp_path / "x.npy")
+
+
+def test_what_has_several_runs_to_do_ends_at_the_first_interrupt(monkeypatch):
+    runs = []
+    monkeypatch.setattr(nd, "anneal", lambda *args, **kwargs: runs.append(warn(InterruptWarning("interrupted", 1))))
+    assert fails("bench", "--model", "ring") == "Error: interrupted." and not runs
