@@ -20,7 +20,7 @@ from ..checks.text import LONGEST_NAME, check_name, printable
 from ..diagnose.plot_style import pyplot
 from ..diagnose.summary import summary
 from ..disk import arrays as files
-from ..errors import ScoreOnlyError
+from ..errors import ParameterError, ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
 from . import distillation, options, pictures, sculpting, tapestries
@@ -140,6 +140,8 @@ def train(data, output, name, checkpoint, seed, force, **how) -> None:
     files.check_apart(output=output, data=data, checkpoint=checkpoint)
     files.check_writable(output, force=force)
     check_name(name, "--name")
+    if how["score"] and how["uncalibrated"]:
+        raise ParameterError("--uncalibrated is about energies, and a score has no normaliser. Drop it, or --score.")
     x = files.read_array(data)
     echo(f"{len(x) if x.ndim else 0} points of shape {x.shape[1:]} from {data}")
     training = nd.TrainingConfig(num_steps=how["steps"], batch_size=how["batch_size"])

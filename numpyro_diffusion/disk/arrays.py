@@ -32,7 +32,7 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
             # Mapping compares the size that the header claims with that of the file before anything is read.
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, SyntaxError) as error:
-            why = f"is damaged or cut short, or holds Python objects, which are never unpickled: {error}"
+            why = f"is damaged or cut short, or holds Python objects, which are never unpickled: {error}".rstrip(".")
             raise ParameterError(f"{path} {why}. {remedy}") from error
         if mapped.dtype.kind not in "fiu":
             raise ShapeError(f"{path} must hold real numbers; got dtype {mapped.dtype}. {remedy}")

@@ -27,6 +27,7 @@ import safetensors.numpy
 
 from ..checks.text import printable, shown
 from ..errors import CheckpointError, ParameterError
+from .arrays import NPY_MAGIC
 from .paths import checked_path, open_regular, replace_file, told
 
 __all__ = ["load", "plain", "read", "read_state_dict", "save", "to_json", "write"]
@@ -239,6 +240,8 @@ def _read_file(path: Path) -> tuple[dict[str, Any], bytes]:
         # Some files of the system call themselves empty and wait when they are read.
         prefix = file.read(8) if size else b""
         length = int.from_bytes(prefix, "little")
+        if prefix.startswith(NPY_MAGIC):
+            raise CheckpointError(f"{path} is an .npy file: points, and no trained density. Give the file of a model.")
         if len(prefix) < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise _damaged(path, f"its {size} bytes cannot hold a header of {length} (at most {MAX_HEADER_BYTES})")
         header_bytes = file.read(length)

@@ -61,7 +61,11 @@ def test_the_home_folder_and_the_kind_of_file(tmp_path, monkeypatch):
     assert "name one file" in fails("sample", "--model", "~/m", "--output", "~/m", "--force")
     result = invoke("train", "--data", "~/x.npy", "--output", "~/m.npy")
     assert result.exit_code == 2 and "must end in .safetensors" in result.stderr
-    assert "Did you mean ring?" in fails("sample", "--model", "rnig", "--output", tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", np.zeros((20, 2)))
+    assert "is an .npy file" in fails("sample", "--model", "~/x.npy", "--output", tmp_path / "s.npy")
+    both = ["--score", "--uncalibrated", "--output", tmp_path / "t.safetensors"]
+    assert "Drop it, or --score" in fails("train", "--data", "~/x.npy", *both)
+    assert "Did you mean ring?" in fails("sample", "--model", "rnig", "--output", tmp_path / "s.npy")
 
 
 def test_what_has_several_runs_to_do_ends_at_the_first_interrupt(monkeypatch):
