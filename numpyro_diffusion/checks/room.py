@@ -19,8 +19,8 @@ FULL, MORE = 0.5, 0.1
 _left = 0
 
 
-def make_room() -> bool:
-    """Drop all compiled programs, JAX's and the user's, if half of the memory maps are taken; whether that was so.
+def make_room(full: float = FULL) -> bool:
+    """Drop all compiled programs, JAX's and the user's, if a share of the memory maps is taken; whether that was so.
 
     What is called again compiles again. Elsewhere than on Linux there is nothing to count.
     """
@@ -29,7 +29,7 @@ def make_room() -> bool:
         taken, most = _taken(), int(LIMIT.read_text())
     except (OSError, ValueError):
         return False
-    if taken <= max(FULL * most, _left + MORE * most):
+    if taken <= max(full * most, _left + MORE * most):
         return False
     jax.clear_caches()
     gc.collect()
