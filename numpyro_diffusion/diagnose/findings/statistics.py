@@ -123,8 +123,8 @@ def foretold(run: RunFields):
     if run.verdict is not None and run.verdict.verdict == "bad":
         yield (
             f"the pilot expected this run to fail (chance {run.verdict.score:.0%}): its log evidence to be off by more "
-            "than 0.3 nats, or its samples to be far from the truth, without a sign in the run itself. Use "
-            f"{closer_levels(run)}, more num_chains, and compare the two."
+            "than 0.3 nats, or its samples to be far from the truth. Nothing else speaks against it. Use "
+            f"{closer_levels(run)}, more num_chains, and compare the two runs."
         )
 
 
