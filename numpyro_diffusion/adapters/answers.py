@@ -47,6 +47,7 @@ class Answers:
         self.is_ours = isinstance(model, EnergyDensity | ScoreModel)
         self.prediction, self.schedule, self.timesteps = "score", density.schedule, None
         self._told: Density | None = None
+        self._whole = False
         if isinstance(model, AdaptedModel) and self.is_adapted:
             self.prediction, self.schedule = model.prediction, model.origin
             if isinstance(model.fn, PointFunction):
@@ -65,13 +66,18 @@ class Answers:
         """Whether the network can be told any number, as `told` does."""
         return self.timesteps is not None and not (isinstance(self.timesteps, str) and self.timesteps == "none")
 
+    @property
+    def takes_whole_numbers(self) -> bool:
+        """Whether the network can be told whole numbers alone."""
+        self._told = self._told or self._told_anything()
+        return self._whole
+
     def told(self, x: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """Outputs [M, *event_shape] when the network is told `numbers` [M] as they are.
 
         Rounded where it takes none but whole ones.
         """
-        if self._told is None:
-            self._told = self._told_anything()
+        self._told = self._told or self._told_anything()
         return _in_pieces(_outputs, self._told, x, numbers)
 
     def _told_anything(self) -> Density:
@@ -84,6 +90,7 @@ class Answers:
                 density = jax.tree.map(lambda a: a, density)
             except Exception:  # a table of embeddings wants whole numbers, and says so in whatever way its library does
                 continue
+            self._whole = telling is TELLINGS[1]
             return density
         return self.density
 

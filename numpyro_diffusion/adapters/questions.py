@@ -175,6 +175,10 @@ def _schedules(steps: int | None) -> Iterator[tuple[str, NoiseSchedule]]:
         yield f"{make}({config})", NoiseSchedule.from_diffusers_config(config)
 
 
+#: Numbers that a table of embeddings can be told, to the nearest whole one.
+WHOLE = ("the index of its step", "1000 t")
+
+
 def _other_numbers(answers: Answers) -> Iterator[Telling]:
     """Numbers of another kind, those of time running either way."""
     schedule, steps = answers.schedule, answers.steps
@@ -197,7 +201,7 @@ def _other_numbers(answers: Answers) -> Iterator[Telling]:
     own = level_of(answers, np.geomspace(0.05, 20, 16))
     said = _as_told(answers, own)
     for i, (what, (remedy, number)) in enumerate(kinds.items()):
-        if _alike(number(own), said):
+        if _alike(number(own), said) or (answers.takes_whole_numbers and what not in WHOLE):
             continue
         words = f"the network expects to be told {what}"
         yield Telling(words, remedy, number=number, changes=1)

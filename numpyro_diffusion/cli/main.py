@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ..checks.text import LONGEST_NAME, check_name, printable
 from ..diagnose.plot_style import pyplot
 from ..diagnose.summary import summary
 from ..disk import arrays as files
-from ..errors import ParameterError, ScoreOnlyError
+from ..errors import DiagnosticWarning, InterruptWarning, ParameterError, ScoreOnlyError
 from . import cubes as demo_cubes
 from . import demo as demonstration
 from . import distillation, options, pictures, sculpting, tapestries
@@ -276,9 +277,13 @@ def sculpt(output, num_chains, seed, force) -> None:
 def _bench_row(request: Request, density, name, num_chains, seed) -> str:
     seconds, run = 0.0, None
     try:
-        for key in jax.random.split(jax.random.key(seed)):
+        for action in ("ignore", "default"):
             start = time.perf_counter()
-            run = request.anneal(key, density, name, num_chains=num_chains, progress_bar=False)
+            # Of the first, which compiles, nothing is told.
+            with warnings.catch_warnings():
+                warnings.simplefilter(action, DiagnosticWarning)
+                warnings.simplefilter("error", InterruptWarning)
+                run = request.anneal(jax.random.key(seed), density, name, num_chains=num_chains, progress_bar=False)
             jax.block_until_ready(run.samples)
             seconds = time.perf_counter() - start
     except ScoreOnlyError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 import jax
@@ -86,13 +87,15 @@ def cubes(places, runs, shares) -> bytes:
 def scenes(prompt: str, runs, shares) -> bytes:
     """PNG of the images, a row for each sampler, under the prompt; `shares` of those judged right may be missing."""
     figure, _ = _rows_of_images(runs, shares)
-    figure.suptitle(prompt, fontsize=10, family="monospace")
+    # A character of this size takes a twelfth of an inch.
+    lines = textwrap.wrap(prompt, int(12 * figure.get_figwidth()) - 1)
+    figure.suptitle("\n".join(lines), fontsize=10, family="monospace")
     return png(figure, dpi=120)
 
 
 def _rows_of_images(runs, shares):
     count = len(next(iter(runs.values())).samples)
-    figure = _figure(1.5 * count, 1.75 * len(runs) + 0.2)
+    figure = _figure(1.5 * max(count, 2), 1.75 * len(runs) + 0.2)
     axes = figure.subplots(len(runs), count, squeeze=False)
     for row, (name, result) in zip(axes, runs.items(), strict=True):
         for ax, image in zip(row, np.asarray(result.samples), strict=True):

@@ -74,6 +74,7 @@ def read_model(rng_keys, call: ModelCall) -> tuple[ModelCall, dict[str, Bound]]:
     others = _first_trace(call, other_key)
     _check_fixed(sites, others, bound)
     _check_latents(sites, bound)
+    _check_drawn(sites, others)
     check_data(sites, others)
     if (discrete := discrete_sites(sites)) is not None:
         discrete = with_dependents(discrete, call.model, call.args, call.kwargs, sites)
@@ -210,6 +211,17 @@ def _check_latents(sites, bound):
             )
         if not np.all(np.isfinite(np.asarray(site["value"]))):
             raise UnsupportedModelError(NO_START.format(name))
+
+
+def _check_drawn(sites, others):
+    """Refuse latents that are no draws of their distributions: chains would start there, with the weights of draws."""
+    for name in (name for name in sites if is_latent(sites[name]) and name in others):
+        first, second = sites[name]["value"], others[name]["value"]
+        if np.size(first) and not sites[name]["fn"].support.is_discrete and np.array_equal(first, second):
+            raise UnsupportedModelError(
+                f"latent site {name!r} has one value in every draw of the model, as numpyro.handlers.substitute gives. "
+                "Fix it by numpyro.handlers.condition, which counts its density, or by do, which does not."
+            )
 
 
 @jax.jit

@@ -207,7 +207,7 @@ def test_bad_files_and_folders(folder, tmp_path):
     assert "does not exist" in fails("train", "--data", points, "--output", tmp_path / "none" / "m", *TINY)
     assert "is a folder" in fails("sample", "--model", folder / "a.safetensors", "--output", tmp_path)
     assert "no pretrained density" in fails("sample", "--model", "nothing", "--output", output)
-    assert "no intact checkpoint" in fails("sample", "--model", points, "--output", output)
+    assert "is an .npy file" in fails("sample", "--model", points, "--output", output)
     model = folder / "a.safetensors"
     assert "step_size must be positive" in fails("sample", "--model", model, "--output", output, "--step-size", -1)
 

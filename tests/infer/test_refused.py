@@ -11,7 +11,7 @@ import pytest
 from densities import gaussian, network, unknown
 from infer.linear_gaussian import PRIOR, Y, model
 from infer.models import P, Q
-from numpyro.handlers import seed
+from numpyro.handlers import seed, substitute
 from numpyro.infer import MCMC
 from refusals import assert_refused, refusals
 
@@ -124,6 +124,19 @@ def test_settings_out_of_range(kwargs, error, message):
 def test_without_a_sampler_the_error_says_what_to_do(density):
     with pytest.raises(NotImplementedError, match=r"nd.anneal.*sampler=run.*nd.AnnealedMCMC"):
         seed(lambda: numpyro.sample("x", nd.DiffusionPrior(density)), 0)()
+
+
+@pytest.mark.parametrize("name", ["x", "scale"])
+def test_a_latent_that_is_no_draw_is_refused(name):
+    """Chains would all start at its value, with the weights of draws of its distribution."""
+
+    def model(y):
+        x = numpyro.sample("x", nd.DiffusionPrior(densities.gaussian()))
+        numpyro.sample("y", dist.Normal(x[0], numpyro.sample("scale", dist.HalfNormal())), obs=y)
+
+    fixed = substitute(model, data={name: {"x": jnp.zeros(2), "scale": jnp.array(0.5)}[name]})
+    with pytest.raises(nd.errors.UnsupportedModelError, match=f"latent site '{name}' has one value in every draw"):
+        nd.AnnealedMCMC(fixed).run(jax.random.key(0), jnp.asarray(0.3))
 
 
 def test_a_prior_that_depends_on_a_latent_is_refused():
