@@ -25,7 +25,7 @@ class File(click.Path):
 
     def convert(self, value, param, ctx):
         """The path, or a usage error."""
-        path = Path(os.path.expanduser(super().convert(value, param, ctx)))
+        path = Path(os.path.expanduser(os.fsdecode(super().convert(value, param, ctx))))
         ending = path.suffix.lower()
         wrong = ending not in ("", self.suffix) and (ending in KINDS or self.suffix == ".png")
         if self.suffix is not None and wrong:

@@ -47,9 +47,7 @@ def run(
     prompt: str, density: Density, *, num_images: int, seed: int
 ) -> Iterator[tuple[str, AnnealedRun, float | None]]:
     """(sampler, run, share of images judged right), each when it is done; None where nobody judges."""
-    for name, result in side_by_side(
-        density, jax.random.key(seed), num_images=num_images, progress_bar=sys.stderr.isatty()
-    ):
+    for name, result in side_by_side(density, jax.random.key(seed), num_images=num_images, progress_bar=True):
         yield name, result, share_right(prompt, result.samples)
 
 
