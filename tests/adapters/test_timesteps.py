@@ -94,3 +94,14 @@ def test_a_function_of_t_is_read_when_a_run_begins():
     before = run(density)
     scale[0] = 2.0
     np.testing.assert_allclose(run(density), 2 * before, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_table_of_whole_numbers_is_told_none_else():
+    """Told sigma, to the nearest whole number, it would answer with nothing, which a unit Gaussian's velocity is."""
+    betas = np.linspace(1e-4, 0.02, 1000)
+    sigmas, schedule = jnp.sqrt(1 - jnp.cumprod(1 - jnp.asarray(betas))), nd.NoiseSchedule.from_betas(betas)
+    density = nd.from_velocity(lambda x, step: sigmas[step] * x, (2,), schedule, timesteps="integer")
+    for seed in range(2):
+        data = jax.random.normal(jax.random.key(seed), (400, 2))
+        assert "looks like noise (epsilon)" in nd.check_model(density, data).findings[0]
