@@ -72,3 +72,12 @@ def scores(density, x=POINTS):
 def worst(found, true):
     """The largest error, relative to the largest score of each level."""
     return float(np.max(np.abs(found - true) / np.max(np.abs(true), axis=(1, 2), keepdims=True)))
+
+
+def half_precision():
+    """float16, or bfloat16 on a processor without instructions for it, for which XLA compiles none."""
+    try:
+        jax.jit(lambda x: x + 1)(jnp.ones(1, jnp.float16))
+    except jax.errors.JaxRuntimeError:
+        return jnp.bfloat16.dtype.type
+    return np.float16

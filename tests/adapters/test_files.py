@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from adapters.closed_form import BETAS, OTHER
+from adapters.closed_form import BETAS, OTHER, half_precision
 from flax import nnx
 
 import numpyro_diffusion as nd
@@ -48,7 +48,7 @@ def linen_weights(seed=0):
 
 
 def weights():
-    return {"a": [np.eye(2, dtype=np.float32) + 0.5, (jnp.ones(2), None)[0]], "shift": np.float16(0.25)}
+    return {"a": [np.eye(2, dtype=np.float32) + 0.5, (jnp.ones(2), None)[0]], "shift": half_precision()(0.25)}
 
 
 def equinox(seed=0):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapters.closed_form import half_precision
 from counting import compilations
 from flax import nnx
 
@@ -139,7 +140,7 @@ def test_modules_for_batches_are_found_out_where_one_point_is_no_error():
 
 def test_odd_dtypes():
     half = lambda w, x, t: (x.astype(jnp.bfloat16) * w["scale"]) * (1 + w["whole"])
-    weights = {"scale": np.float16(2.0), "whole": 3}
+    weights = {"scale": half_precision()(2.0), "whole": 3}
     density = nd.from_noise_prediction(half, (2,), SCHEDULE, parameters=weights)
     assert noise(density).dtype == jnp.float32
     np.testing.assert_allclose(noise(density), 8 * told()[0], rtol=2e-2)
