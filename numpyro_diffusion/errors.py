@@ -113,7 +113,7 @@ class DiagnosticWarning(UserWarning):
 
 
 class InterruptWarning(DiagnosticWarning):
-    """Ctrl-C ended a run or a training early: there is a result, of the first `done` levels or steps."""
+    """Ctrl-C ended work early: there is a result, of the first `done` levels, steps, pieces or simulations."""
 
     def __init__(self, text: str, done: int):
         super().__init__(text)

@@ -24,6 +24,7 @@ from ..disk.runs import Interrupt, Keeper, sole_writer
 from ..errors import (
     ArgumentTypeError,
     DiagnosticWarning,
+    InterruptWarning,
     ParameterError,
     UnsupportedModelError,
     check_integer,
@@ -108,7 +109,7 @@ def sbc(
         if not rows:
             raise KeyboardInterrupt
         again = "Run it again with the same arguments to go on." if keeper.path else "checkpoint_path= lets it go on."
-        warn(f"interrupted after {len(rows)} of {num_simulations} simulations. {again}")
+        warn(InterruptWarning(f"interrupted after {len(rows)} of {num_simulations} simulations. {again}", len(rows)))
     return _result(rows[:num_simulations])
 
 

@@ -219,8 +219,9 @@ def _check_drawn(sites, others):
         first, second = sites[name]["value"], others[name]["value"]
         if np.size(first) and not sites[name]["fn"].support.is_discrete and np.array_equal(first, second):
             raise UnsupportedModelError(
-                f"latent site {name!r} has one value in every draw of the model, as numpyro.handlers.substitute gives. "
-                "Fix it by numpyro.handlers.condition, which counts its density, or by do, which does not."
+                f"latent site {name!r} has one value in every draw of the model, as numpyro.handlers.substitute or "
+                "seed gives. Fix it by numpyro.handlers.condition, which counts its density, or by do, which does not; "
+                "leave seed out, for runs have a key."
             )
 
 

@@ -16,7 +16,13 @@ from numpyro_diffusion.annealing.tempering.bridge import evidence
 from numpyro_diffusion.annealing.tempering.ladder import Tally, enter, exchange, piece
 from numpyro_diffusion.annealing.tempering.rungs import rungs
 from numpyro_diffusion.diagnose.findings import findings
-from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError, ScoreOnlyError
+from numpyro_diffusion.errors import (
+    CheckpointError,
+    DiagnosticWarning,
+    InterruptWarning,
+    ParameterError,
+    ScoreOnlyError,
+)
 
 KEY, QUIET = jax.random.key(0), {"engine": "tempering", "progress_bar": False}
 #: Far apart: one in three exchanges is refused.
@@ -210,7 +216,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeyp
 @pytest.mark.slow
 def test_an_interrupted_run_keeps_what_there_is(monkeypatch):
     stop_at(monkeypatch, 13, KeyboardInterrupt())
-    with pytest.warns(DiagnosticWarning, match="interrupted after"):
+    with pytest.warns(InterruptWarning, match="interrupted after"):
         run = nd.anneal(KEY, mixture(), nd.HMC(0.5), **SHORT)
     assert not run.is_complete and 0 < len(run.samples) < 100 and "incomplete" in repr(run)
     assert np.isfinite(run.log_evidence)

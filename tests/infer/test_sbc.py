@@ -18,7 +18,7 @@ from numpyro_diffusion.diagnose.sbc_result import SBCResult, rank_of
 from numpyro_diffusion.errors import (
     ArgumentTypeError,
     CheckpointError,
-    DiagnosticWarning,
+    InterruptWarning,
     ParameterError,
     UnsupportedModelError,
 )
@@ -187,7 +187,7 @@ def test_ctrl_c_keeps_what_is_done(few, monkeypatch):
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(nd.AnnealedMCMC, "run", run)
-    with pytest.warns(DiagnosticWarning, match="interrupted after 2 of 3 simulations"):
+    with pytest.warns(InterruptWarning, match="interrupted after 2 of 3 simulations"):
         found = simulated(3)
     np.testing.assert_array_equal(found.ranks["x"], few.ranks["x"][:2])
 

@@ -12,7 +12,7 @@ import numpy as np
 from ...density.density import Density
 from ...diagnose.result import TemperedRun
 from ...disk.runs import Keeper
-from ...errors import ParameterError, ScoreOnlyError, check_integer, warn
+from ...errors import InterruptWarning, ParameterError, ScoreOnlyError, check_integer, warn
 from ..kernels import Kernel
 from ..pilot import plan
 from ..progress import Progress
@@ -156,10 +156,11 @@ def _sweeps(
             raise
         keeper.keep(packed, state, now=True)
         again = "Run it again as it was to go on." if keeper.path else "checkpoint_path= makes runs resume."
-        warn(
+        text = (
             f"interrupted after {len(state.tallies)} of {counted} pieces of the run: it has "
             f"{len(state.tallies) * each} of {draws.num_samples} draws a group. {again}"
         )
+        warn(InterruptWarning(text, len(state.tallies)))
     return state
 
 
