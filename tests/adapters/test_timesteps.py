@@ -26,6 +26,7 @@ def between(share):
     return RATIOS[:-1] ** (1 - share) * RATIOS[1:] ** share
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize(("timesteps", "at_levels", "between_levels"), [
     ("integer", np.arange(10.0), np.arange(9.0)),
     ("fractional", np.arange(10.0), np.arange(9.0) + 0.3),

@@ -26,6 +26,7 @@ def run_walled(density, kernel, rng_key, x, step_size, value, *, num_steps=5):
     return run_kernel(log_prob, kernel, rng_key, x, step_size, num_steps)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize(

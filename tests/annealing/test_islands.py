@@ -121,6 +121,7 @@ def test_further_kernels():
     assert run.samples.shape == (8, 2)
 
 
+@pytest.mark.slow
 def test_plain_weights():
     run = sample(PROBLEM.density, nd.HMC(0.5), levels=LEVELS, num_chains=N, num_islands=J, resample_threshold=0.0)
     assert run.ess < N and "withheld" in layout(run).note

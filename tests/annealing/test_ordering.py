@@ -100,7 +100,16 @@ def test_a_run_orders_before_it_resamples(monkeypatch):
         return ordered(population, x, mesh)
 
     monkeypatch.setattr(loop, "ordered", noted)
-    run = nd.anneal(jax.random.key(0), RING, nd.MALA(), num_chains=100, level_ess=0.9, num_steps=1, progress_bar=False)
+    run = nd.anneal(
+        jax.random.key(0),
+        RING,
+        nd.MALA(),
+        num_chains=100,
+        level_ess=0.9,
+        num_steps=1,
+        predictor=False,
+        progress_bar=False,
+    )
     resampled = int(np.sum(run.stats["resampled"]))
     assert 1 < resampled <= len(calls) < len(run.levels) / 2
     assert set(calls) == {(100, 2)}

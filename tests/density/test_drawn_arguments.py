@@ -16,6 +16,7 @@ import numpyro_diffusion as nd
 # Points, times and precision
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3)])
 @pytest.mark.parametrize("shared_time", [True, False])
 @given(seed=st.integers(0, 1000), t=times)

@@ -92,6 +92,7 @@ def test_score_model_is_its_formula():
         np.testing.assert_allclose(score_of(density, X, t), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("form", [*PARAMETERISATIONS, "score"])
 def test_tends_to_the_gaussian_of_the_data_at_large_noise(form):
     density, oracle = network(form), gaussian(MEAN, COVARIANCE)

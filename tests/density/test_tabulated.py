@@ -139,7 +139,7 @@ ALL = {
 }  # fmt: skip
 
 
-@pytest.mark.quick_cases(6)
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("other", ALL)
 @pytest.mark.parametrize("name", ALL)
 def test_one_mixture_under_every_schedule(name, other):
@@ -193,6 +193,7 @@ def test_hashable_comparable_and_short():
     assert len(traces) == 1
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     "schedule",
     [

@@ -97,6 +97,7 @@ def test_narrow_boxes_are_normal_densities():
     np.testing.assert_allclose(jax.jit(box.log_prob)(x, 1.0), normal.sum(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_walls_stay_where_there_is_no_noise():
     box = nd.exact.UniformBox([-1e-7, -1e7], [1e-7, 1e7])
     inside, outside = jnp.array([[5e-8, 0.0], [-5e-8, 9e6]]), jnp.array([[2e-7, 0.0], [0.0, 2e7]])

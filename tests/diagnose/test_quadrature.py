@@ -50,6 +50,7 @@ def test_narrow_modes_far_apart(distance, sd, d):
     np.testing.assert_allclose(report.mode_weights[0], [0.25, 0.75], atol=2e-3)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("narrow", "levels"),
     [(1e-2, [0.0]), (1e-3, [0.3, 0.0]), (1e-5, [0.0, 1.0, 0.01])],
@@ -67,6 +68,7 @@ def test_any_schedule(schedule):
     assert np.abs(checked(pair(10, 1e-3, schedule=schedule)).log_z).max() < 3e-3
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("mean", [0.0, 10.0, 1000.0])
 def test_functions_without_moments_that_ignore_their_noise_level(mean):
     assert np.abs(checked(still(mean)).log_z).max() < 3e-3

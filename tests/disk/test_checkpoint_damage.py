@@ -15,6 +15,7 @@ from numpyro_diffusion.errors import CheckpointError
 # What read refuses
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_noticed(small):
     content = small.read_bytes()
     accepted = []

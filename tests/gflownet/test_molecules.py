@@ -46,6 +46,7 @@ def any_path(rng_key):
     return jax.lax.scan(act, WIDE.initial_state(), jax.random.split(rng_key, WIDE.max_length - 1))
 
 
+@pytest.mark.slow
 def test_every_derivation_is_reached_once(listed):
     # Listed by hand: a root, and then pairs of slot and piece whose slots increase.
     _, states, _ = listed

@@ -98,6 +98,7 @@ def test_particles_are_draws_of_four_islands(mcmc, tree):
     assert "weights" not in tree["posterior"].attrs
 
 
+@pytest.mark.slow
 def test_further_draws_stay_with_their_particle(longer):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -127,6 +127,7 @@ def test_at_zero_with_the_whole_likelihood_nothing_changes(model):
 QUICK = [plates, masked_likelihood, child, constrained, scanned]
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("model", quick_among(MODELS, QUICK), ids=[model.__name__ for model in MODELS])
 def test_linear_in_the_power_with_traced_numbers(model):
     value = jax.value_and_grad(lambda z, power, t: energy(model, z, t, power))
@@ -139,6 +140,7 @@ def test_linear_in_the_power_with_traced_numbers(model):
             np.testing.assert_allclose(some, 0.75 * none + 0.25 * full, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("model", [plates, masked_likelihood, child], ids=lambda model: model.__name__)
 def test_numbers_and_traced_numbers_agree(model):
     traced = jax.jit(lambda z, t, power: energy(model, z, t, power))
@@ -231,6 +233,7 @@ def without_likelihood(z):
     return -P.log_density(z["x"], 0.4) - dist.Normal(seen_x[0], 1.0).log_prob(z["s"])
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("likelihood", UNDEFINED.values(), ids=UNDEFINED.keys())
 def test_at_power_zero_an_undefined_likelihood_counts_nothing(likelihood):
     def model():

@@ -169,6 +169,7 @@ STRATEGIES["value"] = lambda site=None: infer.init_to_value(site, values={"x": X
 STARTS = [(name, sampled) for sampled in (True, False) for name in STRATEGIES]
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(("name", "sampled"), quick_among(STARTS, [*STARTS[:7], ("sample", False)]))
 def test_every_init_strategy(name, sampled):
     # A composition cannot be sampled, nor is its mean known: NumPyro then falls back on a uniform start.

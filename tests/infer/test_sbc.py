@@ -77,6 +77,7 @@ def _discrete(rng):
     return rng.integers(0, 3), rng.integers(0, 3, 25), particles_of(None, np.zeros(25))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("draw", [_strangers, slow(_relatives), slow(_weighted), _discrete])
 def test_ranks_of_right_posteriors_are_uniform(draw):
     ranks = _ranks(2000, draw)
