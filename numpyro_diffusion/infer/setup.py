@@ -80,6 +80,12 @@ def read_model(rng_keys, call: ModelCall) -> tuple[ModelCall, dict[str, Bound]]:
         discrete = with_dependents(discrete, call.model, call.args, call.kwargs, sites)
     summed = () if discrete is None else discrete.names
     plates = {k: s["value"] for k, s in sites.items() if s["type"] == "plate" and len(s["value"]) < s["args"][0]}
+    for name, chosen in plates.items():
+        warn(
+            f"plate {name!r} is subsampled: the run takes one subsample, {len(chosen)} of {sites[name]['args'][0]},"
+            " and scales its log likelihood up. Posterior and evidence are of that subsample, not of all data; leave "
+            "subsample_size out for these."
+        )
     layout = tuple(
         Site(k, tuple(biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"]))), k in bound)
         for k, s in sites.items()

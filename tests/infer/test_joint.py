@@ -14,7 +14,9 @@ from numpyro.handlers import mask
 from quick import slow
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.errors import ParameterError, ShapeError, UnsupportedModelError
+from numpyro_diffusion.errors import DiagnosticWarning, ParameterError, ShapeError, UnsupportedModelError
+from numpyro_diffusion.infer.model_call import ModelCall
+from numpyro_diffusion.infer.setup import read_model
 
 # From the model to the joint density.
 G = densities.gaussian((0.2, 0.0), name="g", schedule=nd.VarianceExploding(0.0, 20.0))
@@ -163,3 +165,14 @@ def test_masked_missing_values_are_fine(model):
 def test_unknown_views(make):
     with pytest.raises(ParameterError, match="view must be one of .* got 'blurred'"):
         make(plain, view="blurred")
+
+
+def test_one_subsample_of_a_plate_is_told():
+    def model(y):
+        x = numpyro.sample("x", PRIOR)
+        with numpyro.plate("rows", 1000, subsample_size=100):
+            numpyro.sample("y", dist.Normal(x[0], 0.5), obs=numpyro.subsample(y, 0))
+
+    call = ModelCall.of(model, (np.zeros(1000),), {})
+    with pytest.warns(DiagnosticWarning, match="'rows' is subsampled: the run takes one subsample, 100 of 1000"):
+        read_model(jax.random.split(KEY), call)
