@@ -38,6 +38,7 @@ ANNEALED = {
     "six steps a level": (THREE, BEFORE | {"num_steps": 6}),
     "default": (None, {}),
     "default, chains in any order": (None, {}),
+    "default, resampled below .7": (None, {"resample_threshold": 0.7}),
     "accuracy .03": (None, {"accuracy": 0.03}),
 }
 COLUMNS = ["W2 / floor", "TV", "mean", "log Z error", "families", "levels", "resamplings", "evaluations", "seconds"]

@@ -57,6 +57,7 @@ def _pilot_level(
     population, gained = predict(density, population, predict_key, planned, settings)
     level = level_at(density, planned.t, settings.frame, scale=planned.scale)
     population, change = enter(level, population, resample_key, 0.5, settings, planned.previous, start, gained)
+    longest = math.inf if kernel.longest_step is None else math.log(kernel.longest_step)
 
     def one_step(carry, inputs):
         state, log_step = carry
@@ -66,6 +67,7 @@ def _pilot_level(
         state, info = jax.vmap(step)(keys, jitter_keys, state)
         rate = jnp.mean(jnp.nan_to_num(info.acceptance_rate))
         log_step = log_step + gain * (rate - kernel.target_acceptance) / jnp.sqrt(1.0 + number)
+        log_step = jnp.minimum(log_step, longest)
         return (state, log_step), (log_step, info.acceptance_rate, info.is_divergent)
 
     count = settings.num_steps

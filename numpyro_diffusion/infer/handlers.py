@@ -23,7 +23,8 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.core import Tracer
 from numpyro.distributions import biject_to
-from numpyro.primitives import Messenger
+from numpyro.handlers import seed, trace
+from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ..density.abstract import gaussian_at
 from ..density.density import Density
@@ -106,7 +107,7 @@ class noise_level(Messenger):
     numbers may be traced. Plates, masks, subsampling and deterministic sites work as they do without.
 
     Args:
-        fn: Model; or use as a context manager.
+        fn: Model; or use as a context manager around a call of it, not around inference, which is given the model.
         t: Noise level in [0, 1].
         likelihood_power: Exponent in [0, 1]; at 0 a likelihood that is NaN counts as 1, and of one that is zero
             see `infer.zeros`. A site may have its own, `infer={"likelihood_power": ...}`.
@@ -114,12 +115,13 @@ class noise_level(Messenger):
         bound: Densities by site name that replace those in the model: same formulas, other weights.
 
     Raises:
-        UnsupportedModelError: for a diffusion prior inside `scan` or `cond`, or in a wrapper that has no noise level.
+        UnsupportedModelError: for a diffusion prior inside `scan` or `cond`, or in a wrapper that has no noise level;
+            as a context manager around what traces the model.
         ParameterError: for an unknown view.
 
     Example:
-        >>> with nd.handlers.noise_level(t=0.3, likelihood_power=0.5):
-        ...     model(y)
+        >>> noisy = nd.handlers.noise_level(model, t=0.3, likelihood_power=0.5)
+        >>> MCMC(NUTS(noisy), num_warmup=500, num_samples=500).run(rng_key, y)
     """
 
     def __init__(
@@ -146,9 +148,19 @@ class noise_level(Messenger):
                 msg["scale"] = power if msg["scale"] is None else msg["scale"] * power
             return
         if (prior := prior_of(msg)) is not None:
+            self._check_place(msg["name"])
             if msg["name"] in self.bound:
                 prior = prior.bind(self.bound[msg["name"]].density)
             msg["fn"] = wrap(msg["name"], prior.at(self.t), unwrapped(msg["fn"])[1])
+
+    def _check_place(self, name):
+        """Refuse traces inside of a context manager: they would record the view as the value, and weigh that."""
+        inside = _PYRO_STACK[_PYRO_STACK.index(self) + 1 :] if self.fn is None and self in _PYRO_STACK else []
+        if any(isinstance(handler, trace) for handler in inside):
+            raise UnsupportedModelError(
+                f"noise_level stands around what traces the model at site {name!r}, which would take the view of x for "
+                "x itself. Give inference the model at that level: noise_level(model, t=...)."
+            )
 
     def postprocess_message(self, msg):
         # Traces further out have recorded the value by now; from here on the model sees the view.
@@ -162,6 +174,31 @@ class noise_level(Messenger):
             msg["value"] = transform(seen(self.view, prior.density, noisy, self.t, known))
         if isinstance(self.likelihood_power, Tracer) and jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating):
             msg["value"] = _shield(msg["value"], self.likelihood_power)
+
+
+class _redrawn(Messenger):
+    """Draw latents by a key of their own, whatever key they have been given further in."""
+
+    def __init__(self, fn, rng_key):
+        self.rng_key = rng_key
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] not in ("sample", "prng_key", "plate", "control_flow") or msg["value"] is not None:
+            return
+        self.rng_key, key = jax.random.split(self.rng_key)
+        if msg["type"] != "prng_key":
+            msg["kwargs"]["rng_key"] = key
+
+
+def drawn(model, rng_key=None) -> Any:
+    """The model with all its randomness fixed, and with a key latents drawn by that.
+
+    What else is random, lazy parameters, `numpyro.prng_key` and blocked sites, is part of the density of the latents,
+    which has to be one.
+    """
+    fixed = seed(model, jax.random.key(0))
+    return fixed if rng_key is None else _redrawn(fixed, rng_key)
 
 
 class arrays(Messenger):

@@ -28,7 +28,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from numpyro.handlers import seed, substitute
+from numpyro.handlers import substitute
 from numpyro.handlers import trace as record
 from numpyro.infer import log_likelihood
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
@@ -38,7 +38,7 @@ from ..checks.numbers import MASKED
 from ..errors import ArgumentTypeError, ParameterError
 from ..program import ASKS_FOR_VALUES, Traced, array_digest, trace
 from .enumeration import Enumeration
-from .handlers import Bound, arrays, generated, noise_level, widened
+from .handlers import Bound, arrays, drawn, generated, noise_level, widened
 from .prior import StartDensity
 from .sites import is_data, is_observed, mask_of, normal_parameters
 from .zeros import Zeros, zeros
@@ -117,10 +117,10 @@ class ModelCall(NamedTuple):
         return new_tree == tree and all(map(_is_same, new, old))
 
     def seeded(self, rng_key=None):
-        """The model with the subsampled plates of the run."""
+        """The model with the subsampled plates of the run, its latents drawn by a key."""
         model = arrays(self.model)
         model = model if self.discrete is None else self.discrete.marked(model)
-        return substitute(seed(model, jax.random.key(0) if rng_key is None else rng_key), data=self.plates)
+        return substitute(drawn(model, rng_key), data=self.plates)
 
     def at(self, t, power, bound, widths=None, rng_key=None):
         """The model at noise level t with its likelihood to a power, as a function of its arguments."""

@@ -8,10 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
+from ..checks.numbers import is_traced
 from ..density.abstract import check_density
 from ..density.density import Density, Expression
 from ..density.proper import check_proper
@@ -32,15 +34,15 @@ class DiffusionPrior(dist.Distribution):
         density: Any density; its event shape is the distribution's.
         t: Noise level in [0, 1] at which `log_prob` is evaluated.
         sampler: Where `sample` gets its draws from: an `AnnealedRun` of this density (draws are taken from its samples
-            with replacement, by weight), or a function `(rng_key, num_samples) -> x [num_samples, *event_shape]`.
-            Closed forms (`nd.exact`) need none.
+            with replacement, by weight), or a function `(rng_key, num_samples) -> x [num_samples, *event_shape]`, both
+            at t = 0; at another `t` noise is added. Closed forms (`nd.exact`) need none.
         validate_args: As for every NumPyro distribution.
 
     Raises:
         TypeError: if `density` is not a density.
         ParameterError: if t leaves [0, 1], or the exponents of a product sum to zero or less: no probability
             distribution is left at large noise.
-        ShapeError: if the draws of a run have another shape.
+        ShapeError: if the draws of a run have another shape, or t is not one number.
 
     Example:
         >>> x = numpyro.sample("x", nd.DiffusionPrior(ring * bar))
@@ -53,6 +55,8 @@ class DiffusionPrior(dist.Distribution):
     def __init__(self, density: Density, t=0.0, *, sampler: AnnealedRun | Callable | None = None, validate_args=None):
         check_density("nd.DiffusionPrior", density)
         check_time(t)
+        if np.ndim(t):
+            raise ShapeError(f"t must be one number; got shape {np.shape(t)}. Use a prior for each noise level.")
         check_proper(density)
         self.density, self.t, self.bank = density, t, None
         self.sampler: Any = sampler
@@ -112,19 +116,20 @@ class DiffusionPrior(dist.Distribution):
         return self.density._batched(self.density.log_density, value, self.t, ())
 
     def sample(self, key: Any, sample_shape=()):
-        """Draws [*sample_shape, *event_shape].
+        """Draws [*sample_shape, *event_shape] at `t`; of a `sampler` those at t = 0, with noise added.
 
         Raises:
-            NotImplementedError: for a density that is not in closed form, where no `sampler` is attached.
+            NotImplementedError: for a density that is not in closed form, where no `sampler` is attached; for a
+                composition at another t than 0, whose density there is not that of noisy draws.
         """
         count, exact = math.prod(sample_shape), getattr(self.density, "sample", None)
         if exact is not None:
             draws = exact(key, count, self.t)
         elif self.bank is not None:
             samples, log_weights = self.bank
-            draws = samples[jax.random.categorical(key, log_weights, shape=(count,))]
+            draws = self._noised(key, lambda key: samples[jax.random.categorical(key, log_weights, shape=(count,))])
         elif self.sampler is not None:
-            draws = self.sampler(key, count)
+            draws = self._noised(key, lambda key: self.sampler(key, count))
         else:
             raise NotKnownError(
                 f"{self.density!r} cannot be sampled in one step. Anneal it once and attach the result: "
@@ -132,6 +137,27 @@ class DiffusionPrior(dist.Distribution):
                 "For a posterior, use nd.AnnealedMCMC."
             )
         return draws.reshape(sample_shape + self.event_shape)
+
+    def _noised(self, key, draw):
+        """What `draw` draws by a key, at `t`."""
+        if not is_traced(self.t) and self.t == 0:
+            return draw(key)
+        if isinstance(self.density, Expression):
+            raise NotKnownError(
+                f"draws of {self.density!r} at noise level t > 0 are not known: a composition's density there is not "
+                "that of its noisy draws. Anneal to that level: nd.anneal(rng_key, density, levels=np.linspace(1, t))."
+            )
+        # Split, not folded in: the latter makes keys that a sampler's own splits may make.
+        draw_key, noise_key = jax.random.split(key)
+        alpha, sigma = self._noise()
+        draws = draw(draw_key)
+        return alpha * draws + sigma * jax.random.normal(noise_key, jnp.shape(draws))
+
+    def _noise(self):
+        """The alpha and sigma that lead from t = 0 to `t`."""
+        alpha, sigma = self.density.schedule.alpha, self.density.schedule.sigma
+        ratio = alpha(self.t) / alpha(0.0)
+        return ratio, jnp.sqrt(jnp.maximum(sigma(self.t) ** 2 - (ratio * sigma(0.0)) ** 2, 0.0))
 
     @property
     def mean(self):
@@ -146,7 +172,7 @@ class DiffusionPrior(dist.Distribution):
         moments = None if isinstance(self.density, Expression) else self.density._moments()
         if moments is None:
             raise NotKnownError(f"the moments of {self.density!r} are not known. Estimate them from samples.")
-        return moments
+        return moments if not is_traced(self.t) and self.t == 0 else moments.noised(*self._noise())
 
 
 @register(data=("density",), static=("schedule", "event_shape", "name"))

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpyro.handlers import condition, seed, trace
+from numpyro.handlers import condition, trace
 from tqdm.auto import tqdm
 
 from ..diagnose.sbc_result import SBCResult, rank_of
@@ -34,7 +34,7 @@ from ..errors import (
 )
 from ..program import fingerprint, versions
 from ..program import trace as trace_program
-from .handlers import generated
+from .handlers import drawn, generated
 from .mcmc import AnnealedMCMC
 from .model_call import ModelCall
 from .setup import prepare
@@ -128,13 +128,13 @@ class _Simulator:
     def draw(self, rng_key) -> tuple[dict[str, Any], dict[str, Any]]:
         """Values of all other sites, and data by observed site, as the model draws them."""
         latent_key, data_key = jax.random.split(rng_key)
-        with_data = generated(seed(self.model, latent_key), rng_key=data_key, names=tuple(self.observed or ()))
+        with_data = generated(drawn(self.model, latent_key), rng_key=data_key, names=tuple(self.observed or ()))
         sites = trace(with_data).get_trace(*self.args, **self.kwargs)
         names = [k for k, s in sites.items() if is_data(s)] if self.observed is None else list(self.observed)
         _check_sites(sites, names)
         data = {name: sites[name]["value"] for name in names}
-        drawn = (k for k, s in sites.items() if s["type"] == "sample" and k not in data)
-        return {k: sites[k]["value"] for k in drawn if not sites[k]["is_observed"]}, data
+        others = (k for k, s in sites.items() if s["type"] == "sample" and k not in data)
+        return {k: sites[k]["value"] for k in others if not sites[k]["is_observed"]}, data
 
     def identity(self, rng_key) -> dict[str, Any]:
         """What decides the results, by name: the key, the model under its first data, and the settings."""

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import validation_enabled
 from numpyro.distributions import biject_to
-from numpyro.handlers import seed, trace
+from numpyro.handlers import trace
 from numpyro.primitives import Messenger, sample
 
+from ..checks.numbers import is_traced
 from ..density.abstract import gaussian_at
 from ..density.density import Density
 from ..density.gaussian import Gaussian
@@ -20,7 +21,7 @@ from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedM
 from ..program import array_digest
 from .data import check_data
 from .enumeration import discrete_sites, with_dependents
-from .handlers import Bound, arrays, noise_level
+from .handlers import Bound, arrays, drawn, noise_level
 from .joint import JointDensity
 from .likelihood import data_draws, knots, likelihood_powers, widenings
 from .model_call import ModelCall, Site, name_of, typed_key
@@ -130,12 +131,17 @@ class _record_starts(Messenger):
         if msg["type"] == "control_flow":
             noise_level().process_message(msg)
         if (prior := prior_of(msg)) is not None:
+            if not is_traced(prior.t) and np.any(np.asarray(prior.t) != 0):
+                raise UnsupportedModelError(
+                    f"the prior of site {msg['name']!r} stands at noise level t = {float(prior.t):.3g}; annealing "
+                    "takes it through all levels to t = 0, the data. Leave t out, or use numpyro.infer.MCMC."
+                )
             bound = {msg["name"]: Bound(StartDensity(prior.density))}
             noise_level(t=1.0, likelihood_power=0.0, bound=bound).process_message(msg)
 
 
 def _first_trace(call: ModelCall, rng_key):
-    recorded = _record_starts(seed(arrays(call.model), rng_key))
+    recorded = _record_starts(drawn(arrays(call.model), rng_key))
     try:
         # NumPyro's validation names no site, and one bad draw would do; `_check_start` looks at all of them.
         with validation_enabled(False):
@@ -225,9 +231,8 @@ def _check_drawn(sites, others):
         first, second = sites[name]["value"], others[name]["value"]
         if np.size(first) and not sites[name]["fn"].support.is_discrete and np.array_equal(first, second):
             raise UnsupportedModelError(
-                f"latent site {name!r} has one value in every draw of the model, as numpyro.handlers.substitute or "
-                "seed gives. Fix it by numpyro.handlers.condition, which counts its density, or by do, which does not; "
-                "leave seed out, for runs have a key."
+                f"latent site {name!r} has one value in every draw of the model, as numpyro.handlers.substitute gives. "
+                "Fix it by numpyro.handlers.condition, which counts its density, or by do, which does not."
             )
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from exact_problems import NUM_CHAINS, P2
 
+import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import pilot as tuning
 from numpyro_diffusion.annealing import population as populations
 from numpyro_diffusion.density.exact import GaussianMixture
+from numpyro_diffusion.diagnose.findings.statistics import acceptance
 
 pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 
@@ -54,3 +56,11 @@ def test_a_chain_whose_gradient_fails_has_no_say_in_the_scale():
     shape, scale = learn(jnp.full_like(u, jnp.nan))
     np.testing.assert_array_equal(scale, 3 * eye)
     np.testing.assert_array_equal(shape.information, eye)
+
+
+def test_steps_on_a_gaussian_stay_before_the_cliff():
+    """In four dimensions acceptance is .9 at a step of 1.2, rises to one at sqrt(2), and is .1 at 1.8."""
+    gaussian = nd.exact.GaussianMixture(np.zeros((1, 4)), np.eye(4)[None])
+    run = nd.anneal(jax.random.key(0), gaussian, num_chains=100, progress_bar=False)
+    assert np.all(run.stats["step_size"] <= 1.2001) and np.all(run.stats["acceptance_rate"] > 0.7)
+    assert not list(acceptance(run))

@@ -7,9 +7,11 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from densities import gaussian
+from numpyro import handlers
 from numpyro.infer import MCMC
 
 import numpyro_diffusion as nd
+from numpyro_diffusion.infer.handlers import drawn
 from numpyro_diffusion.infer.model_call import typed_key
 
 KEYS = {
@@ -61,3 +63,26 @@ def test_draws_in_the_users_vmap():
     for keys in (jax.random.split(jax.random.key(0), 3), jax.random.split(jax.random.PRNGKey(0), 3)):
         found = jax.vmap(lambda key: gaussian().sample(key, 2))(keys)
         np.testing.assert_allclose(found, jnp.stack([gaussian().sample(key, 2) for key in keys]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_latents_alone_are_drawn_by_the_key(other):
+    """What else is random belongs to the density of the latents, which must be one."""
+
+    def model():
+        fixed = [numpyro.param("lazy", jax.random.normal), jax.random.normal(numpyro.prng_key())]
+        with handlers.block():
+            fixed.append(numpyro.sample("blocked", dist.Normal()))
+        with handlers.seed(rng_seed=3):
+            free = [numpyro.sample("seeded", dist.Normal())]
+        numpyro.deterministic("fixed", jnp.stack(fixed))
+        numpyro.deterministic("free", jnp.stack([*free, numpyro.sample("x", dist.Normal())]))
+
+    def found(key):
+        sites = handlers.trace(drawn(model, key)).get_trace()
+        return sites["fixed"]["value"], sites["free"]["value"]
+
+    fixed, values = found(jax.random.key(5 + other))
+    np.testing.assert_array_equal(fixed, found(None)[0])
+    assert not np.any(values == found(jax.random.key(7))[1])
+    np.testing.assert_array_equal(values, found(jax.random.key(5 + other))[1])

@@ -121,9 +121,21 @@ def test_mean_and_variance_of_closed_forms():
     prior = nd.DiffusionPrior(P)
     np.testing.assert_allclose(prior.mean, P.gaussian(0.0).mean, rtol=1e-6)
     np.testing.assert_allclose(prior.variance, np.diag(P.gaussian(0.0).covariance), rtol=1e-6)
+    noisy = nd.DiffusionPrior(P, 0.7)
+    np.testing.assert_allclose(noisy.mean, P.gaussian(0.7).mean, rtol=1e-5)
+    np.testing.assert_allclose(noisy.variance, np.diag(P.gaussian(0.7).covariance), rtol=1e-5)
     # A composition's Gaussian is a guide only.
     with pytest.raises(NotImplementedError, match="Estimate them from samples"):
         _ = nd.DiffusionPrior(P * Q).mean
+
+
+def test_draws_of_a_sampler_get_the_noise_of_the_level():
+    noisy = nd.DiffusionPrior(nd.as_density(P.log_density, (2,), P.schedule), 0.7, sampler=P.sample)
+    within_five_errors(noisy.sample(KEY, (4000,)), P.gaussian(0.7).mean, P.gaussian(0.7).covariance)
+    with pytest.raises(NotImplementedError, match="at noise level t > 0 are not known"):
+        nd.DiffusionPrior(P**2, 0.7, sampler=P.sample).sample(KEY, (2,))
+    with pytest.raises(ShapeError, match=r"t must be one number; got shape \(2,\)"):
+        nd.DiffusionPrior(P, jnp.array([0.0, 0.5]))
 
 
 def test_predictive_draws_from_a_bank():

@@ -71,6 +71,8 @@ class Kernel(CheckedCall, abc.ABC):
     target_acceptance: float = 0.6
     #: Which power of a length a step size is: how much faster its logarithm must follow a scale that shrinks.
     step_power: int = 1
+    #: The longest step that tuning takes, in the frame's coordinates of about unit covariance; None without one.
+    longest_step: float | None = None
     #: Gradient evaluations of one step.
     evaluations_per_step: int = 1
     #: Nodes of the line integral that stands for a score-only density, None where there are log densities; and how many

@@ -38,6 +38,8 @@ def _always_accept(rng_key, log_ratio, state, new):
 
 class _Hamiltonian(Kernel):
     target_acceptance = 0.7
+    # On Gaussians in few dimensions acceptance rises again to one, at a step of sqrt(2), before it falls off a cliff.
+    longest_step = 1.2
     score_nodes = 9
 
     def __init__(self, step_size=None, num_integration_steps: int = 3, persistence: float = 0.0, *, num_nodes=None):
