@@ -71,7 +71,10 @@ class Traced:
     def __call__(self, *args):
         jaxpr = self.program.jaxpr
         if jaxpr is None:
-            raise NotRunError("results that were pickled hold samples, but not the model. Run it again here.")
+            raise NotRunError(
+                "results that were pickled hold samples, but not the model. Run it again here, or ask for what needs "
+                "none: to_datatree(log_likelihood=False), get_samples(), print_summary()."
+            )
         flat = [*self.captured, *jax.tree.leaves(args)]
         typed = [_as_type(a, v.aval) for a, v in zip(flat, jaxpr.jaxpr.invars, strict=True)]
         return jax.tree.unflatten(self.program.out_tree, jax.core.eval_jaxpr(jaxpr.jaxpr, [], *typed))

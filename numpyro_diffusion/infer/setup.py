@@ -156,7 +156,8 @@ def _first_trace(call: ModelCall, rng_key):
                 f"numpyro.sample takes a distribution; got the density {density!r}. Make it one: "
                 f"numpyro.sample(name, nd.DiffusionPrior({density!r}))."
             ) from error
-        if any(words in str(error) for words in ("ncompatible shapes", "broadcast", "contracting dim")):
+        found = any(words in str(error) for words in ("ncompatible shapes", "broadcast", "contracting dim"))
+        if found and "jax_numpy_rank_promotion" not in str(error):
             raise ShapeError(
                 f"shapes in the model do not fit together: {error} Compare the priors' event shapes with the data's."
             ) from error
@@ -184,8 +185,8 @@ def _bind(sites) -> dict[str, Bound]:
         bound[name] = Bound(density, gaussian_at(density, 0.0))
     if not bound:
         raise UnsupportedModelError(
-            "the model has no latent site with a diffusion prior. Sample one, numpyro.sample('x', "
-            "nd.DiffusionPrior(density)), or use numpyro.infer.MCMC."
+            "the model has no latent site with a diffusion prior; what is observed or conditioned on is none. Sample "
+            "one, numpyro.sample('x', nd.DiffusionPrior(density)), or use numpyro.infer.MCMC."
         )
     return bound
 

@@ -22,7 +22,6 @@ from numpyro.infer.util import initialize_model, log_density
 from quick import quick_among
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.errors import ShapeError
 
 KEY = jax.random.key(0)
 X = jnp.array([[0.1, 0.2], [-1.2, 0.9], [0.7, -0.3]])
@@ -129,49 +128,10 @@ def test_mean_and_variance_of_closed_forms():
         _ = nd.DiffusionPrior(P * Q).mean
 
 
-def test_draws_of_a_sampler_get_the_noise_of_the_level():
-    noisy = nd.DiffusionPrior(nd.as_density(P.log_density, (2,), P.schedule), 0.7, sampler=P.sample)
-    within_five_errors(noisy.sample(KEY, (4000,)), P.gaussian(0.7).mean, P.gaussian(0.7).covariance)
-    with pytest.raises(NotImplementedError, match="at noise level t > 0 are not known"):
-        nd.DiffusionPrior(P**2, 0.7, sampler=P.sample).sample(KEY, (2,))
-    with pytest.raises(ShapeError, match=r"t must be one number; got shape \(2,\)"):
-        nd.DiffusionPrior(P, jnp.array([0.0, 0.5]))
-
-
-def test_predictive_draws_from_a_bank():
-    bank = jax.random.normal(jax.random.key(1), (500, 2))
-    prior = nd.DiffusionPrior(P * Q, sampler=lambda key, n: bank[jax.random.choice(key, 500, (n,))])
-
-    def model():
-        with numpyro.plate("n", 3):
-            numpyro.sample("x", prior)
-
-    draws = infer.Predictive(model, num_samples=40)(KEY)["x"]
-    assert draws.shape == (40, 3, 2)
-    known = {tuple(row) for row in np.asarray(bank)}
-    assert all(tuple(row) in known for row in np.asarray(draws).reshape(-1, 2))
-
-
 def test_predictive_of_a_closed_form():
     draws = infer.Predictive(plated, num_samples=4000)(KEY)
     assert draws["x"].shape == (4000, 3, 2) and draws["y"].shape == (4000, 3)
     within_five_errors(draws["x"][:, 1], P.gaussian(0.0).mean, P.gaussian(0.0).covariance)
-
-
-def test_a_run_is_a_sampler_by_weight():
-    # Two thirds of the weight on the first chain, the rest on the sixth.
-    log_weights = jnp.full(20, -jnp.inf).at[0].set(np.log(2.0)).at[5].set(0.0)
-    samples = jax.random.normal(KEY, (20, 2))
-    run = nd.AnnealedRun(samples, log_weights, 0.0, 0.1, np.array([1.0, 0.0]), {}, None, P * Q, nd.HMC(), True, 1, 8)
-    prior = nd.DiffusionPrior(P * Q, sampler=run)
-    draws = np.asarray(prior.sample(KEY, (900,)))
-    first, other = ((draws == np.asarray(samples[i])).all(1) for i in (0, 5))
-    assert np.all(first | other)
-    assert abs(first.mean() - 2 / 3) < 5 * np.sqrt(2 / 9 / 900)
-    leaves, treedef = jax.tree.flatten(prior)
-    np.testing.assert_array_equal(jax.tree.unflatten(treedef, leaves).sample(KEY, (900,)), draws)
-    with pytest.raises(ShapeError, match=r"\(2,\).*\(3,\)"):
-        nd.DiffusionPrior(nd.as_density(lambda x, t: -jnp.sum(x**2), (3,)), sampler=run)
 
 
 STRATEGIES = {name: getattr(infer, f"init_to_{name}") for name in ("uniform", "median", "mean", "sample", "feasible")}
