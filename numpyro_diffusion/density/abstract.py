@@ -145,13 +145,8 @@ class AbstractDensity(Operand):
 
         Arguments, shapes and errors are those of `log_prob`. Divergences are exact up to 64 dimensions; beyond,
         `num_probes` probes, drawn by `rng_key` (key 0 by default), estimate them, and `error` is the standard error
-        that they leave. See `probability_flow`; a formula's value is that of its models' log densities.
-
-        The error is of these probes alone. Beside it there are the score's own faults, of the integration some 1e-3
-        nats, and that paths end in the Gaussian that the density is at t = 1: where its mean is off by m from the
-        data's, each dimension is off by :math:`-m z / r_1`, z the distance of x from the data's mean in standard
-        deviations and r_1 the noise-to-signal ratio at t = 1, usually some 100. An adapter such as `nd.from_score` with
-        `data_scale` takes the mean to be 0: centre the data, or give it `data`, whose mean it measures.
+        that they leave, alone. `probability_flow` says what a mean that the Gaussian at t = 1 does not know adds, as of
+        `nd.from_score` without `data`: give it these, or centre them. A formula's value is that of its models' own.
 
         Cost: some 100 scores, each with its divergence, for every point and score-only model.
         """

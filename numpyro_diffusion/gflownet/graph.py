@@ -149,7 +149,7 @@ def _tables(environment: Environment) -> tuple[Graph, jax.Array]:
 
 def _is_named(environment: Environment, state: State) -> jax.Array:
     """Whether the number of a state is one of those there are, and gives the state back."""
-    number, count = environment.index(state), environment.num_states
+    number, count = environment.index(state), environment.num_states or 0
     pairs = zip(jax.tree.leaves(state), jax.tree.leaves(environment.state_of(number)), strict=True)
     same = jnp.stack([jnp.allclose(a, b, equal_nan=True) for a, b in pairs])
     return jnp.all(same) & (number >= 0) & (number < count)
@@ -166,7 +166,9 @@ def _reached(graph: Graph, misnamed: np.ndarray, environment: Environment) -> Gr
         reached[front] = True
         if misnamed[front].any():
             where, action = (a[0] for a in np.nonzero(misnamed[front]))
-            state = jax.tree.map(np.asarray, environment.step(environment.state_of(front[where]), jnp.asarray(action)))
+            state = jax.tree.map(
+                np.asarray, environment.step(environment.state_of(jnp.asarray(front[where])), jnp.asarray(action))
+            )
             raise ParameterError(
                 f"{rule}; {jax.tree.map(lambda a: a.tolist(), state)}, of number {int(environment.index(state))}, "
                 f"is not. Check both; numbers are 0 to num_states - 1."
