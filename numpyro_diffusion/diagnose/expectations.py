@@ -69,9 +69,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: The estimate.
-        error: Its standard error, by genealogy; infinite where all particles descend from one chain, 0 of a function
-            that is the same at all draws of several. Of one that is 0 at all draws, or 1, as of a region that none has
-            shown, or none left: 1 / `num_effective`.
+        error: Its standard error, by genealogy; infinite where all particles descend from one chain. Of a function that
+            is 0 at all draws, or 1, as of a region that none has shown, or none left: 1 / `num_effective`.
         num_effective: Independent draws of the same error: var f / error^2; of a quantile those of its distribution
             function.
         lower, upper: Confidence interval, wider than by a normal law where families are few. Of a quantile a limit is
@@ -200,11 +199,9 @@ def quantile_of(values: np.ndarray, particles: Particles, prob: float, confidenc
     least = 0.5 - 0.5 * confidence
     lower = np.where((1 - prob) ** n > least, -np.inf, quantile(1 - wide))
     upper = np.where(prob**n > least, np.inf, quantile(wide))
-    # The tail of an indicator says nothing.
+    # The tail of an indicator says nothing; and what is no number has no place among the others.
     found = Estimate(value, spread, n, lower, upper, np.full(value.shape, np.nan), islands)
-    # What is no number has no place among the others.
-    unknown = np.isnan(values).any(axis=0)
-    return Estimate(*(np.where(unknown, np.nan, field) for field in found))
+    return Estimate(*(np.where(np.isnan(values).any(axis=0), np.nan, field) for field in found))
 
 
 def _alive(values, particles: Particles) -> tuple[np.ndarray, Particles]:
