@@ -165,9 +165,10 @@ def report(results: dict[str, list[dict]], name: str) -> None:
     matplotlib.use("Agg")
 
     def column(found, key):
-        return np.array([np.nan if row[key] is None else row[key] for row in found], dtype=float)
+        # What is not known is stored as none.
+        return np.array([np.inf if row[key] is None else row[key] for row in found], dtype=float)
 
-    # An estimate that is known to no error covers.
+    # An estimate that is known to no error covers, and none covers nothing.
     kept = {row: found for row, found in results.items() if "heavy" not in row and len(found) > 1}
     by_row = {row: nd.coverage(column(f, "off"), column(f, "reported"), 0.0) for row, f in kept.items()}
     ax = nd.plots.plot_coverage(by_row)

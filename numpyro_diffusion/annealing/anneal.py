@@ -77,7 +77,8 @@ def anneal(
         kernel: HMC of two leapfrogs by default; ULA, MALA, UHMC, HMC, BlackJAX, or Reverse for reverse diffusion.
         engine: "annealing" takes a population from noise to data, once; "tempering" lets few replicas run up and down a
             ladder of levels and keeps draws at t = 0: many draws in little memory, see `TemperedRun`. It takes
-            Metropolis kernels and log densities, and no resample_threshold, predictor, mesh, accuracy or keep_history.
+            Metropolis kernels and log densities, and no resample_threshold, predictor, mesh, accuracy, num_islands or
+            keep_history.
         num_chains: Population size, 1,000 by default; under tempering the number of independent groups of replicas, 4.
         num_samples: Under tempering draws kept of each group, 1,000 by default.
         thinning: Under tempering sweeps over the ladder between two draws, 5 by default.

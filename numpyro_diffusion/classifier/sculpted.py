@@ -97,11 +97,11 @@ def sculpted(
 
     At scale :math:`\gamma` = 1, with a perfect classifier, it is at every noise level the *noised* sculpted density:
     what noise makes of draws of :math:`p(x | y_1, ..., y_k)`, with mass :math:`P(y_1, ..., y_k)`. Reverse diffusion
-    samples it, and log evidence is :math:`\log P(y_1, ..., y_k)`, which counts factors :math:`w_{y_j}` that `nd.sculpt`
-    leaves out. `nd.sculpt` of calibrated densities is the same at t = 0, and another above: there it is the formula
-    of the noised densities, as compositions are. Any other scale targets :math:`p \, Q^\gamma`: at t = 0 the mixture
-    with every answer to the power of the scale, and above no noised density, so that reverse diffusion alone is
-    biased; the scales 10 to 75 in use sample neither that nor p(x | y).
+    samples it, and log evidence, by `nd.Reverse(weighted=True)` or a kernel, is :math:`\log P(y_1, ..., y_k)`, which
+    counts factors :math:`w_{y_j}` that `nd.sculpt` leaves out. `nd.sculpt` of calibrated densities is the same at t =
+    0, and another above: there it is the formula of the noised densities, as compositions are. Any other scale targets
+    :math:`p \, Q^\gamma`: at t = 0 the mixture with every answer to the power of the scale, and above no noised
+    density, so that reverse diffusion alone is biased; the scales 10 to 75 in use sample neither that nor p(x | y).
 
     A formula of a score-only mixture and a factor: HMC, MALA, ULA and `nd.Reverse(weighted=True)` take it.
 

@@ -145,7 +145,8 @@ class AbstractDensity(Operand):
 
         Arguments, shapes and errors are those of `log_prob`. Divergences are exact up to 64 dimensions; beyond,
         `num_probes` probes, drawn by `rng_key` (key 0 by default), estimate them, and `error` is the standard error
-        that they leave. See `probability_flow`; a formula's value is that of its models' log densities.
+        that they leave, alone. `probability_flow` says what a mean that the Gaussian at t = 1 does not know adds, as of
+        `nd.from_score` without `data`: give it these, or centre them. A formula's value is that of its models' own.
 
         Cost: some 100 scores, each with its divergence, for every point and score-only model.
         """

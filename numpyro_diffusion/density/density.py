@@ -49,9 +49,10 @@ class Density(Algebra, AbstractDensity):
     def seen(self, view: ViewOf, event_shape: tuple[int, ...]) -> Density:
         r"""The factor p(A x) of larger points x [*event_shape], of which a view A shows such points as this one is of.
 
-        At every noise level it is read at the noise that the view leaves, see `views`. Gradients are those of x. It is
-        flat in whatever the view does not show, so that only a product of several is a density of x, as
-        `nd.tapestry` builds them. In one formula all views of one network are evaluated in one call.
+        At every noise level it is read at the noise that the view leaves, see `views`, but never below the smallest of
+        its schedule: where that is not zero, views that shrink noise are off for data as narrow as it. Gradients are
+        those of x. It is flat in whatever the view does not show, so that only a product of several is a density of x,
+        as `nd.tapestry` builds them. In one formula all views of one network are evaluated in one call.
 
         Args:
             view: `nd.crop(i, j)`, `nd.pool(k)` or `nd.affine(matrix)`.

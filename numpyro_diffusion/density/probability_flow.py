@@ -6,7 +6,9 @@ In variance exploding units points that move by
 
 have at every noise level r the law of the noised data (Song et al. 2021, arXiv:2011.13456, Section 4.3), and at the
 largest the Gaussian that the density is there. The divergence is exact up to 64 dimensions; beyond, a few probes are
-held fixed along the way (Grathwohl et al. 2019), whose scatter is the error. It is that of the model's own samples
+held fixed along the way (Grathwohl et al. 2019), whose scatter is the error. That leaves out that the Gaussian may not
+have the data's mean, but one that is off by m: a point at z standard deviations of a dimension is then off by
+:math:`-m z / r_1 - m^2 / (2 r_1^2)` in it, r_1 the largest ratio. The log density is that of the model's own samples
 under deterministic sampling: a score that is no gradient has none that agrees with it.
 """
 

@@ -7,7 +7,10 @@ schedule has that ratio, :math:`r_{t'} = s r_t`, at the point in the units there
 .. math:: \log p(A x + \alpha_t b, t) =
           \log p\big((A x + \alpha_t b) \, \alpha_{t'} / \alpha_t, t'\big) + d \log (\alpha_{t'} / \alpha_t),
 
-with d the size of z. Of a crop s = 1, and t' = t; a mean of n pixels has :math:`s = n^{-1/2}`.
+with d the size of z. Of a crop s = 1, and t' = t; a mean of n pixels has :math:`s = n^{-1/2}`. A schedule whose
+smallest ratio :math:`r_0` is not zero has no level of :math:`s r_t < r_0`: there t' = 0, and p is read as of data
+smoothed by :math:`r_0`. Of Gaussian data of variance c that is off by :math:`(\log q + 1 - q) / 2` nats a dimension in
+the mean, :math:`q = (c + s^2 r_t^2) / (c + r_0^2)`: nothing where c is large beside :math:`r_0^2`.
 
 A view is a matrix for each axis of x, or one for all of it: places are data, so that windows of one network are stacked
 and read in one call, and other places compile nothing anew.
@@ -198,6 +201,9 @@ def crop(*place: int, wrap: bool = False) -> ViewOf:
 
 def pool(size: int) -> ViewOf:
     """The view of means over `size` x `size` pixels of images, whose noise is sigma / size, or over `size` neighbours.
+
+    Below the smallest noise-to-signal ratio of the density's schedule, where that is not zero, the density is read at
+    that ratio, which matters for data as narrow as it: see `views`.
 
     Raises:
         ParameterError: for a size that is no whole number >= 1.

@@ -35,5 +35,8 @@ def by_draw(fn: Any, draws: Any, counted: np.ndarray) -> Any:
         values_of = np.asarray(leaf, dtype=float)
         finite &= np.isfinite(values_of).all(axis=tuple(range(1, values_of.ndim)))
     if bad := int(counted.sum() - finite.sum()):
-        warn(f"fn is not finite at {bad} of {int(counted.sum())} draws, and no more is what is estimated of it.")
+        warn(
+            f"fn is not finite at {bad} of {int(counted.sum())} draws, so that its expectation is not finite either, "
+            "and quantiles are NaN where fn is. Make it finite at every draw, by jnp.where for instance."
+        )
     return values

@@ -53,13 +53,14 @@ def coverage(estimates, errors=None, truth=None, *, levels: Sequence[float] = LE
 
     Args:
         estimates: Result of `nd.sbc`, for central intervals of all its quantities; or estimates [S] of as many runs.
-        errors, truth: Standard errors [S] of estimates and what they estimate, a number or [S]. An infinite or
-            undefined error covers everything.
+        errors, truth: Standard errors [S] of estimates, not negative, and what they estimate, a finite number or [S] of
+            them. An infinite error covers everything.
         levels: Nominal levels in (0, 1).
 
     Raises:
         ShapeError: if estimates, errors and truth do not fit together.
-        ParameterError: for levels outside (0, 1), or errors and truth beside the result of `nd.sbc`.
+        ParameterError: for levels outside (0, 1), errors and truth beside the result of `nd.sbc`, negative or NaN
+            errors, NaN estimates, and a truth that is not finite.
     """
     from scipy.stats import binom  # slow to import
 
@@ -87,10 +88,21 @@ def _nominal(estimates, errors, truth) -> np.ndarray:
             f"estimates and errors must be [S], the truth [S] or a number; got shapes {values.shape}, {spread.shape} "
             f"and {np.shape(truth)}."
         )
-    known = np.isfinite(spread)
-    off = np.abs(values - np.asarray(truth, dtype=float))
+    truth = np.asarray(truth, dtype=float)
+    _check("estimates", values, np.isnan(values), "must not be NaN", "Leave runs without an estimate out, and say so.")
+    remedy = "Where no error is known give infinity, which covers everything."
+    _check("errors", spread, ~(spread >= 0), "must be standard errors, >= 0 or infinite", remedy)
+    _check("truth", truth, ~np.isfinite(truth), "must be finite", "Leave simulations of unknown truth out.")
+    off = np.abs(values - truth)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(off == 0, 0.0, off / spread)
-    # An estimate that is not finite covers nothing, whatever its error.
-    share = np.where(np.isnan(share), np.inf, share)
-    return np.where(known | ~np.isfinite(values), 2 * ndtr(share) - 1, 0.0)
+    # An infinite estimate covers nothing, whatever its error.
+    return np.where(np.isinf(values), 1.0, 2 * ndtr(share) - 1)
+
+
+def _check(name, values, refused, rule, remedy) -> None:
+    """Raise for the first of the values that is refused."""
+    if np.any(refused):
+        where = int(np.argmax(refused))
+        at = f" in simulation {where}" if values.ndim else ""
+        raise ParameterError(f"{name} {rule}; got {np.ravel(values)[where]}{at}. {remedy}")

@@ -122,7 +122,7 @@ def quantile(run, prob: float, fn: Callable | None = None, *, confidence: float 
 
     Returns:
         Estimate, or a pytree of them like what `fn` returns. The error is half the length of the interval of one
-        standard error, in units of f.
+        standard error, in units of f. NaN where `fn` is NaN at a draw, as for `expectation`.
 
     Raises:
         TypeError, ParameterError: as for `expectation`, and if `prob` is out of range.
@@ -199,8 +199,9 @@ def quantile_of(values: np.ndarray, particles: Particles, prob: float, confidenc
     least = 0.5 - 0.5 * confidence
     lower = np.where((1 - prob) ** n > least, -np.inf, quantile(1 - wide))
     upper = np.where(prob**n > least, np.inf, quantile(wide))
-    # The tail of an indicator says nothing.
-    return Estimate(value, spread, n, lower, upper, np.full(value.shape, np.nan), islands)
+    # The tail of an indicator says nothing; and what is no number has no place among the others.
+    found = Estimate(value, spread, n, lower, upper, np.full(value.shape, np.nan), islands)
+    return Estimate(*(np.where(np.isnan(values).any(axis=0), np.nan, field) for field in found))
 
 
 def _alive(values, particles: Particles) -> tuple[np.ndarray, Particles]:
@@ -239,8 +240,8 @@ def _error(deviation, weight, group):
 def _errors(deviation, particles: Particles):
     """Standard errors by families, and by islands."""
     weight, none = particles.weight, np.full(deviation.shape[1:], np.nan)
-    # What never changes is known, also from one family.
-    constant = np.all(deviation == 0, axis=0)
+    # What never changes is known from several families; one has nothing to agree with.
+    constant = np.all(deviation == 0, axis=0) & (len(np.unique(particles.founder)) > 1)
     alone = _error(deviation, weight, np.arange(len(weight)))
     error = np.maximum(_error(deviation, weight, particles.founder), alone)
     islands = none if particles.island is None else _error(deviation, weight, particles.island)

@@ -76,7 +76,10 @@ def plot_samples(
     if points.dtype.kind not in "fiub":
         raise ShapeError(f"plot_samples draws points [N, 2] of real numbers; got {shown(samples)}.")
     if points.ndim != 2 or points.shape[1] != 2:
-        raise ShapeError(f"plot_samples draws points [N, 2]; got shape {points.shape}. Choose two of the coordinates.")
+        remedy = "Choose two of the coordinates."
+        if points.ndim == 1 or points.shape[1:] == (1,):
+            remedy = "Of one coordinate draw a histogram, as by plt.hist(points.ravel(), density=True)."
+        raise ShapeError(f"plot_samples draws points [N, 2]; got shape {points.shape}. {remedy}")
     if density is not None and density.event_shape != (2,):
         raise ShapeError(f"plot_samples draws densities of event shape (2,); got {density.event_shape}.")
     points = points[np.isfinite(points).all(axis=1)]

@@ -71,8 +71,8 @@ class TemperedRun(AnnealedRun, TemperedFields):
         log_evidence_error: By batch means over pieces of the groups' sweeps, see `annealing.tempering.bridge`.
         stats: Arrays [K] by name: acceptance_rate, step_size, swap_rate (how often a level and the one before it, or
             the start, exchange replicas when it is their turn), log_evidence and its error, divergences.
-        evaluations_per_chain: Evaluations of value and gradient per *group*, all of its replicas together; pilot and
-            the anneal that places the rungs excluded.
+        evaluations_per_chain: Evaluations of value and gradient per *group*, all of its replicas together, without
+            `pilot_evaluations`: those of the pilot and of the anneal that places the rungs, spread over the groups.
         ancestors: [num_groups * draws] numbers of the fresh draws of the start that draws descend from.
         num_groups: Ladders of replicas that run side by side and never meet.
         thinning: Sweeps between two draws.

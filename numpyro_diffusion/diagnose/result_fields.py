@@ -99,6 +99,12 @@ class TemperedFields(RunFields):
     thinning: int = 1
     num_sweeps: int = 0
     tours: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, int))
+    placing_evaluations: float = 0.0
+
+    @property
+    def pilot_evaluations(self) -> float:
+        """Evaluations of the pilot and of the anneal that placed the rungs, spread over the groups."""
+        return self.placing_evaluations
 
     @property
     def num_proposals(self) -> int:

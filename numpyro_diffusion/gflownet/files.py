@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks.fields import check_instance
+from ..checks.text import printable
 from ..disk import checkpoint, contents
-from ..errors import ArgumentTypeError, ParameterError
+from ..errors import ArgumentTypeError, CheckpointError, ParameterError
 from .environment import Environment
 from .flow import Flow
 from .graph import graph_of, is_enumerable
@@ -72,7 +73,10 @@ def _described(arrays, config, environment: Environment, network: Network | None
     """The flow of arrays and a config, which hold what they may hold."""
     contents.check_texts(config["name"], config["card"])
     if config["environment"] != repr(environment):
-        raise ParameterError(f"its environment is {config['environment']}, not {environment!r}; give that one")
+        raise CheckpointError(
+            f"the flow in the file is one of another environment: {printable(config['environment'])}; got "
+            f"{environment!r}. Give that one to load_flow."
+        )
     contents.check_range("log_z", arrays["log_z"], (), (-1e7, 1e7))
     if config["network"] is None:
         policy = TablePolicy(_tables(arrays, environment))
@@ -81,7 +85,10 @@ def _described(arrays, config, environment: Environment, network: Network | None
         network = network or contents.network_of(config["fields"], known, len(arrays))
         assert network is not None
         if repr(network) != config["network"]:
-            raise ParameterError(f"its network is {config['network']}, not {network!r}; give that one")
+            raise CheckpointError(
+                f"the flow in the file has another network: {printable(config['network'])}; got {network!r}. Give that "
+                "one to load_flow as network."
+            )
         build = network.build
         _, weights = contents.network_in(arrays, lambda key: build(environment, key), {"log_z"})
         policy = NetworkPolicy(weights, network)

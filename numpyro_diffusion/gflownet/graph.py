@@ -113,27 +113,29 @@ def graph_of(environment: Environment) -> Graph:
     """
     # The environment decides, not what is being traced.
     with jax.ensure_compile_time_eval():
-        graph = jax.tree.map(np.asarray, _tables(environment))
-        graph = _reached(graph, environment.max_length)
+        graph, misnamed = jax.tree.map(np.asarray, _tables(environment))
+        graph = _reached(graph, misnamed, environment)
         _check_edges(graph, environment)
         return jax.tree.map(jnp.asarray, graph)
 
 
 @partial(jax.jit, static_argnums=0)
-def _tables(environment: Environment) -> Graph:
+def _tables(environment: Environment) -> tuple[Graph, jax.Array]:
+    """The tables, and which actions [S, A - 1] lead to a state that `state_of(index(state))` is not."""
     forward, backward = jnp.arange(environment.num_actions - 1), jnp.arange(environment.num_backward_actions)
 
     def one(state):
-        child = jax.vmap(lambda a: environment.index(environment.step(state, a)))(forward)
+        children = jax.vmap(lambda a: environment.step(state, a))(forward)
+        child = jax.vmap(environment.index)(children)
         parent = jax.vmap(lambda b: environment.index(environment.step_back(state, b)))(backward)
         undoing = jax.vmap(lambda a: environment.undoing(state, a))(forward)
         redoing = jax.vmap(lambda b: environment.redoing(state, b))(backward)
         return (
             environment.legal(state), child, undoing, environment.legal_backward(state), parent, redoing,
-            environment.index(state),
+            jax.vmap(partial(_is_named, environment))(children), environment.index(state),
         )  # fmt: skip
 
-    *tables, number = of_states(one, environment)
+    *tables, named, number = of_states(one, environment)
     legal, child, undoing, legal_backward, parent, redoing = tables
     # A number that is not its state's own stands for none, and what is not legal may lead anywhere.
     count = len(number)
@@ -142,15 +144,35 @@ def _tables(environment: Environment) -> Graph:
     child = jnp.where(forward[:, :-1], jnp.clip(child, 0, count - 1), 0)
     parent = jnp.where(backward, jnp.clip(parent, 0, count - 1), 0)
     initial = environment.index(environment.initial_state())
-    return Graph(forward, child, undoing, backward, parent, redoing, initial)
+    return Graph(forward, child, undoing, backward, parent, redoing, initial), forward[:, :-1] & ~named
 
 
-def _reached(graph: Graph, max_length: int) -> Graph:
+def _is_named(environment: Environment, state: State) -> jax.Array:
+    """Whether the number of a state is one of those there are, and gives the state back."""
+    number, count = environment.index(state), environment.num_states or 0
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(environment.state_of(number)), strict=True)
+    same = jnp.stack([jnp.allclose(a, b, equal_nan=True) for a, b in pairs])
+    return jnp.all(same) & (number >= 0) & (number < count)
+
+
+def _reached(graph: Graph, misnamed: np.ndarray, environment: Environment) -> Graph:
     """The tables without states that no path reaches; paths must end within `max_length` actions."""
-    reached = np.zeros(graph.num_states, bool)
+    rule = "index and state_of must be inverse to each other: state_of(index(state)) must be every state itself"
+    if not _is_named(environment, environment.initial_state()):
+        raise ParameterError(f"{rule}; the initial state, of number {int(graph.initial)}, is not. Check both.")
+    reached, max_length = np.zeros(graph.num_states, bool), environment.max_length
     front = np.array([int(graph.initial)])
     for _ in range(max_length):
         reached[front] = True
+        if misnamed[front].any():
+            where, action = (a[0] for a in np.nonzero(misnamed[front]))
+            state = jax.tree.map(
+                np.asarray, environment.step(environment.state_of(jnp.asarray(front[where])), jnp.asarray(action))
+            )
+            raise ParameterError(
+                f"{rule}; {jax.tree.map(lambda a: a.tolist(), state)}, of number {int(environment.index(state))}, "
+                f"is not. Check both; numbers are 0 to num_states - 1."
+            )
         front = np.unique(graph.child[front][graph.forward[front, :-1]])
         if not front.size:
             break

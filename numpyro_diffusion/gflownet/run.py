@@ -16,6 +16,9 @@ from ..errors import NotKnownError, warn
 from .environment import State
 from .flow import AnyFlow
 
+#: Paths below which their scatter tells no error.
+FEWEST = 5
+
 
 @dataclasses.dataclass(repr=False)
 class FlowRun(ParticleFields):
@@ -25,7 +28,7 @@ class FlowRun(ParticleFields):
         samples: Objects, a pytree of arrays [N, ...].
         log_weights: [N]; equal where the population has been resampled after the last stop.
         log_evidence: Estimate of log of the sum over all objects, in nats: unbiased for the sum itself.
-        log_evidence_error: Its standard error, as of `nd.AnnealedRun`.
+        log_evidence_error: Its standard error, as of `nd.AnnealedRun`; infinite of fewer than five paths.
         flow: What was sampled.
         proposal: What paths went by, see `nd.gflownet.sample`.
         stats: Arrays by action of the longest path: ess and conditional_ess (shares of N), pareto_k, resampled, going
@@ -153,7 +156,9 @@ def _findings(run: FlowRun):
             f"importance weights have a heavy tail, of Pareto k {run.pareto_k:.2f} (from {HEAVY:g} on they have no "
             f"variance, from 1 on no mean). {remedy}"
         )
-    if not run.log_evidence_error <= MOST_EVIDENCE_ERROR:
+    if len(run.log_weights) < FEWEST:
+        yield f"{len(run.log_weights)} paths tell no error, as their scatter is not known. Use more num_samples."
+    elif not run.log_evidence_error <= MOST_EVIDENCE_ERROR:
         yield (
             f"the standard error of log evidence is {run.log_evidence_error:.2f} nats, above {MOST_EVIDENCE_ERROR}: "
             f"few founding paths survive resampling, or a few hold the weight. {remedy}"

@@ -17,7 +17,7 @@ from ..checks.room import make_room
 from ..errors import ParameterError, check_integer, check_key, check_number, check_untraced
 from .flow import AnyFlow, check_flow
 from .routing import Guide, Listed, guide_of, only
-from .run import FlowRun, tail_of
+from .run import FEWEST, FlowRun, tail_of
 from .walk import batched
 
 #: Paths that take a step together where networks are asked.
@@ -124,7 +124,9 @@ def _best(rng_key, flow: AnyFlow, known: dict[str, tuple[int, ...]], threshold: 
 
 
 def _error(population: Population) -> float:
-    """Standard error of the log evidence, with tails as `tail_of` sees them, at the end alone."""
+    """Standard error of the log evidence, with tails as `tail_of` sees them, at the end alone; infinite of a few."""
+    if population.log_weight.size < FEWEST:
+        return np.inf
     account = population.account
     tails = np.asarray(population.log_weight).reshape(max(account.tail_nats.size, 1), -1)
     nats = jnp.stack([tail_of(weights).nats for weights in tails]).reshape(account.tail_nats.shape)

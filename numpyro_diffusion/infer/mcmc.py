@@ -14,7 +14,7 @@ from ..annealing.blas_threads import single_threaded_blas
 from ..annealing.kernels import HMC, Kernel
 from ..annealing.settings import Settings
 from ..annealing.tempering.engine import KIND as TEMPERING
-from ..annealing.tempering.engine import Usual, check_engine
+from ..annealing.tempering.engine import Usual, check_engine, refuse
 from ..checks.calls import CheckedCall
 from ..checks.room import make_room
 from ..errors import ParameterError, check_integer, check_key, check_untraced
@@ -51,7 +51,7 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
             whose model, moves and settings are taken.
         kernel: ULA, MALA, UHMC, HMC or BlackJAX; HMC of two leapfrogs by default.
         engine: "annealing", or "tempering" for many draws of few chains, see `nd.anneal`: chains are then groups of
-            replicas, and resample_threshold has no meaning.
+            replicas, resample_threshold has no meaning, and predictor, mesh, accuracy and num_islands are refused.
         num_warmup: Number of noise levels, as for `AnnealedKernel`; the same as an integer for `levels`. Left out, a
             pilot finds how many are needed, which is best.
         num_chains: Population size, 1,000 by default: some hundreds, where NUTS takes four. Or 4 groups of replicas.
@@ -138,6 +138,7 @@ class AnnealedMCMC(Results, CheckedCall, kernel=HMC):
         }  # fmt: skip
         self._num_draws = self.num_samples // self.thinning
         if check_engine(engine) == TEMPERING:
+            refuse(predictor=predictor, num_islands=num_islands != 1)
             self._options |= {"engine": engine, "num_samples": self._num_draws, "thinning": sweeps}
             self._num_draws = 1  # a group of replicas has all of its draws when the run ends
         else:

@@ -148,6 +148,8 @@ def test_a_product_is_sampled_and_weighed(product_run):
     assert run.barrier == pytest.approx(np.sum(1 - run.stats["swap_rate"]))
     # To enter the ladder, and per sweep to exchange and for one step: 25 pieces of 40 sweeps, and three before them.
     assert run.evaluations_per_chain == len(run.levels) * (1 + 1120 * (1 + run.kernel.evaluations_per_step))
+    # A pilot of as many chains, with more steps a level, and the anneal that places the rungs.
+    assert run.pilot_evaluations > 2 * 96 * len(run.levels) * (1 + run.kernel.evaluations_per_step) / 8
 
 
 @pytest.mark.slow
@@ -157,6 +159,7 @@ def test_what_a_run_tells(product_run, capsys):
     text = capsys.readouterr().out
     for words in ("8 groups of 200 draws", "round trips", "barrier", "per group of replicas", "findings"):
         assert words in text
+    assert f"and {run.pilot_evaluations:.0f} for the pilot" in text
     assert repr(run).startswith("TemperedRun of") and "8 groups of 200 draws" in repr(run)
     tree = run.to_datatree()
     assert tree.posterior.x.shape == (8, 200, 2)
@@ -182,7 +185,7 @@ def stop_at(monkeypatch, number, error):
 
 
 def assert_equal(found, expected):
-    for name in ("samples", "ancestors", "log_evidence", "log_evidence_error", "tours"):
+    for name in ("samples", "ancestors", "log_evidence", "log_evidence_error", "tours", "pilot_evaluations"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
     for name, values in expected.stats.items():
         np.testing.assert_array_equal(found.stats[name], values, err_msg=name)
@@ -190,7 +193,10 @@ def assert_equal(found, expected):
 
 @pytest.mark.slow
 def test_given_levels_are_the_rungs_and_ones_too_far_apart_are_found():
-    np.testing.assert_array_equal(nd.anneal(KEY, mixture(), nd.HMC(0.5), **SHORT).levels, TIMES)
+    run = nd.anneal(KEY, mixture(), nd.HMC(0.5), **SHORT)
+    np.testing.assert_array_equal(run.levels, TIMES)
+    # Of no pilot: 96 chains place the rungs, at each of which they enter and take one step, for two groups.
+    assert run.pilot_evaluations == 96 * len(TIMES) * (1 + run.kernel.evaluations_per_step) / 2
     far = {"levels": [1.0, 0.1, 0.0]}
     # Of the same shapes: nothing is compiled anew.
     narrow = nd.exact.GaussianMixture(MEANS, 1e-6 * COVARIANCES, WEIGHTS, name="m")
@@ -229,6 +235,7 @@ def test_an_interrupted_run_keeps_what_there_is(monkeypatch):
         ({"kernel": nd.Reverse()}, "nd.HMC or nd.MALA"),
         ({"predictor": True}, "predictor"),
         ({"resample_threshold": 0.5, "keep_history": True}, "keep_history, resample_threshold"),
+        ({"num_islands": 2, "num_chains": 4}, "takes no num_islands"),
         ({"engine": "replica"}, "engine must be one of"),
         ({"engine": "annealing", "num_samples": 3}, "nd.AnnealedMCMC"),
         ({"num_samples": 0}, "num_samples"),

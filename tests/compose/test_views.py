@@ -63,6 +63,21 @@ def test_a_view_of_noised_data_has_the_law_of_the_noised_view(view, schedule):
         np.testing.assert_allclose(log_prob_of(seen, X, t), np.logaddexp.reduce(terms), rtol=2e-4, atol=2e-4)
 
 
+def test_a_schedule_is_read_no_lower_than_it_goes():
+    """By the formula in docs/tapestries.md, of data as narrow as the smallest noise."""
+    c, least, m = 1e-4, 0.01, 0.3
+    density = nd.exact.GaussianMixture([[m, m]], [c * np.eye(2)], schedule=nd.VarianceExploding(sigma_min=least))
+    seen, x = density.seen(nd.pool(2), (4,)), m + 0.02 * X[:, :4]
+    y = np.asarray(x, np.float64).reshape(3, 2, 2).mean(2)
+    for t in (0.0, density.schedule.time(1.2 * least)):
+        noise = float(density.schedule.noise_to_signal(t)) ** 2 / 2
+        variance, q = c + noise, (c + noise) / (c + least**2)
+        exact = -0.5 * ((y - m) ** 2 / variance + np.log(2 * np.pi * variance)).sum(1)
+        off = (0.5 * np.log(q) + (1 - q) * (y - m) ** 2 / (2 * variance)).sum(1)
+        np.testing.assert_allclose(log_prob_of(seen, x, t), exact + off, atol=2e-3)
+        assert np.all(np.abs(off) > 0.01)
+
+
 def test_gradients_are_the_adjoint():
     density, A = mixture(), 0.7 * TURN[:2]
     seen = density.seen(nd.affine(A), (2, 3))

@@ -23,6 +23,14 @@ def test_flow_log_prob_is_the_log_density_of_a_mixture():
 
 
 @pytest.mark.slow
+def test_a_mean_that_the_start_does_not_know_is_off_by_as_much_as_is_said():
+    m, z, schedule = 0.75, np.array([[3.0, 2.0], [-2.0, -3.0], [0.0, 0.0]]), nd.VarianceExploding()
+    score = nd.from_score(lambda x, t: -(x - m) / (1 + schedule.sigma(t) ** 2), (2,), schedule)
+    off = score.flow_log_prob(m + z).log_prob + 0.5 * (z**2).sum(1) + np.log(2 * np.pi)
+    np.testing.assert_allclose(off, (-m * z / 80 - m**2 / (2 * 80**2)).sum(1), atol=2e-3)
+
+
+@pytest.mark.slow
 def test_shapes_are_those_of_log_prob():
     score, t = ScoreOf(mixture()), np.array([0.2, 0.5, 0.9])
     one, levels = score.log_prob(X[0], 0.5), score.log_prob(X, t)

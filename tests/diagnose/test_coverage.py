@@ -25,9 +25,9 @@ def test_small_errors_cover_less():
     np.testing.assert_allclose(found.covered["estimate"], [0.383, 0.683], atol=0.04)
 
 
-def test_unknown_errors_cover_and_unknown_estimates_do_not():
-    found = nd.coverage([5.0, 5.0, np.nan, np.nan, 1.0], [np.inf, np.nan, 1.0, np.inf, 0.0], 1.0, levels=[0.9])
-    assert found.covered["estimate"] == [0.6]
+def test_infinite_errors_cover_and_infinite_estimates_do_not():
+    found = nd.coverage([5.0, 5.0, np.inf, -np.inf, 1.0], [np.inf, 0.0, 1.0, np.inf, 0.0], 1.0, levels=[0.9])
+    assert found.covered["estimate"] == [0.4]
 
 
 def test_ranks_are_central_intervals():
@@ -63,6 +63,15 @@ def test_shown(capsys):
         ((np.zeros(3), np.ones(2), 0.0), ShapeError, "must be"),
         ((np.zeros((3, 2)), np.ones((3, 2)), 0.0), ShapeError, "must be"),
         (([], [], 0.0), ShapeError, "must be"),
+        (
+            ([1.0, 2.0], [1.0, -1.0], 0.0),
+            ParameterError,
+            r">= 0.*got -1.0 in simulation 1\. .*infinity",
+        ),
+        (([1.0, 2.0], [np.nan, 1.0], 0.0), ParameterError, "errors must be .* got nan in simulation 0"),
+        (([1.0, np.nan], [1.0, 1.0], 0.0), ParameterError, "estimates must not be NaN; got nan in simulation 1"),
+        (([1.0, 2.0], [1.0, 1.0], np.nan), ParameterError, "truth must be finite; got nan. Leave"),
+        (([1.0, 2.0], [1.0, 1.0], [0.0, np.inf]), ParameterError, "truth must be finite; got inf in simulation 1"),
     ],
 )
 def test_refuses(arguments, error, match):

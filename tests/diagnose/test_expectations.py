@@ -75,11 +75,23 @@ def test_relatives_are_never_worth_more_than_strangers():
     assert found.error >= values.std(ddof=1) / np.sqrt(80) * (1 - 1e-9)
 
 
-def test_one_family_knows_nothing_and_constants_are_known():
-    found = mean_of(np.column_stack([VALUES[:, 0], np.ones(240)]), of(np.ones(240), np.zeros(240, int)))
-    assert np.isinf(found.error[0]) and found.num_effective[0] == 0
-    assert found.error[1] == 0 and found.lower[1] == found.upper[1] == 1
-    assert np.isinf(quantile_of(VALUES[:, 0], of(np.ones(240), np.zeros(240, int)), 0.5).error)
+@pytest.mark.parametrize("count", [1, 240])
+def test_one_family_knows_nothing(count):
+    values, family = np.column_stack([VALUES[:, 0], np.ones(240)])[:count], of(np.ones(count), np.zeros(count, int))
+    for found in (mean_of(values, family), quantile_of(values, family, 0.5)):
+        assert np.all(np.isinf([found.error, found.lower, found.upper])) and np.all(found.num_effective == 0)
+
+
+def test_constants_of_several_families_are_known():
+    found = mean_of(np.full(240, 2.0), of(np.ones(240), np.arange(240) // 120))
+    assert found.error == 0 and found.lower == found.upper == 2
+
+
+def test_what_is_no_number_has_no_quantile():
+    values = np.where(np.arange(240)[:, None] < [100, 0], np.nan, VALUES[:, :2])
+    found, alone = (quantile_of(v, of(np.ones(240)), 0.3) for v in (values, VALUES[:, 1]))
+    assert np.all(np.isnan([field[0] for field in found]))
+    close([field[1] for field in found], alone)
 
 
 def test_particles_without_weight_may_be_anywhere():

@@ -119,6 +119,8 @@ def test_unequal_weights_draw_in_proportion():
 def test_samples_must_be_planar_and_finite():
     with pytest.raises(ShapeError, match=r"points \[N, 2\]; got shape \(5, 3\)"):
         plots.plot_samples(np.zeros((5, 3)))
+    with pytest.raises(ShapeError, match=r"got shape \(5, 1\). Of one coordinate draw a histogram"):
+        plots.plot_samples(np.zeros((5, 1)))
     with pytest.raises(ShapeError, match=r"event shape \(2,\); got \(3,\)"):
         plots.plot_samples(np.zeros((5, 2)), SimpleNamespace(event_shape=(3,)))
     with pytest.raises(ParameterError, match="finite samples; got none"):

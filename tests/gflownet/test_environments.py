@@ -66,6 +66,11 @@ class Broken(gflownet.Hypergrid):
 
     fault: str = ""
 
+    def index(self, state):
+        number = super().index(state)
+        wrong = {"reversed": self.num_states - 1 - number, "shifted": number + 1, "merged": number // 2 * 2}
+        return wrong.get(self.fault, number)
+
     @property
     def max_length(self):
         return super().max_length - (self.fault == "longer")
@@ -89,7 +94,8 @@ class Broken(gflownet.Hypergrid):
     ("fault", "what"),
     [
         ("circles", "circles"), ("longer", "max_length"), ("endless", "terminal state"), ("edges", "not undone"),
-        ("redoing", "not undone"),
+        ("redoing", "not undone"), ("reversed", "index and state_of .* the initial state, of number 8"),
+        ("shifted", "index and state_of must be inverse"), ("merged", r"inverse.*; \[1, 0\], of number 2, is not"),
     ],
 )  # fmt: skip
 def test_broken_environments(fault, what):

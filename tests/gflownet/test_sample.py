@@ -147,6 +147,20 @@ def test_bounds(name, proposal):
     assert abs(given.upper - bound.upper) < 5 * np.hypot(given.upper_error, bound.upper_error)
 
 
+@pytest.mark.slow
+def test_constant_weights_are_known_to_rounding():
+    flow = 0.3 * F[0] + 0.7 * F[1]
+    bound = gflownet.bdmc(jax.random.key(0), flow)
+    assert 0 < bound.lower_error < 1e-5 and 0 < bound.upper_error < 1e-5
+    assert abs(bound.lower) < 3 * bound.lower_error and abs(bound.upper) < 3 * bound.upper_error
+
+
+@pytest.mark.slow
+def test_a_few_paths_tell_no_error():
+    few = gflownet.sample(jax.random.key(0), F[0], num_samples=3)
+    assert np.isinf(few.log_evidence_error) and "3 paths tell no error" in few.findings()[0]
+
+
 def test_findings():
     # A high power of a flow, by paths of the flow itself: few of them hold the weight.
     run = gflownet.sample(jax.random.key(0), W[0] ** 20, num_samples=200, proposal="w0")

@@ -71,6 +71,12 @@ def test_initial_values_are_refused():
         mcmc.run(jax.random.key(0), Y, init_params={"x": jnp.zeros(2)})
 
 
+@pytest.mark.parametrize(("name", "value"), [("num_islands", 2), ("predictor", True)])
+def test_replicas_have_no_islands_and_no_predictor(name, value):
+    with pytest.raises(nd.errors.ParameterError, match=f"engine='tempering' takes no {name}"):
+        nd.AnnealedMCMC(model, engine="tempering", **{name: value})
+
+
 def test_models_without_a_diffusion_prior():
     def plain(y):
         numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)

@@ -14,7 +14,7 @@ from ...diagnose.result import TemperedRun
 from ...disk.runs import Keeper
 from ...errors import InterruptWarning, ParameterError, ScoreOnlyError, check_integer, warn
 from ..kernels import Kernel
-from ..pilot import plan
+from ..pilot import planned
 from ..progress import Progress
 from ..settings import Settings
 from .bridge import evidence, log_ratios
@@ -54,6 +54,9 @@ class Draws(NamedTuple):
         return each, -(-int(least) // (each * self.thinning)), counted
 
 
+REMEDY = "or leave engine='annealing'."
+
+
 def check_engine(engine) -> str:
     """The engine, or a ParameterError."""
     if engine not in (known := ("annealing", KIND)):
@@ -77,24 +80,27 @@ def drawn_by(engine, num_samples, thinning) -> Draws | None:
 
 def check_supported(density: Density, kernel: Any, settings: Settings, keep_history) -> Kernel:
     """The kernel; what replica exchange cannot do is refused, with what can."""
-    remedy = "or leave engine='annealing'."
     if not density.has_log_density:
         raise ScoreOnlyError(
             f"engine='tempering' exchanges replicas by log densities, but {density!r} has only a score. Make an energy "
-            f"of it with nd.distil, {remedy}"
+            f"of it with nd.distil, {REMEDY}"
         )
     if not (isinstance(kernel, Kernel) and kernel.is_adjusted):
         raise ParameterError(
             f"engine='tempering' needs a Metropolis kernel, which leaves densities as they are; got {kernel!r}. "
-            f"Use nd.HMC or nd.MALA, {remedy}"
+            f"Use nd.HMC or nd.MALA, {REMEDY}"
         )
-    given = {
-        "predictor": settings.predictor, "mesh": settings.mesh is not None, "keep_history": keep_history is not False,
-        "resample_threshold": settings.resample_threshold is not None,
-    }  # fmt: skip
-    if refused := ", ".join(name for name, is_given in given.items() if is_given):
-        raise ParameterError(f"engine='tempering' takes no {refused}. Leave that out, {remedy}")
+    refuse(
+        predictor=settings.predictor, mesh=settings.mesh is not None, keep_history=keep_history is not False,
+        resample_threshold=settings.resample_threshold is not None, num_islands=settings.num_islands > 1,
+    )  # fmt: skip
     return kernel
+
+
+def refuse(**given) -> None:
+    """Raise ParameterError that names the arguments of an anneal that are given."""
+    if refused := ", ".join(name for name, is_given in given.items() if is_given):
+        raise ParameterError(f"engine='tempering' takes no {refused}. Leave that out, {REMEDY}")
 
 
 def tempered(
@@ -117,11 +123,13 @@ def _begun(rng_keys, density: Density, kernel: Kernel, levels, settings: Setting
     """Rungs, and replicas on them that have not moved yet."""
     pilot_key, place_key, enter_key = rng_keys
     settings = dataclasses.replace(settings, num_pilot_chains=settings.num_pilot_chains or PILOT_CHAINS)
-    found = plan(pilot_key, density, kernel, levels, settings, progress.say)
+    found, pilot = planned(pilot_key, density, kernel, levels, settings, progress.say)
     progress.say("placing rungs")
     chosen = placed(density, kernel.without_step_size(), found, place_key, settings, all_levels=levels is not None)
     ladder = enter(density, rungs(density, chosen.plan, settings.frame), jnp.asarray(chosen.points), enter_key)
-    return TemperingState(chosen.plan, np.nan_to_num(np.diff(chosen.log_evidence, prepend=0.0)), ladder)
+    spent = chosen.evaluations + (0 if pilot is None else pilot.evaluations(density, kernel) * pilot.num_chains)
+    centres = np.nan_to_num(np.diff(chosen.log_evidence, prepend=0.0))
+    return TemperingState(chosen.plan, centres, ladder, spent / settings.num_chains)
 
 
 def _sweeps(
@@ -209,4 +217,5 @@ def _result(state: TemperingState, density, kernel, settings: Settings, draws: D
         thinning=draws.thinning,
         num_sweeps=sweeps,
         tours=tally.tours.sum(0).astype(int),
+        placing_evaluations=state.placing_evaluations,
     )

@@ -29,11 +29,13 @@ REFUSALS = 0.5
 
 
 class Placed(NamedTuple):
-    """Rungs: their plan, points u [K, G, d] to begin from, and their log evidence [K] by the anneal."""
+    """Rungs: their plan, points u [K, G, d] to begin from, their log evidence [K] by the anneal, and the evaluations of
+    value and gradient that all of its chains took."""
 
     plan: Plan
     points: np.ndarray
     log_evidence: np.ndarray
+    evaluations: int
 
 
 def placed(density: Density, kernel: Kernel, plan: Plan, rng_key, settings: Settings, *, all_levels: bool) -> Placed:
@@ -55,9 +57,9 @@ def placed(density: Density, kernel: Kernel, plan: Plan, rng_key, settings: Sett
     barrier = np.cumsum(refusals)
     rows = np.arange(len(barrier)) if all_levels else _equal_parts(barrier)
     scales = None if plan.scales is None else plan.scales[rows]
-    return Placed(
-        Plan(plan.levels[rows], plan.step_sizes[rows], scales), np.stack(points)[rows], np.asarray(evidence)[rows]
-    )
+    evaluations = num_chains * len(plan.levels) * (1 + settings.num_steps * kernel.evaluations_per_step)
+    rungs = Plan(plan.levels[rows], plan.step_sizes[rows], scales)
+    return Placed(rungs, np.stack(points)[rows], np.asarray(evidence)[rows], evaluations)
 
 
 def _refusals(increment) -> float:

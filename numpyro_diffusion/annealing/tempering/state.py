@@ -14,7 +14,8 @@ from .ladder import Ladder, Tally
 
 
 class TemperingState(NamedTuple):
-    """Rungs with the `centres` [K] of their bridges, the ladder now, and what its pieces gave.
+    """Rungs with the `centres` [K] of their bridges, the ladder now, the evaluations per group that placing them took,
+    and what the ladder's pieces gave.
 
     `warming` are the tallies of pieces that warmed the ladder up, `tallies` those of the others, with their `draws`
     [n, G, *event_shape] and the draws' `founders` [n, G].
@@ -23,6 +24,7 @@ class TemperingState(NamedTuple):
     plan: Plan
     centres: np.ndarray
     ladder: Ladder
+    placing_evaluations: float
     warming: tuple[Tally, ...] = ()
     tallies: tuple[Tally, ...] = ()
     draws: tuple[np.ndarray, ...] = ()
@@ -46,7 +48,7 @@ def packed(state: TemperingState) -> tuple[dict[str, Any], dict[str, Any]]:
         if rows := getattr(state, name):
             arrays |= {f"{name}.{field}": a for field, a in stacked(rows)._asdict().items()}
     arrays |= {name: np.stack(rows) for name in ("draws", "founders") if (rows := getattr(state, name))}
-    return arrays, {}
+    return arrays, {"placing_evaluations": state.placing_evaluations}
 
 
 def unpacked(arrays: dict[str, Any], facts: dict[str, Any]) -> TemperingState:
@@ -62,6 +64,7 @@ def unpacked(arrays: dict[str, Any], facts: dict[str, Any]) -> TemperingState:
         Plan(arrays["levels"], arrays["step_sizes"], arrays.get("scales")),
         arrays["centres"],
         jax.tree.unflatten(structure, leaves),
+        float(facts["placing_evaluations"]),
         rows("warming"),
         rows("tallies"),
         tuple(arrays.get("draws", ())),
