@@ -8,6 +8,7 @@ import pytest
 import numpyro_diffusion as nd
 from numpyro_diffusion.density.energy import zero_with_gradient
 from numpyro_diffusion.diagnose.curl import mean_curl, score_curl
+from numpyro_diffusion.diagnose.findings import integrable
 from numpyro_diffusion.errors import ParameterError, ShapeError
 
 KEY = jax.random.key(0)
@@ -60,6 +61,13 @@ def test_the_score_of_a_score_model_can_be_differentiated():
 def test_one_point_of_any_shape_and_a_score_that_is_constant():
     constant = nd.as_density(lambda x, t: jnp.sum(x), (3, 2))
     assert float(score_curl(constant, jnp.ones((3, 2), dtype=int), 0.5, KEY)) == 0.0
+
+
+@pytest.mark.parametrize(("curl", "words"), [(np.nan, "is not finite at some samples"), (0.3, "a rotation: p 30%")])
+def test_what_is_found(monkeypatch, curl, words):
+    monkeypatch.setattr(integrable, "curl_of", lambda run: {"p": curl, "q": 0.01})
+    (found,) = integrable.rotating(None)  # pyright: ignore[reportArgumentType]
+    assert words in found
 
 
 def test_refused():

@@ -37,8 +37,14 @@ def curl_of(run: RunFields) -> dict[str, float]:
 
 
 def rotating(run: RunFields):
-    """Scores with a curl."""
-    wrong = {name: curl for name, curl in curl_of(run).items() if not curl <= MOST_CURL}
+    """Scores with a curl, or with one that cannot be told."""
+    curls = curl_of(run)
+    if unknown := [name for name, curl in curls.items() if np.isnan(curl)]:
+        yield (
+            f"the Jacobian of the score of {', '.join(unknown)} is not finite at some samples, so that nobody knows "
+            "whether line integrals of it hold there. Its gradient divides by zero, say, or takes the root of zero."
+        )
+    wrong = {name: curl for name, curl in curls.items() if curl > MOST_CURL}
     if wrong:
         found = ", ".join(f"{name} {curl:.0%}" for name, curl in wrong.items())
         yield (
