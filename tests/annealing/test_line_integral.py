@@ -117,7 +117,7 @@ def test_evaluations_are_counted():
 
 def test_nodes_are_those_of_the_kernel_or_usual_and_none_where_there_are_log_densities():
     score, exact = ScoreOf(mixture()), mixture()
-    assert nd.MALA().suited(score).num_nodes == 5 and nd.HMC().suited(score).num_nodes == 9
+    assert nd.MALA().suited(score).num_nodes == 9 and nd.HMC().suited(score).num_nodes == 9
     assert nd.HMC(num_nodes=9).suited(score).num_nodes == 9 and nd.HMC(num_nodes=9).suited(exact).num_nodes is None
     assert "num_nodes=9" in repr(nd.HMC(num_nodes=9))
 
