@@ -25,7 +25,7 @@ from ..program import fingerprint, versions
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .losses import loss
 from .optimise import TrainingConfig, optimise, settled
-from .unfinished import unfinished
+from .unfinished import too_narrow, unfinished
 
 #: Points that moments are taken of, where data are drawn by a sampler.
 NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES = 50_000, 5_000
@@ -152,6 +152,8 @@ def fit(
     sigmas = [share * std if s is None else check_number(what, s, 0.0, remedy=remedy) for what, s, share in given]
     if not 0 < sigmas[0] < sigmas[1]:
         raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigmas[0]} and {sigmas[1]}. {remedy}")
+    if not network.takes_images and (finding := too_narrow(np.sqrt(np.diag(covariance)), sigmas[0])):
+        warn(finding)
     network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
     init_key, step_key = jax.random.split(rng_key)
     if parameterisation is None:

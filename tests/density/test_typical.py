@@ -206,6 +206,9 @@ def test_the_evidence_of_one_normalised_density_is_one():
         assert off_evidence(fake(other, 5.0, 0.1)) == []
     (finding,) = off_evidence(fake(network(condition_size=2).given(jnp.array([1.0, 0.0])), -1.0, 0.1))
     assert "nd.recalibrate(rng_key, density.given(condition))" in finding
+    assert off_evidence(fake(network("score"), 0.2, 0.07)) == []
+    (finding,) = off_evidence(fake(network("score"), -0.3, 0.05))
+    assert "not those of one diffusion (see nd.check_model)" in finding
 
 
 @pytest.mark.slow

@@ -112,6 +112,7 @@ def test_a_pilot_that_expected_failure_is_heard_where_nothing_else_is(run):
         (None, 0.55, None),
         (0.5, 0.4, None),
         (0.5, 0.95, None),
+        (None, np.where(np.arange(LEVELS) < LEVELS - 1, 0.7, 0.0), "0.000 at the last level"),
     ],
 )
 def test_acceptance(run, step_size, rate, word):

@@ -14,6 +14,8 @@ LEAST_ESS, LEAST_CONDITIONAL_ESS = 0.05, 0.2
 MOST_EVIDENCE_ERROR = 0.5
 #: Nats missed beyond the largest weights, or by corrections, that are worth a report.
 MOST_TAIL = 0.1
+#: Acceptance at the last level below which nothing moves there.
+STILL = 0.02
 
 
 def closer_levels(run: RunFields) -> str:
@@ -173,6 +175,13 @@ def acceptance(run: RunFields):
         # On a Gaussian the longest step there is accepts more than it should.
         is_longest = np.asarray(run.stats["step_size"]) > 0.99 * (kernel.longest_step or np.inf)
         far &= ~(is_longest & (rate > target) & (rate < 0.98))
+        if rate[-1] < STILL and not far.mean() > 0.25:
+            yield (
+                f"acceptance of {name} is {rate[-1]:.3f} at the last level, t = {run.levels[-1]:.3g}, and "
+                f"{_mean(rate[:-1]):.2f} before: chains stand still where samples are taken. The density may be "
+                "another one there than just above, as of a network that is wrong at its last step: let the levels "
+                "end before it, or look at density.score there."
+            )
         if far.mean() > 0.25:
             yield (
                 f"acceptance is more than 0.2 from the target {target:.2f} of {name} at {far.sum()} of {len(rate)} "

@@ -24,7 +24,7 @@ MARGIN = 5.0
 #: Share of samples beyond that which is too many, and samples at which the densities are evaluated.
 MOST_BEYOND, MOST_SAMPLES = 0.25, 256
 #: A normalised density's log evidence is zero to so many standard errors, or so many nats.
-MOST_ERRORS, LEAST_OFF = 3.0, 0.02
+MOST_ERRORS, LEAST_OFF, LEAST_OFF_BY_SCORE = 3.0, 0.02, 0.1
 #: What unlikely samples mean.
 UNARRIVED = "The chains have not arrived: use more levels or num_steps, smaller steps, or an adjusted kernel (nd.HMC)."
 
@@ -145,12 +145,16 @@ def _numerators(density: Expression) -> list[tuple[Density, float, bool]]:
 def off_evidence(run) -> list[str]:
     """Whether a run of one normalised density found another evidence than 1; at most one sentence."""
     density, error = run.density, run.log_evidence_error
-    is_one = density.is_calibrated and getattr(density, "bound", None) is None
+    # What scores gain along paths is normalised, if all of them are of one diffusion.
+    by_score = not density.has_log_density and not isinstance(density, Expression)
+    is_one = (density.is_calibrated or by_score) and getattr(density, "bound", None) is None
     if not (run.is_weighted and is_one and np.isfinite(run.log_evidence) and np.isfinite(error)):
         return []
-    if abs(run.log_evidence) <= max(MOST_ERRORS * error, LEAST_OFF):
+    if abs(run.log_evidence) <= max(MOST_ERRORS * error, LEAST_OFF_BY_SCORE if by_score else LEAST_OFF):
         return []
-    if is_energy(density) and _is_given(density):
+    if by_score:
+        cause = "Its scores at different noise levels are not those of one diffusion (see nd.check_model)"
+    elif is_energy(density) and _is_given(density):
         cause = (
             "The normaliser was measured without a condition, or not at all: given this one it is another. Measure it "
             "with nd.recalibrate(rng_key, density.given(condition)), or compare conditions by nd.calibration_report"
