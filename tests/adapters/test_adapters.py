@@ -79,6 +79,7 @@ def test_predicted_noise_is_the_score_in_units_of_variance_exploding():
         np.testing.assert_allclose(-noise / r, true, rtol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [slow("cosine"), "betas"])
 def test_below_the_resolution_the_density_stays_what_it_is(schedule):
     density = adapted("noise", schedule, data_scale=2.0)

@@ -58,6 +58,7 @@ def test_a_chain_whose_gradient_fails_has_no_say_in_the_scale():
     np.testing.assert_array_equal(shape.information, eye)
 
 
+@pytest.mark.slow
 def test_steps_on_a_gaussian_stay_before_the_cliff():
     """In four dimensions acceptance is .9 at a step of 1.2, rises to one at sqrt(2), and is .1 at 1.8."""
     gaussian = nd.exact.GaussianMixture(np.zeros((1, 4)), np.eye(4)[None])

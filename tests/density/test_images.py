@@ -78,6 +78,7 @@ def test_the_start_has_the_density_it_says(density):
 FORMS = [*product(("l2", "dae", "inner_product"), (True, False)), ("residual", True)]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("form", "calibrated"), quick_among(FORMS, [("residual", True), ("dae", False)]))
 def test_an_energy_is_its_formula(form, calibrated):
     config = nd.UNetConfig(shape=SHAPE, width=8, multipliers=(1, 2), num_blocks=1, small_start=True)

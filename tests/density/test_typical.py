@@ -78,6 +78,7 @@ def test_equal_shapes_compile_once():
     assert typical._log_probs._cache_size() == before
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("t", [0.0, 0.05, 0.5, 0.9])
 @pytest.mark.parametrize("schedule", [None, nd.VarianceExploding(sigma_max=20.0)], ids=["VP", "VE"])

@@ -38,6 +38,7 @@ def checked(density, **settings):
     return report
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("d", [1, 2])
 @pytest.mark.parametrize(("distance", "sd"), [(10, 1e-3), (10, 0.1), (100, 1e-3), (1000, 0.1)])

@@ -65,6 +65,7 @@ def test_log_z_is_that_of_a_calibration_report(energy, report):
     assert report.log_z == pytest.approx(nd.calibration_report(energy).log_z[-1], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_it_prints_a_table(report):
     text = str(report)
     assert text.startswith("l2, beside s\n") and "held-out nats" in text and "log Z" in text

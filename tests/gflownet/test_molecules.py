@@ -79,6 +79,7 @@ def test_one_step_back_undoes_one_step():
     assert fine.all() and moves.max() == WIDE.max_length - 1
 
 
+@pytest.mark.slow
 def test_numbers_of_derivations_are_those_of_the_list(listed):
     *_, smiles = listed
     counted = collections.Counter(smiles)
