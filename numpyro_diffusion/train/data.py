@@ -179,3 +179,21 @@ def moments(x, network):
         raise ShapeError(f"the network takes images of shape {network.shape}; the data have {x.shape[1:]}. See shape=.")
     coordinates = jax.lax.map(CosineAxes(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)
     return flat.mean(0), np.var(np.asarray(coordinates, dtype=np.float64), axis=0)
+
+
+def too_narrow(std, sigma_min: float) -> str | None:
+    r"""What speaks against coordinates whose standard deviations [d] lie below the least noise, or None.
+
+    At that noise the density of data of deviation s is :math:`\log \sqrt{1 + \sigma_{min}^2 / s^2}` nats too low.
+    """
+    narrow = np.flatnonzero(std < sigma_min)
+    if not len(narrow):
+        return None
+    constant = "some constant, " if np.any(std[narrow] == 0) else ""
+    shown = ", ".join(map(str, narrow[:5])) + (", ..." if len(narrow) > 5 else "")
+    return (
+        f"{len(narrow)} of {len(std)} coordinates ({shown}; {constant}standard deviations from {std.min():.3g}) are "
+        f"narrower than sigma_min = {sigma_min:.3g}, the least noise that is learnt: there the density is wider than "
+        "the data. Scale coordinates to about one spread, as by data / data.std(0), leave constant ones out, or give a "
+        "smaller sigma_min."
+    )

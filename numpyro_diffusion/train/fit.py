@@ -22,10 +22,10 @@ from ..disk.runs import Keeper
 from ..errors import ParameterError, check_key, check_number, check_untraced, warn
 from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
-from .data import Points, Rows, Sampled, check_data, check_finite, moments
+from .data import Points, Rows, Sampled, check_data, check_finite, moments, too_narrow
 from .losses import loss
 from .optimise import TrainingConfig, optimise, settled
-from .unfinished import too_narrow, unfinished
+from .unfinished import unfinished
 
 #: Points that moments are taken of, where data are drawn by a sampler.
 NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES = 50_000, 5_000

@@ -79,21 +79,3 @@ def _smoothed(points, data, r, source, alike):
     with_own = logsumexp(log_kernel, axis=1) - np.log(count) - constant
     log_kernel[np.arange(len(points)), source] = -np.inf
     return with_own, logsumexp(log_kernel, axis=1) - np.log(np.maximum(count - 1, 1)) - constant
-
-
-def too_narrow(std, sigma_min: float) -> str | None:
-    r"""What speaks against coordinates whose standard deviations [d] lie below the least noise, or None.
-
-    At that noise the density of data of deviation s is :math:`\log \sqrt{1 + \sigma_{min}^2 / s^2}` nats too low.
-    """
-    narrow = np.flatnonzero(std < sigma_min)
-    if not len(narrow):
-        return None
-    constant = "some constant, " if np.any(std[narrow] == 0) else ""
-    shown = ", ".join(map(str, narrow[:5])) + (", ..." if len(narrow) > 5 else "")
-    return (
-        f"{len(narrow)} of {len(std)} coordinates ({shown}; {constant}standard deviations from {std.min():.3g}) are "
-        f"narrower than sigma_min = {sigma_min:.3g}, the least noise that is learnt: there the density is wider than "
-        "the data. Scale coordinates to about one spread, as by data / data.std(0), leave constant ones out, or give a "
-        "smaller sigma_min."
-    )

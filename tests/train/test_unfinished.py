@@ -35,9 +35,3 @@ def test_nothing_is_said_of_what_has_no_log_density_to_judge():
     score = network("score")
     assert unfinished.unfinished(score, RING, None, KEY) is None
     assert unfinished.unfinished(network(calibrated=False), RING, None, KEY) is None
-
-
-def test_coordinates_narrower_than_the_least_noise_are_named():
-    assert unfinished.too_narrow(np.array([1.0, 0.1]), 0.1) is None
-    finding = unfinished.too_narrow(np.array([1.0, 1e-4, 0.0]), 4e-3)
-    assert finding.startswith("2 of 3 coordinates (1, 2; some constant, standard deviations from 0) are narrower")
