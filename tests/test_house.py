@@ -21,7 +21,7 @@ TREES, GRAPH = house.modules(ROOT), house.imports(ROOT)
 #: From the ground up: a file imports from rooms before its own, and from its own.
 ROOMS = (
     "errors", "pytree", "program", "checks", "networks", "density", "compose", "disk", "train", "datasets",
-    "classifier", "diagnose", "adapters", "annealing", "distillation", "infer", "gflownet", "cli",
+    "classifier", "diagnose", "adapters", "annealing", "distillation", "infer", "gflownet", "cli", "__main__",
 )  # fmt: skip
 #: The only files that know a library from the inside.
 INSIDERS = {"blackjax": {"annealing.kernels"}, "safetensors": {"disk.checkpoint"}, "zarr": {"annealing.history"}}
@@ -127,7 +127,7 @@ def test_few_files_know_a_library_from_the_inside(library):
 
 #: What may not be exceeded, and what there must be one of.
 MOST = {
-    "files in the root": 4, "folders in the root": 16, "import circles": 0, "longest file": 300, "longest function": 60,
+    "files in the root": 5, "folders in the root": 16, "import circles": 0, "longest file": 300, "longest function": 60,
     "most arguments": 10, "re-initialise a kernel state": 1, "define a Gaussian": 1, "read a checkpoint": 1,
     "loop over optimiser steps": 1, "call warnings.warn": 1,
 }  # fmt: skip
@@ -147,7 +147,9 @@ def test_no_long_files(folder):
 def test_the_architecture_names_what_there_is():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)/` \|.*\| `(\w+)\.py` \|$", text, re.MULTILINE)
-    assert {room for room, _ in rows} == {room for room in ROOMS if room not in {"errors", "pytree", "program"}}
+    assert {room for room, _ in rows} == {
+        room for room in ROOMS if room not in {"errors", "pytree", "program", "__main__"}
+    }
     assert {f"{room}.{file}" for room, file in rows} <= set(TREES)
     dotted = re.findall(rf"`((?:{'|'.join(ROOMS)})\.[\w.]+)`", text)
     missing = []

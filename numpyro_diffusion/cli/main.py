@@ -125,7 +125,7 @@ def scenes(prompt, model, output, images, seed, force) -> None:
 
 
 @main.command()
-@options.data("Array [n, *event_shape], floating point .npy.")
+@options.data("Array [n, *event_shape], floating point .npy, or a .csv table.")
 @options.output(".safetensors", "Trained density")
 @options.steps
 @options.batch_size
@@ -165,7 +165,7 @@ def train(data, output, name, checkpoint, seed, force, **how) -> None:
 
 @main.command()
 @options.model("The teacher, a score-only model: a file, or a name.")
-@options.data("Array [n, *event_shape], floating point .npy; the teacher's samples if none.", required=False)
+@options.data("Array [n, *event_shape], .npy or .csv; the teacher's samples if none.", required=False)
 @options.output(".safetensors", "Calibrated energy density")
 @options.steps
 @options.batch_size
@@ -230,7 +230,7 @@ def bench(num_chains, seed, **asked) -> None:
 
 @main.command()
 @options.model("A density: a file, or a pretrained one.")
-@options.data("Array [n, *event_shape] of what it should model, .npy.")
+@options.data("Array [n, *event_shape] of what it should model, .npy or .csv.")
 @click.option("--output", type=options.File(".png"), help="Picture of the report, .png.")
 @click.option("--num-points", type=options.count(2), help="Noised points at each level; by default few for images.")
 @options.seed

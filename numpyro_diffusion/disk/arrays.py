@@ -1,4 +1,4 @@
-"""Points and pictures on disk: .npy files read with suspicion, every file written entirely or not at all."""
+"""Points and pictures on disk: .npy and .csv files read with suspicion, every file written entirely or not at all."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ NPY_MAGIC = b"\x93NUMPY"
 def read_array(path: str | os.PathLike[str]) -> np.ndarray:
     """The array in an .npy file; nothing is unpickled, and no more memory is taken than the file is long.
 
+    Of a .csv file, rows of numbers between commas with or without a line of names, an array [n, columns].
+
     Raises:
-        ParameterError: if the file is missing, or is not a whole .npy file of numbers.
+        ParameterError: if the file is missing, or is not a whole .npy file of numbers, or not a table of them.
         ShapeError: if it holds anything but real numbers.
     """
     path, remedy = checked_path("path", path), "Write it with numpy.save(path, array), of floats."
+    if path.suffix.lower() == ".csv":
+        return _read_table(path)
     with told("cannot read", path, "Check the path, and that the array fits into memory.", ParameterError):
         with open_regular(path) as file:
             # Some files of the system call themselves empty and wait when they are read.
@@ -37,6 +41,40 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
         if mapped.dtype.kind not in "fiu":
             raise ShapeError(f"{path} must hold real numbers; got dtype {mapped.dtype}. {remedy}")
         return np.array(mapped)
+
+
+def _read_table(path: Path) -> np.ndarray:
+    fits = "Check the path, and that the table fits into memory."
+    with told("cannot read", path, fits, ParameterError), open_regular(path) as file:
+        lines = file.read().decode("utf-8-sig", errors="replace").splitlines()
+    rows = [(number, line.split(",")) for number, line in enumerate(lines, 1) if line.strip()]
+    if rows and not any(_is_number(cell) for cell in rows[0][1]):
+        names = rows.pop(0)[1]
+        if len(names) > 1 and not names[0].strip(' "'):
+            raise ParameterError(
+                f"the first column of {path} has no name, as the numbers of rows have none. Write the table without "
+                "them, as by frame.to_csv(path, index=False), or give the column a name."
+            )
+    if not rows:
+        raise ParameterError(f"{path} has no rows of numbers.")
+    width = len(rows[0][1])
+    for number, cells in rows:
+        if len(cells) != width:
+            raise ParameterError(f"line {number} of {path} has {len(cells)} cells, others {width}. Complete the row.")
+        if wrong := [cell for cell in cells if not _is_number(cell)]:
+            raise ShapeError(
+                f"line {number} of {path} has {wrong[0].strip()!r} where a number must be. Leave out rows with missing "
+                "values, and columns of names and texts."
+            )
+    return np.array([cells for _, cells in rows], dtype=np.float64)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> Path:

@@ -1,5 +1,8 @@
 """The command line does what it says, and answers bad input with one line and exit code 1."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from command import fails, invoke
@@ -232,6 +235,11 @@ def test_read_array_gives_what_was_written(tmp_path):
     with pytest.raises(ShapeError):
         files.write_array(tmp_path / "t.npy", np.array(["a"]))
         files.read_array(tmp_path / "t.npy")
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "numpyro_diffusion", "--version"]
+    assert nd.__version__ in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.slow

@@ -1,5 +1,0 @@
-"""`python -m numpyro_diffusion.cli`."""
-
-from .main import main
-
-main()
