@@ -178,8 +178,6 @@ def anneal(
     if not isinstance(keep_history, bool | str | Path):
         raise ParameterError(f"keep_history must be True, False or a folder; got {keep_history!r}.")
     check_number("checkpoint_every_seconds", checkpoint_every_seconds, 0.0)
-    if draws is None:
-        settings = settings.in_pieces(density, settings.num_chains)
     identity = {} if checkpoint_path is None else {
         "kind": KIND if draws is None else TEMPERING, "draws": draws,
         "rng_key": fingerprint(rng_key), **density.identity(),
@@ -226,8 +224,10 @@ def annealed(
         check_place(keep_history, saved is None)
         if saved is not None:
             state, rows = saved
+            # Pieces of another size would round otherwise, and what is free now need not be what was free then.
+            settings = settings if settings.chain_batch_size else settings.of_pieces(state.piece)
         else:
-            found, verdict = levels, None
+            settings, found, verdict = settings.in_pieces(density, settings.num_chains), levels, None
             if not isinstance(levels, Plan):
                 found, pilot = planned(pilot_key, density, kernel, levels, settings, progress.say)
                 if pilot is not None:
@@ -237,7 +237,8 @@ def annealed(
             places: Any = {"num_chains": settings.num_chains, "frame_kind": settings.frame, "mesh": mesh}
             places["num_islands"] = settings.num_islands
             places["tracks"] = isinstance(kernel, Reverse) and kernel.tracks(density)
-            state, rows = RunState(found, populations.start(held, start_key, **places), verdict=verdict), ()
+            population = populations.start(held, start_key, **places)
+            state, rows = RunState(found, population, verdict=verdict, piece=settings.chain_batch_size), ()
             keeper.keep(packed, state, rows, mesh, now=True)
         history = History(keep_history, settings.num_chains, state.num_done, rows)
         state = descend(state, held, mover, level_key, settings, keeper, history, progress, beside)

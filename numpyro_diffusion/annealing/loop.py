@@ -37,13 +37,15 @@ KIND = "annealing"
 
 
 class RunState(NamedTuple):
-    """Plan, population, reports of the `num_done` levels behind it, whether weights were dropped, and the verdict."""
+    """Plan, population, reports of the `num_done` levels behind it, whether weights were dropped, the verdict, and how
+    many chains make a `piece`, None if all."""
 
     plan: Plan
     population: Population
     stats: tuple[LevelStats, ...] = ()
     collapsed: bool = False
     verdict: Verdict | None = None
+    piece: int | None = None
 
     @property
     def num_done(self) -> int:
@@ -143,7 +145,7 @@ def packed(state: RunState, rows: Sequence[ChainStats], mesh: Mesh | None) -> tu
         **{f"history.{i}": a for i, a in enumerate(_columns(rows[: state.num_done]))},
     }
     verdict = None if state.verdict is None else dataclasses.asdict(state.verdict)
-    return arrays, {"collapsed": state.collapsed, "verdict": verdict}
+    return arrays, {"collapsed": state.collapsed, "verdict": verdict, "piece": state.piece}
 
 
 def unpacked(arrays: dict[str, Any], facts: dict[str, Any]) -> tuple[RunState, tuple[ChainStats, ...]]:
@@ -163,6 +165,7 @@ def unpacked(arrays: dict[str, Any], facts: dict[str, Any]) -> tuple[RunState, t
         rows("stats", LevelStats),
         bool(facts["collapsed"]),
         Verdict.of(facts.get("verdict")),
+        facts.get("piece"),
     )
     return state, rows("history", ChainStats)
 

@@ -127,7 +127,10 @@ class Settings:
     def in_pieces(self, density: Density, num_chains: int) -> Settings:
         """The settings with pieces that fit into memory, where none are asked for."""
         share = num_chains if self.mesh is None else num_chains // self.mesh.size
-        piece = self.chain_batch_size or default_batch_size(density, share)
+        return self.of_pieces(self.chain_batch_size or default_batch_size(density, share))
+
+    def of_pieces(self, piece: int | None) -> Settings:
+        """The settings with so many chains in a piece, None for all."""
         return dataclasses.replace(self, chain_batch_size=piece)
 
     @property
@@ -141,7 +144,7 @@ class Settings:
 
     def identity(self) -> dict[str, Any]:
         """What decides the results, by name."""
-        return {k: v for k, v in vars(self).items() if k not in ("mesh", "weighted")}
+        return {k: v for k, v in vars(self).items() if k not in ("mesh", "weighted", "chain_batch_size")}
 
     def map_chains(self, fn, shared, *arrays):
         """fn(shared, *values of one chain) for every chain, in pieces on the devices of the mesh."""

@@ -11,6 +11,7 @@ from densities import mixture
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.annealing import advance as onward
+from numpyro_diffusion.annealing import settings as in_memory
 from numpyro_diffusion.annealing.history import History
 from numpyro_diffusion.disk.runs import Interrupt, sole_writer
 from numpyro_diffusion.errors import CheckpointError, DiagnosticWarning, ParameterError
@@ -80,6 +81,24 @@ def test_levels_are_not_placed_anew(tmp_path, monkeypatch):
             anneal(**settings)
     monkeypatch.setattr(sys.modules["numpyro_diffusion.annealing.anneal"], "planned", None)
     assert_equal(anneal(**settings), expected)
+
+
+@pytest.mark.parametrize("piece", [None, 2])
+def test_pieces_are_those_that_the_run_began_with(tmp_path, monkeypatch, piece):
+    # What fits into memory, and so how many chains make a piece, is another number on another day.
+    settings = {"checkpoint_path": tmp_path / "run"}
+    with monkeypatch.context() as patch:
+        patch.setattr(in_memory, "default_batch_size", lambda *_: 8)
+        expected = anneal()
+        stop_at(patch, 3, Killed())
+        with pytest.raises(Killed):
+            anneal(**settings)
+    found = anneal(**settings, chain_batch_size=piece)
+    if piece is None:
+        assert_equal(found, expected)
+    else:
+        np.testing.assert_allclose(found.log_evidence, expected.log_evidence, atol=0.3)
+    assert_equal(anneal(**settings, chain_batch_size=16), found)  # read back
 
 
 def test_an_interrupt_leaves_what_there_is(tmp_path, monkeypatch):
