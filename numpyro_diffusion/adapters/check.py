@@ -50,8 +50,8 @@ NUM_LEVELS, RANGE = 12, (0.02, 20.0)
 EXCESS, CURL, DRIFT, SURE = 0.2, 0.1, 0.1, 4.0
 #: The excess of a model that predicts nothing.
 NOTHING = 1.0
-#: The least that counts as predictable.
-PREDICTABLE = 0.02
+#: The least that counts as predictable, or as not: rounded timesteps cost 0.003 of noise that is known for certain.
+AT_STAKE = 0.02
 #: Noise in standard deviations of the data that annealing should begin with.
 DROWNED = 4.0
 
@@ -191,9 +191,9 @@ def _times(density: Density, scale: float, levels) -> np.ndarray:
 
 
 def _statistics(density: Density, best: BestPossible, draws: Noised, times: np.ndarray, rng_key) -> _Statistics:
-    brightness = max(float(np.std(best.data.mean(axis=1))), 1e-12)
-    # The mean of the data is known from as many points as it is taken of.
-    unknown = 1 / np.sqrt(best.num_others)
+    # Of data with a constant sum it is none: no less than a tenth of what independent coordinates have.
+    brightness = max(float(np.std(best.data.mean(axis=1))), 0.1 * draws.scale / best.data.shape[1] ** 0.5)
+    unknown = 1 / np.sqrt(best.num_others)  # of the data's own mean
     rows, schedule = [], density.schedule
     ratios = schedule.ratios(times)
     alphas = np.asarray(schedule.alpha(jnp.asarray(times, dtype=float)), dtype=np.float64)
@@ -207,7 +207,7 @@ def _statistics(density: Density, best: BestPossible, draws: Noised, times: np.n
         known = float(np.mean((reference.noise - noise) ** 2))
         errors = np.mean((found - noise) ** 2, axis=1)
         gaps = errors - np.mean((reference.noise - noise) ** 2, axis=1)
-        at_stake = max(min(known, 1 - known), PREDICTABLE * (known > 0.5), 1e-12)
+        at_stake = max(min(known, 1 - known), AT_STAKE)
         # Of the Gaussian the denoised mean is right, and at large noise it goes where any model's must.
         drift, drift_error = _mean(np.mean(y - ratio * found - best.gaussian(y, ratio), axis=1) / brightness)
         row = [errors.mean(), known, reference.floor, *_mean(gaps / at_stake), drift, np.hypot(drift_error, unknown)]

@@ -36,6 +36,8 @@ PREDICTABLE, UNPREDICTABLE, MOST_EXCESS = 0.05, 1e-3, 2.0
 GAIN, SURE, MOST, SHARE = 0.01, 5.0, 0.5, 0.5
 #: What an output that is rescaled must gain, over zeros in its place: data near a Gaussian need no output.
 EARNED = 0.1
+#: Excess that a convention leaves and still explains all.
+EXPLAINED = 0.15
 #: More conventions than these are not all wrong at once: what they lower is chance.
 MOST_CHANGES = 3
 #: Ways whose excess is larger by no more than this are as good: the one with the fewest changes is named.
@@ -84,7 +86,7 @@ def other_conventions(answers: Answers, draws: Noised, best: BestPossible) -> st
         return None
     ways += _ways(answers, draws, ratios, questions.pairs(answers, best.data))
     way = _named(ways, as_said, reference, answers.prediction)
-    return None if way is None else _sentence(way, as_said, answers)
+    return None if way is None else _sentence(way, as_said, answers, reference)
 
 
 def _reference(best: BestPossible, draws: Noised, noise: np.ndarray, ratio: float) -> float:
@@ -160,6 +162,8 @@ def _named(ways: list[Way], as_said: Way, reference: np.ndarray, prediction: str
     changes = np.array([way.changes(prediction) for way in ways])
     fine = (said - totals > GAIN) & (changes <= MOST_CHANGES) & (totals < SHARE * said)
     fine &= (totals < MOST / np.maximum(changes, 1) ** 2) & (np.sum(~np.isnan(excess), axis=1) >= FEWEST_LEVELS)
+    # A convention is wrong at more than one level: what is wrong at one alone is a hole in the network.
+    fine &= np.sum(counted - excess > GAIN, axis=1) > 1
     candidates = [
         i
         for i in np.flatnonzero(fine)
@@ -179,7 +183,7 @@ def _gains(way: Way, errors: np.ndarray, best: np.ndarray) -> float:
     return float(np.mean(gains) - SURE * np.std(gains) / np.sqrt(len(gains)))
 
 
-def _sentence(way: Way, as_said: Way, answers: Answers) -> str:
+def _sentence(way: Way, as_said: Way, answers: Answers, reference: np.ndarray) -> str:
     there = ~np.isnan(way.errors[:, 0])
     before, after = (float(np.mean(w.errors[there])) for w in (as_said, way))
     found, remedies = [], []
@@ -204,9 +208,15 @@ def _sentence(way: Way, as_said: Way, answers: Answers) -> str:
         found.append(telling.words)
         remedies.append(f"give {telling.remedy}" if answers.is_adapted else f"the same for its t ({telling.remedy})")
     what, how = "; ".join(found), "; ".join(remedies)
+    left, rest = float(np.nanmean(_excess(np.mean(way.errors, axis=1), reference))), ""
+    if left > EXPLAINED:
+        rest = (
+            f" That does not explain all of it, {np.mean(reference[there]):.2g} or less is possible: something else is "
+            "wrong as well, or instead, such as the units of the data."
+        )
     return (
         f"{what}: the predicted noise would have the mean squared error {after:.2g} in place of {before:.2g}. "
-        f"{how[0].upper()}{how[1:]}."
+        f"{how[0].upper()}{how[1:]}.{rest}"
     )
 
 

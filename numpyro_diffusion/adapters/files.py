@@ -168,7 +168,10 @@ def _density(arrays, config, network: Network) -> AdaptedModel:
     if network.weights is None:
         network = _explicit(adapted(network, *rest))
     if network.kind != kind:
-        raise ParameterError(f"the weights are those of a {kind} network; network= is a {network.kind} one")
+        raise CheckpointError(
+            f"the file holds weights of a {kind} network; network= is a {network.kind} one. Give the network= that it "
+            "was saved with."
+        )
     weights = {name: array for name, array in arrays.items() if name not in _OTHERS}
     expected = jax.tree.map(jnp.asarray, network.read())
     check_fit(weights, contents.named_leaves(expected))

@@ -139,7 +139,9 @@ def tellings(answers: Answers) -> list[Telling]:
 def _other_times(answers: Answers) -> Iterator[Telling]:
     """Time reversed or shifted, told in the way it is."""
     steps = answers.steps
-    reverse = f"timesteps=jnp.arange({steps})[::-1]" if steps else "timesteps=lambda t: 1 - t"
+    half = float(_numpy(answers.schedule.network_time, np.array([0.5]))[0])
+    backward = "1 - t" if abs(half - 0.5) < 1e-6 else "1 - schedule.network_time(t)"
+    reverse = f"timesteps=jnp.arange({steps})[::-1]" if steps else f"timesteps=lambda t: {backward}"
     yield Telling("timesteps run the other way", reverse, time=lambda level: 1 - level.t, changes=1)
     shares = [n / (steps - 1) for n in (1, 2)] if steps else []
     shares += [share for share in SHIFTS if not shares or share > 1.5 * shares[-1]]

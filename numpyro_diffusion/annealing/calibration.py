@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from ..density.energy import NORMALISER_KNOTS, EnergyDensity, is_energy
 from ..density.schedule import check_time
 from ..diagnose.normaliser import levels_of
 from ..diagnose.result import AnnealedRun
-from ..errors import ArgumentTypeError, ParameterError, ShapeError, warn
+from ..errors import ArgumentTypeError, DiagnosticWarning, ParameterError, ShapeError, warn
 from .anneal import anneal
 from .kernels import Kernel
 
@@ -253,7 +254,10 @@ def log_z_by_annealing(
     times = np.asarray(density.schedule.time(np.exp(fine)), dtype=float)
     levels = np.concatenate([[1.0], times[(times > 0) & (times < 1)], [0.0]])
     effort = {"num_chains": num_chains, "num_steps": num_steps, "levels": levels}
-    run = anneal(rng_key, density, kernel, **effort, progress_bar=progress_bar)
+    with warnings.catch_warnings():
+        # What it finds is no fault of this run, but what is measured.
+        warnings.filterwarnings("ignore", "(?s).*where the normalised density", DiagnosticWarning)
+        run = anneal(rng_key, density, kernel, **effort, progress_bar=progress_bar)
     # Levels beyond the trained range count for its ends, where the density stays the same.
     ratios = np.clip(np.asarray(density.schedule.noise_to_signal(run.levels)), np.exp(low), np.exp(high))
     found, error = run.stats["log_evidence"], _grown(run.log_evidence_error, len(run.levels))

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
+from ..checks.numbers import array_of
 from ..checks.text import columns
 from ..errors import ParameterError, ShapeError, check_number
 from .sbc_result import SBCResult
 
+REAL = "real numbers. Leave out runs that have none, masked ones too."
 LEVELS = tuple(np.linspace(0.05, 0.95, 19).round(2))
 
 
@@ -55,7 +57,7 @@ def coverage(estimates, errors=None, truth=None, *, levels: Sequence[float] = LE
         estimates: Result of `nd.sbc`, for central intervals of all its quantities; or estimates [S] of as many runs.
         errors, truth: Standard errors [S] of estimates, not negative, and what they estimate, a finite number or [S] of
             them. An infinite error covers everything.
-        levels: Nominal levels in (0, 1).
+        levels: Nominal levels in (0, 1), or one.
 
     Raises:
         ShapeError: if estimates, errors and truth do not fit together.
@@ -64,7 +66,7 @@ def coverage(estimates, errors=None, truth=None, *, levels: Sequence[float] = LE
     """
     from scipy.stats import binom  # slow to import
 
-    nominal = np.array([check_number("levels", level, 0.0, 1.0, ends="()") for level in levels], dtype=float)
+    nominal = np.array([check_number("levels", u, 0.0, 1.0, ends="()") for u in np.atleast_1d(levels)], dtype=float)
     if isinstance(estimates, SBCResult):
         if errors is not None or truth is not None:
             raise ParameterError("the result of nd.sbc holds the truth itself. Leave errors and truth out.")
@@ -82,13 +84,13 @@ def _nominal(estimates, errors, truth) -> np.ndarray:
     """Least nominal level at which each interval holds the truth."""
     if errors is None or truth is None:
         raise ParameterError("estimates need errors and the truth: nd.coverage(estimates, errors, truth).")
-    values, spread = (np.asarray(a, dtype=float) for a in (estimates, errors))
+    values, spread = (array_of(name, a, REAL) for name, a in {"estimates": estimates, "errors": errors}.items())
     if values.ndim != 1 or values.shape != spread.shape or np.shape(truth) not in ((), values.shape) or not values.size:
         raise ShapeError(
             f"estimates and errors must be [S], the truth [S] or a number; got shapes {values.shape}, {spread.shape} "
             f"and {np.shape(truth)}."
         )
-    truth = np.asarray(truth, dtype=float)
+    truth = array_of("truth", truth, REAL)
     _check("estimates", values, np.isnan(values), "must not be NaN", "Leave runs without an estimate out, and say so.")
     remedy = "Where no error is known give infinity, which covers everything."
     _check("errors", spread, ~(spread >= 0), "must be standard errors, >= 0 or infinite", remedy)

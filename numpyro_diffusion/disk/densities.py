@@ -58,7 +58,8 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
         )
     if not isinstance(density, EnergyDensity | ScoreModel):
         raise ArgumentTypeError(
-            f"only trained leaves can be saved, {', '.join(_CLASSES)}; got {shown(density)}. Save its leaves."
+            f"only trained leaves and adapted models can be saved, no closed forms; got {shown(density)}. "
+            "Of a composition save the models that it is made of, and keep the formula in code."
         )
     arrays = contents.stored_weights(density.state, dtype)
     # What is None is not kept: axes where they are cosines, and what was not measured.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import hpdi
 
-from ..checks.text import columns
+from ..checks.text import columns, shown
 from ..diagnose.expectations import MOST_PARETO_K, Estimate, Particles, mean_of, particles_of
 from ..diagnose.islands import Layout
 from ..diagnose.result import AnnealedRun
@@ -92,7 +92,7 @@ class Posterior(NamedTuple):
         if quantities is None:
             found = {site.name: found[site.name] for site in self.joint.sites}
         else:
-            found = dict(jax.vmap(quantities)(found))
+            found = _asked(quantities, found)
         likelihood = _map(self.joint, both, program="log_likelihood").values()
         found["log_likelihood"] = sum(value.reshape(len(both), -1).sum(axis=1) for value in likelihood)
         return {name: (np.asarray(value[0]), np.asarray(value[1:])) for name, value in found.items()}
@@ -159,6 +159,19 @@ def with_aliases(found: Posterior, names: list[str]) -> dict[str, jax.Array]:
 def grouped(values: dict, by_chain: bool) -> dict:
     """Values [chains, draws, ...] by name as they are, or of all draws, one after another."""
     return dict(values) if by_chain else {k: v.reshape((-1, *v.shape[2:])) for k, v in values.items()}
+
+
+def _asked(quantities: Callable, draws: dict[str, Any]) -> dict[str, Any]:
+    """What a user's function makes of every draw, numbers by name."""
+    try:
+        found = jax.vmap(quantities)(draws)
+    except KeyError as error:
+        raise ParameterError(f"quantities asks for {error}; a draw has the sites {', '.join(draws)}.") from error
+    if not isinstance(found, Mapping):
+        raise ArgumentTypeError(
+            f"quantities must return numbers by name, as lambda draw: {{'first': draw['x'][0]}}; got {shown(found)}."
+        )
+    return dict(found)
 
 
 @jax.jit

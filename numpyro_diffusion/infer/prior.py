@@ -35,7 +35,7 @@ class DiffusionPrior(dist.Distribution):
         t: Noise level in [0, 1] at which `log_prob` is evaluated.
         sampler: Where `sample` gets its draws from: an `AnnealedRun` of this density (draws are taken from its samples
             with replacement, by weight), or a function `(rng_key, num_samples) -> x [num_samples, *event_shape]`, both
-            at t = 0; at another `t` noise is added. Closed forms (`nd.exact`) need none.
+            at t = 0; at another `t` noise is added. Closed forms (`nd.exact`) need none, and use one that is given.
         validate_args: As for every NumPyro distribution.
 
     Raises:
@@ -94,7 +94,9 @@ class DiffusionPrior(dist.Distribution):
     @constraints.dependent_property(is_discrete=False)  # pyright: ignore[reportArgumentType]
     def support(self):
         """The reals, with the density's event dimensions."""
-        return constraints.independent(constraints.real, len(self.event_shape))
+        # What NumPyro compares by identity, as mixtures do, must be its own object.
+        known = {1: constraints.real_vector, 2: constraints.real_matrix}
+        return known.get(len(self.event_shape)) or constraints.independent(constraints.real, len(self.event_shape))
 
     def at(self, t) -> DiffusionPrior:
         """The same prior at noise level t, traced or not."""
@@ -123,13 +125,13 @@ class DiffusionPrior(dist.Distribution):
                 composition at another t than 0, whose density there is not that of noisy draws.
         """
         count, exact = math.prod(sample_shape), getattr(self.density, "sample", None)
-        if exact is not None:
-            draws = exact(key, count, self.t)
-        elif self.bank is not None:
+        if self.bank is not None:
             samples, log_weights = self.bank
             draws = self._noised(key, lambda key: samples[jax.random.categorical(key, log_weights, shape=(count,))])
         elif self.sampler is not None:
             draws = self._noised(key, lambda key: self.sampler(key, count))
+        elif exact is not None:
+            draws = exact(key, count, self.t)
         else:
             raise NotKnownError(
                 f"{self.density!r} cannot be sampled in one step. Anneal it once and attach the result: "

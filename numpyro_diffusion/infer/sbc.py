@@ -189,8 +189,9 @@ def _conditioned(model):
 
 
 def _check_sites(sites, names) -> None:
-    if missing := [name for name in names if name not in sites or sites[name]["type"] != "sample"]:
-        raise ParameterError(f"observed must name sample sites of the model, among {list(sites)}; got {missing[0]!r}.")
+    known = [name for name, site in sites.items() if site["type"] == "sample"]
+    if missing := [name for name in names if name not in known]:
+        raise ParameterError(f"observed must name sample sites of the model, among {known}; got {missing[0]!r}.")
     if not names:
         raise ParameterError(
             "the model has no observed site. Give it data of the right shape, or name the sites that hold data: "

@@ -93,6 +93,11 @@ def _array(what: str, value) -> np.ndarray:
     try:
         return real_array(array)
     except (TypeError, ValueError) as error:
+        if all(isinstance(v, bool | np.bool_) or _are_numbers([v]) for v in array.flat):
+            raise ShapeError(
+                f"{what} must be real numbers; got columns of booleans among others. Make them 0 and 1, frame.astype("
+                "float), or better leave them to conditions=."
+            ) from error
         columns = list(getattr(value, "columns", range(array.shape[-1]))) if array.ndim == 2 else []
         wrong = [str(name) for name, column in zip(columns, array.T, strict=False) if not _are_numbers(column)]
         where = f" in column {', '.join(wrong[:5])}" if wrong else ""
@@ -169,6 +174,14 @@ def check_scale(images, most: float) -> None:
         )
 
 
+def _image_remedy(x, network) -> str:
+    if (*x.shape[1:], 1) == network.shape:
+        return "Add the axis of channels: data[..., None]."
+    if x.ndim == 4 and (*x.shape[2:], x.shape[1]) == network.shape:
+        return "Move the channels last: np.moveaxis(data, 1, -1)."
+    return f"Give the network the shape of the data: shape={x.shape[1:]}."
+
+
 def moments(x, network):
     """Mean [d] and covariance [d, d] of data, or along cosines the variances [d]."""
     flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
@@ -176,24 +189,9 @@ def moments(x, network):
         return flat.mean(0), np.atleast_2d(np.cov(flat.T))
     check_scale(flat, 10.0)
     if x.shape[1:] != network.shape:
-        raise ShapeError(f"the network takes images of shape {network.shape}; the data have {x.shape[1:]}. See shape=.")
+        raise ShapeError(
+            f"the network takes images of shape {network.shape}; the data have {x.shape[1:]}. "
+            f"{_image_remedy(x, network)}"
+        )
     coordinates = jax.lax.map(CosineAxes(network.shape).coordinates, jnp.asarray(flat - flat.mean(0)), batch_size=256)
     return flat.mean(0), np.var(np.asarray(coordinates, dtype=np.float64), axis=0)
-
-
-def too_narrow(std, sigma_min: float) -> str | None:
-    r"""What speaks against coordinates whose standard deviations [d] lie below the least noise, or None.
-
-    At that noise the density of data of deviation s is :math:`\log \sqrt{1 + \sigma_{min}^2 / s^2}` nats too low.
-    """
-    narrow = np.flatnonzero(std < sigma_min)
-    if not len(narrow):
-        return None
-    constant = "some constant, " if np.any(std[narrow] == 0) else ""
-    shown = ", ".join(map(str, narrow[:5])) + (", ..." if len(narrow) > 5 else "")
-    return (
-        f"{len(narrow)} of {len(std)} coordinates ({shown}; {constant}standard deviations from {std.min():.3g}) are "
-        f"narrower than sigma_min = {sigma_min:.3g}, the least noise that is learnt: there the density is wider than "
-        "the data. Scale coordinates to about one spread, as by data / data.std(0), leave constant ones out, or give a "
-        "smaller sigma_min."
-    )

@@ -22,7 +22,8 @@ from ..disk.runs import Keeper
 from ..errors import ParameterError, check_key, check_number, check_untraced, warn
 from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
-from .data import Points, Rows, Sampled, check_data, check_finite, moments, too_narrow
+from .data import Points, Rows, Sampled, check_data, check_finite, moments
+from .doubts import doubts, doubts_of_images
 from .losses import loss
 from .optimise import TrainingConfig, optimise, settled
 from .unfinished import unfinished
@@ -115,6 +116,9 @@ def fit(
     Where there are several local devices, as many of them as divide the batch share it; the weights are those of one
     device up to rounding.
 
+    Data that no training makes a good density of are warned of before it: coordinates or directions narrower than
+    `sigma_min`, heavy tails, few different values or rows.
+
     Returns:
         EnergyDensity or ScoreModel, with the exponential moving average of the weights.
 
@@ -152,8 +156,11 @@ def fit(
     sigmas = [share * std if s is None else check_number(what, s, 0.0, remedy=remedy) for what, s, share in given]
     if not 0 < sigmas[0] < sigmas[1]:
         raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigmas[0]} and {sigmas[1]}. {remedy}")
-    if not network.takes_images and (finding := too_narrow(np.sqrt(np.diag(covariance)), sigmas[0])):
-        warn(finding)
+    decays = training.weight_decay > 0
+    of_images = network.takes_images
+    doubted = doubts_of_images(x.shape[1:]) if of_images else doubts(x, covariance, sigmas[0], decays=decays)
+    for doubt in doubted:
+        warn(doubt)
     network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
     init_key, step_key = jax.random.split(rng_key)
     if parameterisation is None:
@@ -178,7 +185,7 @@ def fit(
     # Folded in, not split off: the keys of weights and steps stay what they were before there was a third.
     typical_key = jax.random.fold_in(rng_key, 0x7E57)
     if finding := unfinished(density, x, condition, jax.random.fold_in(typical_key, 1)):
-        warn(finding)
+        warn(finding + (" But what was said of the data no number of steps mends." if doubted else ""))
     return density._replace(typical=typical_log_probs(density, x, condition, typical_key))
 
 

@@ -70,6 +70,8 @@ def test_shown(capsys):
         ),
         (([1.0, 2.0], [np.nan, 1.0], 0.0), ParameterError, "errors must be .* got nan in simulation 0"),
         (([1.0, np.nan], [1.0, 1.0], 0.0), ParameterError, "estimates must not be NaN; got nan in simulation 1"),
+        ((np.ma.array([1.0, 2.0], mask=[False, True]), [1.0, 1.0], 0.0), ShapeError, "estimates must be real.*masked"),
+        (([1.0, 2.0j], [1.0, 1.0], 0.0), ShapeError, "estimates must be real numbers"),
         (([1.0, 2.0], [1.0, 1.0], np.nan), ParameterError, "truth must be finite; got nan. Leave"),
         (([1.0, 2.0], [1.0, 1.0], [0.0, np.inf]), ParameterError, "truth must be finite; got inf in simulation 1"),
     ],
@@ -79,3 +81,4 @@ def test_refuses(arguments, error, match):
         nd.coverage(*arguments)
     with pytest.raises(ParameterError, match="levels must lie in"):
         nd.coverage(np.zeros(3), np.ones(3), 0.0, levels=[1.0])
+    np.testing.assert_allclose(nd.coverage(np.zeros(3), np.ones(3), 0.0, levels=0.9).covered["estimate"], [1.0])

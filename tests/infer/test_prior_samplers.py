@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import pytest
 from infer.models import P, Q
 from infer.test_prior import KEY, within_five_errors
@@ -50,3 +51,19 @@ def test_a_run_is_a_sampler_by_weight():
     np.testing.assert_array_equal(jax.tree.unflatten(treedef, leaves).sample(KEY, (900,)), draws)
     with pytest.raises(ShapeError, match=r"\(2,\).*\(3,\)"):
         nd.DiffusionPrior(nd.as_density(lambda x, t: -jnp.sum(x**2), (3,)), sampler=run)
+
+
+def test_a_closed_form_leaves_drawing_to_a_sampler_that_is_given():
+    p = nd.exact.GaussianMixture([[0.0, 0.0]], [np.eye(2)])
+    prior = nd.DiffusionPrior(p, sampler=lambda key, n: jnp.full((n, 2), 5.0))
+    np.testing.assert_array_equal(prior.sample(KEY, (3,)), np.full((3, 2), 5.0))
+    within_five_errors(nd.DiffusionPrior(p).sample(KEY, (4000,)), np.zeros(2), np.eye(2))
+
+
+def test_priors_mix_with_other_distributions():
+    p = nd.DiffusionPrior(nd.exact.GaussianMixture([[0.0, 0.0]], [np.eye(2)]))
+    normal = dist.MultivariateNormal(jnp.ones(2), jnp.eye(2))
+    mixed = dist.MixtureGeneral(dist.Categorical(jnp.array([0.3, 0.7])), [p, normal])
+    x = jnp.array([0.5, -1.0])
+    expected = np.logaddexp(np.log(0.3) + p.log_prob(x), np.log(0.7) + normal.log_prob(x))
+    np.testing.assert_allclose(mixed.log_prob(x), expected, rtol=1e-5)

@@ -22,6 +22,7 @@ from numpyro_diffusion.errors import (
     ParameterError,
     UnsupportedModelError,
 )
+from numpyro_diffusion.infer.posterior import _asked
 
 pytestmark = pytest.mark.filterwarnings("ignore::numpyro_diffusion.errors.DiagnosticWarning")
 A = jnp.array([[1.0, 2.0]])
@@ -154,6 +155,18 @@ def test_quantities_of_ones_own(few):
     found = simulated(2, quantities=lambda draw: {"total": draw["total"], "first": draw["x"][0]})
     assert set(found.ranks) == {"total", "first", "log_likelihood"}
     np.testing.assert_allclose(found.log_evidence, few.log_evidence[:2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "quantities, error, words",
+    [
+        (lambda draw: draw["x"][0], TypeError, "must return numbers by name"),
+        (lambda draw: {"z": draw["z"]}, ParameterError, "asks for 'z'; a draw has the sites x, total"),
+    ],
+)
+def test_quantities_that_are_none(quantities, error, words):
+    with pytest.raises(error, match=words):
+        _asked(quantities, {"x": jnp.zeros((3, 2)), "total": jnp.zeros(3)})
 
 
 @pytest.mark.slow

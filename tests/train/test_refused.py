@@ -8,7 +8,7 @@ from refusals import assert_refused, refusals
 
 import numpyro_diffusion as nd
 from numpyro_diffusion.errors import ParameterError, ShapeError
-from numpyro_diffusion.train.data import check_data, too_narrow
+from numpyro_diffusion.train.data import check_data
 
 KEY = jax.random.key(0)
 DATA = np.random.default_rng(0).normal(size=(50, 2))
@@ -97,9 +97,3 @@ def test_frames_of_nullable_numbers_and_booleans_are_data():
     points = check_data(KEY, frame, groups, 10, 4)[1]
     np.testing.assert_array_equal(points.data, DATA)
     np.testing.assert_array_equal(points.conditions.sum(axis=1), 1)
-
-
-def test_coordinates_narrower_than_the_least_noise_are_named():
-    assert too_narrow(np.array([1.0, 0.1]), 0.1) is None
-    finding = too_narrow(np.array([1.0, 1e-4, 0.0]), 4e-3)
-    assert finding.startswith("2 of 3 coordinates (1, 2; some constant, standard deviations from 0) are narrower")

@@ -246,7 +246,7 @@ def test_half_precision_halves_the_weights(trained, tmp_path):
 
 def test_only_trained_leaves_are_saved(trained, tmp_path):
     for density in (mixture(), trained["score"] ** 2):
-        with pytest.raises(TypeError, match="only trained leaves can be saved"):
+        with pytest.raises(TypeError, match="only trained leaves and adapted models can be saved"):
             nd.save(density, tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
