@@ -80,7 +80,8 @@ def arguments() -> list[Input]:
         Input("a latent mean, by NUTS", _latent_mean),
         refused("a latent mean, annealed", lambda: nd.AnnealedMCMC(_hierarchy, **FEW).run(KEY), r"depends on another latent.*Fix"),
         refused("NaN among the data", lambda: nd.AnnealedMCMC(_model, **FEW).run(KEY, np.array([0.1, np.nan])), r"NaN.*mask"),
-        refused("a discrete latent", lambda: nd.AnnealedMCMC(_discrete, **FEW).run(KEY), r"discrete.*[Ss]um"),
+        Input("a discrete latent, summed out", lambda: _ran(_discrete)),
+        refused("one of infinite support", lambda: nd.AnnealedMCMC(_counted, **FEW).run(KEY), r"discrete.*[Ss]um"),
         refused("an improper latent", lambda: nd.AnnealedMCMC(_improper, **FEW).run(KEY), r"proper prior"),
         refused("data of another shape", lambda: nd.AnnealedMCMC(_matrix, **FEW).run(KEY), r"shape"),
         refused("no prior at all", lambda: nd.AnnealedMCMC(_nothing, **FEW).run(KEY), r"no latent site with a diffusion prior"),
@@ -117,6 +118,18 @@ def _hierarchy():
 def _discrete():
     _model()
     numpyro.sample("k", dist.Bernoulli(0.5))
+
+
+def _counted():
+    _model()
+    numpyro.sample("k", dist.Poisson(1.0))
+
+
+def _ran(model) -> str:
+    mcmc = nd.AnnealedMCMC(model, **FEW)
+    mcmc.run(KEY)
+    require(np.isfinite(mcmc.log_evidence), f"log evidence {mcmc.log_evidence}")
+    return f"log evidence {mcmc.log_evidence:.2f}"
 
 
 def _improper():

@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 import numpyro_diffusion as nd
 from benchmarks.faults.ordinary.inputs import KEY, Input, caught, close, refused, require
+from numpyro_diffusion.density.energy import data_gaussian
 from numpyro_diffusion.train import losses
 
 P = nd.exact.GaussianMixture([[0.2]], [[[0.6]]], name="p")
@@ -236,9 +237,12 @@ def keys() -> list[Input]:
 
     def loss(parameterisation="l2", calibrated=True, score=False, classes=0, weighting="score"):
         config = nd.NetworkConfig(width=4, num_blocks=1, embedding_size=4, condition_size=classes)
-        form = ("score", False) if score else (parameterisation, calibrated)
-        cls = nd.ScoreModel if score else nd.EnergyDensity
-        density = cls(KEY, (2,), nd.VariancePreserving.cosine(), np.zeros(2), np.eye(2), 0.01, 20.0, config, *form)
+        form, cls = ("score", nd.ScoreModel) if score else (parameterisation, nd.EnergyDensity)
+        density = cls.fresh(
+            KEY, config, (2,), schedule=nd.VariancePreserving.cosine(), parameterisation=form,
+            sigmas=jnp.array([0.01, 20.0]), is_calibrated=calibrated and not score, base=None, name=None,
+            moments=data_gaussian(np.zeros(2), np.eye(2), config, None),
+        )  # fmt: skip
         y = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2)), dtype=float)
         condition = jnp.asarray(np.eye(classes + 1)[np.arange(8) % classes], dtype=float) if classes else None
         return drawn(lambda: losses.loss(density, KEY, y, condition, nd.TrainingConfig(weighting=weighting)))

@@ -87,9 +87,10 @@ def summaries() -> list[Input]:
         ess, rhat = (float(summary.iloc[0][name]) for name in ("ess_bulk", "r_hat"))
         total = num_chains * num_samples
         if withheld:
-            require(np.isnan([n_eff, r_hat]), f"n_eff {n_eff}, r_hat {r_hat}")
-            return "withheld"
-        require(abs(n_eff / ess - 1) < 0.1, f"n_eff {n_eff} and ess_bulk {ess}")
+            require(np.isnan(r_hat) and 1 <= n_eff <= total, f"n_eff {n_eff}, r_hat {r_hat}")
+            return f"n_eff {n_eff:.0f} of {total}, no r_hat"
+        # By families of particles, where ArviZ has the spread between islands: of one size, not one number.
+        require(0.5 < n_eff / ess < 2, f"n_eff {n_eff} and ess_bulk {ess}")
         require(np.isnan([r_hat, rhat]).all() or abs(r_hat - rhat) < 0.02, f"r_hat {r_hat} and {rhat}")
         require(np.isnan(rhat) or rhat < 1.1, f"r_hat {rhat}")
         require(0.02 * num_chains < ess < 1.5 * total, f"ess_bulk {ess} of {total}")

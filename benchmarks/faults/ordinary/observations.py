@@ -72,12 +72,12 @@ def a_number_of_trials():
 def a_masked_array():
     held = Box(y=np.ma.MaskedArray(BEFORE, [False, True]))
 
-    def model(y):
+    def model(y, is_there):
         x = latent()
-        with numpyro.plate("i", 2), numpyro.handlers.mask(mask=jnp.asarray(~y.mask)):
-            numpyro.sample("y", dist.Normal(x, 1.0), obs=jnp.asarray(y.data))
+        with numpyro.plate("i", 2), numpyro.handlers.mask(mask=jnp.asarray(is_there)):
+            numpyro.sample("y", dist.Normal(x, 1.0), obs=jnp.asarray(y))
 
-    call = lambda: (model, (held.y,), {})
+    call = lambda: (model, (held.y.data, ~held.y.mask), {})
     change = setter(held, y=np.ma.MaskedArray(BEFORE, [True, False]))
     return Situation(call, change, lambda: evidence(held.y.compressed()))
 

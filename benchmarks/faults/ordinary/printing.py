@@ -37,8 +37,8 @@ def printing() -> list[Input]:
         return f"{len(said)} characters in {time.perf_counter() - begin:.0f} s, of the pilot too"
 
     def undefined():
-        text = repr(anneal(nd.load_pretrained("ring_score"), nd.ULA(0.001))) + printed(
-            anneal(nd.load_pretrained("ring_score"), nd.ULA(0.001)).print_summary)  # fmt: skip
+        run = anneal(nd.load_pretrained("ring_score"), nd.Reverse())
+        text = repr(run) + printed(run.print_summary)
         require(not re.search(r"(?i)\bess[ =]+\d", text), text[:300])
         return "no ESS"
 
