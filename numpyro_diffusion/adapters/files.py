@@ -168,9 +168,9 @@ def _density(arrays, config, network: Network) -> AdaptedModel:
     if network.weights is None:
         network = _explicit(adapted(network, *rest))
     if network.kind != kind:
-        raise CheckpointError(
-            f"the file holds weights of a {kind} network; network= is a {network.kind} one. Give the network= that it "
-            "was saved with."
+        raise ParameterError(
+            f"it holds weights of a {kind} network; network= is a {network.kind} one. Give the network that it was saved "
+            "with, or that one as it is now"
         )
     weights = {name: array for name, array in arrays.items() if name not in _OTHERS}
     expected = jax.tree.map(jnp.asarray, network.read())

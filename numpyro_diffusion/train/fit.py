@@ -22,6 +22,7 @@ from ..disk.runs import Keeper
 from ..errors import ParameterError, check_key, check_number, check_untraced, warn
 from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
+from .conditional import base_of_classes, unnormalised
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .doubts import doubts, doubts_of_images
 from .losses import loss
@@ -104,7 +105,8 @@ def fit(
             below the finest detail.
         network: Architecture, `NetworkConfig`, `PatchConfig` or `UNetConfig`; `condition_size` follows from the data.
         training: Optimisation settings; 10,000 steps of 512 points or of 32 images by default.
-        base: Gaussian mixture for a calibrated energy to stand on, see `MixtureBase.fit`; one Gaussian by default.
+        base: Gaussian mixture for a calibrated energy to stand on, see `MixtureBase.fit`; one Gaussian by default, of
+            vectors with one-hot conditions one for each class, without which classes are not normalised.
         name: Name for formulas.
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same settings, training
             goes on from there and ends with the same weights as an uninterrupted run.
@@ -166,6 +168,8 @@ def fit(
     if parameterisation is None:
         parameterisation = "residual" if network.takes_images and calibrated and base is None else "l2"
     cls, form = (EnergyDensity, network.form or parameterisation) if is_energy else (ScoreModel, "score")
+    if condition is not None and base is None and calibrated and form in ("l2", "dae", "inner_product"):
+        base = None if of_images else base_of_classes(x, condition)
     density = cls.fresh(
         init_key, network, x.shape[1:], schedule=schedule or VariancePreserving.cosine(), parameterisation=form,
         sigmas=jnp.array(sigmas, dtype=float), is_calibrated=calibrated and is_energy, base=base, name=name,
@@ -184,6 +188,8 @@ def fit(
     density = density._replace(state=weights)
     # Folded in, not split off: the keys of weights and steps stay what they were before there was a third.
     typical_key = jax.random.fold_in(rng_key, 0x7E57)
+    if finding := unnormalised(density, condition, jax.random.fold_in(typical_key, 2)):
+        warn(finding)
     if finding := unfinished(density, x, condition, jax.random.fold_in(typical_key, 1)):
         warn(finding + (" But what was said of the data no number of steps mends." if doubted else ""))
     return density._replace(typical=typical_log_probs(density, x, condition, typical_key))

@@ -141,10 +141,9 @@ def score_only() -> list[Input]:
 
     def accepted():
         run = run_of(ring, nd.HMC(0.1), levels=40)
-        require(
-            abs(run.log_evidence) < 5 * run.log_evidence_error < 1, f"{run.log_evidence} +- {run.log_evidence_error}"
-        )
-        return f"{run.log_evidence:.3f} +- {run.log_evidence_error:.3f} for 0"
+        found = f"{run.log_evidence:.3f} +- {run.log_evidence_error:.3f} for 0"
+        require(abs(run.log_evidence) < 5 * run.log_evidence_error, found)
+        return found
 
     few = {"levels": 8}
     return [
@@ -296,6 +295,6 @@ def _as_warnings(density) -> str:
     with caught() as said:
         run = run_of(density, nd.UHMC(1.2), levels=6)
     found = diagnostics.findings(run)
-    named = [f"{run.title}: {finding}" for finding in found]
-    require(len(found) > 0 and named == said, f"{len(found)} findings, {len(said)} warnings")
+    is_told = found and [f"{run.title}: {finding}" for finding in found] == said
+    require(is_told, f"{len(found)} findings, {len(said)} warnings")
     return f"{len(found)} of them"
