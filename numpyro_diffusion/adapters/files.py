@@ -169,8 +169,8 @@ def _density(arrays, config, network: Network) -> AdaptedModel:
         network = _explicit(adapted(network, *rest))
     if network.kind != kind:
         raise ParameterError(
-            f"it holds weights of a {kind} network; network= is a {network.kind} one. Give the network that it was saved "
-            "with, or that one as it is now"
+            f"it holds weights of a {kind} network; network= is a {network.kind} one. Give the one that it was saved "
+            "with, or save that one"
         )
     weights = {name: array for name, array in arrays.items() if name not in _OTHERS}
     expected = jax.tree.map(jnp.asarray, network.read())

@@ -150,7 +150,7 @@ def other_function(x, t):
 @pytest.mark.parametrize(("kind", "network", "words"), [
     ("nnx", None, "not its function. Give that: nd.load"),
     ("nnx", lambda: Net(width=5), r"do not fit.*of another shape: .*first.*\(3, 4\) instead of \(3, 5\)"),
-    ("nnx", lambda: captures(), "holds weights of a nnx network; network= is a captured one. Give the network that it was saved with"),
+    ("nnx", lambda: captures(), "weights of a nnx network; network= is a captured one. Give the one that it was"),
     ("captured", lambda: other_function, r"do not fit.*without a place.*captured|do not fit"),
     ("captured", lambda: (lambda x, t: -captures()(x, t)), "predicts something else than when it was saved"),
     ("parameters", lambda: (lambda w, x, t: -by_parameters(w, x, t)), "predicts something else"),

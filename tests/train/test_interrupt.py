@@ -41,7 +41,7 @@ def test_interrupted_training_leaves_a_density_and_goes_on(tmp_path, monkeypatch
             partial = train(checkpoint_path=path)
     assert np.isfinite(partial.log_prob(np.zeros(2)))
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DiagnosticWarning)
+        warnings.filterwarnings("error", "interrupted", DiagnosticWarning)
         whole, expected = train(checkpoint_path=path), train()
     for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(expected.state), strict=True):
         np.testing.assert_array_equal(a, b)
