@@ -32,6 +32,7 @@ UNSUSPICIOUS = {
     "rounded to hundredths": np.round(NORMAL, 2),
     "counts with noise": beside(RNG.poisson(3.0, size=3000) + RNG.uniform(size=3000)),
     "more coordinates than rows": RNG.normal(size=(100, 200)),
+    "sorted, each row six times": np.repeat(NORMAL[np.argsort(NORMAL[:, 0])], 6, axis=0),
     "on a circle": np.column_stack([np.cos(NORMAL[:, 0]), np.sin(NORMAL[:, 0])]),
 }
 
