@@ -25,6 +25,7 @@ from .density.energy import EnergyDensity, NetworkConfig, PatchConfig, ScoreMode
 from .density.equal import equal_density
 from .density.function import as_density
 from .density.mixture import MixtureBase
+from .density.regression import RegressionBase
 from .density.schedule import LinearFlow, NoiseSchedule, TabulatedSchedule, VarianceExploding, VariancePreserving
 from .density.views import affine, crop, pool
 from .diagnose import metrics, plots

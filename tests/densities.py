@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density.energy import data_gaussian, zero_with_gradient
+from numpyro_diffusion.density.base import data_gaussian
+from numpyro_diffusion.density.energy import zero_with_gradient
 from numpyro_diffusion.infer.model_call import ModelCall
 from numpyro_diffusion.infer.setup import prepare
 from numpyro_diffusion.pytree import register

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import numpyro_diffusion as nd
-from numpyro_diffusion.density.energy import data_gaussian
+from numpyro_diffusion.density.base import data_gaussian
 from numpyro_diffusion.disk import checkpoint
 from numpyro_diffusion.disk.contents import named_leaves
 

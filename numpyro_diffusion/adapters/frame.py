@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checks.numbers import array_of, check_held, is_traced
 from ..density.axes import CosineAxes, DenseAxes
-from ..density.energy import data_gaussian
+from ..density.base import data_gaussian
 from ..density.gaussian import Gaussian
 from ..errors import ParameterError, ShapeError
 from ..train.data import check_data, moments

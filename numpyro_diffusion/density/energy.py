@@ -12,6 +12,7 @@ is the *calibrated* form. The Gaussian base is exact at large noise, where the b
 offset b lets a bounded energy reach the height of a concentrated density; c is the measured log normaliser
 (`numpyro_diffusion.recalibrate`), zero until measured. A Gaussian mixture can stand in for N(mu, C + r^2 I), with
 weights that follow the condition (`mixture.MixtureBase`); then V = I, Lambda the variances, and c may differ by class.
+Or mu, C, and with them u and s, are those given a condition of numbers (`regression.RegressionBase`).
 The energy E is one of
 
     l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
@@ -47,10 +48,11 @@ from ..errors import ParameterError, ShapeError
 from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
 from ..pytree import register, replace
 from .abstract import ConditionalModel
-from .axes import CosineAxes, DenseAxes
+from .base import Base, check_base
 from .density import Conditional, Density
 from .gaussian import Gaussian, log_normal
 from .mixture import MixtureBase
+from .regression import RegressionBase
 from .schedule import NoiseSchedule
 
 __all__ = ["EnergyDensity", "NetworkConfig", "PatchConfig", "ScoreModel", "UNetConfig"]
@@ -80,7 +82,7 @@ class _NetworkDensity(ConditionalModel, Density):
     #: Range of noise-to-signal ratios.
     sigmas: Any
     is_calibrated: bool = False
-    base: MixtureBase | None = None
+    base: Base | None = None
     #: Measured log normaliser, knots in log r and values, and what that of each class has more; zero until measured.
     log_z: Any = None
     class_log_z: jax.Array | None = None
@@ -89,30 +91,10 @@ class _NetworkDensity(ConditionalModel, Density):
     name: str | None = None
 
     def __post_init__(self):
-        self._check_base()
+        check_base(self)
         if self.log_z is None:
             knots = jnp.linspace(jnp.log(self.sigmas[0]), jnp.log(self.sigmas[1]), NORMALISER_KNOTS)
             self.log_z = jnp.stack([knots, jnp.zeros_like(knots)])
-
-    def _check_base(self):
-        if self.parameterisation == "residual" and (self.base is not None or not self.is_calibrated):
-            what = "a mixture base" if self.is_calibrated else "calibrated=False"
-            raise ParameterError(f"a residual energy stands on one Gaussian; got {what}. Take parameterisation='l2'.")
-        base, conditions, size = self.base, self.config.condition_size, self.mean.size
-        if base is None:
-            if self.config.form == "potential":
-                raise ParameterError("a PatchConfig stands on a mixture; got none. Give base=nd.MixtureBase.fit(...).")
-            return
-        if not (self.has_log_density and self.is_calibrated):
-            what = "density with calibrated=False" if self.has_log_density else "score model"
-            raise ParameterError(f"a mixture base belongs to a calibrated energy; got a {what}. Drop the base.")
-        if (d := base.means.shape[-1]) != size:
-            raise ShapeError(f"the base must have the data's dimension {size}; got {d}. Fit it to them.")
-        if base.condition_size not in (0, conditions if self.config.text is None else 0):
-            raise ShapeError(
-                f"the base must know the data's {conditions} classes or none; got {base.condition_size}. "
-                "Give the same conditions to MixtureBase.fit and nd.fit."
-            )
 
     @classmethod
     def fresh(cls, rng_key, config, event_shape, **fields):
@@ -144,7 +126,8 @@ class _NetworkDensity(ConditionalModel, Density):
             raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
         if is_traced(condition):
             return Conditional(self, jnp.append(condition, 1.0), f"{self!r}|?")
-        if self.base is not None and not (min(condition) >= 0 and sum(condition) > 0):
+        has_classes = isinstance(self.base, MixtureBase) and self.base.condition_size
+        if has_classes and not (min(condition) >= 0 and sum(condition) > 0):
             raise ParameterError(
                 f"a condition must weigh the classes of the mixture base, with weights >= 0; got {condition}. "
                 "Give a one-hot vector, or None for no condition."
@@ -171,7 +154,7 @@ class _NetworkDensity(ConditionalModel, Density):
 
     def _moments(self, condition=None):
         # Of the condition: a class has a mean and a covariance of its own, and the frame of annealing follows.
-        return self.moments if self.base is None else self.base.moments(condition)
+        return self.base.moments(condition) if isinstance(self.base, MixtureBase) else self._axes_seen(condition)
 
     def gaussian(self, t, condition=None):
         # Below the trained range the density stays what it is, and so does its frame: levels there would be wasted.
@@ -192,9 +175,23 @@ class _NetworkDensity(ConditionalModel, Density):
         if self.config.takes_images:
             seen = y / jnp.sqrt(r**2 + self._scale() ** 2)
         else:
-            seen = self.moments.axes.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
+            gaussian = self._axes_seen(condition)
+            seen = gaussian.axes.coordinates(y - (gaussian.mean - self.mean)) / jnp.sqrt(gaussian.variance + r**2)
         modules = nnx.merge(self.graphdef, self.state)
-        return seen, modules["network"](seen, self._log_r(r) / 4, self.no_condition if condition is None else condition)
+        return seen, modules["network"](seen, self._log_r(r) / 4, self._condition_seen(condition))
+
+    def _condition_seen(self, condition):
+        """What the network sees of a condition [c + 1] or None: numbers that a base follows are standardised."""
+        if condition is None or not isinstance(self.base, RegressionBase):
+            return self.no_condition if condition is None else condition
+        return jnp.append(condition[-1] * self.base.standard(condition[:-1]), condition[-1])
+
+    def _axes_seen(self, condition=None):
+        """The Gaussian that vectors are preconditioned by: the data's, or one that follows the condition."""
+        if condition is None or not isinstance(self.base, RegressionBase):
+            return self.moments
+        given = self.base.moments(condition[:-1])
+        return jax.tree.map(lambda a, b: jnp.where(condition[-1] > 0, a, b), given, self.moments)
 
     def _scale(self):
         return jnp.sqrt(jnp.mean(self.eigenvalues))
@@ -214,7 +211,8 @@ class EnergyDensity(_NetworkDensity):
 
     def log_prob_at(self, y, r, condition=None):
         """log p(y, r) of centred y = x / alpha - mu [d] at noise-to-signal ratio r."""
-        s, modules = self._scale(), nnx.merge(self.graphdef, self.state)
+        gaussian, modules = self._axes_seen(condition), nnx.merge(self.graphdef, self.state)
+        s = jnp.sqrt(jnp.mean(gaussian.variance))
         if self.parameterisation == "potential":
             energy = -r / s * modules["network"](y + self.mean, r, self._log_r(r) / 4)
         else:
@@ -223,12 +221,14 @@ class EnergyDensity(_NetworkDensity):
         log_z = at_knots(self.log_z[1])
         if not self.is_calibrated:
             return -jnp.sqrt(r**2 + s**2) / r * energy - log_z
-        if self.base is None:
-            base = log_normal(self.moments.axes.coordinates(y), self.eigenvalues + r**2)
+        if not isinstance(self.base, MixtureBase):
+            z = gaussian.axes.coordinates(y - (gaussian.mean - self.mean))
+            base = log_normal(z, gaussian.variance + r**2)
         else:
             class_log_z = None if self.class_log_z is None else jax.vmap(at_knots)(self.class_log_z)
             base = self.base.log_prob(y + self.mean, r, condition, class_log_z)
-        offset = modules["offset"](self._log_r(r) / 4) - modules["offset"](jnp.log(self.sigmas[1]) / 4)
+        offset_at = partial(modules["offset"], condition=self._condition_seen(condition))
+        offset = offset_at(self._log_r(r) / 4) - offset_at(jnp.log(self.sigmas[1]) / 4)
         # Where a condition moves the mean, a base that does not know it is never exact, however large the noise.
         share = 1.0 if self.config.takes_images else s**2 / (r**2 + s**2)
         return base + share * (y.size * offset - s / r * energy) - log_z
@@ -283,17 +283,3 @@ zero_with_gradient = jax.custom_vjp(_zero)
 zero_with_gradient.defvjp(
     lambda x, gradient: (_zero(x, gradient), gradient), lambda gradient, cotangent: (cotangent * gradient, None)
 )
-
-
-def data_gaussian(mean, covariance, config, base: MixtureBase | None = None) -> Gaussian:
-    """The data's Gaussian, of the variances along cosines [d] for images, of the covariance [d, d] else."""
-    mean, covariance = np.ravel(mean), np.asarray(covariance, dtype=np.float64)
-    if config.takes_images:
-        variance, axes = covariance.reshape(mean.size), CosineAxes(config.shape)
-    else:
-        covariance = covariance.reshape(mean.size, mean.size)
-        # A mixture has no axes of its own: the data's stay, and y is centred only.
-        variance, vectors = np.linalg.eigh(covariance) if base is None else (np.diag(covariance), np.eye(mean.size))
-        axes = DenseAxes(jnp.asarray(vectors, dtype=float))
-    variance = np.maximum(variance, 1e-8 * variance.max())
-    return Gaussian(jnp.asarray(mean, dtype=float), jnp.asarray(variance, dtype=float), axes)

@@ -171,13 +171,18 @@ class MixtureBase(NamedTuple):
         return self._replace(components=self.components._replace(variance=self.eigenvalues * factor))
 
     @property
+    def size(self) -> int:
+        """Dimension d of the points."""
+        return self.means.shape[-1]
+
+    @property
     def condition_size(self) -> int:
         """Number of classes c, 0 if there are none."""
         return self.weights.shape[0] - 1
 
     def weights_given(self, condition=None) -> jax.Array:
         """Component weights [K] given a condition [c + 1], whose last entry says whether there is one."""
-        if condition is None:
+        if condition is None or not self.condition_size:
             return self.weights[-1]
         weights = condition[:-1] @ self.weights[:-1] + (1 - condition[-1]) * self.weights[-1]
         return weights / jnp.sum(weights)

@@ -32,6 +32,9 @@ LENGTHS, LARGEST_WEIGHT = (1e-12, 1e12), 1e6
 RANGES = {
     "mean": (-1e12, 1e12), "eigenvalues": (1e-24, 1e24), "log_z": (-1e7, 1e7), "class_log_z": (-1e7, 1e7),
     "base.means": (-1e12, 1e12), "base.eigenvalues": (1e-24, 1e24), "base.weights": (0.0, 1.001),
+    "base.mean_weights": (-1e12, 1e12), "base.spread_weights": (-1e6, 1e6), "base.variance": (1e-24, 1e24),
+    "base.centre": (-1e30, 1e30), "base.scale": (1e-30, 1e30), "base.low": (-1e30, 1e30), "base.high": (-1e30, 1e30),
+    "base.frequencies": (-1e6, 1e6), "base.phases": (-7.0, 7.0),
 }  # fmt: skip
 #: Most axes of a point, and most characters of a card as JSON.
 MOST_AXES, LONGEST_CARD = 8, 1_000_000
@@ -176,37 +179,48 @@ def network_in(arrays: Mapping[str, np.ndarray], build: Callable, others: Collec
 
 def check_arrays(arrays: Mapping[str, np.ndarray], size: int, network) -> None:
     """The arrays beside the network: shapes, and what each may hold."""
-    knots, has_base = max(2, arrays["log_z"].size // 2), "base.means" in arrays
+    knots, is_mixture = max(2, arrays["log_z"].size // 2), "base.means" in arrays
     shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "eigenvalues": (size,), "sigmas": (2,), "log_z": (2, knots)}
     shapes |= {} if network.takes_images else {"eigenvectors": (size, size)}
     shapes |= {"class_log_z": (network.condition_size, knots)} if "class_log_z" in arrays else {}
-    if has_base:
-        count, rows = len(arrays["base.means"]), len(arrays["base.weights"])
-        shapes |= {
-            "base.means": (count, size), "base.eigenvalues": (count, size), "base.eigenvectors": (count, size, size),
-            "base.weights": (rows, count),
-        }  # fmt: skip
-        if rows not in (1, network.condition_size + 1):
-            raise ParameterError(f"the base has {rows - 1} classes, the network {network.condition_size}")
+    shapes |= _base_shapes(arrays, size, network.condition_size)
     for name, shape in shapes.items():
         array = arrays[name]
         check_range(name, array, shape, RANGES.get(name, (-np.inf, np.inf)))
-        if name.endswith("eigenvectors"):
+        if name.endswith("vectors"):
             for vectors in array.reshape(-1, size, size):
                 check_orthonormal(name, vectors)
     low, high = map(float, arrays["sigmas"])
     if not LENGTHS[0] <= low < high <= LENGTHS[1]:
         raise ParameterError(f"sigmas must increase within [{LENGTHS[0]:g}, {LENGTHS[1]:g}]; got {low:g} and {high:g}")
     # Beside a mixture they are the variances along the data's own axes, in no order.
-    if not (network.takes_images or has_base) and np.any(np.diff(arrays["eigenvalues"]) < 0):
+    if not (network.takes_images or is_mixture) and np.any(np.diff(arrays["eigenvalues"]) < 0):
         raise ParameterError("eigenvalues must not decrease, as their axes are in that order")
     if not np.all(np.diff(arrays["log_z"][0]) > 0):
         raise ParameterError("the knots of log_z must increase")
-    sums = np.sum(arrays["base.weights"], axis=1, dtype=np.float64) if has_base else np.ones(1)
+    sums = np.sum(arrays["base.weights"], axis=1, dtype=np.float64) if is_mixture else np.ones(1)
     if not np.all(np.abs(sums - 1) < 1e-3):
         raise ParameterError(
             f"each row of base.weights must sum to one; got sums from {sums.min():g} to {sums.max():g}"
         )
+
+
+def _base_shapes(arrays: Mapping[str, np.ndarray], size: int, known: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of what a base is made of, for points of `size` numbers under `known` conditions; none without a base."""
+    if "base.means" in arrays:
+        count, rows = len(arrays["base.means"]), len(arrays["base.weights"])
+        if rows not in (1, known + 1):
+            raise ParameterError(f"the base has {rows - 1} classes, the network {known}")
+        shapes = {"means": (count, size), "eigenvalues": (count, size), "eigenvectors": (count, size, size)}
+        shapes |= {"weights": (rows, count)}
+    elif "base.mean_weights" in arrays:
+        cosines = arrays["base.phases"].size
+        shapes = dict.fromkeys(("centre", "scale", "low", "high"), (known,))
+        shapes |= dict.fromkeys(("mean_weights", "spread_weights"), (1 + known + cosines, size))
+        shapes |= {"variance": (size,), "vectors": (size, size), "frequencies": (cosines, known), "phases": (cosines,)}
+    else:
+        return {}
+    return {f"base.{name}": shape for name, shape in shapes.items()}
 
 
 def check_range(name: str, array: np.ndarray, shape: tuple[int, ...], span: tuple[float, float]) -> None:

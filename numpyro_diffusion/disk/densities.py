@@ -24,6 +24,7 @@ from ..density.density import Conditional, Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
 from ..density.gaussian import Gaussian
 from ..density.mixture import MixtureBase
+from ..density.regression import RegressionBase
 from ..density.typical import QUANTILES
 from ..errors import ArgumentTypeError, ParameterError, UnknownNameError
 from ..networks.config import CONFIGS
@@ -31,8 +32,9 @@ from . import checkpoint, contents
 
 _CLASSES = {cls.__name__: cls for cls in (EnergyDensity, ScoreModel)}
 _FIELDS = ("mean", "eigenvalues", "eigenvectors", "sigmas", "log_z", "class_log_z", "typical")
-_BASE = ("means", "eigenvalues", "eigenvectors", "weights")
-_KNOWN = {*_FIELDS, *(f"base.{field}" for field in _BASE)}
+#: What a base is made of; the first array tells which one a file holds.
+_BASES = {MixtureBase: ("means", "eigenvalues", "eigenvectors", "weights"), RegressionBase: RegressionBase._fields}
+_KNOWN = {*_FIELDS, *(f"base.{field}" for fields in _BASES.values() for field in fields)}
 
 
 def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = None, dtype: str | None = None) -> None:
@@ -65,7 +67,7 @@ def save(density: Density, path: str | os.PathLike[str], *, card: dict | None = 
     # What is None is not kept: axes where they are cosines, and what was not measured.
     arrays |= {k: np.asarray(v) for k in _FIELDS if (v := getattr(density, k)) is not None}
     if density.base is not None:
-        arrays |= {f"base.{k}": np.asarray(getattr(density.base, k)) for k in _BASE}
+        arrays |= {f"base.{k}": np.asarray(getattr(density.base, k)) for k in _BASES[type(density.base)]}
     card = {} if card is None else card
     contents.check_texts(density.name, card)
     config = {
@@ -112,8 +114,8 @@ def described(arrays, config) -> Density:
     graphdef, state = contents.network_in(arrays, lambda key: network.build(size, key), _KNOWN)
     contents.check_arrays(arrays, size, network)
     # Files of version 0.1 have neither a base nor typical log densities.
-    is_mixture = "base.means" in arrays
-    base = MixtureBase.of_arrays(**{k: arrays[f"base.{k}"] for k in _BASE}) if is_mixture else None
+    bases = [kind for kind, fields in _BASES.items() if f"base.{fields[0]}" in arrays]
+    base = next((b.of_arrays(**{k: arrays[f"base.{k}"] for k in _BASES[b]}) for b in bases), None)
     if "typical" in arrays:
         _check_typical(arrays["typical"], kind, network.condition_size)
     fields: dict[str, Any] = {k: jnp.asarray(arrays[k], dtype=float) if k in arrays else None for k in _FIELDS}

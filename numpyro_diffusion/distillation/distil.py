@@ -25,14 +25,15 @@ from ..checks.calls import checked_call
 from ..checks.fields import check_choice, check_flag, check_instance
 from ..checks.room import make_room
 from ..checks.text import LONGEST_NAME, check_name
+from ..density.base import BASES, Base
 from ..density.density import Density
 from ..density.energy import PARAMETERISATIONS, EnergyDensity
-from ..density.mixture import MixtureBase
 from ..density.typical import typical_log_probs
 from ..disk.runs import Keeper
-from ..errors import ShapeError, check_key, check_untraced
+from ..errors import ShapeError, check_key, check_untraced, warn
 from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
+from ..train.conditional import base_of, unnormalised
 from ..train.data import check_data
 from ..train.fit import NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES, Denoising
 from ..train.losses import Targets, mismatch, noised
@@ -82,7 +83,7 @@ def distil(
     sigma_max: float | None = None,
     network: NetworkConfig | PatchConfig | UNetConfig | None = None,
     training: TrainingConfig | None = None,
-    base: MixtureBase | None = None,
+    base: Base | None = None,
     normalise: bool | None = None,
     name: str | None = None,
     checkpoint_path: str | Path | None = None,
@@ -107,7 +108,7 @@ def distil(
             standard deviations of the data as far as the teacher's levels reach.
         network: Architecture; that of a `ScoreModel` by default, whose weights are then where training starts.
         training: Optimisation settings, as in `nd.fit`.
-        base: Gaussian mixture for the energy to stand on, see `MixtureBase.fit`; one Gaussian by default.
+        base: What the energy stands on, as in `nd.fit`.
         normalise: Whether to measure log Z and take it out: by quadrature up to two dimensions, by annealed runs with
             growing effort beyond. None does so for all but images.
         name: Name for formulas; says what was distilled by default.
@@ -141,7 +142,7 @@ def distil(
     teacher = jax.tree.map(lambda a: a, teacher)  # what a user's function computes is read once, here
     training = TrainingConfig() if training is None else training
     check_instance("training", training, TrainingConfig)
-    for what, value, kinds in (("network", network, CONFIGS.values()), ("base", base, [MixtureBase])):
+    for what, value, kinds in (("network", network, CONFIGS.values()), ("base", base, BASES)):
         if value is not None:
             check_instance(what, value, *kinds)
     if normalise is not None:
@@ -155,9 +156,11 @@ def distil(
     if x.shape[1:] != teacher.event_shape:
         raise ShapeError(f"data must be points of the teacher's shape {teacher.event_shape}; got {x.shape[1:]}.")
     check_conditions(teacher, c)
+    if base is None and c is not None and not takes_images(teacher):
+        base = base_of(x, c)
     name = name or f"{teacher!r} distilled{source}"[:LONGEST_NAME]
     density = fresh_student(
-        init_key, teacher, x, 0 if c is None else c.shape[1], network=network, parameterisation=parameterisation,
+        init_key, teacher, x, c, network=network, parameterisation=parameterisation,
         base=base, sigmas=(sigma_min, sigma_max), name=name,
     )  # fmt: skip
     check_finite_scores(teacher, x, c, density.sigmas, try_key)
@@ -172,6 +175,8 @@ def distil(
         Keeper(checkpoint_path, identity, checkpoint_every_seconds), name=name, progress_bar=progress_bar,
     )  # fmt: skip
     density = density._replace(state=weights)
+    if finding := unnormalised(density, c, jax.random.fold_in(typical_key, 1)):
+        warn(finding)
     density = density._replace(typical=typical_log_probs(density, x, c, typical_key))
     if normalise is None:
         normalise = not takes_images(teacher)

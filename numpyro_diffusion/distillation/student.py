@@ -9,17 +9,16 @@ weights; on the bar there is little to choose.
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..density.base import Base, data_gaussian
 from ..density.density import Conditional, Density
-from ..density.energy import EnergyDensity, ScoreModel, data_gaussian
-from ..density.mixture import MixtureBase
+from ..density.energy import EnergyDensity, ScoreModel
 from ..errors import ParameterError, check_number
 from ..networks.config import NetworkConfig
+from ..train.conditional import conditioned
 from ..train.data import moments
 from ..train.fit import SIGMAS
 
@@ -28,14 +27,17 @@ OUTPUT = {"inner_product": -0.5, "l2": 0.1}
 
 
 def fresh_student(
-    rng_key, teacher: Density, x, condition_size: int, *, network, parameterisation: str, base: MixtureBase | None,
+    rng_key, teacher: Density, x, conditions, *, network, parameterisation: str, base: Base | None,
     sigmas, name: str,
 ) -> EnergyDensity:  # fmt: skip
-    """An energy density for data x [n, *event_shape], before training; `sigmas` are as given, or None."""
+    """An energy density for data x [n, *event_shape] under conditions [n, c] or None, before training.
+
+    `sigmas` are as given, or None.
+    """
     model = teacher.model if isinstance(teacher, Conditional) else teacher
     theirs = model if isinstance(model, ScoreModel) else None
     config = network or (NetworkConfig() if theirs is None else theirs.config)
-    config = dataclasses.replace(config, condition_size=condition_size)
+    config = conditioned(config, conditions, is_calibrated=base is not None)
     heir = theirs if theirs is not None and base is None and config == theirs.config else None
     gaussian = data_gaussian(*moments(x, config), config, base) if heir is None else heir.moments
     student = EnergyDensity.fresh(

@@ -61,7 +61,13 @@ class _Config(Checked, abc.ABC):
     def build(self, size: int, rng_key: jax.Array) -> tuple[Any, Any]:
         """A fresh network and offset as nnx (graph definition, state); ShapeError where it is for another size."""
         rngs = nnx.Rngs(params=rng_key)
-        return nnx.split(nnx.Dict(network=self._network(size, rngs), offset=Offset(rngs=rngs)))
+        network = self._network(size, rngs)
+        return nnx.split(nnx.Dict(network=network, offset=Offset(num_inputs=self._offset_inputs, rngs=rngs)))
+
+    @property
+    def _offset_inputs(self) -> int:
+        """Numbers of the condition that the offset knows."""
+        return 0
 
     @abc.abstractmethod
     def _network(self, size: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -78,6 +84,7 @@ class NetworkConfig(_Config):
         expansion: Width of a block's hidden layer over `width`.
         embedding_size: Size of the random Fourier embedding of the noise level, even.
         condition_size: Length of the condition vector; set by `fit`.
+        condition_offset: Whether an energy's offset knows the condition, too; set by `fit`.
     """
 
     width: Count = 128
@@ -85,6 +92,11 @@ class NetworkConfig(_Config):
     expansion: Count = 2
     embedding_size: Annotated[int, even] = 32
     condition_size: CountOrZero = 0
+    condition_offset: Flag = False
+
+    @property
+    def _offset_inputs(self):
+        return self.condition_size + 1 if self.condition_offset and self.condition_size else 0
 
     def _network(self, size, rngs):
         return ResidualMLP(size, self, rngs=rngs)

@@ -42,12 +42,19 @@ class ResidualMLP(nnx.Module):
 
 
 class Offset(nnx.Module):
-    """A smooth scalar function g(c) of the log noise level, for the offset b = g(c) - g(c_max)."""
+    """A smooth scalar function g(c) of the log noise level, for the offset b = g(c) - g(c_max).
 
-    def __init__(self, width=32, *, rngs):
+    Of `num_inputs` numbers of a condition, too, where there are any: how concentrated data are is up to it.
+    """
+
+    def __init__(self, width=32, num_inputs=0, *, rngs):
         self.first = nnx.Linear(1, width, rngs=rngs)
         self.second = nnx.Linear(width, width, rngs=rngs)
         self.head = nnx.Linear(width, 1, kernel_init=nnx.initializers.zeros, use_bias=False, rngs=rngs)
+        self.condition = nnx.Linear(num_inputs, width, use_bias=False, rngs=rngs) if num_inputs else None
 
-    def __call__(self, c):
-        return self.head(jnp.tanh(self.second(jnp.tanh(self.first(jnp.reshape(c, 1))))))[0]
+    def __call__(self, c, condition: Any = None):
+        h = self.first(jnp.reshape(c, 1))
+        if self.condition is not None:
+            h = h + self.condition(condition)
+        return self.head(jnp.tanh(self.second(jnp.tanh(h))))[0]

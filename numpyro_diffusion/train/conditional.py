@@ -2,37 +2,58 @@ r"""Densities of vectors given a condition: what they stand on, and whether they
 
 Noise is never so large that a condition which moves the mean is forgotten, and losses see derivatives of log p alone:
 over a Gaussian that does not know the condition, :math:`\log Z(c)` is whatever the network makes it. Classes therefore
-stand on a Gaussian each. Where the condition is no class, Z is measured, by draws y of the data's Gaussian q,
+stand on a Gaussian each, and numbers on one whose mean and spread follow them. The offset b knows the condition, too:
+of a ring whose radius is the condition log Z(c) is from -.56 to .86 without that, from -.03 to .18 with it (3,000
+steps, one seed). Z is measured all the same, by draws y of the condition's Gaussian q, widened,
 
 .. math:: Z(c, r) = E_q \frac{p(y, r \mid c)}{q(y, r)} .
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..density.base import Base
 from ..density.energy import EnergyDensity
-from ..density.gaussian import log_normal
 from ..density.mixture import MixtureBase
+from ..density.regression import RegressionBase
+from ..networks.config import NetworkConfig
 
-#: Numbers that the covariances of all classes may have.
-MOST_NUMBERS = 10**7
+#: Numbers that a base may have, and rows that one which follows numbers is fitted to.
+MOST_NUMBERS, FEWEST = 10**7, 16
 #: Conditions and draws to measure by, noise-to-signal ratios in standard deviations of the data.
-NUM_CONDITIONS, NUM_DRAWS, RATIOS = 8, 2048, (20.0, 2.0)
+NUM_CONDITIONS, NUM_DRAWS, RATIOS = 8, 2048, (20.0, 2.0, 0.5)
 #: Nats that are no finding, and standard errors.
 MOST_NATS, SURE = 0.1, 4.0
+#: Effective draws, as a share, with less of which nothing is known.
+LEAST_SHARE = 0.1
+#: Variance of what is drawn, relative to that of the density's Gaussian.
+WIDENED = 1.5
 
 
-def base_of_classes(x, conditions) -> MixtureBase | None:
-    """A Gaussian for each class where conditions [n, c] are one-hot, with some points of each; else None."""
+def base_of(x, conditions) -> Base | None:
+    """What data [n, *event_shape] under conditions [n, c] stand on: None where they are too many numbers, or too few.
+
+    A Gaussian for each class where conditions are one-hot, with some points of each; one that follows them else.
+    """
     rows, size = np.asarray(conditions, dtype=np.float64), x[0].size
-    if not (np.all((rows == 0) | (rows == 1)) and np.all(rows.sum(axis=1) == 1)):
+    if np.all((rows == 0) | (rows == 1)) and np.all(rows.sum(axis=1) == 1) and rows.sum(axis=0).min() > 1:
+        return MixtureBase.fit(x, rows) if rows.shape[1] * size**2 <= MOST_NUMBERS else None
+    if len(x) < FEWEST or (rows.shape[1] + size) * max(rows.shape[1], size) > MOST_NUMBERS:
         return None
-    if rows.sum(axis=0).min() < 2 or rows.shape[1] * size**2 > MOST_NUMBERS:
-        return None
-    return MixtureBase.fit(x, rows)
+    return RegressionBase.fit(x, rows)
+
+
+def conditioned(network, conditions, *, is_calibrated: bool):
+    """The network's configuration for conditions [n, c], or None, of a calibrated energy or something else."""
+    network = dataclasses.replace(network, condition_size=0 if conditions is None else int(conditions.shape[-1]))
+    if not isinstance(network, NetworkConfig):
+        return network
+    return dataclasses.replace(network, condition_offset=is_calibrated and conditions is not None)
 
 
 def unnormalised(density, conditions, rng_key) -> str | None:
@@ -67,13 +88,17 @@ def unnormalised(density, conditions, rng_key) -> str | None:
 @jax.jit
 def _log_z(density, r, rng_key, conditions):
     """log Z and its standard error [c + 1 conditions] at the ratio r, by draws that all share."""
-    variance = density.eigenvalues + r**2
-    u = jnp.sqrt(variance) * jax.random.normal(rng_key, (NUM_DRAWS, variance.size))
-    y, log_q = jax.vmap(density.moments.axes.point)(u), jax.vmap(lambda u: log_normal(u, variance))(u)
+    noise = jax.random.normal(rng_key, (NUM_DRAWS, density.eigenvalues.size))
 
     def measured(condition):
-        log_weights = jax.vmap(lambda y: density.log_prob_at(y, r, condition))(y) - log_q
+        q = density._moments(condition)
+        q = q._replace(variance=WIDENED * q.variance).noised(1.0, r)
+        y = jax.vmap(q.at)(noise)
+        log_p = jax.vmap(lambda y: density.log_prob_at(y - density.mean, r, condition))(y)
+        log_weights = log_p - jax.vmap(q.log_prob)(y)
         log_z = jax.nn.logsumexp(log_weights) - jnp.log(NUM_DRAWS)
-        return log_z, jnp.std(jnp.exp(log_weights - log_z)) / jnp.sqrt(NUM_DRAWS)
+        spread = jnp.std(jnp.exp(log_weights - log_z))
+        known = 1 / (1 + spread**2) > LEAST_SHARE
+        return log_z, jnp.where(known, spread / jnp.sqrt(NUM_DRAWS), jnp.inf)
 
     return jax.lax.map(measured, conditions)

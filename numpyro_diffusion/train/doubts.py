@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..density.base import Base
+from ..density.regression import RegressionBase
+
 #: Rows looked at, spread over all: data may be sorted.
 LOOKED_AT = 4096
 #: Different rows that are too few for a network by itself: held-out points of 30 in the plane lay 3 to 170 nats off.
@@ -19,7 +22,7 @@ LEAST_CORE = 0.2
 MOST_VALUES = 1 / 3
 
 
-def doubts(x, covariance, sigma_min: float, *, decays: bool) -> list[str]:
+def doubts(x, covariance, sigma_min: float, base: Base | None, *, decays: bool) -> list[str]:
     """Sentences with remedies about data x [n, *event_shape] with a covariance [d, d], and the least noise.
 
     `decays`: whether training draws the network towards its base, which few rows ask for.
@@ -27,7 +30,8 @@ def doubts(x, covariance, sigma_min: float, *, decays: bool) -> list[str]:
     index = np.linspace(0, len(x) - 1, min(len(x), LOOKED_AT)).astype(int)
     rows = np.asarray(x)[index].astype(np.float64).reshape(len(index), -1)
     found = [*_narrow(covariance, len(x), sigma_min), *_far_out(rows, covariance), *_stepped(rows, sigma_min)]
-    return found if decays else [*found, *_few(rows)]
+    found += [] if found or not isinstance(base, RegressionBase) else _determined(base, sigma_min)
+    return found if decays else [*found, *_few(rows, base)]
 
 
 def doubts_of_images(shape: tuple[int, ...]) -> list[str]:
@@ -94,12 +98,22 @@ def _stepped(rows, sigma_min: float) -> Iterator[str]:
         )
 
 
-def _few(rows) -> Iterator[str]:
+def _determined(base: RegressionBase, sigma_min: float) -> Iterator[str]:
+    if (least := float(np.sqrt(np.min(base.variance)))) < sigma_min:
+        yield (
+            f"the condition determines a direction of the data to {least:.3g}, which is narrower than sigma_min = "
+            f"{sigma_min:.3g}, the least noise that is learnt: there the density is wider than the data. Leave out "
+            "what is a function of the condition, or give a smaller sigma_min."
+        )
+
+
+def _few(rows, base: Base | None) -> Iterator[str]:
     count = len(np.unique(rows, axis=0))
     if count < FEWEST_ROWS:
+        begin = "Begin from a mixture and hold the network near it: base=nd.MixtureBase.fit(x), "
         yield (
             f"{count} different rows are few: a network by itself learns them by heart, and is nats too low at others. "
-            "Begin from a mixture and hold the network near it: base=nd.MixtureBase.fit(x), "
+            f"{begin if base is None else 'Hold the network near what it stands on: '}"
             "training=nd.TrainingConfig(weight_decay=1.0)."
         )
 

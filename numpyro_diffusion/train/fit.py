@@ -14,15 +14,15 @@ from ..checks.calls import checked_call
 from ..checks.fields import check_instance
 from ..checks.room import make_room
 from ..checks.text import check_name
-from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel, data_gaussian
-from ..density.mixture import MixtureBase
+from ..density.base import BASES, Base, data_gaussian
+from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
 from ..disk.runs import Keeper
 from ..errors import ParameterError, check_key, check_number, check_untraced, warn
 from ..networks.config import CONFIGS, NetworkConfig, PatchConfig, UNetConfig
 from ..program import fingerprint, versions
-from .conditional import base_of_classes, unnormalised
+from .conditional import base_of, conditioned, unnormalised
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .doubts import doubts, doubts_of_images
 from .losses import loss
@@ -81,7 +81,7 @@ def fit(
     sigma_max: float | None = None,
     network: NetworkConfig | PatchConfig | UNetConfig | None = None,
     training: TrainingConfig | None = None,
-    base: MixtureBase | None = None,
+    base: Base | None = None,
     name: str | None = None,
     checkpoint_path: str | Path | None = None,
     checkpoint_every_seconds: float = 60.0,
@@ -105,8 +105,9 @@ def fit(
             below the finest detail.
         network: Architecture, `NetworkConfig`, `PatchConfig` or `UNetConfig`; `condition_size` follows from the data.
         training: Optimisation settings; 10,000 steps of 512 points or of 32 images by default.
-        base: Gaussian mixture for a calibrated energy to stand on, see `MixtureBase.fit`; one Gaussian by default, of
-            vectors with one-hot conditions one for each class, without which classes are not normalised.
+        base: What a calibrated energy stands on, a Gaussian mixture (`MixtureBase.fit`) or a Gaussian that follows
+            conditions of numbers (`RegressionBase.fit`). By default one Gaussian, of vectors with one-hot conditions
+            one for each class, with other conditions one that follows them: densities are normalised under each.
         name: Name for formulas.
         checkpoint_path: File to keep the run's state in. If it exists and belongs to the same settings, training
             goes on from there and ends with the same weights as an uninterrupted run.
@@ -142,6 +143,8 @@ def fit(
         raise ParameterError(f"parameterisation must be one of {PARAMETERISATIONS}; got {parameterisation!r}.")
     network = NetworkConfig() if network is None else network
     check_instance("network", network, *CONFIGS.values())
+    if base is not None:
+        check_instance("base", base, *BASES)
     is_energy = model == "energy"
     training = settled(training, images=network.takes_images, energy=is_energy, calibrated=is_energy and calibrated)
     if network.text is not None:
@@ -158,18 +161,18 @@ def fit(
     sigmas = [share * std if s is None else check_number(what, s, 0.0, remedy=remedy) for what, s, share in given]
     if not 0 < sigmas[0] < sigmas[1]:
         raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigmas[0]} and {sigmas[1]}. {remedy}")
-    decays = training.weight_decay > 0
     of_images = network.takes_images
-    doubted = doubts_of_images(x.shape[1:]) if of_images else doubts(x, covariance, sigmas[0], decays=decays)
-    for doubt in doubted:
-        warn(doubt)
-    network = dataclasses.replace(network, condition_size=0 if condition is None else int(condition.shape[-1]))
+    network = conditioned(network, condition, is_calibrated=is_energy and calibrated)
     init_key, step_key = jax.random.split(rng_key)
     if parameterisation is None:
         parameterisation = "residual" if network.takes_images and calibrated and base is None else "l2"
     cls, form = (EnergyDensity, network.form or parameterisation) if is_energy else (ScoreModel, "score")
     if condition is not None and base is None and calibrated and form in ("l2", "dae", "inner_product"):
-        base = None if of_images else base_of_classes(x, condition)
+        base = None if of_images else base_of(x, condition)
+    decays = training.weight_decay > 0
+    doubted = doubts_of_images(x.shape[1:]) if of_images else doubts(x, covariance, sigmas[0], base, decays=decays)
+    for doubt in doubted:
+        warn(doubt)
     density = cls.fresh(
         init_key, network, x.shape[1:], schedule=schedule or VariancePreserving.cosine(), parameterisation=form,
         sigmas=jnp.array(sigmas, dtype=float), is_calibrated=calibrated and is_energy, base=base, name=name,

@@ -143,14 +143,14 @@ def test_a_sampler_is_data():
 def test_a_score_model_of_the_same_architecture_is_the_start(form):
     model = network("score")
     how = {"parameterisation": form, "base": None, "name": "s"}
-    begins = fresh_student(KEY, model, DATA, 0, network=None, sigmas=(None, None), **how)
+    begins = fresh_student(KEY, model, DATA, None, network=None, sigmas=(None, None), **how)
     assert begins.config == model.config and begins.moments is model.moments
     assert np.array_equal(begins.sigmas, model.sigmas)
     theirs, ours = model.state["network"], begins.state["network"]
     assert same_weights(theirs["stem"], ours["stem"])
     factor = {"l2": 0.1, "dae": 1.0, "inner_product": -0.5}[form]
     assert same_weights(jax.tree.map(lambda a: factor * a, theirs["head"]), ours["head"])
-    other = fresh_student(KEY, model, DATA, 0, network=NETWORK, sigmas=(None, None), **how)
+    other = fresh_student(KEY, model, DATA, None, network=NETWORK, sigmas=(None, None), **how)
     assert other.config == NETWORK
 
 
@@ -165,7 +165,7 @@ def test_inner_products_begin_with_the_score_of_a_linear_teacher():
         state["network"][layer]["bias"].set_value(jnp.zeros(kernel.shape[1]))
     model = model._replace(state=state)
     how = {"network": None, "parameterisation": "inner_product", "base": None, "sigmas": (None, None), "name": "s"}
-    begins = fresh_student(KEY, model, DATA, 0, **how)
+    begins = fresh_student(KEY, model, DATA, None, **how)
     y, t = jnp.array([[0.9, -0.4]]), model.schedule.time(0.02)
     plain = -y / (1 + 0.02**2)
     np.testing.assert_allclose(begins.score(y, t) - plain, model.score(y, t) - plain, rtol=2e-3)

@@ -59,7 +59,7 @@ REFUSED = {
     "noise beyond the teacher's": (
         lambda: distil(sigma_max=1e4), ParameterError, r"within the teacher's.*0.01, 100.*got 0.01 and 1e\+04. Leave"),
     "noise below the teacher's": (lambda: distil(sigma_min=1e-3), ParameterError, r"within the teacher's.*got 0.001"),
-    "no base": (lambda: distil(base=3), ArgumentTypeError, r"base must be a MixtureBase; got 3"),
+    "no base": (lambda: distil(base=3), ArgumentTypeError, r"base must be a MixtureBase or .*RegressionBase; got 3"),
     "no flag": (
         lambda: distil(normalise="yes"), ParameterError,  # pyright: ignore
         r"normalise must be True or False; got 'yes'. None"),

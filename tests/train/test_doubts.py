@@ -15,8 +15,8 @@ NORMAL = RNG.normal(size=(3000, 2))
 TURN = np.array([[np.cos(0.7), -np.sin(0.7)], [np.sin(0.7), np.cos(0.7)]])
 
 
-def said(x, sigma_min=0.006, **settings) -> list[str]:
-    return doubts(np.asarray(x), np.cov(x.T), sigma_min, **{"decays": False} | settings)
+def said(x, sigma_min=0.006, base=None, **settings) -> list[str]:
+    return doubts(np.asarray(x), np.cov(x.T), sigma_min, base, **{"decays": False} | settings)
 
 
 def beside(column):
@@ -65,6 +65,22 @@ def test_data_that_cannot_be_learnt_are_doubted_with_a_remedy(name):
 
 def test_few_rows_are_not_doubted_where_the_network_is_held_near_its_base():
     assert said(NORMAL[:30], decays=True) == []
+
+
+def test_what_the_condition_determines_is_doubted():
+    c = NORMAL[:, :1]
+    noisy, exact = (
+        np.column_stack([c[:, 0] * 2 + scale * RNG.normal(size=3000), NORMAL[:, 1]]) for scale in (0.1, 0.0)
+    )
+    assert said(noisy, base=nd.RegressionBase.fit(noisy, c)) == []
+    (sentence,) = said(exact, base=nd.RegressionBase.fit(exact, c))
+    assert re.search(r"the condition determines a direction of the data to .*sigma_min = 0\.006", sentence)
+
+
+def test_few_rows_under_conditions_keep_their_base():
+    x, c = NORMAL[:30], RNG.normal(size=(30, 1))
+    (sentence,) = said(x, base=nd.RegressionBase.fit(x, c))
+    assert "near what it stands on: training=" in sentence and "MixtureBase" not in sentence
 
 
 def test_fit_says_so_before_it_trains():

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 import numpyro_diffusion as nd
 from benchmarks.faults.ordinary.inputs import KEY, Input, caught, close, refused, require
-from numpyro_diffusion.density.energy import data_gaussian
+from numpyro_diffusion.density.base import data_gaussian
 from numpyro_diffusion.train import losses
 
 P = nd.exact.GaussianMixture([[0.2]], [[[0.6]]], name="p")
