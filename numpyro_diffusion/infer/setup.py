@@ -15,7 +15,7 @@ from numpyro.primitives import Messenger, sample
 
 from ..checks.numbers import is_traced
 from ..density.abstract import gaussian_at
-from ..density.density import Density
+from ..density.density import Conditional, Density
 from ..density.gaussian import Gaussian
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, UnsupportedModelError, warn
 from ..program import array_digest
@@ -196,10 +196,15 @@ def _check_fixed(sites, others, bound):
     for name in bound:
         first, second = (jax.tree.leaves(prior_of(t[name])) for t in (sites, others))
         if [array_digest(a) for a in first] != [array_digest(a) for a in second]:
+            of_condition = (
+                " Where it is a condition that is latent, numpyro.infer.NUTS samples the model as it is; of a few "
+                "conditions make a mixture of densities."
+            )
             raise UnsupportedModelError(
                 f"the density of site {name!r} depends on another latent. Its normaliser would change with that "
                 "latent and is not known. Fix the density, and let the latent act on its location and scale: "
                 "dist.TransformedDistribution(nd.DiffusionPrior(density), AffineTransform(loc, scale))."
+                f"{of_condition if isinstance(bound[name].density, Conditional) else ''}"
             )
 
 

@@ -94,6 +94,8 @@ def _array(what: str, value) -> np.ndarray:
         return real_array(array)
     except (TypeError, ValueError) as error:
         if all(isinstance(v, bool | np.bool_) or _are_numbers([v]) for v in array.flat):
+            if what == "conditions":
+                return array.astype(float)
             raise ShapeError(
                 f"{what} must be real numbers; got columns of booleans among others. Make them 0 and 1, frame.astype("
                 "float), or better leave them to conditions=."
@@ -144,6 +146,8 @@ def _check_points(x, condition) -> None:
             f"conditions must have shape [{len(x)}, c]; got {condition.shape}. One-hot encode classes "
             "(jax.nn.one_hot); of numbers: conditions[:, None]."
         )
+    if condition is not None:
+        _check_resolved(condition)
     largest = float(np.max(np.abs(x)))
     if largest > 1e15:
         raise ParameterError(f"data must be of order one; got values up to {largest:.3g}. Standardise them first.")
@@ -155,6 +159,18 @@ def _check_points(x, condition) -> None:
         raise ParameterError(
             f"data must be of order one; got a spread of {spread:.3g} about means up to {offset:.3g}, which float32 "
             "cannot resolve. Standardise them first: (data - mean) / spread."
+        )
+
+
+def _check_resolved(conditions) -> None:
+    """Raise ParameterError where conditions [n, c] differ by less than float32 resolves at their size."""
+    values = np.asarray(conditions, dtype=np.float64)
+    spread, offset = np.std(values, axis=0), np.abs(values.mean(0))
+    if len(close := np.flatnonzero(offset * (spread > 0) > MOST_OFFSET * spread)):
+        i = close[0]
+        raise ParameterError(
+            f"conditions must differ by what float32 resolves; column {i} has a spread of {spread[i]:.3g} about "
+            f"{values[:, i].mean():.8g}. Subtract that mean, here and from what .given takes."
         )
 
 

@@ -165,3 +165,16 @@ def test_a_prior_that_depends_on_a_latent_is_refused():
 
     with pytest.raises(nd.errors.UnsupportedModelError, match="density of site 'x' depends on another latent"):
         nd.AnnealedMCMC(model).run(jax.random.key(0), jnp.asarray(0.3))
+
+
+def test_a_latent_condition_is_refused_with_what_samples_it():
+    config = nd.NetworkConfig(width=8, num_blocks=1, condition_size=1)
+    density = densities.untrained(config, (2,), mean=np.zeros(2), covariance=np.eye(2))
+
+    def model(y):
+        c = numpyro.sample("c", dist.Normal(0.0, 1.0))
+        x = numpyro.sample("x", nd.DiffusionPrior(density.given(c[None])))
+        numpyro.sample("y", dist.Normal(x[0], 1.0), obs=y)
+
+    with pytest.raises(nd.errors.UnsupportedModelError, match=r"numpyro.infer.NUTS samples the model as it is"):
+        nd.AnnealedMCMC(model).run(jax.random.key(0), jnp.asarray(0.3))

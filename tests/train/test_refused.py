@@ -43,6 +43,9 @@ REFUSED = {
     "no columns": (lambda: fit(np.zeros((9, 0))), ShapeError, r"no axis of length 0.*got \(9, 0\)"),
     "constant data": (lambda: fit(np.ones((9, 2))), ParameterError, r"data must vary"),
     "conditions NaN": (lambda: fit(conditions=with_nan(DATA)), ParameterError, r"conditions must be finite; got 1"),
+    "conditions alike to float32": (
+        lambda: fit(conditions=1.6e9 + np.arange(50.0)[:, None]), ParameterError,
+        r"column 0 has a spread of 14.4 about 1.6e\+09. Subtract that mean"),
     "conditions that do not match": (lambda: fit(conditions=np.zeros((9, 1))), ShapeError, r"\[50, c\]; got \(9, 1\)"),
     "conditions as labels": (lambda: fit(conditions=np.array(["a"] * 50)), ShapeError, r"numbers; got dtype.*One-hot"),
     "conditions beside a sampler": (
@@ -97,3 +100,9 @@ def test_frames_of_nullable_numbers_and_booleans_are_data():
     points = check_data(KEY, frame, groups, 10, 4)[1]
     np.testing.assert_array_equal(points.data, DATA)
     np.testing.assert_array_equal(points.conditions.sum(axis=1), 1)
+
+
+def test_frames_of_numbers_and_booleans_are_conditions():
+    frame = pd.DataFrame({"age": np.arange(len(DATA)), "smokes": np.arange(len(DATA)) % 2 == 0})
+    conditions = check_data(KEY, DATA, frame, 10, 4)[1].conditions
+    np.testing.assert_array_equal(conditions, frame.astype(float))
