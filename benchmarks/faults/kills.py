@@ -25,6 +25,7 @@ from benchmarks.faults.processes import (
     run,
     undisturbed,
 )  # fmt: skip
+from numpyro_diffusion.errors import InterruptWarning
 
 
 def histories(path: Path, i: int) -> dict:
@@ -105,7 +106,7 @@ def interrupted(program: Callable, tries: int) -> Row:
 
 def ending(end: End, path: Path) -> str:
     """What an interrupted process left."""
-    warned = any(category == "DiagnosticWarning" and text.startswith("interrupted") for category, text in end.warnings)
+    warned = any(category == InterruptWarning.__name__ for category, _ in end.warnings)
     begun = path.exists() and progress(path) > 0
     if end.kind == "returned" and warned:
         return "partial results" if consistent(end.value) else "lost: a partial result whose arrays differ in length"
