@@ -29,8 +29,10 @@ NUM_COSINES, POINTS_EACH = 256, 8
 FREEDOM, LENGTH = 5, 2.0
 #: Ridges tried; the last leaves nothing but the mean.
 RIDGES = (*10.0 ** np.arange(-7, 2), 1e12)
-#: Most that a logarithm of variances moves, and steps that it is fitted in.
-MOST_SPREAD, NUM_STEPS = 8.0, 30
+#: Most that a logarithm of variances moves; rows and steps that it is fitted to at most, and the change that ends them.
+MOST_SPREAD, MOST_ROWS, NUM_STEPS, LEAST_STEP = 8.0, 10_000, 30, 1e-3
+#: Standard errors by which a spread that follows the condition must be better on held-out rows than one that does not.
+SURE = 2.0
 #: Least variance, relative to the data's largest; no float resolves less.
 LEAST_VARIANCE = 1e-8
 
@@ -92,8 +94,8 @@ class RegressionBase(NamedTuple):
         units = {"centre": c.mean(0), "scale": np.where(scale > 0, scale, 1.0), "low": c.min(0), "high": c.max(0)}
         z = (c - units["centre"]) / units["scale"]
         phi = _features(z, z, frequencies, phases, np)
-        mean_weights = _line_and_waves(phi, y, 1 + c.shape[1])
-        left = y - phi @ mean_weights
+        mean_weights, share = _line_and_waves(phi, y, 1 + c.shape[1])
+        left = (y - phi @ mean_weights) / share
         variance, vectors = np.linalg.eigh(np.atleast_2d(left.T @ left) / len(left))
         variance = np.maximum(variance, LEAST_VARIANCE * np.var(y, axis=0).max())
         spread_weights = _log_linear(phi, (left @ vectors) ** 2 / variance)
@@ -149,36 +151,46 @@ def _features(z, near, frequencies, phases, xp):
 
 
 def _line_and_waves(phi, y, lines: int):
-    """W [f, d]: a line by the first features, then by cosines what it leaves, so that it is the line that goes on."""
-    straight, start = _least_squares(phi[:, 1:lines], y)
-    waves, rise = _least_squares(phi[:, lines:], y - start - phi[:, 1:lines] @ straight)
-    return np.concatenate([[start + rise], straight, waves])
+    """W [f, d]: a line by the first features, then by cosines what it leaves, so that it is the line that goes on.
+
+    And the share [d] of what is left at other rows that is left at these.
+    """
+    straight, start, share = _least_squares(phi[:, 1:lines], y)
+    waves, rise, of_that = _least_squares(phi[:, lines:], y - start - phi[:, 1:lines] @ straight)
+    return np.concatenate([[start + rise], straight, waves]), share * of_that
 
 
 def _least_squares(phi, y):
-    """Weights [f, d] and constants [d]; a column's ridge is that of the least generalised cross-validation score."""
+    """Weights [f, d], constants [d], and the share [d] of the error at other rows that is left at these.
+
+    A column's ridge is that of the least generalised cross-validation score.
+    """
     n, centre, mean = len(y), phi.mean(0), y.mean(0)
     values, vectors = np.linalg.eigh((phi - centre).T @ (phi - centre) / n)
     values = np.maximum(values, 0)[:, None]
     along = vectors.T @ ((phi - centre).T @ (y - mean)) / n
-    best, least = np.zeros_like(along), np.full(y.shape[1], np.inf)
+    best, least, share = np.zeros_like(along), np.full(y.shape[1], np.inf), np.ones(y.shape[1])
     for ridge in RIDGES:
-        weights = along / (values + ridge)
-        left = np.var(y, axis=0) + np.sum((values * weights - 2 * along) * weights, axis=0)
-        score = left / max(1 - (1 + np.sum(values / (values + ridge))) / n, 1e-3) ** 2
-        best, least = np.where(score < least, weights, best), np.minimum(score, least)
+        weights, kept = along / (values + ridge), max(1 - (1 + np.sum(values / (values + ridge))) / n, 1e-3)
+        score = (np.var(y, axis=0) + np.sum((values * weights - 2 * along) * weights, axis=0)) / kept**2
+        best, share = np.where(score < least, weights, best), np.where(score < least, kept, share)
+        least = np.minimum(score, least)
     weights = vectors @ best
-    return weights, mean - centre @ weights
+    return weights, mean - centre @ weights, share
 
 
 def _log_linear(phi, ratio):
     """G [f, d] of log variances, where ratio [n, d] is exp(g) times a chi-square; ridges by held-out likelihood."""
+    index = np.linspace(0, len(phi) - 1, min(len(phi), MOST_ROWS)).astype(int)
+    phi, ratio = phi[index], ratio[index]
     held = np.arange(len(ratio)) % 5 == 0
-    best, least = np.full(ratio.shape[1], RIDGES[-1]), np.full(ratio.shape[1], np.inf)
-    for ridge in reversed(RIDGES):
+    best, least = np.full(ratio.shape[1], RIDGES[-1]), np.zeros(ratio.shape[1])
+    for ridge in RIDGES[:-1]:
         g = np.clip(phi[held] @ _scored(phi[~held], ratio[~held], ridge), -MOST_SPREAD, MOST_SPREAD)
-        score = np.mean(g + ratio[held] * np.exp(-g), axis=0)
-        best, least = np.where(score < least, ridge, best), np.minimum(score, least)
+        change = g + ratio[held] * (np.exp(-g) - 1)
+        score = np.mean(change, axis=0)
+        is_better = (score < least) & (score < -SURE * np.std(change, axis=0) / np.sqrt(len(change)))
+        best, least = np.where(is_better, ridge, best), np.where(is_better, score, least)
     return _scored(phi, ratio, best)
 
 
@@ -191,5 +203,8 @@ def _scored(phi, ratio, ridges):
         g = np.clip(phi @ weights, -MOST_SPREAD, MOST_SPREAD)
         slope = phi.T @ (1 - ratio * np.exp(-g)) / len(phi) + ridges * weights
         step = vectors @ ((vectors.T @ slope) / metric)
-        weights -= step / np.maximum(1.0, np.abs(phi @ step).max(axis=0))
+        moved = np.abs(phi @ step).max(axis=0)
+        weights -= step / np.maximum(1.0, moved)
+        if moved.max() < LEAST_STEP:
+            break
     return weights

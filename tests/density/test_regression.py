@@ -57,6 +57,15 @@ def test_few_rows_have_little_more_than_a_line(count):
     assert np.abs(found.mean).max() < 30
 
 
+def test_many_numbers_beside_few_rows_leave_the_spread_that_other_rows_have():
+    rng = np.random.default_rng(0)
+    c, others = rng.normal(size=(2, 400, 100))
+    x, new = (given[:, :1] + rng.normal(size=(400, 1)) for given in (c, others))
+    found = jax.vmap(nd.RegressionBase.fit(x, c).moments)(jnp.asarray(others))
+    squares = (new - np.asarray(found.mean)) ** 2 / np.asarray(found.variance)
+    assert 0.75 < np.mean(squares) < 1.35
+
+
 def test_numbers_without_any_effect_and_those_that_never_change():
     rng = np.random.default_rng(0)
     x, c = rng.normal(size=(2000, 1)), np.stack([rng.normal(size=2000), np.full(2000, 7.0)], axis=1)
