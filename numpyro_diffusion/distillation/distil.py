@@ -125,7 +125,8 @@ def distil(
         CheckpointError: if `checkpoint_path` belongs to another run.
 
     Warns:
-        DiagnosticWarning: if log Z could not be measured to a nat: it stays in, for `nd.recalibrate`.
+        DiagnosticWarning: if log Z could not be measured to a nat: it stays in, for `nd.recalibrate`; if it differs
+            between conditions.
 
     Cost: a step is one of `nd.fit` for an energy, and on the teacher a score and its divergence: d derivatives, one
     beyond 8 dimensions.
@@ -175,9 +176,10 @@ def distil(
         Keeper(checkpoint_path, identity, checkpoint_every_seconds), name=name, progress_bar=progress_bar,
     )  # fmt: skip
     density = density._replace(state=weights)
-    if finding := unnormalised(density, c, jax.random.fold_in(typical_key, 1)):
-        warn(finding)
     density = density._replace(typical=typical_log_probs(density, x, c, typical_key))
     if normalise is None:
         normalise = not takes_images(teacher)
-    return normalised(z_key, density, progress_bar) if normalise else density
+    density = normalised(z_key, density, progress_bar) if normalise else density
+    if finding := unnormalised(density, c, jax.random.fold_in(typical_key, 1)):
+        warn(finding)
+    return density
