@@ -26,7 +26,7 @@ from .conditional import base_of, conditioned, unnormalised
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .doubts import doubts, doubts_of_images
 from .losses import loss
-from .optimise import TrainingConfig, optimise, settled
+from .optimise import TrainingConfig, of_time_scores, optimise, settled
 from .unfinished import unfinished
 
 #: Points that moments are taken of, where data are drawn by a sampler.
@@ -153,6 +153,7 @@ def fit(
     batches, (x, condition), of_data = check_data(rng_key, data, conditions, num_moments, training.batch_size)
     if network.text is not None and condition is not None:
         network.text.checked(condition)
+    training = of_time_scores(training, x.shape[1:], network.takes_images)
     mean, covariance = moments(x, network)
     std = float(np.sqrt(np.mean(covariance if network.takes_images else np.diag(covariance))))
     usual = SIGMAS_OF_IMAGES if network.takes_images else SIGMAS

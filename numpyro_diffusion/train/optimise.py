@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from contextlib import nullcontext
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -50,6 +51,9 @@ class TrainingConfig(Checked):
     `outlier_share` is the share of each batch that lies off the data, so that energies have no false wells there, see
     `losses`; by default a quarter for energies of images, 0 else.
 
+    `time_score_weight` is that of the time score beside the score, see `losses`; by default 2 / d for images of d
+    values, at which both count by the noise of their targets, 1 else.
+
     `contrastive_weight` is that of telling conditions apart by log densities, so that ratios of conditions are right;
     by default 1 for calibrated energies of images, 0 else.
     """
@@ -59,7 +63,7 @@ class TrainingConfig(Checked):
     learning_rate: Positive = 2e-3
     ema_decay: Share = 0.999
     max_gradient_norm: Positive = 1.0
-    time_score_weight: NotNegative = 1.0
+    time_score_weight: Annotated[float | None, _weight] = None
     condition_dropout: Share = 0.1
     weight_decay: NotNegative = 0.0
     weighting: Annotated[str | None, _weighting] = None
@@ -80,8 +84,15 @@ class TrainingConfig(Checked):
 OF_IMAGES = TrainingConfig(batch_size=32, learning_rate=1e-3, max_gradient_norm=10.0)
 
 
+def of_time_scores(training: TrainingConfig, event_shape: tuple[int, ...], images: bool) -> TrainingConfig:
+    """Settings with the weight of time scores settled, for points of a shape."""
+    if training.time_score_weight is not None:
+        return training
+    return dataclasses.replace(training, time_score_weight=2 / math.prod(event_shape) if images else 1.0)
+
+
 def settled(training: TrainingConfig | None, *, images: bool, energy: bool, calibrated: bool) -> TrainingConfig:
-    """Settings with nothing left open, for images or other points, energies or score models.
+    """Settings with nothing left open but time scores, for images or other points, energies or score models.
 
     ParameterError where what is not calibrated is to be told apart by log densities.
     """

@@ -9,7 +9,7 @@ from densities import network
 import numpyro_diffusion as nd
 from numpyro_diffusion.train import losses
 from numpyro_diffusion.train.data import Points
-from numpyro_diffusion.train.optimise import settled
+from numpyro_diffusion.train.optimise import of_time_scores, settled
 
 KEY, Y = jax.random.key(0), np.random.default_rng(0).normal(size=(64, 2))
 DENSITIES = {kind: network(kind) for kind in ("l2", "score")}
@@ -34,14 +34,14 @@ def drawn(monkeypatch):
 
 @pytest.mark.parametrize("kind", [pytest.param("l2", marks=pytest.mark.slow), "score"])
 def test_every_draw_has_a_key_of_its_own(drawn, kind):
-    value = losses.loss(DENSITIES[kind], KEY, jnp.asarray(Y, float), None, nd.TrainingConfig())
+    value = losses.loss(DENSITIES[kind], KEY, jnp.asarray(Y, float), None, nd.TrainingConfig(time_score_weight=1.0))
     assert np.isfinite(value) and len(drawn) == 3
     keys = [key for key, _ in drawn]
     assert len({tuple(key) for key in keys}) == 3 and np.asarray(jax.random.key_data(KEY)).tolist() not in keys
 
 
 def test_levels_cover_the_range_in_any_order(drawn):
-    losses.loss(DENSITIES["score"], KEY, jnp.asarray(Y, float), None, nd.TrainingConfig())
+    losses.loss(DENSITIES["score"], KEY, jnp.asarray(Y, float), None, nd.TrainingConfig(time_score_weight=1.0))
     (_, order), (_, place), _ = drawn
     share = np.sort((np.asarray(order) + np.asarray(place)) / len(Y))
     np.testing.assert_array_equal(np.floor(share * len(Y)), np.arange(len(Y)))
@@ -71,8 +71,9 @@ def test_off_the_data_targets_are_scores_of_the_smoothed_data(condition):
 @pytest.mark.slow
 def test_the_share_off_the_data_is_what_is_asked():
     density, y = DENSITIES["l2"], jnp.asarray(Y, float)
-    value = lambda share: losses.loss(density, KEY, y, None, nd.TrainingConfig(outlier_share=share), Points(y))
-    plain = losses.loss(density, KEY, y, None, nd.TrainingConfig())
+    config = lambda share: nd.TrainingConfig(outlier_share=share, time_score_weight=1.0)
+    value = lambda share: losses.loss(density, KEY, y, None, config(share), Points(y))
+    plain = losses.loss(density, KEY, y, None, nd.TrainingConfig(time_score_weight=1.0))
     np.testing.assert_allclose(value(0.0), plain, rtol=1e-6)
     assert np.isfinite(value(0.25)) and abs(value(0.25) - plain) > 1e-3
 
@@ -111,7 +112,8 @@ def test_conditions_are_told_apart_best_by_true_ratios(tilt):
 def test_conditions_are_told_apart_in_the_loss_of_calibrated_energies():
     density = network("l2", condition_size=2)
     y, condition = jnp.asarray(Y, float), jnp.append(jnp.eye(2)[np.arange(64) % 2], jnp.ones((64, 1)), axis=1)
-    value = lambda weight, c=condition: losses.loss(density, KEY, y, c, nd.TrainingConfig(contrastive_weight=weight))
+    config = lambda weight: nd.TrainingConfig(contrastive_weight=weight, time_score_weight=1.0)
+    value = lambda weight, c=condition: losses.loss(density, KEY, y, c, config(weight))
     noisy = losses.noised(density, KEY, y)
     told = losses.contrastive(density, jax.random.fold_in(KEY, 2), noisy, condition)
     np.testing.assert_allclose(value(2.0), value(0.0) + 2 * told, rtol=1e-5)
@@ -127,6 +129,9 @@ def test_what_settings_leave_open_follows_from_the_data():
     assert [c.outlier_share for c in found] == [0, 0, 0, 0.25]
     assert [c.contrastive_weight for c in found] == [0, 0, 0, 1]
     assert [c.weighting for c in found] == ["score", "score", "denoiser", "denoiser"]
+    shape = (16, 16, 3)
+    assert [of_time_scores(c, shape, i > 1).time_score_weight for i, c in enumerate(found)] == [1, 1, 2 / 768, 2 / 768]
+    assert of_time_scores(nd.TrainingConfig(time_score_weight=0.1), shape, True).time_score_weight == 0.1
     mine = settled(nd.TrainingConfig(outlier_share=0.5, weighting="score"), images=True, energy=True, calibrated=True)
     assert (mine.outlier_share, mine.weighting) == (0.5, "score")
     with pytest.raises(nd.errors.ParameterError, match="contrastive_weight"):
