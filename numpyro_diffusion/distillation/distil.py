@@ -156,7 +156,7 @@ def distil(
     batches, (x, c), of_data = check_data(rng_key, data, conditions, count, training.batch_size)
     if x.shape[1:] != teacher.event_shape:
         raise ShapeError(f"data must be points of the teacher's shape {teacher.event_shape}; got {x.shape[1:]}.")
-    training = of_time_scores(training, x.shape[1:], takes_images(teacher))
+    training = of_time_scores(training, x[0].size, images=takes_images(teacher))
     check_conditions(teacher, c)
     if base is None and c is not None and not takes_images(teacher):
         base = base_of(x, c)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from .conditional import base_of, conditioned, unnormalised
 from .data import Points, Rows, Sampled, check_data, check_finite, moments
 from .doubts import doubts, doubts_of_images
 from .losses import loss
-from .optimise import TrainingConfig, of_time_scores, optimise, settled
+from .optimise import TrainingConfig, optimise, settled, with_defaults
 from .unfinished import unfinished
 
 #: Points that moments are taken of, where data are drawn by a sampler.
@@ -146,14 +147,17 @@ def fit(
     if base is not None:
         check_instance("base", base, *BASES)
     is_energy = model == "energy"
-    training = settled(training, images=network.takes_images, energy=is_energy, calibrated=is_energy and calibrated)
+    training = with_defaults(training, images=network.takes_images)
     if network.text is not None:
         conditions = network.text.rows(conditions)
     num_moments = NUM_MOMENTS_OF_IMAGES if network.takes_images else NUM_MOMENTS
     batches, (x, condition), of_data = check_data(rng_key, data, conditions, num_moments, training.batch_size)
     if network.text is not None and condition is not None:
         network.text.checked(condition)
-    training = of_time_scores(training, x.shape[1:], network.takes_images)
+    training = settled(
+        training, math.prod(x.shape[1:]), images=network.takes_images, energy=is_energy,
+        calibrated=is_energy and calibrated,
+    )  # fmt: skip
     mean, covariance = moments(x, network)
     std = float(np.sqrt(np.mean(covariance if network.takes_images else np.diag(covariance))))
     usual = SIGMAS_OF_IMAGES if network.takes_images else SIGMAS

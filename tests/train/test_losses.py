@@ -9,7 +9,7 @@ from densities import network
 import numpyro_diffusion as nd
 from numpyro_diffusion.train import losses
 from numpyro_diffusion.train.data import Points
-from numpyro_diffusion.train.optimise import of_time_scores, settled
+from numpyro_diffusion.train.optimise import settled, with_defaults
 
 KEY, Y = jax.random.key(0), np.random.default_rng(0).normal(size=(64, 2))
 DENSITIES = {kind: network(kind) for kind in ("l2", "score")}
@@ -121,20 +121,18 @@ def test_conditions_are_told_apart_in_the_loss_of_calibrated_energies():
 
 
 def test_what_settings_leave_open_follows_from_the_data():
-    found = [
-        settled(None, images=images, energy=energy, calibrated=energy)
-        for images in (False, True)
-        for energy in (False, True)
-    ]
+    of = lambda config, images, energy: settled(config, 768, images=images, energy=energy, calibrated=energy)
+    found = [of(nd.TrainingConfig(), images, energy) for images in (False, True) for energy in (False, True)]
     assert [c.outlier_share for c in found] == [0, 0, 0, 0.25]
-    assert [c.contrastive_weight for c in found] == [0, 0, 0, 1]
+    assert [c.contrastive_weight for c in found] == [0, 0, 0, 8 / 768]
+    assert [c.time_score_weight for c in found] == [1, 1, 2 / 768, 2 / 768]
     assert [c.weighting for c in found] == ["score", "score", "denoiser", "denoiser"]
-    shape = (16, 16, 3)
-    assert [of_time_scores(c, shape, i > 1).time_score_weight for i, c in enumerate(found)] == [1, 1, 2 / 768, 2 / 768]
-    assert of_time_scores(nd.TrainingConfig(time_score_weight=0.1), shape, True).time_score_weight == 0.1
-    mine = settled(nd.TrainingConfig(outlier_share=0.5, weighting="score"), images=True, energy=True, calibrated=True)
-    assert (mine.outlier_share, mine.weighting) == (0.5, "score")
+    mine = of(nd.TrainingConfig(outlier_share=0.5, weighting="score", time_score_weight=0.0), True, True)
+    assert (mine.outlier_share, mine.weighting, mine.time_score_weight) == (0.5, "score", 0.0)
+    assert (
+        with_defaults(None, images=True).batch_size == 32 and with_defaults(None, images=False) == nd.TrainingConfig()
+    )
     with pytest.raises(nd.errors.ParameterError, match="contrastive_weight"):
-        settled(nd.TrainingConfig(contrastive_weight=1.0), images=True, energy=True, calibrated=False)
+        settled(nd.TrainingConfig(contrastive_weight=1.0), 768, images=True, energy=True, calibrated=False)
     with pytest.raises(nd.errors.ParameterError, match="outlier_share"):
         nd.TrainingConfig(outlier_share=1.0)

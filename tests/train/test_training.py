@@ -62,8 +62,7 @@ def test_loss_decreases(kind, num_steps, monkeypatch):
     # Before and after on the same noise, so that the difference is not the draw's.
     start = density._replace(state=NETWORK.build(2, jax.random.split(KEY)[0])[1])
     y = TWO.sample(jax.random.key(5), 4000) - density.mean
-    config = nd.TrainingConfig(time_score_weight=1.0)
-    loss = jax.jit(lambda density: losses.loss(density, jax.random.key(6), y, None, config))
+    loss = jax.jit(lambda p: losses.loss(p, jax.random.key(6), y, None, nd.TrainingConfig(time_score_weight=1.0)))
     assert loss(density) < 0.95 * loss(start)
 
 
