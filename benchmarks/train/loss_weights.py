@@ -30,7 +30,6 @@ ROWS = {
     "time scores 2 / d, contrastive .01": ("energy", DEFAULT, 0.01),
     "time scores 2 / d, contrastive .1": ("energy", DEFAULT, 0.1),
     "time scores 2 / d, contrastive 1": ("energy", DEFAULT, 1.0),
-    "time scores 1, contrastive 1": ("energy", 1.0, 1.0),
 }
 #: Pictures of known density: rough patterns with noise.
 KNOWN, PATTERNS, SPREAD = 8, 16, 0.1
