@@ -1,7 +1,7 @@
 """What the weights of the losses do to energies of images: captioned scenes of 16x16, and pictures of known density.
 
-    python benchmarks/train/loss_weights.py
-    python benchmarks/train/loss_weights.py --only known --seeds 2
+python benchmarks/train/loss_weights.py
+python benchmarks/train/loss_weights.py --only known --seeds 2
 """
 
 from __future__ import annotations
