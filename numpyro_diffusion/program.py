@@ -16,7 +16,8 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import CheckpointError, NotRunError
+from .errors import CheckpointError, NotRunError, ShapeError
 from .pytree import register
 
 #: Packages whose functions with derivatives of their own are known by their operations.
@@ -97,6 +98,22 @@ ASKS_FOR_VALUES = (
 )  # fmt: skip
 
 
+@contextmanager
+def indices_checked() -> Iterator[None]:
+    """Where x[5] of three numbers is a ShapeError, and not the last of them, as JAX has it."""
+    before = jax.config.jax_check_static_indices  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_check_static_indices", True)
+    try:
+        yield
+    except ASKS_FOR_VALUES:
+        raise  # one of these is an IndexError, too
+    except IndexError as error:
+        what = str(error).partition(" (")[0]
+        raise ShapeError(f"a function asks for what is not there: {what}. Axes count from 0.") from error
+    finally:
+        jax.config.update("jax_check_static_indices", before)
+
+
 def trace(fn: Callable, *args: Any, arrays: dict[int, Any] | None = None, differentiated: bool = True) -> Traced:
     """The function as it computes now.
 
@@ -105,9 +122,12 @@ def trace(fn: Callable, *args: Any, arrays: dict[int, Any] | None = None, differ
         *args: Arguments of the shapes and types it will be called with; `jax.ShapeDtypeStruct` will do.
         arrays: Arrays captured so far, by identity: several functions that read one array then hold it once.
         differentiated: Whether its gradient will be asked for; the derivative is then part of what it computes.
+
+    ShapeError for a whole index beyond the end of an axis.
     """
     # A fresh function, because JAX remembers what it has traced.
-    closed, shapes = jax.make_jaxpr(lambda *a: fn(*a), return_shape=True)(*args)
+    with indices_checked():
+        closed, shapes = jax.make_jaxpr(lambda *a: fn(*a), return_shape=True)(*args)
     arrays = {} if arrays is None else arrays
     captured = tuple(arrays.setdefault(id(a), (a, _as_array(a)))[1] for a in closed.consts)
     # Traced again with what it captured as arguments: the program then holds no data.

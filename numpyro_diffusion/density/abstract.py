@@ -24,7 +24,13 @@ from .gaussian import Gaussian
 from .operands import Operand
 from .path import Place
 from .probability_flow import FlowLogProb, flow_log_density
-from .schedule import NoiseSchedule, check_time
+from .schedule import NoiseSchedule, check_overlap, check_time
+
+#: What to do where a density lacks what one would ask it for.
+ABSENT = {
+    "sample": "cannot be sampled in one step. Anneal it: nd.anneal(rng_key, density, nd.HMC()).samples.",
+    "given": "takes no condition. Give it to a density of its own before composing: p.given(condition) * q.",
+}
 
 
 class AbstractDensity(Operand):
@@ -43,10 +49,8 @@ class AbstractDensity(Operand):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name):
-            if name == "sample":
-                raise AttributeError(
-                    f"{self!r} cannot be sampled in one step. Anneal it: nd.anneal(rng_key, density, nd.HMC()).samples."
-                )
+            if name in ABSENT:
+                raise AttributeError(f"{self!r} {ABSENT[name]}")
             return object.__getattribute__(self, name)
 
     def check_beside(self, what, other):
@@ -56,7 +60,7 @@ class AbstractDensity(Operand):
                 "Compose densities of the same kind of points."
             )
         if other.schedule != self.schedule:
-            _check_overlap(what, self.schedule, other.schedule)
+            check_overlap(what, self.schedule, other.schedule)
             raise ScheduleError(
                 f"{what} needs one schedule; got {self.schedule} and {other.schedule}. "
                 "Convert one with density.with_schedule(...), which is exact."
@@ -287,14 +291,3 @@ def check_density(what: str, value) -> None:
                 "Decorate it with numpyro_diffusion.pytree.register(data=..., static=...), or wrap a function in "
                 "nd.as_density."
             )
-
-
-def _check_overlap(what: str, *schedules: NoiseSchedule) -> None:
-    """Raise ScheduleError where two schedules have no noise-to-signal ratio in common."""
-    (low, high), (other_low, other_high) = (schedule.noise_range for schedule in schedules)
-    if high < other_low or other_high < low:
-        raise ScheduleError(
-            f"{what} needs one schedule, and these do not overlap: noise-to-signal ratios from {low:.4g} to {high:.4g} "
-            f"and from {other_low:.4g} to {other_high:.4g}. Convert the density that is known at the other's ratios, "
-            "as closed forms are, with density.with_schedule(...)."
-        )

@@ -30,11 +30,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks.numbers import is_traced, said
+from ..checks.numbers import is_traced
 from ..errors import ParameterError, ScheduleError, ShapeError
 from ..program import Traced, trace
 from ..pytree import register, replace
 from .abstract import ConditionalModel
+from .condition import condition_of
 from .density import Conditional, Density
 from .energy import zero_with_gradient
 from .gaussian import Gaussian
@@ -122,11 +123,13 @@ class AdaptedModel(ConditionalModel, Density):
         if condition is None:
             self.no_condition  # noqa: B018 -- raises where there is none
             return self
-        condition = condition_of(condition, self.condition)
-        label = "?" if is_traced(condition) else np.array2string(
-            np.asarray(condition), precision=2, threshold=16, max_line_width=200
-        )  # fmt: skip
-        return Conditional(self, condition, f"{self!r}|{label}")
+        dtype, remedy = self.condition.dtype, "Give texts as the network reads them, in numbers."
+        condition = condition_of(condition, self.condition, remedy)
+        if is_traced(condition):
+            return Conditional(self, jnp.asarray(condition, dtype=dtype), f"{self!r}|?")
+        label = np.array2string(condition.astype(dtype), precision=2, threshold=16, max_line_width=200)
+        with jax.ensure_compile_time_eval():
+            return Conditional(self, jnp.asarray(condition, dtype=dtype), f"{self!r}|{label}")
 
     def as_now(self) -> AdaptedModel:
         """The density with its network as it computes now; itself where that has been done."""
@@ -209,25 +212,3 @@ class AdaptedModel(ConditionalModel, Density):
 
     def _replace(self, **changes):
         return replace(self, **changes)
-
-
-def condition_of(value, layout: jax.ShapeDtypeStruct) -> jax.Array:
-    """A condition in the shape and dtype that a network takes, whose values are known unless it is traced."""
-    whole = not jnp.issubdtype(layout.dtype, jnp.floating)
-    try:
-        array = jnp.asarray(value) if is_traced(value) else np.asarray(value)
-        kinds = "biu" if whole else "biuf"
-        fine = array.dtype.kind in kinds or (not whole and jnp.issubdtype(array.dtype, jnp.floating))
-    except (TypeError, ValueError):
-        array, fine = None, False
-    what = "whole numbers" if whole else "real numbers"
-    if array is None or not fine:
-        raise ParameterError(f"a condition must be {what}, {layout.dtype}{list(layout.shape)}; got {said(value)}.")
-    if array.shape != layout.shape:
-        raise ShapeError(f"a condition must have shape {layout.shape}; got {array.shape}. Give one condition.")
-    if is_traced(array):
-        return jnp.asarray(array, dtype=layout.dtype)
-    if not np.all(np.isfinite(array.astype(np.float64))):
-        raise ParameterError(f"a condition must be finite; got {said(value)}.")
-    with jax.ensure_compile_time_eval():
-        return jnp.asarray(array, dtype=layout.dtype)

@@ -43,12 +43,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ..checks.numbers import array_of, constant, is_traced
+from ..checks.numbers import constant, is_traced
 from ..errors import ParameterError, ShapeError
 from ..networks.config import NetworkConfig, PatchConfig, UNetConfig
 from ..pytree import register, replace
 from .abstract import ConditionalModel
 from .base import Base, check_base
+from .condition import condition_of
 from .density import Conditional, Density
 from .gaussian import Gaussian, log_normal
 from .mixture import MixtureBase
@@ -112,7 +113,8 @@ class _NetworkDensity(ConditionalModel, Density):
 
         Raises:
             ShapeError: if the condition's length is not the network's, or the network takes none.
-            ParameterError: if the base is a mixture and the condition names no class of it; as TextError for captions.
+            ParameterError: if its numbers are not finite, or the base is a mixture and they name no class of it; as
+                TextError for captions.
         """
         size, text = self.config.condition_size, self.config.text
         if size == 0:
@@ -121,9 +123,7 @@ class _NetworkDensity(ConditionalModel, Density):
             return self
         if text is not None and not is_traced(condition):
             return Conditional(self, *text.condition(condition, f"{self!r}|"))
-        condition = array_of("a condition", condition, f"an array [{size}]. Captions need UNetConfig(text=...).")
-        if condition.shape != (size,):
-            raise ShapeError(f"a condition must have shape ({size},); got {condition.shape}.")
+        condition = condition_of(condition, jax.ShapeDtypeStruct((size,), float), "Captions need UNetConfig(text=...).")
         if is_traced(condition):
             return Conditional(self, jnp.append(condition, 1.0), f"{self!r}|?")
         has_classes = isinstance(self.base, MixtureBase) and self.base.condition_size
@@ -132,7 +132,7 @@ class _NetworkDensity(ConditionalModel, Density):
                 f"a condition must weigh the classes of the mixture base, with weights >= 0; got {condition}. "
                 "Give a one-hot vector, or None for no condition."
             )
-        label = np.array2string(np.asarray(condition), precision=2, threshold=16, max_line_width=200)
+        label = np.array2string(condition, precision=2, threshold=16, max_line_width=200)
         return Conditional(self, constant(np.append(condition, 1.0)), f"{self!r}|{label}")
 
     def with_schedule(self, schedule):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentTypeError, ScheduleError, ShapeError
-from ..program import Traced, trace
+from ..program import Traced, indices_checked, trace
 from ..pytree import register, replace
 from .density import Density
 from .gaussian import Gaussian
@@ -46,7 +46,8 @@ class FunctionDensity(Density):
         return () if self.parameters is None else (self.parameters,)
 
     def _call(self, *args):
-        value = self.fn(*args)
+        with indices_checked():
+            value = self.fn(*args)
         if jnp.shape(value) != ():
             raise ShapeError(
                 f"the function of nd.as_density must return a scalar for one point; got shape {jnp.shape(value)}."

@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..checks.numbers import array_of, check_squares_held, floats, is_traced, positive
-from ..errors import ParameterError
+from ..errors import ParameterError, ScheduleError
 from .abstract_schedule import floating
 from .tabulated import LinearFlow, NoiseSchedule, TabulatedSchedule
 
@@ -198,3 +198,14 @@ def check_time(t) -> None:
     value = array_of("t", t, "a number in [0, 1] (0 is data, 1 is noise)", ParameterError)
     if not np.all((value >= 0) & (value <= 1)):
         raise ParameterError(f"t must lie in [0, 1] (0 is data, 1 is noise); got {t}.")
+
+
+def check_overlap(what: str, *schedules: NoiseSchedule) -> None:
+    """Raise ScheduleError where two schedules have no noise-to-signal ratio in common."""
+    (low, high), (other_low, other_high) = (schedule.noise_range for schedule in schedules)
+    if high < other_low or other_high < low:
+        raise ScheduleError(
+            f"{what} needs one schedule, and these do not overlap: noise-to-signal ratios from {low:.4g} to {high:.4g} "
+            f"and from {other_low:.4g} to {other_high:.4g}. Convert the density that is known at the other's ratios, "
+            "as closed forms are, with density.with_schedule(...)."
+        )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ..errors import ArgumentTypeError, ParameterError, warn
-from ..program import ASKS_FOR_VALUES
+from ..program import ASKS_FOR_VALUES, indices_checked
 
 
 def by_draw(fn: Any, draws: Any, counted: np.ndarray) -> Any:
@@ -17,11 +17,13 @@ def by_draw(fn: Any, draws: Any, counted: np.ndarray) -> Any:
     Raises:
         TypeError: for what is no function, or none that JAX can map.
         ParameterError: for a site that no draw has.
+        ShapeError: for an index beyond the end of an axis.
     """
     if not callable(fn):
         raise ArgumentTypeError(f"fn must be a function of one draw; got {fn!r}. Of a site: lambda draw: draw['x'].")
     try:
-        values = jax.vmap(fn)(draws)
+        with indices_checked():
+            values = jax.vmap(fn)(draws)
     except KeyError as error:
         if not isinstance(draws, dict):
             raise
@@ -30,6 +32,8 @@ def by_draw(fn: Any, draws: Any, counted: np.ndarray) -> Any:
         raise ArgumentTypeError(
             "fn must compute by JAX, as it is mapped over all draws: write jnp. for np., and jnp.where for an if."
         ) from error
+    if not jax.tree.leaves(values):
+        raise ArgumentTypeError(f"fn must return numbers of one draw; got {values!r}. Does it lack a return?")
     finite = counted.copy()
     for leaf in jax.tree.leaves(values):
         values_of = np.asarray(leaf, dtype=float)

@@ -10,7 +10,7 @@ import numpy as np
 from ..checks.text import shown
 from ..errors import ParameterError
 from .coverage import Coverage
-from .plot_style import BLUE, GREEN, GREY, INK, ORANGE, legend, pyplot, set_title, style
+from .plot_style import BLUE, GREEN, GREY, INK, ORANGE, axes_or_new, legend, pyplot, set_title, style
 from .sbc_result import SBCResult
 
 if TYPE_CHECKING:
@@ -81,12 +81,10 @@ def plot_coverage(found: Coverage | Mapping[str, Coverage], *, ax: Axes | None =
         ParameterError: for anything else.
         ImportError: without matplotlib.
     """
-    plt = pyplot()
     several = {"": found} if isinstance(found, Coverage) else dict(found) if isinstance(found, Mapping) else {}
     if not several or not all(isinstance(one, Coverage) for one in several.values()):
         raise ParameterError(f"plot_coverage draws what nd.coverage returns; got {shown(found)}.")
-    if ax is None:
-        _, ax = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
+    ax = axes_or_new(ax, figsize=(5.2, 3.6))
     first = next(iter(several.values()))
     levels = first.levels
     ax.fill_between(levels, first.lower - levels, first.upper - levels, color=GREY, alpha=0.2, linewidth=0)

@@ -11,7 +11,7 @@ import numpy as np
 from ..checks.numbers import array_of
 from ..checks.text import shown
 from ..errors import ParameterError, ShapeError, check_integer, check_number
-from .plot_style import ORANGE, pyplot, set_title
+from .plot_style import ORANGE, axes_or_new, pyplot, set_title
 from .result import AnnealedRun
 from .weights import evenly, normalised
 
@@ -48,16 +48,14 @@ def image_grid(
         ParameterError: for limits that are not in order, and counts that are no integers >= 1.
         ImportError: without matplotlib.
     """
-    plt = pyplot()
     max_images = check_integer("max_images", max_images)
     x = _draws(images)
     low, high = _limits(limits)
     x = x[np.linspace(0, len(x), min(max_images, len(x)), endpoint=False).astype(int)].astype(float)
     x = x[..., None] if x.ndim == 3 else x
     columns = math.ceil(math.sqrt(len(x))) if columns is None else check_integer("columns", columns)
-    if ax is None:
-        rows = -(-len(x) // columns)
-        _, ax = plt.subplots(figsize=(0.9 * columns, 0.9 * rows + (0.3 if title else 0.0)), layout="constrained")
+    rows = -(-len(x) // columns)
+    ax = axes_or_new(ax, figsize=(0.9 * columns, 0.9 * rows + (0.3 if title else 0.0)))
     seen = np.where(np.isfinite(x), np.clip((x - low) / (high - low), 0, 1), np.nan)
     ax.imshow(_tiled(seen, columns), interpolation="nearest")
     set_title(ax, title)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import textwrap
 
-from ..errors import missing_library
+from ..checks.text import layout
+from ..errors import ParameterError, missing_library
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8F98", "#2B2F36"
@@ -22,6 +23,16 @@ def pyplot():
     except ImportError as error:
         raise missing_library("plots", "pictures need") from error
     return plt
+
+
+def axes_or_new(ax, **options):
+    """The axes, or where there are none, those of a new figure; ParameterError for what is no axes."""
+    plt = pyplot()
+    if ax is None:
+        return plt.subplots(layout="constrained", **options)[1]
+    if not isinstance(ax, plt.Axes):
+        raise ParameterError(f"ax must be matplotlib axes; got {layout(ax)}. Of several, pick one: axes[0].")
+    return ax
 
 
 def style(ax, *, grid: bool = True) -> None:

@@ -17,7 +17,7 @@ from .coverage_plots import plot_coverage as plot_coverage
 from .coverage_plots import plot_sbc as plot_sbc
 from .image_plots import image_grid as image_grid
 from .image_plots import posterior_images as posterior_images
-from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, legend, pyplot, set_title, style
+from .plot_style import BLUE, FILLS, GREEN, GREY, INK, MASSES, ORANGE, axes_or_new, legend, pyplot, set_title, style
 from .result import AnnealedRun, Bound
 from .weights import evenly, normalised
 
@@ -61,7 +61,6 @@ def plot_samples(
 
     Cost: `grid_size` ** 2 log densities.
     """
-    plt = pyplot()
     max_points, grid_size = check_integer("max_points", max_points), check_integer("grid_size", grid_size, 2)
     if density is not None and not hasattr(density, "event_shape"):
         raise ParameterError(f"density must be a density, for the contours; got {shown(density)}.")
@@ -86,8 +85,7 @@ def plot_samples(
     if not len(points):
         raise ParameterError("plot_samples needs finite samples; got none. See run.print_summary().")
     limits = _limits(points) if limits is None else _checked_limits(limits)
-    if ax is None:
-        _, ax = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
+    ax = axes_or_new(ax, figsize=(4.4, 4.4))
     if density is not None and density.has_log_density and contours:
         _contours(ax, density, 0.0 if t is None else t, limits, grid_size)
     drawn = points[:: -(-len(points) // max_points)]
@@ -263,7 +261,6 @@ def plot_bounds(
         ParameterError: without a bound.
         ImportError: without matplotlib.
     """
-    plt = pyplot()
     several = bounds if isinstance(bounds, Sequence | Mapping) else [bounds]
     rows = list(several.items()) if isinstance(several, Mapping) else [("", bound) for bound in several]
     for _, bound in rows:
@@ -274,8 +271,9 @@ def plot_bounds(
         check_number("truth", truth, -1e300, 1e300, "Leave out what is not known.")
     if not rows:
         raise ParameterError("plot_bounds needs at least one bound; got none.")
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6.4, 1.5 + 0.55 * len(rows)), layout="constrained")
+    # Above axes of its own; over others there may be a panel.
+    beside = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3} if ax is None else {"loc": "best"}
+    ax = axes_or_new(ax, figsize=(6.4, 1.5 + 0.55 * len(rows)))
     if truth is not None:
         ax.axvline(truth, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label="truth", zorder=2)
     y = np.arange(len(rows))
@@ -291,5 +289,5 @@ def plot_bounds(
     ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="nats (bars: two standard errors)")
     style(ax)
     ax.grid(visible=False, axis="y")
-    legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    legend(ax, **beside)
     return ax

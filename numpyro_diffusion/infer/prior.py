@@ -121,9 +121,12 @@ class DiffusionPrior(dist.Distribution):
         """Draws [*sample_shape, *event_shape] at `t`; of a `sampler` those at t = 0, with noise added.
 
         Raises:
+            TypeError: if `sample_shape` is no tuple.
             NotImplementedError: for a density that is not in closed form, where no `sampler` is attached; for a
                 composition at another t than 0, whose density there is not that of noisy draws.
         """
+        if not isinstance(sample_shape, tuple | list):
+            raise ArgumentTypeError(f"sample_shape must be a tuple, ({sample_shape},) say; got {sample_shape!r}.")
         count, exact = math.prod(sample_shape), getattr(self.density, "sample", None)
         if self.bank is not None:
             samples, log_weights = self.bank

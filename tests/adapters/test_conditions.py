@@ -102,8 +102,9 @@ def test_without_a_null_given_works():
 
 @pytest.mark.parametrize(("of", "condition", "error", "words"), [
     (classes, [1, 2], ShapeError, r"shape \(\); got \(2,\)"),
-    (classes, 1.5, ParameterError, r"whole numbers, int32\[\]; got 1.5"),
+    (classes, 1.5, ParameterError, r"one of the whole numbers; got 1.5"),
     (classes, "one", ParameterError, "whole numbers.*got 'one'"),
+    (texts, "a cube", ParameterError, r"an array \[3, 4\].*'a cube'. Give texts as the network reads"),
     (texts, np.zeros((4, 3)), ShapeError, r"shape \(3, 4\); got \(4, 3\)"),
     (texts, np.full((3, 4), np.nan), ParameterError, "finite"),
     (lambda: nd.from_noise_prediction(lambda x, t: x, (2,), SCHEDULE), 1, ShapeError, "takes no conditions.*nd.from_"),

@@ -146,7 +146,7 @@ def plain():
     "empty": (lambda: captioned().given(""), TextError, "a caption needs a word. For no caption give None"),
     "long": (lambda: captioned().given("a very very dark picture"), TextError, "column 18: a caption may have 4 words"),
     "prompt": (lambda: nd.prompt(captioned(), '"bright" AND "blak"'), TextError, "column 15: the word 'blak'"),
-    "no words": (lambda: plain().given("dark"), ShapeError, r"an array \[2\]; got 'dark'. Captions need UNetConfig"),
+    "no words": (lambda: plain().given("dark"), ParameterError, r"array \[2\].*got 'dark'. Captions need UNetConfig"),
     "tokens": (lambda: captioned().given([1.0, 2, 3]), ShapeError, r"shape \[4\]; got \(3,\)"),
     "fit, unknown": (fit(["dark", "drak"]), TextError, "the word 'drak' is not known.*'dark'"),
     "fit, tokens": (fit(np.full((2, 4), 9)), ParameterError, "whole numbers from 0 to 5; got 9"),

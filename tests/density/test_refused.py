@@ -72,6 +72,8 @@ REFUSED = {
     "a function that returns a vector": (
         lambda: nd.as_density(lambda x, t: x, (2,)).log_prob(POINT), ShapeError,
         r"scalar for one point; got shape \(2,\)"),
+    "a third coordinate of two": (
+        lambda: nd.as_density(lambda x, t: x[2], (2,)).log_prob(POINT), ShapeError, "index 2 out of .* size 2"),
     "a function beyond its levels": (
         lambda: function().with_schedule(nd.VarianceExploding(0.0, 1e3)), ScheduleError, r"asks for.*Choose"),
     "unknown shape": (lambda: nd.VariancePreserving("sine"), ParameterError, r"'cosine' or 'linear'; got 'sine'"),

@@ -6,7 +6,7 @@ import pytest
 
 from numpyro_diffusion.diagnose.by_draw import by_draw
 from numpyro_diffusion.diagnose.expectations import mean_of, particles_of
-from numpyro_diffusion.errors import ArgumentTypeError, DiagnosticWarning, ParameterError
+from numpyro_diffusion.errors import ArgumentTypeError, DiagnosticWarning, ParameterError, ShapeError
 
 DRAWS = {"x": jnp.linspace(-1.0, 1.0, 40).reshape(20, 2), "scale": jnp.linspace(0.0, 1.9, 20)}
 ALL = np.ones(20, bool)
@@ -16,6 +16,8 @@ REFUSED = {
     "NumPy": (lambda draw: np.sin(draw["x"]), ArgumentTypeError, "must compute by JAX.*jnp.where"),
     "a mask": (lambda draw: draw["x"][draw["x"] > 0].sum(), ArgumentTypeError, "must compute by JAX.*jnp.where"),
     "an index": (lambda draw: [0.0, 1.0][draw["x"].argmax()], ArgumentTypeError, "must compute by JAX.*jnp.where"),
+    "a third of two": (lambda draw: draw["x"][2], ShapeError, "what is not there: index 2 .* with size 2. Axes"),
+    "nothing": (lambda draw: None, ArgumentTypeError, "must return numbers of one draw; got None"),
     "an if": (lambda draw: 1.0 if draw["x"][0] > 0 else 0.0, ArgumentTypeError, "must compute by JAX.*jnp.where"),
 }
 
@@ -42,3 +44,7 @@ def test_an_indicator_of_equal_weights_has_no_tail_to_speak_of():
     assert np.isfinite(mean_of(x, particles).pareto_k)
     heavy = np.where(np.arange(400) < 1, 1e6, np.abs(x))
     assert mean_of(heavy, particles_of(x, np.zeros(400))).pareto_k > 0.7
+
+
+def test_a_clamped_index_elsewhere_stays_as_jax_has_it():
+    assert jnp.arange(2.0)[jnp.asarray(5)] == jnp.arange(2.0)[5] == 1.0

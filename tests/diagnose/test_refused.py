@@ -32,6 +32,10 @@ REFUSED = {
     "no points": (lambda: metrics.sliced_wasserstein2(np.zeros(3), np.zeros(3)), ShapeError, "shape"),
     "too few weights": (lambda: metrics.mode_weight_tv(X, np.zeros((2, 2)), [1.0]), ShapeError, "weights"),
     "modes of another dimension": (lambda: metrics.mode_weights(X, np.zeros((2, 3))), ShapeError, "dimension"),
+    "axes of text": (lambda: plots.plot_samples(X, ax="a"), ParameterError, "ax must be matplotlib axes; got 'a'"),
+    "two axes": (
+        lambda: plots.image_grid(np.zeros((1, 4, 4)), ax=np.array([None, None])), ParameterError,
+        r"ax must be .*got object\[2\]. Of several, pick one"),
     "no target": (lambda: targets.target("ring"), UnknownNameError, "product, mixture, negation"),
 }  # fmt: skip
 

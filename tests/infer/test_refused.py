@@ -34,6 +34,8 @@ REFUSED = {
         TypeError,
         "nd.anneal or a function; got ndarr",
     ),
+    "a number of draws": (
+        lambda: nd.DiffusionPrior(P).sample(jax.random.key(0), 3), TypeError, r"must be a tuple, \(3,\) say; got 3"),
     "value": (lambda: nd.DiffusionPrior(P).log_prob(jnp.zeros((3, 5))), ShapeError, r"\(2,\).*\(3, 5\)"),
     "a prior of one": (lambda: nd.DiffusionPrior(unknown()), TypeError, "got Unknown.*register"),
     "no model": (lambda: nd.AnnealedMCMC(gaussian()), TypeError, "must be a NumPyro model"),

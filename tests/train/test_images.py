@@ -81,6 +81,14 @@ def test_bad_images_and_conditions_are_refused(density, tmp_path):
         nd.fit(key, np.random.default_rng(0).uniform(0, 255, size=(8, *SHAPE)), conditions=place, **settings)
     with pytest.raises(ShapeError, match="a condition must have shape"):
         density.given([0.1, 0.2, 0.3])
+    with pytest.raises(ShapeError, match=r"numpy.eye\(2\)\[number\]"):
+        density.given(1)
+    with pytest.raises(ShapeError, match="Give one of these; all of them together are nd.compose_conditions"):
+        density.given(place)
+    with pytest.raises(ParameterError, match=r"a condition must be finite; got \[nan 0.5\]"):
+        density.given([np.nan, 0.5])
+    with pytest.raises(AttributeError, match="takes no condition. Give it to a density of its own before composing"):
+        (density * density).given(place[0])
     with pytest.raises(ShapeError, match="points must have shape"):
         density.log_prob(np.zeros((2, 4, 4, 3)))
     path = tmp_path / "density.safetensors"
