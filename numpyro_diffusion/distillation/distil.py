@@ -37,7 +37,7 @@ from ..train.conditional import base_of, unnormalised
 from ..train.data import check_data
 from ..train.fit import NUM_MOMENTS, NUM_MOMENTS_OF_IMAGES, Denoising
 from ..train.losses import Targets, mismatch, noised
-from ..train.optimise import TrainingConfig, of_time_scores, optimise
+from ..train.optimise import TrainingConfig, optimise
 from .normalise import normalised
 from .student import fresh_student
 from .teacher import check_conditions, check_finite_scores, check_teacher, drawn, scores, takes_images
@@ -156,7 +156,10 @@ def distil(
     batches, (x, c), of_data = check_data(rng_key, data, conditions, count, training.batch_size)
     if x.shape[1:] != teacher.event_shape:
         raise ShapeError(f"data must be points of the teacher's shape {teacher.event_shape}; got {x.shape[1:]}.")
-    training = of_time_scores(training, x[0].size, images=takes_images(teacher))
+    if training.time_score_weight is None:
+        # What a teacher says of vectors has little noise, or none.
+        weight = 2 / x[0].size if takes_images(teacher) else 1.0
+        training = dataclasses.replace(training, time_score_weight=weight)
     check_conditions(teacher, c)
     if base is None and c is not None and not takes_images(teacher):
         base = base_of(x, c)

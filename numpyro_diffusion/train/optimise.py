@@ -50,8 +50,8 @@ class TrainingConfig(Checked):
     `outlier_share` is the share of each batch that lies off the data, so that energies have no false wells there, see
     `losses`; by default a quarter for energies of images, 0 else.
 
-    `time_score_weight` is that of the time score beside the score, see `losses`; by default 2 / d for images of d
-    values, at which both count by the noise of their targets, 1 else.
+    `time_score_weight` is that of the time score beside the score, see `losses`; by default 2 / d for points of d
+    values, 1 for a single one, at which both count by the noise of their targets.
 
     `contrastive_weight` is that of telling conditions apart by log densities, so that ratios of conditions are right;
     by default 8 / d for calibrated energies of images, 0 else. Larger ones make ratios more exact, all else less.
@@ -90,12 +90,6 @@ def with_defaults(training: TrainingConfig | None, *, images: bool) -> TrainingC
     return training
 
 
-def of_time_scores(training: TrainingConfig, size: int, *, images: bool) -> TrainingConfig:
-    """Settings with the weight of time scores settled, for points of `size` values."""
-    weight = training.time_score_weight
-    return dataclasses.replace(training, time_score_weight=(2 / size if images else 1.0) if weight is None else weight)
-
-
 def settled(training: TrainingConfig, size: int, *, images: bool, energy: bool, calibrated: bool) -> TrainingConfig:
     """Settings with nothing left open, for images or other points of `size` values, energies or score models.
 
@@ -109,9 +103,12 @@ def settled(training: TrainingConfig, size: int, *, images: bool, energy: bool, 
         raise ParameterError(
             f"contrastive_weight must be 0 where log densities are not calibrated; got {contrastive}. Leave it out."
         )
+    time_score_weight = min(1, 2 / size) if training.time_score_weight is None else training.time_score_weight
     contrastive = 8 / size * (images and calibrated) if contrastive is None else contrastive
-    changes = {"weighting": weighting, "outlier_share": share, "contrastive_weight": contrastive}
-    return dataclasses.replace(of_time_scores(training, size, images=images), **changes)
+    return dataclasses.replace(
+        training, weighting=weighting, outlier_share=share, contrastive_weight=contrastive,
+        time_score_weight=time_score_weight,
+    )  # fmt: skip
 
 
 class Task(Protocol):

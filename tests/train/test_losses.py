@@ -125,7 +125,9 @@ def test_what_settings_leave_open_follows_from_the_data():
     found = [of(nd.TrainingConfig(), images, energy) for images in (False, True) for energy in (False, True)]
     assert [c.outlier_share for c in found] == [0, 0, 0, 0.25]
     assert [c.contrastive_weight for c in found] == [0, 0, 0, 8 / 768]
-    assert [c.time_score_weight for c in found] == [1, 1, 2 / 768, 2 / 768]
+    assert {c.time_score_weight for c in found} == {2 / 768}
+    small = lambda size: settled(nd.TrainingConfig(), size, images=False, energy=True, calibrated=True)
+    assert [small(size).time_score_weight for size in (1, 2, 8)] == [1, 1, 0.25]
     assert [c.weighting for c in found] == ["score", "score", "denoiser", "denoiser"]
     mine = of(nd.TrainingConfig(outlier_share=0.5, weighting="score", time_score_weight=0.0), True, True)
     assert (mine.outlier_share, mine.weighting, mine.time_score_weight) == (0.5, "score", 0.0)
