@@ -34,10 +34,9 @@ def condition_of(value: Any, layout: jax.ShapeDtypeStruct, of_text: str) -> Any:
         raise ParameterError(f"a condition must be {kind}; got {said(value)}. {remedy}") from error
     if array.shape != layout.shape:
         raise ShapeError(f"a condition must have shape {layout.shape}; got {array.shape}. {_remedy(array, layout)}")
-    if not is_traced(array) and not np.all(np.isfinite(array)):
-        raise ParameterError(
-            f"a condition must be finite; got {np.array2string(array, threshold=16)}. Without one, give None."
-        )
+    if isinstance(array, np.ndarray) and not np.all(np.isfinite(array)):
+        numbers = np.array2string(array, threshold=16)
+        raise ParameterError(f"a condition must be finite; got {numbers}. Without one, give None.")
     return array
 
 
