@@ -39,7 +39,7 @@ STEP_WEIGHTS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of DPS; the best of each prob
 NETWORK = nd.NetworkConfig(num_blocks=3)
 # On a mixture fitted to draws: without one, `nd.fit` does not find the modes of a plane in 80 dimensions within 9,000 steps of 512.
 NUM_COMPONENTS, FITTED_DRAWS = 25, 50_000
-TRAINING = nd.TrainingConfig(num_steps=4_000, batch_size=256, time_score_weight=0.1)
+TRAINING = nd.TrainingConfig(num_steps=4_000, batch_size=256)
 # Steps with weights where the pilot finds that they pay, between levels that lie close, and one cheap move at each.
 CLOSER = {"kernel": nd.MALA(), "level_ess": 0.995, "num_steps": 1}
 COLUMNS = [
@@ -77,10 +77,7 @@ NUTS, DPS and TDS have the budget of `ours` for the same problem, `TDS, matched,
 def trained_prior(d: int, quick: bool) -> nd.Density:
     """A calibrated energy density fitted to draws of the mixture, from the cache if there."""
     training = dataclasses.replace(TRAINING, num_steps=300) if quick else TRAINING
-    path = (
-        CACHE
-        / f"mixture{d}_{NUM_COMPONENTS}_{training.num_steps}_{training.batch_size}_{training.time_score_weight:g}.safetensors"
-    )
+    path = CACHE / f"mixture{d}_{NUM_COMPONENTS}_{training.num_steps}_{training.batch_size}.safetensors"
     if path.exists():
         return nd.load(path)
     CACHE.mkdir(parents=True, exist_ok=True)
