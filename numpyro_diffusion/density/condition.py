@@ -35,8 +35,8 @@ def condition_of(value: Any, layout: jax.ShapeDtypeStruct, of_text: str) -> Any:
     if array.shape != layout.shape:
         raise ShapeError(f"a condition must have shape {layout.shape}; got {array.shape}. {_remedy(array, layout)}")
     if isinstance(array, np.ndarray) and not np.all(np.isfinite(array)):
-        numbers = np.array2string(array, threshold=16)
-        raise ParameterError(f"a condition must be finite; got {numbers}. Without one, give None.")
+        got = np.array2string(array, threshold=16)
+        raise ParameterError(f"a condition must be finite; got {got}. Without one, give None.")
     return array
 
 

@@ -47,4 +47,5 @@ def test_an_indicator_of_equal_weights_has_no_tail_to_speak_of():
 
 
 def test_a_clamped_index_elsewhere_stays_as_jax_has_it():
+    by_draw(lambda draw: draw["x"][1], DRAWS, ALL)
     assert jnp.arange(2.0)[jnp.asarray(5)] == jnp.arange(2.0)[5] == 1.0
