@@ -68,7 +68,8 @@ def network(
 ):
     """An untrained energy density, or a score model, whose weights are all random: none of its parts is trivial."""
     cls = nd.ScoreModel if parameterisation == "score" else nd.EnergyDensity
-    config = nd.NetworkConfig(**NETWORK, condition_size=condition_size)
+    scalars = int(parameterisation == "residual")
+    config = nd.NetworkConfig(**NETWORK, condition_size=condition_size, scalar_outputs=scalars)
     size = int(np.prod(event_shape))
     mean, covariance = np.resize(MEAN, size), np.kron(np.eye(size // 2), COVARIANCE)
     density = untrained(

@@ -84,7 +84,7 @@ def row(problem: Callable, *, follows: bool) -> Callable[[int], dict]:
         if follows:
             p = nd.fit(jax.random.key(seed), x, **settings)
         else:
-            plain = lambda network, conditions, **_: conditioned(network, conditions, is_calibrated=False)
+            plain = lambda network, conditions, form, **_: conditioned(network, conditions, form, is_calibrated=False)
             room = "numpyro_diffusion.train.fit"
             with mock.patch(f"{room}.base_of", lambda x, c: None), mock.patch(f"{room}.conditioned", plain):
                 p = nd.fit(jax.random.key(seed), x, **settings)

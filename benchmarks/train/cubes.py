@@ -2,7 +2,7 @@
 
     python benchmarks/train/cubes.py [--preset cpu] [--model energy] [--steps 8000] [--batch-size 32]
 
-Presets: `cpu` (16x16, an hour on two cores), `cpu32` (32x32, the same), `gpu` (64x64, half an hour on one H100), `paper`
+Presets: `cpu` (16x16, an hour on one core), `cpu32` (32x32, an hour on two cores), `gpu` (64x64, half an hour on one H100), `paper`
 (64x64 at the size of Du et al. (2023), for a few steps only: prints what they cost, and keeps nothing). A killed run
 goes on from its last checkpoint. Weights and card go to numpyro_diffusion/pretrained/, of variants to
 benchmarks/weights/.
@@ -62,9 +62,9 @@ PRESETS = {
 }
 
 
-def name_of(size: int, model: str, parameterisation: str = "inner_product") -> str:
+def name_of(size: int, model: str, parameterisation: str = "residual") -> str:
     """Name of a trained density: cubes_16, cubes_16_score, cubes_16_l2."""
-    ending = "_score" if model == "score" else "" if parameterisation == "inner_product" else f"_{parameterisation}"
+    ending = "_score" if model == "score" else "" if parameterisation == "residual" else f"_{parameterisation}"
     return f"cubes_{size}{ending}"
 
 
@@ -75,9 +75,8 @@ def train(
     """The density and its card; without `keep` there is no checkpoint, and no figures that take long."""
     given = {"num_steps": steps, "batch_size": batch_size}
     settings = preset.training | {key: value for key, value in given.items() if value is not None}
-    training = nd.TrainingConfig(
-        max_gradient_norm=10.0, time_score_weight=0.1, condition_dropout=0.15, weighting="denoiser", **settings
-    )
+    # All else by default.
+    training = nd.TrainingConfig(max_gradient_norm=10.0, condition_dropout=0.15, **settings)
     network = nd.UNetConfig(
         shape=(preset.size, preset.size, 3), num_positions=1, small_start=parameterisation == "l2", **preset.network
     )
@@ -123,7 +122,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--model", choices=("energy", "score"), default="energy")
-    parser.add_argument("--parameterisation", choices=("inner_product", "l2", "dae"), default="inner_product")
+    parser.add_argument("--parameterisation", choices=("residual", "inner_product", "l2", "dae"), default="residual")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--batch-size", type=int, default=None)
     options = parser.parse_args()
@@ -135,6 +134,7 @@ if __name__ == "__main__":
     name = card["name"]
     if keep:
         card["script"] = f"python benchmarks/train/cubes.py --preset {options.preset} --model {options.model}"
+        card["script"] += "" if options.steps is None else f" --steps {options.steps}"
         nd.save(density, folder(name) / f"{name}.safetensors", card=card, dtype=stored(name))
         (folder(name) / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         measure_typical(name)

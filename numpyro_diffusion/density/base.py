@@ -33,10 +33,13 @@ def data_gaussian(mean, covariance, config, base: Base | None = None) -> Gaussia
 def check_base(density) -> None:
     """Raise ParameterError or ShapeError unless a density's base fits its form, its data and its conditions."""
     base, config, is_energy, size = density.base, density.config, density.has_log_density, density.mean.size
-    if density.parameterisation == "residual" and (base is not None or not density.is_calibrated):
-        what = f"a {type(base).__name__}" if density.is_calibrated else "calibrated=False"
+    form, is_mixture = density.parameterisation, isinstance(base, MixtureBase)
+    if form == "residual" and (is_mixture or not density.is_calibrated):
+        what = "a MixtureBase" if density.is_calibrated else "calibrated=False"
         raise ParameterError(f"a residual energy stands on one Gaussian; got {what}. Take parameterisation='l2'.")
-    if config.form == "potential" and not isinstance(base, MixtureBase):
+    if form != "residual" and getattr(config, "scalar_outputs", 0):
+        raise ParameterError(f"scalar_outputs belong to parameterisation='residual'; got {form!r}. Leave them out.")
+    if config.form == "potential" and not is_mixture:
         what = "none" if base is None else f"a {type(base).__name__}"
         raise ParameterError(f"a PatchConfig stands on a mixture; got {what}. Give base=nd.MixtureBase.fit(...).")
     if base is None:

@@ -17,15 +17,17 @@ The energy E is one of
 
     l2             E = |f|^2 / 2                  dae            E = |u - f|^2 / 2
     inner_product  E = u . f                      potential      E = -(r / s) phi(x, r)
-    residual       E = (r / s) (g u . f + g^2 |f|^2 / 2)
+    residual       E = (r / s) (g u . f + g^2 |f|^2 / 2) + h^2 / 2
 
-of a network f(u, log r), or of a bounded potential phi (`networks.patches`). For images the axes V are cosines
+of a network f(u, log r), with one output h more for "residual" of vectors, or of a bounded potential phi
+(`networks.patches`). For images the axes V are cosines
 (`axes`), U-Nets see z = (y - mu) / sqrt(r^2 + s^2) in place of u, in E and in f, and the factor before the bracket is
 one: a condition moves the mean, which the base does not know. "residual" completes the square: with that factor log p
 is -|u + g f|^2 / 2 and terms of r alone (of images f is taken in cosines), g^2 = s^2 / (r (r + s)). At f = 0 it is the
-Gaussian and has the gradients of an inner product, and it is bounded above, by what a set of codimension d reaches. The
-*uncalibrated* form is that of Du et al. (2023), with neither base nor offset, and so without a known normaliser:
-log p = -(sqrt(r^2 + s^2) / r) E(u, r).
+Gaussian and has the gradients of an inner product, and it is bounded above, by what a set of codimension d reaches; the
+height h lets isolated modes lie at different ones: without it, their shares of a mixture in 30 dimensions were wrong by
+factors of ten. The *uncalibrated* form is that of Du et al. (2023), with neither base nor offset, and so without a
+known normaliser: log p = -(sqrt(r^2 + s^2) / r) E(u, r).
 
 The score-only model is s(y, r) = grad log N(y; mu, C + r^2 I) + s / (r sqrt(r^2 + s^2)) f, the preconditioning of
 Karras et al. (2022).
@@ -216,7 +218,7 @@ class EnergyDensity(_NetworkDensity):
         if self.parameterisation == "potential":
             energy = -r / s * modules["network"](y + self.mean, r, self._log_r(r) / 4)
         else:
-            energy = self._energy(y, r, condition)
+            energy = self._energy(y, r, s, condition)
         at_knots = partial(jnp.interp, jnp.log(r), self.log_z[0])
         log_z = at_knots(self.log_z[1])
         if not self.is_calibrated:
@@ -233,7 +235,7 @@ class EnergyDensity(_NetworkDensity):
         share = 1.0 if self.config.takes_images else s**2 / (r**2 + s**2)
         return base + share * (y.size * offset - s / r * energy) - log_z
 
-    def _energy(self, y, r, condition):
+    def _energy(self, y, r, s, condition):
         seen, f = self._network(y, r, condition)
         if self.parameterisation == "l2":
             return 0.5 * jnp.sum(f**2)
@@ -241,10 +243,14 @@ class EnergyDensity(_NetworkDensity):
             return 0.5 * jnp.sum((seen - f) ** 2)
         if self.parameterisation == "inner_product":
             return jnp.sum(seen * f)
-        s, axes = self._scale(), self.moments.axes
-        change = s / jnp.sqrt(r * (r + s)) * (axes.coordinates(f) if self.config.takes_images else f)
-        u = axes.coordinates(y) / jnp.sqrt(self.eigenvalues + r**2)
-        return r / s * jnp.sum(u * change + 0.5 * change**2)
+        height = f[y.size :]
+        if self.config.takes_images:
+            to_axes = self.moments.axes.coordinates
+            u, f = to_axes(y) / jnp.sqrt(self.eigenvalues + r**2), to_axes(f)
+        else:
+            u, f = seen, f[: y.size]
+        change = s / jnp.sqrt(r * (r + s)) * f
+        return r / s * jnp.sum(u * change + 0.5 * change**2) + 0.5 * jnp.sum(height**2)
 
 
 @register(_NetworkDensity._data, _NetworkDensity._static)

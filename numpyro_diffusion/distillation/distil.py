@@ -65,7 +65,7 @@ class _Distilling(NamedTuple):
         asked = lambda y, r, c, key: scores(self.teacher, y + density.mean, r, c, key)
         score, time_score = jax.vmap(asked)(noisy.points, r, batch.conditions, keys)
         targets = Targets(-r[:, None] * score, time_score)
-        return mismatch(density, noisy, batch.conditions, targets, config.time_score_weight, config.weighting)
+        return mismatch(density, noisy, batch.conditions, targets, config.time_score_weight, config.weighting)[0]
 
     def check(self, batch) -> None:
         self.learner.check(batch)

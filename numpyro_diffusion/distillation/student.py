@@ -37,12 +37,13 @@ def fresh_student(
     model = teacher.model if isinstance(teacher, Conditional) else teacher
     theirs = model if isinstance(model, ScoreModel) else None
     config = network or (NetworkConfig() if theirs is None else theirs.config)
-    config = conditioned(config, conditions, is_calibrated=base is not None)
+    form = config.form or parameterisation
+    config = conditioned(config, conditions, form, is_calibrated=base is not None)
     heir = theirs if theirs is not None and base is None and config == theirs.config else None
     gaussian = data_gaussian(*moments(x, config), config, base) if heir is None else heir.moments
     student = EnergyDensity.fresh(
         rng_key, config, teacher.event_shape, schedule=teacher.schedule,
-        parameterisation=config.form or parameterisation, sigmas=_noise_range(teacher, theirs, gaussian, *sigmas),
+        parameterisation=form, sigmas=_noise_range(teacher, theirs, gaussian, *sigmas),
         is_calibrated=True, base=base, name=name, moments=gaussian,
     )  # fmt: skip
     return student if heir is None else student._replace(state=_inherited(heir.state, student.parameterisation))

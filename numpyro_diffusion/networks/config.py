@@ -85,6 +85,7 @@ class NetworkConfig(_Config):
         embedding_size: Size of the random Fourier embedding of the noise level, even.
         condition_size: Length of the condition vector; set by `fit`.
         condition_offset: Whether an energy's offset knows the condition, too; set by `fit`.
+        scalar_outputs: Outputs beyond the point's d, for heights of an energy of form "residual"; set by `fit`.
     """
 
     width: Count = 128
@@ -93,13 +94,14 @@ class NetworkConfig(_Config):
     embedding_size: Annotated[int, even] = 32
     condition_size: CountOrZero = 0
     condition_offset: Flag = False
+    scalar_outputs: CountOrZero = 0
 
     @property
     def _offset_inputs(self):
         return self.condition_size + 1 if self.condition_offset and self.condition_size else 0
 
     def _network(self, size, rngs):
-        return ResidualMLP(size, self, rngs=rngs)
+        return ResidualMLP(size, self, num_outputs=size + self.scalar_outputs, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,12 +48,17 @@ def base_of(x, conditions) -> Base | None:
     return RegressionBase.fit(x, rows)
 
 
-def conditioned(network, conditions, *, is_calibrated: bool):
-    """The network's configuration for conditions [n, c], or None, of a calibrated energy or something else."""
+def conditioned(network, conditions, form: str, *, is_calibrated: bool):
+    """The network's configuration for conditions [n, c], or None, of a calibrated energy or something else.
+
+    An energy of form "residual" has a height beside its point.
+    """
     network = dataclasses.replace(network, condition_size=0 if conditions is None else int(conditions.shape[-1]))
     if not isinstance(network, NetworkConfig):
         return network
-    return dataclasses.replace(network, condition_offset=is_calibrated and conditions is not None)
+    return dataclasses.replace(
+        network, condition_offset=is_calibrated and conditions is not None, scalar_outputs=int(form == "residual")
+    )
 
 
 def unnormalised(density, conditions, rng_key) -> str | None:

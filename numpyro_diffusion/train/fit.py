@@ -17,6 +17,7 @@ from ..checks.room import make_room
 from ..checks.text import check_name
 from ..density.base import BASES, Base, data_gaussian
 from ..density.energy import PARAMETERISATIONS, EnergyDensity, ScoreModel
+from ..density.mixture import MixtureBase
 from ..density.schedule import NoiseSchedule, VariancePreserving
 from ..density.typical import typical_log_probs
 from ..disk.runs import Keeper
@@ -96,7 +97,7 @@ def fit(
         data: Array [n, *event_shape], or a sampler `(rng_key, num_samples) -> x` (or `-> (x, conditions)`).
         model: "energy" (a log density) or "score" (cheaper, but no log density).
         parameterisation: Energy form "l2", "dae", "inner_product" or "residual", see `EnergyDensity`; by default
-            "residual" for calibrated energies of images, "l2" else, which are bounded above.
+            "residual" for calibrated energies on one Gaussian, "l2" else, which are bounded above.
         calibrated: Train a normalised log density. False gives the energies of Du et al. (2023).
         schedule: Noise schedule t is read under; variance preserving cosine by default. Training itself is in
             noise-to-signal ratios, so any other schedule can be taken afterwards with `with_schedule`.
@@ -169,13 +170,14 @@ def fit(
     if not 0 < sigmas[0] < sigmas[1]:
         raise ParameterError(f"need 0 < sigma_min < sigma_max; got {sigmas[0]} and {sigmas[1]}. {remedy}")
     of_images = network.takes_images
-    network = conditioned(network, condition, is_calibrated=is_energy and calibrated)
     init_key, step_key = jax.random.split(rng_key)
+    of_vectors = is_energy and calibrated and not of_images and network.form is None
+    if of_vectors and condition is not None and base is None and parameterisation != "residual":
+        base = base_of(x, condition)
     if parameterisation is None:
-        parameterisation = "residual" if network.takes_images and calibrated and base is None else "l2"
+        parameterisation = "residual" if calibrated and not isinstance(base, MixtureBase) else "l2"
     cls, form = (EnergyDensity, network.form or parameterisation) if is_energy else (ScoreModel, "score")
-    if condition is not None and base is None and calibrated and form in ("l2", "dae", "inner_product"):
-        base = None if of_images else base_of(x, condition)
+    network = conditioned(network, condition, form, is_calibrated=is_energy and calibrated)
     decays = training.weight_decay > 0
     doubted = doubts_of_images(x.shape[1:]) if of_images else doubts(x, covariance, sigmas[0], base, decays=decays)
     for doubt in doubted:

@@ -21,7 +21,8 @@ wells*, however deep or wide. A share of points therefore lies off the data,
 .. math:: y = \kappa y_0 + a C^{1/2} \xi + r e^b \varepsilon , \qquad \kappa \in \{0, 1\}, a \in (0, 1), b \in (0, 3/2),
 
 with a, b often near 0 (squares of uniform numbers). Such points regress on what is known there by the training data of
-their condition, y_0 itself among them,
+their condition, y_0 itself among them (by all data where few share the condition, and then without it: the picture of
+one caption says nothing of all other pictures that the caption may have, and products of such conditions fail),
 :math:`p = \frac1n \sum_i N(y; y_i, r^2 I)`: noise :math:`\varepsilon^* = (y - E[y_0 | y]) / r` and time score
 :math:`E[|y - y_0|^2 | y] / r^2 - d`. Both grow with the distance from the data, so errors count relative to
 :math:`|\varepsilon^*|^2`: what matters is the way back.
@@ -48,6 +49,8 @@ from .data import Points
 
 #: b above, at most: points are noised by e^(3/2) times their level.
 MOST_NOISE = 1.5
+#: Reference data of a condition, at least, for which points off the data keep it.
+LEAST_ALIKE = 64
 
 
 class Noised(NamedTuple):
@@ -83,25 +86,25 @@ def noised(density, rng_key, y) -> Noised:
 
 
 def mismatch(density, noisy: Noised, condition, targets: Targets, time_score_weight, weighting):
-    """Mean loss of a density's scores against `targets`.
+    """Mean loss of a density's scores against `targets`, and its log p at the points [n], None of score models.
 
     The time score is not asked for where the density is not calibrated; `condition` is [n, c + 1] or None.
     """
     points, log_r, _ = noisy
     r, d = jnp.exp(log_r), points.shape[1]
     if isinstance(density, ScoreModel):
-        score, *rest = (jax.vmap(density.score_at)(points, r, condition),)
+        log_probs, (score, *rest) = None, (jax.vmap(density.score_at)(points, r, condition),)
     else:
         log_prob = lambda z, log_q, c: density.log_prob_at(z, jnp.exp(log_q), c)
-        gradient = jax.grad(log_prob, (0, 1) if density.is_calibrated else (0,))
-        score, *rest = jax.vmap(gradient)(points, log_r, condition)
+        gradient = jax.value_and_grad(log_prob, (0, 1) if density.is_calibrated else (0,))
+        log_probs, (score, *rest) = jax.vmap(gradient)(points, log_r, condition)
     noise, time_target, excess = targets
     weight = (1 + r**2 / density._scale() ** 2 if weighting == "denoiser" else 1.0) / (1 + excess)
     value = jnp.mean(weight * jnp.sum((r[:, None] * score + noise) ** 2, -1)) * 2 / d
     if density.is_calibrated:
         (time_score,) = rest
         value += time_score_weight * jnp.mean((time_score - time_target) ** 2 / (2 * d + (excess * d) ** 2))
-    return value
+    return value, log_probs
 
 
 def loss(density, rng_key, y, condition, config, reference=None):
@@ -111,26 +114,32 @@ def loss(density, rng_key, y, condition, config, reference=None):
     """
     noisy = noised(density, rng_key, y)
     targets = denoising_targets(noisy)
-    told = 0.0
-    if condition is not None and config.contrastive_weight:
-        told = config.contrastive_weight * contrastive(density, jax.random.fold_in(rng_key, 2), noisy, condition)
     start = len(y) - (0 if reference is None else int(config.outlier_share * len(y)))
     if start < len(y):
         out = jax.tree.map(lambda a: a[start:], (y, noisy, condition))
         # The batch as well, so that of many data those that points come from are known.
         batch = Points(y, None if condition is None else condition[:, :-1])
         known = jax.tree.map(lambda *parts: jnp.concatenate(parts), reference, batch)
-        # Of their own condition: what another one has may be what theirs has, too, and is not known to be off it.
         moved = outlying(density, jax.random.fold_in(rng_key, 1), *out[:2])
-        beyond = moved, posterior_targets(moved, out[2], known)
+        # Of their own condition: what another one has may be what theirs has, too, and is not known to be off it.
+        kept = None if condition is None else _known(out[2], reference)
+        condition = None if condition is None else jnp.concatenate([condition[:start], kept])
+        beyond = moved, posterior_targets(moved, kept, known)
         noisy, targets = jax.tree.map(lambda a, b: jnp.concatenate([a[:start], b]), (noisy, targets), beyond)
-    return told + mismatch(density, noisy, condition, targets, config.time_score_weight, config.weighting)
+    value, own = mismatch(density, noisy, condition, targets, config.time_score_weight, config.weighting)
+    if condition is None or not config.contrastive_weight:
+        return value
+    told = jax.tree.map(lambda a: a[:start], (noisy, condition, own))
+    return value + config.contrastive_weight * contrastive(density, jax.random.fold_in(rng_key, 2), *told)
 
 
-def contrastive(density, rng_key, noisy: Noised, condition):
-    """Mean cross-entropy of which condition noised data have, their own [n, c + 1] or that of others of the batch."""
+def contrastive(density, rng_key, noisy: Noised, condition, own):
+    """Mean cross-entropy of which condition noised data have, their own [n, c + 1] or that of others of the batch.
+
+    `own` is their log p [n] under their own, which is there already.
+    """
     log_prob = jax.vmap(lambda y, log_r, c: density.log_prob_at(y, jnp.exp(log_r), c))
-    own, other = (log_prob(*noisy[:2], c) for c in (condition, jax.random.permutation(rng_key, condition)))
+    other = log_prob(*noisy[:2], jax.random.permutation(rng_key, condition))
     return jnp.mean(jax.nn.softplus(other - own))
 
 
@@ -149,6 +158,12 @@ def outlying(density, rng_key, y, noisy: Noised) -> Noised:
     noise = jnp.exp(noisy.log_r[:, None] + MOST_NOISE * b) * noisy.eps
     points = (kept < 0.5) * y + a * jax.vmap(density.moments.axes.point)(along) + noise
     return noisy._replace(points=points)
+
+
+def _known(condition, reference: Points):
+    """Conditions [n, c + 1], none in place of those that less than LEAST_ALIKE of the reference data have."""
+    alike = jnp.sum(jnp.all(condition[:, None, :-1] == reference.conditions, axis=-1), axis=1, keepdims=True)
+    return jnp.where(alike >= LEAST_ALIKE, condition, 0.0)
 
 
 def posterior_targets(noisy: Noised, condition, known: Points) -> Targets:

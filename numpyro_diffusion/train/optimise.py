@@ -45,7 +45,8 @@ class TrainingConfig(Checked):
 
     `weighting` is that of noise levels in the loss: "score" that of |r score + eps|^2, which makes log densities right
     where the noise is small, "denoiser" 1 + r^2 / s^2 times that (Karras et al. 2022), which teaches what is decided at
-    large noise, such as where things are in an image; by default that for images, "score" else.
+    large noise, such as where things are in an image, or how much each of several modes holds; by default that for
+    images and calibrated energies, "score" else.
 
     `outlier_share` is the share of each batch that lies off the data, so that energies have no false wells there, see
     `losses`; by default a quarter for energies of images, 0 else.
@@ -95,7 +96,7 @@ def settled(training: TrainingConfig, size: int, *, images: bool, energy: bool, 
 
     ParameterError where what is not calibrated is to be told apart by log densities.
     """
-    weighting = training.weighting or ("denoiser" if images else "score")
+    weighting = training.weighting or ("denoiser" if images or calibrated else "score")
     share = training.outlier_share
     share = 0.25 * (images and energy) if share is None else share
     contrastive = training.contrastive_weight

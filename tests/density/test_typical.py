@@ -89,7 +89,7 @@ def test_data_are_typical_and_a_well_is_not(t, schedule):
     shifted = density._replace(log_z=density.log_z.at[1].add(300.0))
     assert untypical(shifted, noised(density, t), t) == []
     (finding,) = untypical(density, well(density, t), t)
-    assert "likelier" in finding and "false well" in finding and "l2" in finding
+    assert "likelier" in finding and "false well" in finding and "'l2'" in finding
     (finding,) = untypical(shifted, noised(density, t) + 1000 * np.sign(MEAN, dtype=np.float32), t) or ("",)
     assert "likelier" in finding
 

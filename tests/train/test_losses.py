@@ -78,6 +78,20 @@ def test_the_share_off_the_data_is_what_is_asked():
     assert np.isfinite(value(0.25)) and abs(value(0.25) - plain) > 1e-3
 
 
+def test_points_off_the_data_keep_a_condition_that_many_share(monkeypatch):
+    shared, rare = jnp.eye(2)
+    reference = Points(jnp.zeros((losses.LEAST_ALIKE + 1, 2)), jnp.stack([shared] * losses.LEAST_ALIKE + [rare]))
+    condition = jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.5, 0.5, 1.0], [0.0, 0.0, 0.0]])
+    seen, mismatch = [], losses.mismatch
+    monkeypatch.setattr(losses, "mismatch", lambda *args: seen.append(args[2]) or mismatch(*args))
+    density = network("l2", condition_size=2)
+    config = nd.TrainingConfig(outlier_share=0.5, time_score_weight=1.0, contrastive_weight=0.0)
+    value = losses.loss(density, KEY, jnp.asarray(Y[:8], float), jnp.tile(condition, (2, 1)), config, reference)
+    expected = [*condition, [1, 0, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(seen[0], np.array(expected, np.float32))
+    assert np.isfinite(value)
+
+
 class Shifted:
     """Two Gaussians of one dimension, -1 and 1 by condition, and their mean given none."""
 
@@ -104,7 +118,8 @@ def test_conditions_are_told_apart_best_by_true_ratios(tilt):
         def log_prob_at(self, y, r, condition):
             return super().log_prob_at(y, r, condition) + tilt * condition[1] * (2 * condition[0] - 1) * y[0]
 
-    exact, tilted = (losses.contrastive(density, KEY, noisy, condition) for density in (Shifted(), Tilted()))
+    own = lambda p: jax.vmap(lambda y, log_r, c: p.log_prob_at(y, jnp.exp(log_r), c))(*noisy[:2], condition)
+    exact, tilted = (losses.contrastive(p, KEY, noisy, condition, own(p)) for p in (Shifted(), Tilted()))
     assert 0.4 < exact < jnp.log(2.0) and tilted > exact + 2e-3
 
 
@@ -115,20 +130,24 @@ def test_conditions_are_told_apart_in_the_loss_of_calibrated_energies():
     config = lambda weight: nd.TrainingConfig(contrastive_weight=weight, time_score_weight=1.0)
     value = lambda weight, c=condition: losses.loss(density, KEY, y, c, config(weight))
     noisy = losses.noised(density, KEY, y)
-    told = losses.contrastive(density, jax.random.fold_in(KEY, 2), noisy, condition)
+    own = jax.vmap(lambda y, log_r, c: density.log_prob_at(y, jnp.exp(log_r), c))(*noisy[:2], condition)
+    told = losses.contrastive(density, jax.random.fold_in(KEY, 2), noisy, condition, own)
     np.testing.assert_allclose(value(2.0), value(0.0) + 2 * told, rtol=1e-5)
     np.testing.assert_allclose(value(2.0, c=None), value(0.0, c=None), rtol=1e-6)
 
 
 def test_what_settings_leave_open_follows_from_the_data():
-    of = lambda config, images, energy: settled(config, 768, images=images, energy=energy, calibrated=energy)
+    of = lambda config, images, energy, calibrated=True: settled(
+        config, 768, images=images, energy=energy, calibrated=energy and calibrated
+    )
     found = [of(nd.TrainingConfig(), images, energy) for images in (False, True) for energy in (False, True)]
     assert [c.outlier_share for c in found] == [0, 0, 0, 0.25]
     assert [c.contrastive_weight for c in found] == [0, 0, 0, 8 / 768]
     assert {c.time_score_weight for c in found} == {2 / 768}
     small = lambda size: settled(nd.TrainingConfig(), size, images=False, energy=True, calibrated=True)
     assert [small(size).time_score_weight for size in (1, 2, 8)] == [1, 1, 0.25]
-    assert [c.weighting for c in found] == ["score", "score", "denoiser", "denoiser"]
+    assert [c.weighting for c in found] == ["score", "denoiser", "denoiser", "denoiser"]
+    assert of(nd.TrainingConfig(), False, True, calibrated=False).weighting == "score"
     mine = of(nd.TrainingConfig(outlier_share=0.5, weighting="score", time_score_weight=0.0), True, True)
     assert (mine.outlier_share, mine.weighting, mine.time_score_weight) == (0.5, "score", 0.0)
     assert (

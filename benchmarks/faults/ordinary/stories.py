@@ -212,7 +212,7 @@ TRAINED = {
     "data in single precision": lambda: trained({}, {"data": POINTS.astype(np.float32)}),
     "another training key": lambda: trained({}, {"rng_key": jax.random.key(5)}),
     "an old key": lambda: trained({}, {"rng_key": jax.random.PRNGKey(0)}),
-    "another weighting": lambda: trained({}, {"training": nd.TrainingConfig(10, 32, weighting="denoiser")}),
+    "another weighting": lambda: trained({}, {"training": nd.TrainingConfig(10, 32, weighting="score")}),
     "another learning rate": lambda: trained({}, {"training": nd.TrainingConfig(10, 32, learning_rate=0.01)}),
     "another width": lambda: trained({}, {"network": nd.NetworkConfig(width=16, num_blocks=1)}),
     "another parameterisation": lambda: trained({}, {"parameterisation": "inner_product"}),

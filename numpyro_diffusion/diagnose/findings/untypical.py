@@ -65,7 +65,7 @@ def _is_beyond(excess) -> bool:
 
 
 def _remedy_of_well(leaf) -> str:
-    bounded = "residual" if leaf.config.takes_images else "l2"
+    bounded = "residual" if leaf.is_calibrated and leaf.base is None else "l2"
     train = (
         f"train longer, or with parameterisation='{bounded}', which is bounded, and TrainingConfig(outlier_share=0.25)"
     )
