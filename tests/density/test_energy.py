@@ -1,14 +1,28 @@
 """Trained networks as densities: the formulas of `energy`, without training anything."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from densities import COVARIANCE, MEAN, gaussian, in_float64, log_prob_of, mixture, moments_of, network, score_of
+from densities import (
+    COVARIANCE,
+    MEAN,
+    gaussian,
+    in_float64,
+    log_prob_of,
+    mixture,
+    moments_of,
+    network,
+    score_of,
+    untrained,
+)
 from flax import nnx
 from quick import quick_among
 
 from numpyro_diffusion.density.energy import PARAMETERISATIONS
+from numpyro_diffusion.errors import ParameterError
 
 X = jax.random.normal(jax.random.key(0), (4, 2))
 UNCALIBRATED = [form for form in PARAMETERISATIONS if form != "residual"]
@@ -184,3 +198,9 @@ def test_conditions_can_be_traced():
     density = network(condition_size=2)
     gradient = jax.grad(lambda c: log_prob_of(density.given(c), X[0], 0.4))(jnp.array([0.5, -0.5]))
     assert gradient.shape == (2,) and np.all(np.asarray(gradient) != 0)
+
+
+def test_heights_belong_to_residual_energies():
+    config = dataclasses.replace(network("l2").config, scalar_outputs=1)
+    with pytest.raises(ParameterError, match="scalar_outputs belong to parameterisation='residual'; got 'l2'"):
+        untrained(config, (2,), "l2", mean=MEAN, covariance=COVARIANCE)
