@@ -22,7 +22,7 @@ wells*, however deep or wide. A share of points therefore lies off the data,
 
 with a, b often near 0 (squares of uniform numbers). Such points regress on what is known there by the training data of
 their condition, y_0 itself among them (by all data where few share the condition, and then without it: the picture of
-one caption says nothing of all other pictures that the caption may have, and products of such conditions fail),
+one caption says nothing of all other pictures that the caption may have, and products of such conditions suffer),
 :math:`p = \frac1n \sum_i N(y; y_i, r^2 I)`: noise :math:`\varepsilon^* = (y - E[y_0 | y]) / r` and time score
 :math:`E[|y - y_0|^2 | y] / r^2 - d`. Both grow with the distance from the data, so errors count relative to
 :math:`|\varepsilon^*|^2`: what matters is the way back.
