@@ -34,8 +34,8 @@ def check_base(density) -> None:
     """Raise ParameterError or ShapeError unless a density's base fits its form, its data and its conditions."""
     base, config, is_energy, size = density.base, density.config, density.has_log_density, density.mean.size
     form, is_mixture = density.parameterisation, isinstance(base, MixtureBase)
-    if form == "residual" and (is_mixture or not density.is_calibrated):
-        what = "a MixtureBase" if density.is_calibrated else "calibrated=False"
+    if form == "residual" and (base is not None or not density.is_calibrated):
+        what = f"a {type(base).__name__}" if density.is_calibrated else "calibrated=False"
         raise ParameterError(f"a residual energy stands on one Gaussian; got {what}. Take parameterisation='l2'.")
     if form != "residual" and getattr(config, "scalar_outputs", 0):
         raise ParameterError(f"scalar_outputs belong to parameterisation='residual'; got {form!r}. Leave them out.")
