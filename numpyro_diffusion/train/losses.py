@@ -115,15 +115,17 @@ def loss(density, rng_key, y, condition, config, reference=None):
     noisy = noised(density, rng_key, y)
     targets = denoising_targets(noisy)
     start = len(y) - (0 if reference is None else int(config.outlier_share * len(y)))
-    if start < len(y):
+    if reference is not None and start < len(y):
         out = jax.tree.map(lambda a: a[start:], (y, noisy, condition))
         # The batch as well, so that of many data those that points come from are known.
         batch = Points(y, None if condition is None else condition[:, :-1])
         known = jax.tree.map(lambda *parts: jnp.concatenate(parts), reference, batch)
         moved = outlying(density, jax.random.fold_in(rng_key, 1), *out[:2])
         # Of their own condition: what another one has may be what theirs has, too, and is not known to be off it.
-        kept = None if condition is None else _known(out[2], reference)
-        condition = None if condition is None else jnp.concatenate([condition[:start], kept])
+        kept = None
+        if condition is not None:
+            kept = _known(out[2], reference)
+            condition = jnp.concatenate([condition[:start], kept])
         beyond = moved, posterior_targets(moved, kept, known)
         noisy, targets = jax.tree.map(lambda a, b: jnp.concatenate([a[:start], b]), (noisy, targets), beyond)
     value, own = mismatch(density, noisy, condition, targets, config.time_score_weight, config.weighting)
