@@ -63,6 +63,10 @@ def one(rng) -> Prompt:
     return Prompt(f'"{rng.choice([_solid(rng), rng.choice(GROUNDS), rng.choice(SKIES)])}"')
 
 
+def solid(rng) -> Prompt:
+    return Prompt(f'"{_solid(rng)}"')
+
+
 def two(rng) -> Prompt:
     return Prompt(f'"{_solid(rng)}" AND "{rng.choice([*GROUNDS, *SKIES])}"')
 
@@ -90,6 +94,7 @@ def nested(rng) -> Prompt:
 
 CELLS: dict[str, Callable[[Any], Prompt]] = {
     "three": three, "NOT": negated, "OR": either, "nested": nested, "weighted OR": weighted, "two": two, "one": one,
+    "one solid": solid,
 }  # fmt: skip
 #: As rows are computed: what is asked first comes first, since a table takes hours.
 SAMPLERS: dict[str, Any] = {

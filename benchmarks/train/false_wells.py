@@ -30,12 +30,14 @@ SIGMA_MIN, FEATURES, HELD_OUT = 0.03, 40, 1_000
 LEVELS = (0.03, 0.1, 0.2, 0.4, 0.8, 1.6)
 #: row -> (form, share of points off the data, weight of time scores or None for the default, steps, chains).
 ROWS = {
+    "inner product": ("inner_product", 0.0, None, 1_500, 64),
     "inner product, off the data": ("inner_product", 0.25, None, 1_500, 64),
     "l2, off the data": ("l2", 0.25, None, 1_500, 64),
     "denoiser, off the data": ("dae", 0.25, None, 1_500, 64),
-    "residual": ("residual", 0.0, None, 1_500, 64),
-    "default": ("residual", 0.25, None, 1_500, 64),
-    "default, 6,000 steps, 1,000 chains": ("residual", 0.25, None, 6_000, 1_000),
+    "default": ("residual", 0.0, None, 1_500, 64),
+    "default, 6,000 steps, 1,000 chains": ("residual", 0.0, None, 6_000, 1_000),
+    "off the data": ("residual", 0.25, None, 1_500, 64),
+    "off the data, 6,000 steps, 1,000 chains": ("residual", 0.25, None, 6_000, 1_000),
     "inner product, time score 1": ("inner_product", 0.0, 1.0, 1_500, 64),
     "inner product, off the data, time score 1": ("inner_product", 0.25, 1.0, 1_500, 64),
     "l2, time score 1": ("l2", 0.0, 1.0, 1_500, 64),

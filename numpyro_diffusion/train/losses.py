@@ -21,11 +21,14 @@ wells*, however deep or wide. A share of points therefore lies off the data,
 .. math:: y = \kappa y_0 + a C^{1/2} \xi + r e^b \varepsilon , \qquad \kappa \in \{0, 1\}, a \in (0, 1), b \in (0, 3/2),
 
 with a, b often near 0 (squares of uniform numbers). Such points regress on what is known there by the training data of
-their condition, y_0 itself among them (by all data where few share the condition, and then without it: the picture of
-one caption says nothing of all other pictures that the caption may have, and products of such conditions suffer),
-:math:`p = \frac1n \sum_i N(y; y_i, r^2 I)`: noise :math:`\varepsilon^* = (y - E[y_0 | y]) / r` and time score
-:math:`E[|y - y_0|^2 | y] / r^2 - d`. Both grow with the distance from the data, so errors count relative to
-:math:`|\varepsilon^*|^2`: what matters is the way back.
+their condition, y_0 itself among them, :math:`p = \frac1n \sum_i N(y; y_i, r^2 I)`: noise
+:math:`\varepsilon^* = (y - E[y_0 | y]) / r` and time score :math:`E[|y - y_0|^2 | y] / r^2 - d`. Both grow with the
+distance from the data, so errors count relative to :math:`|\varepsilon^*|^2`: what matters is the way back.
+
+The picture of one caption says nothing of all other pictures that the caption may have. So where few data share a
+condition, all data say what is there, far away, where a condition matters little: errors count
+:math:`(1 - d / |\varepsilon^*|^2)^2` times, which is nothing at the data. Without the condition such points may not be:
+its density would be free where that of all data is not, and products of conditions would leave the data.
 
 What data of one condition are worth under another, no score at data of their own says; sums, quotients and evidences of
 conditions are made of it. Where noised data y_r have the condition c, and c' is that of other data, Bayes' rule tells
@@ -49,7 +52,7 @@ from .data import Points
 
 #: b above, at most: points are noised by e^(3/2) times their level.
 MOST_NOISE = 1.5
-#: Reference data of a condition, at least, for which points off the data keep it.
+#: Reference data of a condition, at least, for points off the data to be measured by these alone.
 LEAST_ALIKE = 64
 
 
@@ -68,11 +71,13 @@ class Targets(NamedTuple):
         noise: -r grad log p, [n, d].
         time_score: d log p / d log r, [n].
         excess: By how much |noise|^2 / d is beyond its one at data, [n]; errors count relative to 1 + excess.
+        weight: How much errors count, [n].
     """
 
     noise: jax.Array
     time_score: jax.Array
     excess: Any = 0.0
+    weight: Any = 1.0
 
 
 def noised(density, rng_key, y) -> Noised:
@@ -98,12 +103,12 @@ def mismatch(density, noisy: Noised, condition, targets: Targets, time_score_wei
         log_prob = lambda z, log_q, c: density.log_prob_at(z, jnp.exp(log_q), c)
         gradient = jax.value_and_grad(log_prob, (0, 1) if density.is_calibrated else (0,))
         log_probs, (score, *rest) = jax.vmap(gradient)(points, log_r, condition)
-    noise, time_target, excess = targets
-    weight = (1 + r**2 / density._scale() ** 2 if weighting == "denoiser" else 1.0) / (1 + excess)
-    value = jnp.mean(weight * jnp.sum((r[:, None] * score + noise) ** 2, -1)) * 2 / d
+    noise, time_target, excess, weight = targets
+    by_level = 1 + r**2 / density._scale() ** 2 if weighting == "denoiser" else 1.0
+    value = jnp.mean(weight * by_level / (1 + excess) * jnp.sum((r[:, None] * score + noise) ** 2, -1)) * 2 / d
     if density.is_calibrated:
         (time_score,) = rest
-        value += time_score_weight * jnp.mean((time_score - time_target) ** 2 / (2 * d + (excess * d) ** 2))
+        value += time_score_weight * jnp.mean(weight * (time_score - time_target) ** 2 / (2 * d + (excess * d) ** 2))
     return value, log_probs
 
 
@@ -122,11 +127,7 @@ def loss(density, rng_key, y, condition, config, reference=None):
         known = jax.tree.map(lambda *parts: jnp.concatenate(parts), reference, batch)
         moved = outlying(density, jax.random.fold_in(rng_key, 1), *out[:2])
         # Of their own condition: what another one has may be what theirs has, too, and is not known to be off it.
-        kept = None
-        if condition is not None:
-            kept = _known(out[2], reference)
-            condition = jnp.concatenate([condition[:start], kept])
-        beyond = moved, posterior_targets(moved, kept, known)
+        beyond = moved, outlying_targets(moved, out[2], known, reference)
         noisy, targets = jax.tree.map(lambda a, b: jnp.concatenate([a[:start], b]), (noisy, targets), beyond)
     value, own = mismatch(density, noisy, condition, targets, config.time_score_weight, config.weighting)
     if condition is None or not config.contrastive_weight:
@@ -148,7 +149,7 @@ def contrastive(density, rng_key, noisy: Noised, condition, own):
 def denoising_targets(noisy: Noised) -> Targets:
     """The noise, and the time score given data and noise, |eps|^2 - d."""
     eps = noisy.eps
-    return Targets(eps, jnp.sum(eps**2, -1) - eps.shape[1], jnp.zeros(len(eps)))
+    return Targets(eps, jnp.sum(eps**2, -1) - eps.shape[1], jnp.zeros(len(eps)), jnp.ones(len(eps)))
 
 
 def outlying(density, rng_key, y, noisy: Noised) -> Noised:
@@ -162,12 +163,6 @@ def outlying(density, rng_key, y, noisy: Noised) -> Noised:
     return noisy._replace(points=points)
 
 
-def _known(condition, reference: Points):
-    """Conditions [n, c + 1], none in place of those that less than LEAST_ALIKE of the reference data have."""
-    alike = jnp.sum(jnp.all(condition[:, None, :-1] == reference.conditions, axis=-1), axis=1, keepdims=True)
-    return jnp.where(alike >= LEAST_ALIKE, condition, 0.0)
-
-
 def posterior_targets(noisy: Noised, condition, known: Points) -> Targets:
     """Noise and time score of points under the smoothed `known` data, of those with the point's own condition."""
     points, (y, conditions), r = noisy.points, known, jnp.exp(noisy.log_r)
@@ -179,4 +174,15 @@ def posterior_targets(noisy: Noised, condition, known: Points) -> Targets:
     share, d = jax.nn.softmax(log_share, axis=-1), y.shape[1]
     noise = (points - share @ y) / r[:, None]
     time_score = jnp.sum(share * squares, -1) / r**2 - d
-    return Targets(noise, time_score, jnp.maximum(jnp.sum(noise**2, -1) / d - 1, 0))
+    return Targets(noise, time_score, jnp.maximum(jnp.sum(noise**2, -1) / d - 1, 0), jnp.ones(len(points)))
+
+
+def outlying_targets(noisy: Noised, condition, known: Points, reference: Points) -> Targets:
+    """Noise and time score of points off the data: of those with the point's condition [n, c + 1], or of all where less
+    than LEAST_ALIKE of the `reference` data share it, which are right far away only."""
+    if condition is None:
+        return posterior_targets(noisy, None, known)
+    alike = jnp.sum(jnp.all(condition[:, None, :-1] == reference.conditions, axis=-1), axis=1, keepdims=True)
+    is_known = (alike >= LEAST_ALIKE) | (condition[:, -1:] == 0)
+    found = posterior_targets(noisy, jnp.where(is_known, condition, 0.0), known)
+    return found._replace(weight=jnp.where(is_known[:, 0], 1.0, (found.excess / (1 + found.excess)) ** 2))

@@ -31,10 +31,6 @@ def _weighting(name: str, value, remedy: str = "") -> str | None:
     return None if value is None else check_choice(name, value, ("score", "denoiser"), remedy)
 
 
-def _share(name: str, value, remedy: str = "") -> float | None:
-    return None if value is None else check_number(name, value, 0, 1, remedy, ends="[)")
-
-
 def _weight(name: str, value, remedy: str = "") -> float | None:
     return None if value is None else check_number(name, value, 0, remedy=remedy, ends="[)")
 
@@ -48,8 +44,8 @@ class TrainingConfig(Checked):
     large noise, such as where things are in an image, or how much each of several modes holds; by default that for
     images and calibrated energies, "score" else.
 
-    `outlier_share` is the share of each batch that lies off the data, so that energies have no false wells there, see
-    `losses`; by default a quarter for energies of images, 0 else.
+    `outlier_share` is the share of each batch that lies off the data, for energies that have false wells there, see
+    `losses`.
 
     `time_score_weight` is that of the time score beside the score, see `losses`; by default 2 / d for points of d
     values, 1 for a single one, at which both count by the noise of their targets.
@@ -67,7 +63,7 @@ class TrainingConfig(Checked):
     condition_dropout: Share = 0.1
     weight_decay: NotNegative = 0.0
     weighting: Annotated[str | None, _weighting] = None
-    outlier_share: Annotated[float | None, _share] = None
+    outlier_share: Share = 0.0
     contrastive_weight: Annotated[float | None, _weight] = None
 
     def optimiser(self) -> optax.GradientTransformation:
@@ -97,8 +93,6 @@ def settled(training: TrainingConfig, size: int, *, images: bool, energy: bool, 
     ParameterError where what is not calibrated is to be told apart by log densities.
     """
     weighting = training.weighting or ("denoiser" if images or calibrated else "score")
-    share = training.outlier_share
-    share = 0.25 * (images and energy) if share is None else share
     contrastive = training.contrastive_weight
     if contrastive and not calibrated:
         raise ParameterError(
@@ -107,9 +101,8 @@ def settled(training: TrainingConfig, size: int, *, images: bool, energy: bool, 
     time_score_weight = min(1, 2 / size) if training.time_score_weight is None else training.time_score_weight
     contrastive = 8 / size * (images and calibrated) if contrastive is None else contrastive
     return dataclasses.replace(
-        training, weighting=weighting, outlier_share=share, contrastive_weight=contrastive,
-        time_score_weight=time_score_weight,
-    )  # fmt: skip
+        training, weighting=weighting, contrastive_weight=contrastive, time_score_weight=time_score_weight
+    )
 
 
 class Task(Protocol):

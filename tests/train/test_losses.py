@@ -78,17 +78,33 @@ def test_the_share_off_the_data_is_what_is_asked():
     assert np.isfinite(value(0.25)) and abs(value(0.25) - plain) > 1e-3
 
 
-def test_points_off_the_data_keep_a_condition_that_many_share(monkeypatch):
+def test_points_off_the_data_are_measured_by_those_that_share_their_condition():
+    """By all, and by nothing near the data, where too few do; conditions themselves stay."""
     shared, rare = jnp.eye(2)
-    reference = Points(jnp.zeros((losses.LEAST_ALIKE + 1, 2)), jnp.stack([shared] * losses.LEAST_ALIKE + [rare]))
-    condition = jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.5, 0.5, 1.0], [0.0, 0.0, 0.0]])
+    y = jax.random.normal(KEY, (losses.LEAST_ALIKE + 8, 2))
+    reference = Points(y, jnp.stack([shared] * losses.LEAST_ALIKE + [rare] * 8))
+    condition = jnp.tile(jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.5, 0.5, 1.0], [0.0, 0.0, 0.0]]), (2, 1))
+    noisy = losses.Noised(3 * y[:8], jnp.log(jnp.linspace(0.2, 3, 8)), 0 * y[:8])
+    found = losses.outlying_targets(noisy, condition, reference, reference)
+    own = losses.posterior_targets(noisy, condition, reference)
+    everyones = losses.posterior_targets(noisy, None, reference)
+    for i in range(8):
+        is_rare = i % 4 in (1, 2)
+        expected = everyones if is_rare else own
+        for part in ("noise", "time_score", "excess"):
+            np.testing.assert_allclose(getattr(found, part)[i], getattr(expected, part)[i], rtol=1e-5)
+        share = 1 - 2 / max(jnp.sum(found.noise[i] ** 2), 2) if is_rare else 1
+        np.testing.assert_allclose(found.weight[i], share**2, rtol=1e-4, atol=1e-6)
+
+
+def test_points_off_the_data_keep_their_condition(monkeypatch):
     seen, mismatch = [], losses.mismatch
     monkeypatch.setattr(losses, "mismatch", lambda *args: seen.append(args[2]) or mismatch(*args))
-    density = network("l2", condition_size=2)
+    condition = jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.5, 0.5, 1.0], [0.0, 0.0, 0.0]])
     config = nd.TrainingConfig(outlier_share=0.5, time_score_weight=1.0, contrastive_weight=0.0)
-    value = losses.loss(density, KEY, jnp.asarray(Y[:8], float), jnp.tile(condition, (2, 1)), config, reference)
-    expected = [*condition, [1, 0, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
-    np.testing.assert_array_equal(seen[0], np.array(expected, np.float32))
+    reference = Points(jnp.zeros((2, 2)), jnp.eye(2))
+    value = losses.loss(network("l2", condition_size=2), KEY, jnp.asarray(Y[:4], float), condition, config, reference)
+    np.testing.assert_array_equal(seen[0], condition)
     assert np.isfinite(value)
 
 
@@ -141,7 +157,7 @@ def test_what_settings_leave_open_follows_from_the_data():
         config, 768, images=images, energy=energy, calibrated=energy and calibrated
     )
     found = [of(nd.TrainingConfig(), images, energy) for images in (False, True) for energy in (False, True)]
-    assert [c.outlier_share for c in found] == [0, 0, 0, 0.25]
+    assert {c.outlier_share for c in found} == {0}
     assert [c.contrastive_weight for c in found] == [0, 0, 0, 8 / 768]
     assert {c.time_score_weight for c in found} == {2 / 768}
     small = lambda size: settled(nd.TrainingConfig(), size, images=False, energy=True, calibrated=True)
