@@ -38,7 +38,7 @@ HEADER = """# Captioned scenes, composed
 One density p(x | caption), composed as in `nd.prompt` with a floor of .01, at {levels} levels, with a reverse step before each and {mcmc} further evaluations of value and gradient per level; "reverse" has the one step per level only,
 "reverse, equal" as many levels as the others have evaluations. "classifier-free" is Liu et al. (2022): reverse diffusion along sums of guidance directions, -1 for NOT, as many levels; it has no OR. "SuperDiff" is the AND of Skreta et al. (2024), at as many evaluations of all captions. Step sizes are tuned per level by a pilot, which is not counted.
 "first" is, of the pictures that show either term of an OR, the share that shows the first; "asked" what it should be. "HMC beside the model" weighs its reverse steps by what the prompt has beside the density without a caption (`predictor=density`), at two further evaluations of that per level.
-"evidence": the area under the curve by which its log evidence tells prompts that can be fulfilled from those that contradict themselves. "seconds" are those of all pictures of a cell and seed, compilation and pilots included. Most rows were computed on one H200, by 6 to 14 jobs side by side, which their seconds show.
+"evidence": the area under the curve by which its log evidence tells prompts that can be fulfilled from those that contradict themselves. "seconds" are those of all pictures of a cell and seed, compilation and pilots included. Most rows were computed on one H200, by 6 to 14 jobs side by side, which their seconds show; those of one solid on two CPU cores.
 """
 COLUMNS = ["right", "first", "asked", "evidence", "evaluations", "acceptance", "seconds"]
 

@@ -33,7 +33,11 @@ ROWS = {
     "time scores 2 / d, contrastive 1": ("energy", DEFAULT, 1.0),
 }
 #: row -> (weight of time scores, share of points off the data).
-OF_KNOWN = {"time scores 2 / d": (None, 0.0), "time scores 1": (1.0, 0.0), "time scores 2 / d, off the data": (None, 0.25)}
+OF_KNOWN = {
+    "time scores 2 / d": (None, 0.0),
+    "time scores 1": (1.0, 0.0),
+    "time scores 2 / d, off the data": (None, 0.25),
+}
 #: Pictures of known density: rough patterns with noise.
 KNOWN, PATTERNS, SPREAD = 8, 16, 0.1
 COLUMNS = [
