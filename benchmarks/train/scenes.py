@@ -27,9 +27,6 @@ from numpyro_diffusion.train.optimise import OF_IMAGES
 SEED = 0
 #: How energies of images are trained, as `nd.fit` does; presets change steps, batches and learning rate.
 RECIPE = dataclasses.replace(OF_IMAGES, condition_dropout=0.15)
-#: Weights of losses that were the default when the shipped density was trained: conditions are told apart better, and
-#: pictures learnt worse, than by those of today.
-FORMER = {"time_score_weight": 1.0, "contrastive_weight": 1.0}
 #: Noise-to-signal ratios of a card.
 LEVELS = (0.03, 0.1, 0.3, 1.0, 3.0)
 
@@ -72,7 +69,7 @@ PRESETS = {
             "normalise": False,
         },
         96,
-        {"num_steps": 20_000, "batch_size": 256} | FORMER,
+        {"num_steps": 20_000, "batch_size": 256},
     ),
 }
 

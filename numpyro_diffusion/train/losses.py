@@ -16,7 +16,7 @@ the noise that they are learnt from. Images, of thousands of coordinates, need t
 the noise of one number, and learns in hours what it else does in minutes.
 
 Data say nothing of where they never are; there an energy is an extrapolation, and may be high: chains find such *false
-wells*, however deep or wide. A share of points therefore lies off the data,
+wells*, however deep or wide. A share of points can therefore lie off the data (`TrainingConfig.outlier_share`),
 
 .. math:: y = \kappa y_0 + a C^{1/2} \xi + r e^b \varepsilon , \qquad \kappa \in \{0, 1\}, a \in (0, 1), b \in (0, 3/2),
 
